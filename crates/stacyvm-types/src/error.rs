@@ -1,0 +1,56 @@
+//! The closed set of public errors.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of failure a client is told about. The set is closed; HTTP statuses are mapped in
+/// one place, in the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ErrorCode {
+    /// The request is malformed.
+    BadRequest,
+    /// The API key is missing or wrong.
+    Unauthorized,
+    /// The key lacks the scope, or the host is refused.
+    Forbidden,
+    /// What the request names does not exist, or is not this owner's.
+    NotFound,
+    /// The route exists, the method does not.
+    MethodNotAllowed,
+    /// A synchronous exec hit its deadline.
+    Timeout,
+    /// It exists already, or is not in a state for this.
+    Conflict,
+    /// The body or file is over the cap.
+    PayloadTooLarge,
+    /// The provider cannot do this.
+    Unsupported,
+    /// A quota, a limit or a queue said no.
+    ResourceLimit,
+    /// Our fault.
+    InternalError,
+    /// The backend failed.
+    ProviderError,
+    /// Not healthy, not configured, or shutting down.
+    Unavailable,
+}
+
+/// The body of every error answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// What kind of failure.
+    pub code: ErrorCode,
+    /// What went wrong with what, and the way out when there is one. Holds no host path and no secret.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error of this kind with this message.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+}

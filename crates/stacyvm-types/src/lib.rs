@@ -1,0 +1,25 @@
+//! The public contract: every type that a client, the store or two rooms of the server share.
+//!
+//! Owns names, shapes and their validation. Does no I/O, has no async and knows no backend.
+//! Its one rule: a value that exists is valid; parsing happens once, at the edge.
+#![forbid(unsafe_code)]
+
+mod duration;
+mod error;
+mod exec;
+mod file;
+mod id;
+mod provider;
+mod sandbox;
+mod timestamp;
+
+pub use duration::{GoDuration, ParseDurationError};
+pub use error::{ApiError, ErrorCode};
+pub use exec::{ExecMode, ExecRequest, ExecResponse, ExitReason, OutputStream, StreamLine};
+pub use file::{FileInfo, FileMode, ParseModeError};
+pub use id::{OwnerId, ParseIdError, SandboxId};
+pub use provider::ProviderInfo;
+pub use sandbox::{
+    Admission, Isolation, ParseIsolationError, Sandbox, SandboxState, SandboxStats, SpawnRequest,
+};
+pub use timestamp::Timestamp;

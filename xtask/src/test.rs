@@ -1,0 +1,136 @@
+//! All tests of the project: it installs what they need, builds what they drive, runs them, and
+//! repeats every skip at the end, so that none goes unseen.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::agent;
+use crate::tools::{run as run_program, step, works};
+use crate::workspace::Workspace;
+
+/// Which of the suites to run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Suites {
+    rust: bool,
+    python: bool,
+}
+
+impl Suites {
+    /// What CI runs.
+    pub(crate) const ALL: Self = Self {
+        rust: true,
+        python: true,
+    };
+    /// Unit, integration and end-to-end tests in Rust.
+    pub(crate) const RUST: Self = Self {
+        rust: true,
+        python: false,
+    };
+    /// The published Python client against the real server.
+    pub(crate) const PYTHON: Self = Self {
+        rust: false,
+        python: true,
+    };
+}
+
+/// Sets up, builds and tests.
+pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
+    let virtual_environment = workspace.target.join("venv");
+    step("set up what the tests need", || {
+        run_program(
+            Command::new("sh")
+                .arg(workspace.root.join("scripts/test-setup"))
+                .arg(&virtual_environment)
+                .arg(workspace.root.join("tests/e2e/python/requirements.txt")),
+        )
+    })?;
+    agent::build(workspace)?;
+    // Binaries and tests in one go: asked for separately, cargo would choose different features
+    // for them and compile most of the workspace twice.
+    step("build the server and the tests", || {
+        run_program(&mut workspace.cargo(&["build", "--locked", "--workspace", "--all-targets"]))
+    })?;
+    let skips = workspace.target.join("skipped-tests.txt");
+    fs::write(&skips, "").context("empty the list of skipped tests")?;
+    // One of an earlier run would repeat that run's skips.
+    let _ = fs::remove_file(nextest_report(workspace));
+    if suites.rust {
+        step("tests in Rust", || {
+            run_program(&mut rust_tests(workspace, &skips))
+        })?;
+    }
+    if suites.python {
+        step("tests in Python", || {
+            run_program(
+                Command::new(virtual_environment.join("bin/python"))
+                    .current_dir(workspace.root.join("tests/e2e/python"))
+                    // -rs names every skip; pytest itself fails when it finds no test.
+                    .args(["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"])
+                    .env("PYTHONDONTWRITEBYTECODE", "1")
+                    .env("STACYVM_BIN", server_binary(workspace)),
+            )
+        })?;
+    }
+    report_skips(workspace, &skips);
+    Ok(())
+}
+
+fn rust_tests(workspace: &Workspace, skips: &Path) -> Command {
+    let mut command = if works("cargo-nextest", &["nextest", "--version"]) {
+        workspace.cargo(&[
+            "nextest",
+            "run",
+            "--locked",
+            "--workspace",
+            "--profile",
+            "ci",
+        ])
+    } else {
+        eprintln!("    cargo-nextest is not installed: using cargo test, which is slower");
+        workspace.cargo(&["test", "--locked", "--workspace", "--all-targets"])
+    };
+    command
+        .env("STACYVM_BIN", server_binary(workspace))
+        .env(
+            "STACYVM_AGENT_BIN",
+            workspace.agent_program("stacyvm-agent"),
+        )
+        .env(
+            "STACYVM_LAUNCHER_BIN",
+            workspace.agent_program("stacyvm-launcher"),
+        )
+        .env("STACYVM_SKIPPED_TESTS", skips);
+    command
+}
+
+fn server_binary(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("debug").join("stacyvm")
+}
+
+/// Tests that skip say so in a file that we name to them, or on their standard error, which
+/// nextest keeps in its report.
+fn report_skips(workspace: &Workspace, skips: &Path) {
+    let mut lines: Vec<String> = Vec::new();
+    let report = nextest_report(workspace);
+    for path in [skips, &report] {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        lines.extend(
+            text.lines()
+                .filter_map(|line| line.find("SKIP ").map(|at| line[at..].to_owned())),
+        );
+    }
+    lines.sort_unstable();
+    lines.dedup();
+    for line in &lines {
+        eprintln!("{line}");
+    }
+    eprintln!("    {} skipped for want of something", lines.len());
+}
+
+/// Nextest puts it there whatever cargo's target directory is.
+fn nextest_report(workspace: &Workspace) -> PathBuf {
+    workspace.root.join("target/nextest/ci/junit.xml")
+}
