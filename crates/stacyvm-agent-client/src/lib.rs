@@ -1,0 +1,20 @@
+//! The host's end of the agent protocol: one connection to one agent, many operations at once.
+//!
+//! Owns the vocabulary of operations (`ExecSpec`, `ExecEvent`, …) that the provider trait also
+//! speaks. Knows no provider and no HTTP.
+#![forbid(unsafe_code)]
+
+mod agent;
+mod convert;
+mod exec;
+mod files;
+mod forward;
+mod ops;
+mod unary;
+
+pub use agent::Agent;
+pub use ops::{
+    ByteReceiver, ByteSender, Configure, Credentials, ExecControl, ExecEvent, ExecExit,
+    ExecSession, ExecSpec, FileRead, LogLine, OnDisconnect, OpError, ReadRange, Signal, TtySize,
+    UsageStats, WriteOptions,
+};

@@ -1,0 +1,231 @@
+//! The vocabulary of what can be done inside a sandbox, whoever does it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use stacyvm_types::{ExitReason, FileInfo, FileMode, OutputStream};
+use tokio::sync::mpsc;
+
+/// Why an operation inside a sandbox failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpError {
+    /// The path, user or exec does not exist.
+    #[error("{0}")]
+    NotFound(String),
+    /// The request makes no sense (a directory where a file is needed, a missing workdir, …).
+    #[error("{0}")]
+    Invalid(String),
+    /// The sandbox's own permissions forbid it.
+    #[error("{0}")]
+    Denied(String),
+    /// Something is in the way (the target exists, a directory is not empty).
+    #[error("{0}")]
+    Conflict(String),
+    /// A limit of the sandbox was hit: processes, memory, disk, open files.
+    #[error("{0}")]
+    Limit(String),
+    /// This agent or backend cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Nobody answers: the sandbox is gone, or its connection broke.
+    #[error("{0}")]
+    Gone(String),
+    /// Anything else; the message is for the log first.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The sandbox's defaults for commands. The agent keeps them until others come, so they survive
+/// the connection that brought them.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Configure {
+    /// Visible to every command.
+    pub env: BTreeMap<String, String>,
+    /// Who runs commands that name nobody; none means the sandbox's own user.
+    pub user: Option<String>,
+    /// Where commands run that name no place; none means `/workspace`.
+    pub workdir: Option<String>,
+}
+
+impl fmt::Debug for Configure {
+    /// Leaves out the values of variables: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configure")
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("user", &self.user)
+            .field("workdir", &self.workdir)
+            .finish()
+    }
+}
+
+/// Who runs a command: a name or number of the sandbox, resolved inside.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub enum Credentials {
+    /// The sandbox's own user.
+    #[default]
+    Default,
+    /// `name`, `uid` or `uid:gid`, looked up in the sandbox's `/etc/passwd`.
+    User(String),
+}
+
+/// What becomes of a command when the connection that started it is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum OnDisconnect {
+    /// Its process tree is killed.
+    #[default]
+    Kill,
+    /// It runs on; its output is discarded beyond the agent's bounded log.
+    Survive,
+}
+
+/// A terminal's size in character cells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TtySize {
+    /// Columns.
+    pub cols: u16,
+    /// Rows.
+    pub rows: u16,
+}
+
+/// A command to run.
+#[derive(Clone, Default)]
+pub struct ExecSpec {
+    /// Program and arguments, never empty. Without a `/` the program is looked up in `PATH`.
+    pub argv: Vec<String>,
+    /// Variables beside the sandbox's own.
+    pub env: BTreeMap<String, String>,
+    /// Where to run; relative to `/workspace`; none means the sandbox's default.
+    pub workdir: Option<String>,
+    /// Who runs it.
+    pub user: Credentials,
+    /// Whether standard input is fed by the session; otherwise it is empty (`/dev/null`).
+    pub stdin: bool,
+    /// A terminal of this size instead of three pipes.
+    pub tty: Option<TtySize>,
+    /// When the whole process tree is killed; none means never.
+    pub timeout: Option<Duration>,
+    /// When the connection is lost.
+    pub on_disconnect: OnDisconnect,
+    /// Whether processes that outlive the command are killed when it ends.
+    pub kill_orphans: bool,
+}
+
+impl fmt::Debug for ExecSpec {
+    /// Leaves out arguments and variable values: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecSpec")
+            .field("program", &self.argv.first())
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("workdir", &self.workdir)
+            .field("tty", &self.tty)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecExit {
+    /// 0–255; 128+N after death by signal N; 137 after a timeout.
+    pub exit_code: i32,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// Why it ended.
+    pub reason: ExitReason,
+    /// From start to end, measured inside.
+    pub duration: Duration,
+}
+
+/// What a running command says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecEvent {
+    /// A piece of output, at most 64 KiB.
+    Output(OutputStream, Bytes),
+    /// The end; nothing follows.
+    Exit(ExecExit),
+}
+
+/// A signal, by its Linux number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal(pub i32);
+
+/// What can be told to a running command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecControl {
+    /// Bytes for its standard input.
+    Stdin(Bytes),
+    /// End of its standard input (with a terminal: the EOF character).
+    CloseStdin,
+    /// A new terminal size.
+    Resize(TtySize),
+    /// A signal to its process group.
+    Signal(Signal),
+    /// Kill the whole process tree now.
+    Kill,
+}
+
+/// A started command. Dropping `events` without having seen the exit abandons the command:
+/// `OnDisconnect` then decides.
+#[derive(Debug)]
+pub struct ExecSession {
+    /// Number of the exec, unique within its sandbox.
+    pub exec_id: u64,
+    /// Its process id inside the sandbox.
+    pub pid: u32,
+    /// Its output, then its exit. Bounded: a slow reader slows the command, never the server. A
+    /// channel that ends without an exit means the connection was lost.
+    pub events: mpsc::Receiver<ExecEvent>,
+    /// Its input and control. Bounded.
+    pub control: mpsc::Sender<ExecControl>,
+}
+
+/// Bytes coming out of the sandbox; the channel's end is the end of the data.
+pub type ByteReceiver = mpsc::Receiver<Result<Bytes, OpError>>;
+
+/// Bytes going into the sandbox. The consumer commits only when it sees `None` after all data;
+/// an `Err` item aborts the operation and leaves nothing behind.
+pub type ByteSender = mpsc::Sender<Result<Bytes, OpError>>;
+
+/// Which part of a file to read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadRange {
+    /// First byte.
+    pub offset: u64,
+    /// How many bytes at most; none means to the end.
+    pub length: Option<u64>,
+}
+
+/// An opened file.
+#[derive(Debug)]
+pub struct FileRead {
+    /// What the file was when it was opened.
+    pub info: FileInfo,
+    /// Its bytes from the asked offset, in pieces of at most 64 KiB.
+    pub data: ByteReceiver,
+}
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteOptions {
+    /// Permission bits of the result.
+    pub mode: FileMode,
+    /// Whether missing parents are created.
+    pub parents: bool,
+}
+
+/// One line of what the sandbox's execs printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine(pub String);
+
+/// What the agent can count from inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UsageStats {
+    /// Processes seen inside.
+    pub pids: u64,
+    /// Resident memory of those processes, bytes.
+    pub mem_bytes: u64,
+    /// CPU time used by those processes, nanoseconds.
+    pub cpu_nanos: u64,
+}

@@ -1,0 +1,39 @@
+//! Terminals for commands.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Result;
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+use stacyvm_proto::message::TerminalSize;
+
+/// The character that ends input at a terminal.
+pub(crate) const END_OF_INPUT: &[u8] = &[4];
+
+/// A new terminal: our side, not blocking, and the command's.
+pub(crate) fn open(size: TerminalSize) -> Result<(OwnedFd, OwnedFd)> {
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let ours = rustix::fs::open("/dev/ptmx", flags, Mode::empty())?;
+    unlockpt(&ours)?;
+    let theirs = ioctl_tiocgptpeer(
+        &ours,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )?;
+    resize(&ours, size)?;
+    Ok((ours, theirs))
+}
+
+/// Gives the terminal another size; the kernel tells its foreground processes.
+pub(crate) fn resize(terminal: impl AsFd, size: TerminalSize) -> Result<()> {
+    let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    tcsetwinsize(
+        terminal,
+        Winsize {
+            ws_row: cells(size.rows),
+            ws_col: cells(size.cols),
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        },
+    )
+}

@@ -1,0 +1,11 @@
+//! The real agent program, on a directory of its own, asked through the real client.
+#![allow(clippy::unwrap_used)]
+
+mod commands;
+mod files;
+mod harness;
+mod peers;
+mod processes;
+mod program;
+mod streams;
+mod terminals;

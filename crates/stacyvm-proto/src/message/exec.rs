@@ -1,0 +1,142 @@
+//! Messages of running commands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A terminal's size.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct TerminalSize {
+    /// Columns, 1 to 65535.
+    #[prost(uint32, tag = "1")]
+    pub cols: u32,
+    /// Rows, 1 to 65535.
+    #[prost(uint32, tag = "2")]
+    pub rows: u32,
+}
+
+/// Run a command. Its input is data on channel 1; its output comes back on channel 1 and, without
+/// a terminal, its errors on channel 2.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[prost(skip_debug)]
+pub struct Exec {
+    /// Program and arguments.
+    #[prost(string, repeated, tag = "1")]
+    pub argv: Vec<String>,
+    /// Variables beside the defaults.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub env: BTreeMap<String, String>,
+    /// Where to run.
+    #[prost(string, optional, tag = "3")]
+    pub workdir: Option<String>,
+    /// `name`, `uid` or `uid:gid`; absent means the sandbox's default.
+    #[prost(string, optional, tag = "4")]
+    pub user: Option<String>,
+    /// Whether input will come.
+    #[prost(bool, tag = "5")]
+    pub stdin: bool,
+    /// A terminal instead of pipes.
+    #[prost(message, optional, tag = "6")]
+    pub tty: Option<TerminalSize>,
+    /// When the whole tree is killed, microseconds; absent means never.
+    #[prost(uint64, optional, tag = "7")]
+    pub timeout_micros: Option<u64>,
+    /// Whether it runs on when the stream is lost.
+    #[prost(bool, tag = "8")]
+    pub survive: bool,
+    /// Whether what it left behind is killed when it ends.
+    #[prost(bool, tag = "9")]
+    pub kill_orphans: bool,
+}
+
+impl fmt::Debug for Exec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exec")
+            .field("program", &self.argv.first())
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .field("workdir", &self.workdir)
+            .field("user", &self.user)
+            .field("timeout_micros", &self.timeout_micros)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The command runs.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Started {
+    /// Its number, unique within the sandbox.
+    #[prost(uint64, tag = "1")]
+    pub exec_id: u64,
+    /// Its process inside; 0 when the program could not be started and only an exit follows.
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+}
+
+/// Why a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub enum ExitCause {
+    /// It exited by itself.
+    Exit = 0,
+    /// A signal ended it.
+    Signal = 1,
+    /// Its deadline passed.
+    Timeout = 2,
+    /// The memory limit was hit.
+    Oom = 3,
+    /// The agent was told to end.
+    Shutdown = 4,
+}
+
+/// The command ended.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Exit {
+    /// 0 to 255.
+    #[prost(int32, tag = "1")]
+    pub exit_code: i32,
+    /// The signal that ended it.
+    #[prost(int32, optional, tag = "2")]
+    pub signal: Option<i32>,
+    /// Why it ended.
+    #[prost(enumeration = "ExitCause", tag = "3")]
+    pub cause: i32,
+    /// From start to end.
+    #[prost(uint64, tag = "4")]
+    pub duration_nanos: u64,
+}
+
+/// A message from the connecting side on a command's stream. End of input is the end of channel 1.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Control {
+    /// One of the controls; an unknown one is skipped.
+    #[prost(oneof = "control::Control", tags = "1, 2, 3")]
+    pub control: Option<control::Control>,
+}
+
+/// What can be told to a command.
+pub mod control {
+    /// One control.
+    #[derive(Clone, Copy, PartialEq, Eq, prost::Oneof)]
+    pub enum Control {
+        /// A new terminal size.
+        #[prost(message, tag = "1")]
+        Resize(super::TerminalSize),
+        /// A signal to its process group.
+        #[prost(message, tag = "2")]
+        Signal(super::SendSignal),
+        /// Kill its whole tree.
+        #[prost(message, tag = "3")]
+        Kill(super::Kill),
+    }
+}
+
+/// A signal.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct SendSignal {
+    /// Its Linux number.
+    #[prost(int32, tag = "1")]
+    pub number: i32,
+}
+
+/// Kill the tree.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Kill {}

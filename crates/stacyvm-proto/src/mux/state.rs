@@ -1,0 +1,587 @@
+//! What one connection knows: its streams, their credit, and what waits to be written.
+//!
+//! Everything here is synchronous and runs under one short lock; waiting is done by the wakers
+//! kept here. Every queue has a bound: received frames by the credit we gave, unsent ones by
+//! `HIGH_WATER` for data and by stopping to read for everything else.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::AsyncWrite;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{End, Event, MAX_STREAMS, MuxError, Side};
+use crate::frame::{CHANNELS, FRAME_COST, FrameError, HEADER_LEN, Header, Kind, MAX_CHUNK, WINDOW};
+
+/// Unsent bytes above which data has to wait.
+const HIGH_WATER: usize = 512 * 1024;
+/// Unsent bytes above which nothing more is read, so that questions cannot pile up answers.
+const READ_STOP: usize = 2 * HIGH_WATER;
+/// Credit is given back in pieces of at least this size.
+const RELEASE_STEP: u32 = WINDOW / 4;
+/// Frames handed to the socket in one call.
+const FRAMES_PER_WRITE: usize = 16;
+/// Questions for a sign of life that may be open at once.
+const MAX_PINGS: usize = 64;
+
+struct OutFrame {
+    header: [u8; HEADER_LEN],
+    header_sent: usize,
+    payload: Bytes,
+}
+
+impl OutFrame {
+    fn left(&self) -> usize {
+        HEADER_LEN - self.header_sent + self.payload.len()
+    }
+
+    fn advance(&mut self, count: usize) -> usize {
+        let of_header = count.min(HEADER_LEN - self.header_sent);
+        self.header_sent += of_header;
+        let of_payload = (count - of_header).min(self.payload.len());
+        self.payload.advance(of_payload);
+        of_header + of_payload
+    }
+}
+
+struct Lane {
+    /// What we may still send.
+    credit: u32,
+    /// What the other side may still send.
+    window: u32,
+    /// What has been dealt with and not been given back yet.
+    released: u32,
+    sent_finish: bool,
+    got_finish: bool,
+    sender: Option<Waker>,
+}
+
+struct StreamState {
+    lanes: [Lane; CHANNELS],
+    inbox: VecDeque<Event>,
+    receiver: Option<Waker>,
+    end: Option<End>,
+}
+
+impl StreamState {
+    fn new() -> Self {
+        Self {
+            lanes: std::array::from_fn(|_| Lane {
+                credit: WINDOW,
+                window: WINDOW,
+                released: 0,
+                sent_finish: false,
+                got_finish: false,
+                sender: None,
+            }),
+            inbox: VecDeque::new(),
+            receiver: None,
+            end: None,
+        }
+    }
+
+    fn close(&mut self, end: End) {
+        if self.end.is_none() {
+            self.end = Some(end);
+        }
+        self.wake_receiver();
+        for lane in &mut self.lanes {
+            if let Some(waker) = lane.sender.take() {
+                waker.wake();
+            }
+        }
+    }
+
+    fn push(&mut self, event: Event) {
+        self.inbox.push_back(event);
+        self.wake_receiver();
+    }
+
+    fn wake_receiver(&mut self) {
+        if let Some(waker) = self.receiver.take() {
+            waker.wake();
+        }
+    }
+}
+
+pub(crate) struct State {
+    side: Side,
+    streams: HashMap<u32, StreamState>,
+    next_id: u32,
+    opened: mpsc::UnboundedSender<(u32, Bytes)>,
+    pings: VecDeque<(u64, oneshot::Sender<()>)>,
+    next_ping: u64,
+    frames_received: u64,
+    writer: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    out: VecDeque<OutFrame>,
+    out_bytes: usize,
+    waiting_for_room: Vec<Waker>,
+    driver: Waker,
+    lost: bool,
+}
+
+impl State {
+    pub(crate) fn new(
+        writer: Box<dyn AsyncWrite + Send + Unpin>,
+        side: Side,
+        opened: mpsc::UnboundedSender<(u32, Bytes)>,
+    ) -> Self {
+        Self {
+            side,
+            streams: HashMap::new(),
+            next_id: 0,
+            opened,
+            pings: VecDeque::new(),
+            next_ping: 0,
+            frames_received: 0,
+            writer: Some(writer),
+            out: VecDeque::new(),
+            out_bytes: 0,
+            waiting_for_room: Vec::new(),
+            driver: Waker::noop().clone(),
+            lost: false,
+        }
+    }
+
+    // ---- the connection ----
+
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    pub(crate) fn frames_received(&self) -> u64 {
+        self.frames_received
+    }
+
+    pub(crate) fn open_streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    pub(crate) fn set_driver(&mut self, waker: &Waker) {
+        if !self.driver.will_wake(waker) {
+            self.driver = waker.clone();
+        }
+    }
+
+    pub(crate) fn wake_driver(&self) {
+        self.driver.wake_by_ref();
+    }
+
+    /// Whether reading has to wait until some of what is unsent is gone.
+    pub(crate) fn must_not_read(&self) -> bool {
+        self.out_bytes > READ_STOP
+    }
+
+    pub(crate) fn lose(&mut self) {
+        self.lost = true;
+        self.writer = None;
+        self.out.clear();
+        self.out_bytes = 0;
+        self.pings.clear();
+        for stream in self.streams.values_mut() {
+            stream.close(End::Lost);
+        }
+        for waker in self.waiting_for_room.drain(..) {
+            waker.wake();
+        }
+        // The receiving half sees its end when the sending half is replaced.
+        self.opened = mpsc::unbounded_channel().0;
+    }
+
+    pub(crate) fn ping(&mut self, answered: oneshot::Sender<()>) -> Result<(), MuxError> {
+        if self.lost {
+            return Err(MuxError::Lost);
+        }
+        if self.pings.len() >= MAX_PINGS {
+            self.pings.pop_front();
+        }
+        self.next_ping += 1;
+        self.pings.push_back((self.next_ping, answered));
+        let payload = Bytes::copy_from_slice(&self.next_ping.to_le_bytes());
+        self.enqueue(Kind::Ping, 0, 0, payload);
+        self.flush();
+        Ok(())
+    }
+
+    // ---- streams, from our side ----
+
+    pub(crate) fn open(&mut self, request: Bytes) -> Result<u32, MuxError> {
+        if self.lost {
+            return Err(MuxError::Lost);
+        }
+        if self.streams.len() >= MAX_STREAMS {
+            return Err(MuxError::TooManyStreams);
+        }
+        loop {
+            self.next_id = self.next_id.wrapping_add(1);
+            if self.next_id != 0 && !self.streams.contains_key(&self.next_id) {
+                break;
+            }
+        }
+        self.streams.insert(self.next_id, StreamState::new());
+        self.enqueue(Kind::Open, self.next_id, 0, request);
+        self.flush();
+        Ok(self.next_id)
+    }
+
+    /// How many bytes may be sent on a channel now, at most one chunk.
+    pub(crate) fn poll_reserve(
+        &mut self,
+        id: u32,
+        channel: u8,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize, MuxError>> {
+        let full = self.out_bytes > HIGH_WATER;
+        let lost = self.lost;
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Err(MuxError::Ended));
+        };
+        if lost {
+            return Poll::Ready(Err(MuxError::Lost));
+        }
+        let lane = &mut stream.lanes[channel as usize];
+        if stream.end.is_some() || lane.sent_finish {
+            return Poll::Ready(Err(MuxError::Ended));
+        }
+        if full {
+            // One task may ask many times while it waits.
+            let waker = context.waker();
+            if !self
+                .waiting_for_room
+                .iter()
+                .any(|known| known.will_wake(waker))
+            {
+                self.waiting_for_room.push(waker.clone());
+            }
+            return Poll::Pending;
+        }
+        if lane.credit > FRAME_COST {
+            return Poll::Ready(Ok(((lane.credit - FRAME_COST) as usize).min(MAX_CHUNK)));
+        }
+        lane.sender = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Waits until a message of `length` bytes may be sent.
+    pub(crate) fn poll_room(
+        &mut self,
+        id: u32,
+        length: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<(), MuxError>> {
+        let Poll::Ready(reserved) = self.poll_reserve(id, 0, context) else {
+            return Poll::Pending;
+        };
+        if let Err(error) = reserved {
+            return Poll::Ready(Err(error));
+        }
+        match self.streams.get_mut(&id).map(|stream| &mut stream.lanes[0]) {
+            Some(lane) if (lane.credit as usize) < length + FRAME_COST as usize => {
+                lane.sender = Some(context.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Takes credit for a frame that is about to be sent.
+    fn charge(&mut self, id: u32, channel: u8, length: usize) -> Result<(), MuxError> {
+        if self.lost {
+            return Err(MuxError::Lost);
+        }
+        let stream = self.streams.get_mut(&id).ok_or(MuxError::Ended)?;
+        let lane = &mut stream.lanes[channel as usize];
+        if stream.end.is_some() || lane.sent_finish {
+            return Err(MuxError::Ended);
+        }
+        let cost = u32::try_from(length)
+            .unwrap_or(u32::MAX)
+            .saturating_add(FRAME_COST);
+        lane.credit = lane.credit.checked_sub(cost).ok_or(MuxError::TooLarge)?;
+        Ok(())
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        id: u32,
+        kind: Kind,
+        channel: u8,
+        payload: Bytes,
+    ) -> Result<(), MuxError> {
+        self.charge(id, channel, payload.len())?;
+        self.enqueue(kind, id, channel, payload);
+        self.flush();
+        Ok(())
+    }
+
+    /// Like `send`, but copies only what the socket does not take at once.
+    pub(crate) fn send_slice(
+        &mut self,
+        id: u32,
+        channel: u8,
+        payload: &[u8],
+    ) -> Result<(), MuxError> {
+        self.charge(id, channel, payload.len())?;
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        let header = Header::new(Kind::Data, id, channel, length).encode();
+        let mut sent = 0;
+        if self.out.is_empty()
+            && let Some(writer) = &mut self.writer
+        {
+            let mut context = Context::from_waker(&self.driver);
+            let slices = [IoSlice::new(&header), IoSlice::new(payload)];
+            // An error shows again, and is dealt with, in `flush`.
+            if let Poll::Ready(Ok(count)) =
+                Pin::new(writer).poll_write_vectored(&mut context, &slices)
+            {
+                sent = count;
+            }
+        }
+        if sent < HEADER_LEN + payload.len() {
+            let header_sent = sent.min(HEADER_LEN);
+            let rest = Bytes::copy_from_slice(&payload[sent - header_sent..]);
+            self.push_out(OutFrame {
+                header,
+                header_sent,
+                payload: rest,
+            });
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Sends the last message of a stream and its end in one go.
+    pub(crate) fn send_last(&mut self, id: u32, message: Bytes) -> Result<(), MuxError> {
+        self.charge(id, 0, message.len())?;
+        self.enqueue(Kind::Message, id, 0, message);
+        self.finish(id, 0)
+    }
+
+    pub(crate) fn finish(&mut self, id: u32, channel: u8) -> Result<(), MuxError> {
+        if self.lost {
+            return Err(MuxError::Lost);
+        }
+        let stream = self.streams.get_mut(&id).ok_or(MuxError::Ended)?;
+        let lane = &mut stream.lanes[channel as usize];
+        if stream.end.is_some() || lane.sent_finish {
+            return Err(MuxError::Ended);
+        }
+        lane.sent_finish = true;
+        if channel == 0 && self.side == Side::Accepting {
+            stream.close(End::Finished);
+        }
+        self.enqueue(Kind::Finish, id, channel, Bytes::new());
+        self.flush();
+        Ok(())
+    }
+
+    /// Gives back the credit of received data, or of a received message.
+    pub(crate) fn release(&mut self, id: u32, channel: u8, length: usize) {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return;
+        };
+        let lane = &mut stream.lanes[channel as usize];
+        let cost = u32::try_from(length)
+            .unwrap_or(u32::MAX)
+            .saturating_add(FRAME_COST);
+        // Never more than was taken, whatever the caller says.
+        lane.released = lane.released.saturating_add(cost).min(WINDOW - lane.window);
+        if lane.released < RELEASE_STEP || lane.got_finish || stream.end.is_some() {
+            return;
+        }
+        let credit = std::mem::take(&mut lane.released);
+        lane.window += credit;
+        self.enqueue(
+            Kind::Credit,
+            id,
+            channel,
+            Bytes::copy_from_slice(&credit.to_le_bytes()),
+        );
+        self.flush();
+    }
+
+    pub(crate) fn poll_receive(&mut self, id: u32, context: &mut Context<'_>) -> Poll<Event> {
+        let Some(stream) = self.streams.get_mut(&id) else {
+            return Poll::Ready(Event::Closed(End::Lost));
+        };
+        if let Some(event) = stream.inbox.pop_front() {
+            if let Event::Message(message) = &event {
+                let length = message.len();
+                self.release(id, 0, length);
+            }
+            return Poll::Ready(event);
+        }
+        if let Some(end) = stream.end {
+            return Poll::Ready(Event::Closed(end));
+        }
+        stream.receiver = Some(context.waker().clone());
+        Poll::Pending
+    }
+
+    /// The last handle of a stream is gone: if it had not ended, the other side hears of it.
+    pub(crate) fn forget(&mut self, id: u32) {
+        if let Some(stream) = self.streams.remove(&id)
+            && stream.end.is_none()
+        {
+            self.enqueue(Kind::Reset, id, 0, Bytes::from_static(&[0; 4]));
+            self.flush();
+        }
+    }
+
+    // ---- frames from the other side ----
+
+    pub(crate) fn receive(&mut self, header: Header, payload: Bytes) -> Result<(), FrameError> {
+        self.frames_received = self.frames_received.wrapping_add(1);
+        let Some(kind) = Kind::from_number(header.kind) else {
+            return Ok(());
+        };
+        match kind {
+            Kind::Hello => return Err(FrameError::Unexpected(kind)),
+            Kind::Open => return self.receive_open(header.stream, payload),
+            Kind::Ping => {
+                self.enqueue(Kind::Pong, 0, 0, payload);
+                return Ok(());
+            }
+            Kind::Pong => {
+                let number = payload.as_ref().try_into().map_or(0, u64::from_le_bytes);
+                if let Some(at) = self.pings.iter().position(|(id, _)| *id == number)
+                    && let Some((_, answered)) = self.pings.remove(at)
+                {
+                    // The asker may have stopped waiting.
+                    let _ = answered.send(());
+                }
+                return Ok(());
+            }
+            Kind::Message | Kind::Data | Kind::Credit | Kind::Finish | Kind::Reset => {}
+        }
+        let side = self.side;
+        let channel = header.channel;
+        // Frames of a stream that is over on this side may still be under way.
+        let Some(stream) = self.streams.get_mut(&header.stream) else {
+            return Ok(());
+        };
+        if stream.end.is_some() {
+            return Ok(());
+        }
+        let lane = &mut stream.lanes[channel as usize];
+        match kind {
+            Kind::Message | Kind::Data => {
+                if (kind == Kind::Message) != (channel == 0) {
+                    return Err(FrameError::Channel(channel));
+                }
+                if lane.got_finish {
+                    return Err(FrameError::Unexpected(kind));
+                }
+                lane.window = lane
+                    .window
+                    .checked_sub(header.length + FRAME_COST)
+                    .ok_or(FrameError::Credit(channel))?;
+                stream.push(if channel == 0 {
+                    Event::Message(payload)
+                } else {
+                    Event::Data(channel, payload)
+                });
+            }
+            Kind::Credit => {
+                let credit = payload.as_ref().try_into().map_or(0, u32::from_le_bytes);
+                lane.credit = lane.credit.saturating_add(credit).min(WINDOW);
+                if let Some(waker) = lane.sender.take() {
+                    waker.wake();
+                }
+            }
+            Kind::Finish if channel == 0 && side == Side::Connecting => {
+                stream.close(End::Finished);
+            }
+            Kind::Finish => {
+                if !lane.got_finish {
+                    lane.got_finish = true;
+                    stream.push(Event::Finished(channel));
+                }
+            }
+            Kind::Reset => stream.close(End::Reset),
+            Kind::Hello | Kind::Open | Kind::Ping | Kind::Pong => {}
+        }
+        Ok(())
+    }
+
+    fn receive_open(&mut self, id: u32, request: Bytes) -> Result<(), FrameError> {
+        if self.side == Side::Connecting || id == 0 || self.streams.contains_key(&id) {
+            return Err(FrameError::Unexpected(Kind::Open));
+        }
+        if self.streams.len() >= MAX_STREAMS {
+            self.enqueue(Kind::Reset, id, 0, Bytes::from_static(&[0; 4]));
+            return Ok(());
+        }
+        self.streams.insert(id, StreamState::new());
+        // Nobody accepts any more only when the connection is about to end.
+        let _ = self.opened.send((id, request));
+        Ok(())
+    }
+
+    // ---- writing ----
+
+    fn enqueue(&mut self, kind: Kind, stream: u32, channel: u8, payload: Bytes) {
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        self.push_out(OutFrame {
+            header: Header::new(kind, stream, channel, length).encode(),
+            header_sent: 0,
+            payload,
+        });
+    }
+
+    fn push_out(&mut self, frame: OutFrame) {
+        if !self.lost {
+            self.out_bytes += frame.left();
+            self.out.push_back(frame);
+        }
+    }
+
+    /// Writes what the socket takes; the driver is woken when it takes more.
+    pub(crate) fn flush(&mut self) {
+        let Some(writer) = &mut self.writer else {
+            return;
+        };
+        let mut context = Context::from_waker(&self.driver);
+        while !self.out.is_empty() {
+            let mut slices = [IoSlice::new(&[]); 2 * FRAMES_PER_WRITE];
+            let mut used = 0;
+            for frame in self.out.iter().take(FRAMES_PER_WRITE) {
+                slices[used] = IoSlice::new(&frame.header[frame.header_sent..]);
+                slices[used + 1] = IoSlice::new(&frame.payload);
+                used += 2;
+            }
+            match Pin::new(&mut *writer).poll_write_vectored(&mut context, &slices[..used]) {
+                Poll::Ready(Ok(mut count)) if count > 0 => {
+                    self.out_bytes -= count;
+                    while count > 0
+                        && let Some(frame) = self.out.front_mut()
+                    {
+                        count -= frame.advance(count);
+                        if frame.left() == 0 {
+                            self.out.pop_front();
+                        }
+                    }
+                }
+                Poll::Pending => break,
+                // The driver sees the dead connection too and tells everybody.
+                Poll::Ready(_) => {
+                    self.lost = true;
+                    self.driver.wake_by_ref();
+                    return;
+                }
+            }
+        }
+        if self.out.is_empty() && Pin::new(writer).poll_flush(&mut context).is_ready() {
+            // Give the memory of a burst back.
+            self.out.shrink_to(FRAMES_PER_WRITE);
+        }
+        if self.out_bytes <= HIGH_WATER {
+            for waker in self.waiting_for_room.drain(..) {
+                waker.wake();
+            }
+        }
+    }
+}

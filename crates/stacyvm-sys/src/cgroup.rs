@@ -1,0 +1,266 @@
+//! Control groups: one group per sandbox in every hierarchy that counts or limits something.
+//!
+//! Machines differ: version 1 (a hierarchy per controller), version 2 (one for all), or both side
+//! by side. Callers see one [`Group`] whichever it is. Its non-obvious rule: a process joins by
+//! itself, by writing `0` through descriptors that its parent opened (or is born inside, version
+//! 2), because moving another process waits for a grace period of the whole kernel.
+
+mod end;
+mod layout;
+mod usage;
+mod v1;
+mod v2;
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, CWD, Mode, OFlags, accessat, mkdirat, openat, unlinkat};
+use rustix::io::{Errno, Result};
+
+pub use end::{kill, remove};
+pub use layout::Layout;
+pub use usage::{Usage, usage};
+
+/// The controllers that limit a sandbox.
+pub(crate) const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+
+/// What a group may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Memory and swap together, bytes.
+    pub memory_bytes: u64,
+    /// Cores.
+    pub vcpus: u32,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// A failed step.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}")]
+pub struct GroupError {
+    /// Which, in words a person understands.
+    pub step: &'static str,
+    /// The kernel's answer.
+    #[source]
+    pub errno: Errno,
+}
+
+pub(crate) trait Step<T> {
+    fn step(self, step: &'static str) -> std::result::Result<T, GroupError>;
+}
+
+impl<T> Step<T> for Result<T> {
+    fn step(self, step: &'static str) -> std::result::Result<T, GroupError> {
+        self.map_err(|errno| GroupError { step, errno })
+    }
+}
+
+/// The directory of one hierarchy under which groups are made.
+#[derive(Debug)]
+pub(crate) struct Hierarchy {
+    pub(crate) path: PathBuf,
+    pub(crate) directory: OwnedFd,
+    /// Of [`CONTROLLERS`], those that it has.
+    pub(crate) controllers: Vec<&'static str>,
+    /// Under which names the group's directory is reported.
+    pub(crate) names: Vec<&'static str>,
+    pub(crate) unified: bool,
+    /// Whether swap can be limited here.
+    pub(crate) swap: bool,
+}
+
+impl Hierarchy {
+    pub(crate) fn has(&self, controller: &str) -> bool {
+        self.controllers.contains(&controller)
+    }
+}
+
+/// Where groups are made: prepared once, used for every sandbox.
+#[derive(Debug)]
+pub struct Parent {
+    hierarchies: Vec<Hierarchy>,
+    degraded: Vec<String>,
+}
+
+impl Parent {
+    /// Makes or finds `relative` (such as `stacyvm/main`) in every hierarchy that is of use. What
+    /// cannot be had is not an error; [`Parent::degraded`] says it.
+    #[must_use]
+    pub fn prepare(layout: &Layout, relative: &Path) -> Self {
+        let mut hierarchies = v1::prepare(layout, relative);
+        hierarchies.extend(v2::prepare(layout, relative));
+        let degraded = degradations(&hierarchies);
+        Self {
+            hierarchies,
+            degraded,
+        }
+    }
+
+    /// What could not be had, one sentence each.
+    #[must_use]
+    pub fn degraded(&self) -> &[String] {
+        &self.degraded
+    }
+
+    /// Makes a group with its limits set and nothing in it yet. One of that name that is left over
+    /// and empty is replaced.
+    ///
+    /// # Errors
+    /// The step that failed; nothing is left of the group then.
+    pub fn create(&self, name: &str, limits: &Limits) -> std::result::Result<Group, GroupError> {
+        let mut group = Group::default();
+        for hierarchy in &self.hierarchies {
+            if let Err(error) = add(hierarchy, name, limits, &mut group) {
+                group.abandon();
+                return Err(error);
+            }
+        }
+        Ok(group)
+    }
+}
+
+/// Makes the group in one more hierarchy.
+fn add(
+    hierarchy: &Hierarchy,
+    name: &str,
+    limits: &Limits,
+    group: &mut Group,
+) -> std::result::Result<(), GroupError> {
+    make_directory(hierarchy, name).step("make the cgroup")?;
+    for key in &hierarchy.names {
+        let directory = hierarchy.path.join(name);
+        group.directories.insert((*key).to_owned(), directory);
+    }
+    if hierarchy.unified {
+        v2::fill(hierarchy, name, limits, group)
+    } else {
+        v1::fill(hierarchy, name, limits, group)
+    }
+}
+
+fn make_directory(hierarchy: &Hierarchy, name: &str) -> Result<()> {
+    let make = || mkdirat(&hierarchy.directory, name, Mode::from_raw_mode(0o755));
+    match make() {
+        Err(Errno::EXIST) => {
+            unlinkat(&hierarchy.directory, name, AtFlags::REMOVEDIR)?;
+            make()
+        }
+        result => result,
+    }
+}
+
+fn degradations(hierarchies: &[Hierarchy]) -> Vec<String> {
+    let mut said = Vec::new();
+    for (controller, what) in [
+        ("memory", "memory"),
+        ("pids", "the number of processes"),
+        ("cpu", "processor time"),
+    ] {
+        if !hierarchies.iter().any(|one| one.has(controller)) {
+            said.push(format!(
+                "{what} is not limited: the {controller} cgroup controller is missing or not \
+                 delegated; run as root, or give the service `Delegate=yes` in systemd"
+            ));
+        }
+    }
+    let swap_limited = hierarchies.iter().any(|one| one.has("memory") && one.swap);
+    let memory_limited = hierarchies.iter().any(|one| one.has("memory"));
+    if memory_limited && !swap_limited && machine_has_swap() {
+        said.push(
+            "swap is not limited: the kernel does not account for it; boot with swapaccount=1 \
+             or turn swap off"
+                .to_owned(),
+        );
+    }
+    said
+}
+
+fn machine_has_swap() -> bool {
+    std::fs::read_to_string("/proc/swaps").is_ok_and(|swaps| swaps.lines().count() > 1)
+}
+
+/// One sandbox's group, made and waiting for its first process.
+#[derive(Debug, Default)]
+pub struct Group {
+    /// Its directories, by controller (`memory`, `pids`, `cpu`, `freezer`, `unified`, `systemd`).
+    pub directories: BTreeMap<String, PathBuf>,
+    pub(crate) join: Vec<OwnedFd>,
+    pub(crate) into: Option<OwnedFd>,
+    pub(crate) memory_events: Option<OwnedFd>,
+}
+
+impl Group {
+    /// The version 2 directory that the first process is to be born in.
+    #[must_use]
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        self.into.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Moves the calling process in, where it was not born.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn join(&self) -> Result<()> {
+        for tasks in &self.join {
+            rustix::io::write(tasks, b"0")?;
+        }
+        Ok(())
+    }
+
+    /// A read-only file with a line `oom_kill N`, to be read again from its start.
+    pub fn take_memory_events(&mut self) -> Option<OwnedFd> {
+        self.memory_events.take()
+    }
+
+    /// Removes what was made, when no process ever joined.
+    pub fn abandon(self) {
+        for directory in self.directories.values() {
+            let _ = rustix::fs::rmdir(directory);
+        }
+    }
+}
+
+/// Opens a file of a group, named relative to its hierarchy's directory.
+pub(crate) fn open_in(
+    hierarchy: &Hierarchy,
+    name: &str,
+    file: &str,
+    flags: OFlags,
+) -> Result<OwnedFd> {
+    openat(
+        &hierarchy.directory,
+        format!("{name}/{file}"),
+        flags | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
+/// Sets one limit of a group.
+pub(crate) fn set_in(hierarchy: &Hierarchy, name: &str, file: &str, value: &str) -> Result<()> {
+    let file = open_in(hierarchy, name, file, OFlags::WRONLY)?;
+    rustix::io::write(&file, value.as_bytes()).map(drop)
+}
+
+/// Makes a directory and its parents below an existing one, and opens it.
+pub(crate) fn open_parent(base: &Path, relative: &Path) -> Result<(PathBuf, OwnedFd)> {
+    let mut path = base.to_path_buf();
+    for component in relative.components() {
+        path.push(component);
+        match mkdirat(CWD, &path, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let directory = openat(
+        CWD,
+        &path,
+        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    // Says now what permissions and a read-only mount would say at the first sandbox.
+    let wanted = Access::WRITE_OK | Access::EXEC_OK;
+    accessat(&directory, ".", wanted, AtFlags::EACCESS)?;
+    Ok((path, directory))
+}

@@ -1,0 +1,147 @@
+//! Version 2: one hierarchy, whose controllers a parent hands down to its children.
+//!
+//! A group other than the very root hands controllers down only while no process stands in it
+//! itself. Where the only place that may be written is the own group (a delegated one), every
+//! process in it moves into a leaf of its own first.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::io::{Errno, Result};
+
+use super::layout::Place;
+use super::{
+    CONTROLLERS, Group, GroupError, Hierarchy, Layout, Limits, Step, open_in, open_parent, set_in,
+};
+
+const PERIOD: u64 = 100_000;
+/// Where the processes of a delegated group go to make room.
+const LEAF: &str = "stacyvm-server";
+
+pub(super) fn prepare(layout: &Layout, relative: &Path) -> Option<Hierarchy> {
+    let place = layout.unified.as_ref()?;
+    prepare_at(&place.mount, place, relative)
+        .or_else(|_| prepare_at(&delegated_root(place), place, relative))
+        .ok()
+}
+
+/// The own group, or the one above when an earlier start moved this process into the leaf.
+fn delegated_root(place: &Place) -> PathBuf {
+    match place.own.parent() {
+        Some(above) if place.own.ends_with(LEAF) => above.to_path_buf(),
+        _ => place.own.clone(),
+    }
+}
+
+fn prepare_at(base: &Path, place: &Place, relative: &Path) -> Result<Hierarchy> {
+    // A controller that stands on version 1 is not offered here.
+    let offered = controllers_of(base);
+    let wanted: Vec<&'static str> = CONTROLLERS
+        .into_iter()
+        .filter(|controller| offered.iter().any(|one| one == controller))
+        .collect();
+    if !wanted.is_empty() {
+        hand_down(base, base == delegated_root(place), &wanted)?;
+    }
+    let (path, directory) = open_parent(base, relative)?;
+    let mut step = base.to_path_buf();
+    for component in relative.components() {
+        step.push(component);
+        if !wanted.is_empty() {
+            hand_down(&step, false, &wanted)?;
+        }
+    }
+    let swap = wanted.contains(&"memory") && swap_is_accounted(&path);
+    Ok(Hierarchy {
+        path,
+        directory,
+        controllers: wanted,
+        names: vec!["unified"],
+        unified: true,
+        swap,
+    })
+}
+
+fn controllers_of(group: &Path) -> Vec<String> {
+    fs::read_to_string(group.join("cgroup.controllers"))
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+fn hand_down(group: &Path, may_move: bool, controllers: &[&str]) -> Result<()> {
+    let words: Vec<String> = controllers.iter().map(|one| format!("+{one}")).collect();
+    let enable = || write(&group.join("cgroup.subtree_control"), &words.join(" "));
+    match enable() {
+        Err(Errno::BUSY) if may_move => {
+            make_room(group)?;
+            enable()
+        }
+        result => result,
+    }
+}
+
+/// Moves every process of a group into the leaf. Processes may appear meanwhile, so a few rounds.
+fn make_room(group: &Path) -> Result<()> {
+    let leaf = group.join(LEAF);
+    match rustix::fs::mkdir(&leaf, rustix::fs::Mode::from_raw_mode(0o755)) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(error),
+    }
+    for _ in 0..8 {
+        let members = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        if members.trim().is_empty() {
+            break;
+        }
+        for member in members.split_ascii_whitespace() {
+            match write(&leaf.join("cgroup.procs"), member) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::OpenOptions::new()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, text.as_bytes()))
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+fn swap_is_accounted(parent: &Path) -> bool {
+    parent.join("memory.swap.max").exists()
+}
+
+pub(super) fn fill(
+    hierarchy: &Hierarchy,
+    name: &str,
+    limits: &Limits,
+    group: &mut Group,
+) -> std::result::Result<(), GroupError> {
+    let set = |file: &str, value: String| set_in(hierarchy, name, file, &value);
+    if hierarchy.has("memory") {
+        set("memory.max", limits.memory_bytes.to_string()).step("limit memory")?;
+        if hierarchy.swap {
+            // The limit is for both together, so none is left for swap alone.
+            set("memory.swap.max", "0".to_owned()).step("limit swap")?;
+        }
+        group.memory_events =
+            Some(open_in(hierarchy, name, "memory.events", OFlags::RDONLY).step("watch memory")?);
+    }
+    if hierarchy.has("pids") {
+        set("pids.max", limits.pids.to_string()).step("limit processes")?;
+    }
+    if hierarchy.has("cpu") {
+        let quota = PERIOD * u64::from(limits.vcpus);
+        set("cpu.max", format!("{quota} {PERIOD}")).step("limit processor time")?;
+    }
+    let directory =
+        open_in(hierarchy, name, ".", OFlags::PATH | OFlags::DIRECTORY).step("open the cgroup")?;
+    group.into = Some(directory);
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Mounts by descriptor: made detached, changed, then put into place.
+//!
+//! Nothing here takes a path of the host that would be resolved twice: what is mounted is held
+//! open from the moment it is chosen.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD};
+use rustix::io::Result;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    move_mount, open_tree, unmount,
+};
+use rustix::path::Arg;
+
+pub use rustix::mount::MountAttrFlags as Attributes;
+
+/// One parameter of a file system.
+#[derive(Clone, Copy, Debug)]
+pub enum Parameter<'a> {
+    /// A word alone: `ro`.
+    Flag(&'a str),
+    /// A name with a value: `size=64m`.
+    Text(&'a str, &'a str),
+    /// A name with an open file.
+    File(&'a str, BorrowedFd<'a>),
+}
+
+/// Makes a file system and mounts it nowhere yet.
+///
+/// # Errors
+/// What the kernel says, of whichever of its steps.
+pub fn filesystem(
+    kind: &str,
+    parameters: &[Parameter<'_>],
+    attributes: MountAttrFlags,
+) -> Result<OwnedFd> {
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for parameter in parameters {
+        match *parameter {
+            Parameter::Flag(name) => fsconfig_set_flag(context.as_fd(), name)?,
+            Parameter::Text(name, value) => fsconfig_set_string(context.as_fd(), name, value)?,
+            Parameter::File(name, file) => fsconfig_set_fd(context.as_fd(), name, file)?,
+        }
+    }
+    fsconfig_create(context.as_fd())?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// A detached copy of what is mounted at a place, alone or with everything below it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn clone_tree(directory: impl AsFd, path: impl Arg, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(directory, path, flags)
+}
+
+/// A detached copy of one host directory by path.
+///
+/// # Errors
+/// What the kernel says.
+pub fn clone_path(path: impl Arg) -> Result<OwnedFd> {
+    clone_tree(CWD, path, false)
+}
+
+/// Puts a detached mount into place. Links at the end of `path` are not followed.
+///
+/// # Errors
+/// What the kernel says.
+pub fn attach(mount: impl AsFd, directory: impl AsFd, path: impl Arg) -> Result<()> {
+    move_mount(
+        mount,
+        c"",
+        directory,
+        path,
+        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH,
+    )
+}
+
+/// Takes a mount and all below it away at once; what still uses it keeps it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn detach(path: impl Arg) -> Result<()> {
+    unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+}
+
+/// Changes attributes of a mount, with `recursive` also of everything below it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_attributes(
+    directory: impl AsFd,
+    path: &CStr,
+    recursive: bool,
+    set: MountAttrFlags,
+) -> Result<()> {
+    let attributes = RawAttributes {
+        set: set.bits().into(),
+        ..RawAttributes::default()
+    };
+    change(directory.as_fd(), path, recursive, &attributes)
+}
+
+/// Makes every file of a detached mount appear with the ids that the user namespace `mapping`
+/// gives it.
+///
+/// # Errors
+/// `EINVAL` when the file system cannot do it; else what the kernel says.
+pub fn map_ids(mount: impl AsFd, mapping: impl AsFd) -> Result<()> {
+    let attributes = RawAttributes {
+        set: MountAttrFlags::MOUNT_ATTR_IDMAP.bits().into(),
+        user_namespace: u64::from(mapping.as_fd().as_raw_fd().unsigned_abs()),
+        ..RawAttributes::default()
+    };
+    change(mount.as_fd(), c"", false, &attributes)
+}
+
+/// How changes of one mount spread to its copies in other namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// Neither way.
+    Private,
+    /// From the original only.
+    Slave,
+}
+
+/// Sets the propagation of every mount of the calling process's namespace.
+///
+/// # Errors
+/// What the kernel says.
+pub fn set_propagation(propagation: Propagation) -> Result<()> {
+    let attributes = RawAttributes {
+        propagation: match propagation {
+            Propagation::Private => libc::MS_PRIVATE,
+            Propagation::Slave => libc::MS_SLAVE,
+        },
+        ..RawAttributes::default()
+    };
+    change(CWD, c"/", true, &attributes)
+}
+
+/// mount_setattr(2)'s argument, version 0 (32 bytes).
+#[repr(C)]
+#[derive(Default)]
+struct RawAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+fn change(
+    directory: BorrowedFd<'_>,
+    path: &CStr,
+    recursive: bool,
+    attributes: &RawAttributes,
+) -> Result<()> {
+    let mut flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    if recursive {
+        flags |= AtFlags::from_bits_retain(libc::AT_RECURSIVE.unsigned_abs());
+    }
+    // SAFETY: the path is a terminated string and `attributes` a valid mount_attr of the size
+    // given; both outlive the call, which writes to neither.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            directory.as_raw_fd(),
+            path.as_ptr(),
+            flags.bits(),
+            std::ptr::from_ref(attributes),
+            size_of::<RawAttributes>(),
+        )
+    };
+    crate::check(result).map(drop)
+}

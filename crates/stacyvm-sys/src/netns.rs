@@ -1,0 +1,67 @@
+//! Network namespaces with a loopback and nothing else.
+
+use std::fs;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use rustix::io::Result;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+use crate::namespaces::{Kind, current, enter, leave};
+
+/// Brings the loopback of the calling process's network namespace up.
+///
+/// # Errors
+/// `EPERM` without the right to administer that namespace; else what the kernel says.
+pub fn loopback_up() -> Result<()> {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    // SAFETY: every field of the C structure may be zero.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (place, byte) in request.ifr_name.iter_mut().zip(b"lo") {
+        *place = libc::c_char::from_ne_bytes([*byte]);
+    }
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("two low bits");
+    // SAFETY: SIOCSIFFLAGS reads an ifreq, which `request` is, and it outlives the call.
+    let result = unsafe {
+        libc::ioctl(
+            socket.as_raw_fd(),
+            libc::SIOCSIFFLAGS,
+            std::ptr::from_ref(&request),
+        )
+    };
+    crate::check(result.into()).map(drop)
+}
+
+/// Lets every user of the calling process's network namespace listen on low ports and send
+/// echo requests: it is theirs alone. Where the kernel has no such setting, nothing is changed.
+pub fn open_low_ports() {
+    for (setting, value) in [
+        ("ip_unprivileged_port_start", "0"),
+        ("ping_group_range", "0 2147483647"),
+    ] {
+        // Missing with IPv4 compiled out or `/proc` mounted read-only: a convenience is lost.
+        let _ = fs::write(format!("/proc/sys/net/ipv4/{setting}"), value);
+    }
+}
+
+/// Makes a network namespace with its loopback up, from a process with one thread, which stays
+/// where it is.
+///
+/// # Errors
+/// `EDEADLK` when there are other threads; else what the kernel says. When the way back fails,
+/// the process is left in the new namespace and the error says so by being `ENOTRECOVERABLE`.
+pub fn create() -> Result<OwnedFd> {
+    let home = current(Kind::Network)?;
+    leave(Kind::Network)?;
+    let made = loopback_up().and_then(|()| {
+        open_low_ports();
+        current(Kind::Network)
+    });
+    enter(&home).map_err(|_| rustix::io::Errno::NOTRECOVERABLE)?;
+    made
+}

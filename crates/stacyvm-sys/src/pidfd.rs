@@ -1,0 +1,91 @@
+//! One process, whatever becomes of its number.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, Result};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// Opens the process with this number; none when there is none.
+///
+/// # Errors
+/// What the kernel says, but for "no such process".
+pub fn open(pid: i32) -> Result<Option<OwnedFd>> {
+    let Some(pid) = Pid::from_raw(pid) else {
+        return Ok(None);
+    };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => Ok(Some(pidfd)),
+        Err(Errno::SRCH) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the process that had this number and start time; none when it has ended, also when
+/// another one has its number now.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_started_at(pid: i32, start_ticks: u64) -> Result<Option<OwnedFd>> {
+    let Some(pidfd) = open(pid)? else {
+        return Ok(None);
+    };
+    // The descriptor is open: from here on the number cannot change hands unnoticed.
+    Ok((crate::proc::start_ticks(pid) == Some(start_ticks)).then_some(pidfd))
+}
+
+/// Sends SIGKILL; success when the process has ended already.
+///
+/// # Errors
+/// When the caller may not.
+pub fn kill(pidfd: impl AsFd) -> Result<()> {
+    match pidfd_send_signal(pidfd, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until the process has ended; false when the time is over before.
+///
+/// # Errors
+/// What poll(2) says.
+pub fn wait(pidfd: impl AsFd, at_most: Duration) -> Result<bool> {
+    let deadline = std::time::Instant::now() + at_most;
+    loop {
+        let left = deadline.saturating_duration_since(std::time::Instant::now());
+        let timeout = Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: left.subsec_nanos().into(),
+        };
+        let mut watched = [PollFd::new(&pidfd, PollFlags::IN)];
+        match poll(&mut watched, Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn kills_and_waits_for_the_very_process() {
+        let mut child = Command::new("sleep").arg("60").spawn().expect("sleep");
+        let pid = i32::try_from(child.id()).expect("fits");
+        let ticks = crate::proc::start_ticks(pid).expect("it runs");
+        assert!(open_started_at(pid, ticks + 1).expect("open").is_none());
+        let pidfd = open_started_at(pid, ticks).expect("open").expect("it runs");
+        assert!(!wait(&pidfd, Duration::ZERO).expect("poll"));
+        kill(&pidfd).expect("kill");
+        assert!(wait(&pidfd, Duration::from_secs(10)).expect("poll"));
+        child.wait().expect("reap");
+        kill(&pidfd).expect("a second kill is no error");
+        assert!(open(pid).expect("open").is_none());
+    }
+}
