@@ -1,0 +1,139 @@
+//! What the launcher makes in a sandbox's own directory: layers to write to, and `pid.json`.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, openat};
+use rustix::io::Errno;
+
+use crate::control::{LaunchFailure, LaunchRequest, PidFile};
+use crate::failure::{Step, wrong};
+
+const PID_FILE: &str = "pid.json";
+const PID_FILE_UNFINISHED: &str = "pid.json.unfinished";
+
+/// A sandbox's directory, held open.
+#[derive(Debug)]
+pub(crate) struct BoxDir {
+    directory: OwnedFd,
+    /// What inside's user 0 is outside; none when the launcher has one id to give.
+    id_base: Option<u32>,
+}
+
+impl BoxDir {
+    pub(crate) fn open(path: &Path, id_base: Option<u32>) -> Result<Self, LaunchFailure> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory =
+            openat(CWD, path, flags, Mode::empty()).step("open the sandbox's directory")?;
+        Ok(Self { directory, id_base })
+    }
+
+    /// Makes the writable layers of every overlay, and in the root's the places where something
+    /// is mounted or must be there in any image, so that nothing has to be copied up for them.
+    pub(crate) fn make_layers(&self, request: &LaunchRequest) -> Result<(), LaunchFailure> {
+        let made = self.make_all(request);
+        made.step("make the writable layers")
+    }
+
+    fn make_all(&self, request: &LaunchRequest) -> Result<(), Errno> {
+        self.make("layers", 0o700, None)?;
+        for number in 0..request.overlays.len() {
+            self.make(&format!("layers/{number}"), 0o700, None)?;
+            // Like /tmp: the sandbox's user may add `/app` or `/data`, and only that; what the image
+            // has stays its owner's.
+            let mode = if number == 0 { 0o1777 } else { 0o755 };
+            self.make(&format!("layers/{number}/upper"), mode, Some((0, 0)))?;
+            self.make(&format!("layers/{number}/work"), 0o700, None)?;
+        }
+        let user = Some((request.uid, request.gid));
+        let root = "layers/0/upper";
+        self.make(&format!("{root}/workspace"), 0o755, user)?;
+        self.make(&format!("{root}/tmp"), 0o1777, Some((0, 0)))?;
+        for place in ["dev", "proc", "sys"] {
+            self.make(&format!("{root}/{place}"), 0o755, Some((0, 0)))?;
+        }
+        for overlay in &request.overlays[1..] {
+            let mut path = root.to_owned();
+            for part in overlay.target.components() {
+                let Component::Normal(name) = part else {
+                    continue;
+                };
+                path.push('/');
+                path.push_str(name.to_str().ok_or(Errno::ILSEQ)?);
+                self.make(&path, 0o755, Some((0, 0)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one directory; one that is there already is fine.
+    fn make(&self, path: &str, mode: u32, owner: Option<(u32, u32)>) -> Result<(), Errno> {
+        match mkdirat(&self.directory, path, Mode::from_raw_mode(mode)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if let (Some((uid, gid)), Some(base)) = (owner, self.id_base) {
+            chownat(
+                &self.directory,
+                path,
+                Some(Uid::from_raw(base + uid)),
+                Some(Gid::from_raw(base + gid)),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
+        }
+        if mode & 0o7000 != 0 {
+            // mkdir(2) leaves the sticky bit to the file system's taste.
+            chmodat(
+                &self.directory,
+                path,
+                Mode::from_raw_mode(mode),
+                AtFlags::empty(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A detached mount of one directory inside.
+    pub(crate) fn clone_tree(&self, path: &str) -> Result<OwnedFd, Errno> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let directory = openat(&self.directory, path, flags, Mode::empty())?;
+        stacyvm_sys::mount::clone_tree(directory.as_fd(), c"", false)
+    }
+
+    /// Writes `pid.json` whole or not at all. It need not survive a crash of the machine, which
+    /// ends the sandbox as well.
+    pub(crate) fn write_pid_file(&self, content: &PidFile) -> Result<(), LaunchFailure> {
+        const STEP: &str = "record the sandbox's process";
+        let text = serde_json::to_vec(content).map_err(|error| wrong(STEP, error.to_string()))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = openat(
+            &self.directory,
+            PID_FILE_UNFINISHED,
+            flags,
+            Mode::from_raw_mode(0o600),
+        )
+        .step(STEP)?;
+        let mut file = fs::File::from(file);
+        std::io::Write::write_all(&mut file, &text).step(STEP)?;
+        rustix::fs::renameat(
+            &self.directory,
+            PID_FILE_UNFINISHED,
+            &self.directory,
+            PID_FILE,
+        )
+        .step(STEP)
+    }
+
+    /// Takes the record back, when the process has been ended again.
+    pub(crate) fn remove_pid_file(&self) {
+        let _ = rustix::fs::unlinkat(&self.directory, PID_FILE, AtFlags::empty());
+    }
+}
+
+impl AsFd for BoxDir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}

@@ -1,0 +1,134 @@
+//! What the native provider and the launcher say to each other.
+//!
+//! The wire is a `SOCK_SEQPACKET` socket pair: one JSON object a packet, file descriptors beside
+//! it as `SCM_RIGHTS`. Requests are answered in any order, matched by `seq`. The launcher exits
+//! when its socket closes; sandboxes live on.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest packet either side sends, in bytes.
+pub const MAX_PACKET: usize = 256 * 1024;
+
+/// What the provider asks.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Make one sandbox. Carries two descriptors: the agent's listening unix socket, then the
+    /// write end of the status pipe.
+    Launch(Box<LaunchRequest>),
+}
+
+/// One sandbox to launch.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LaunchRequest {
+    /// Matches the reply.
+    pub seq: u64,
+    /// Host name inside, and name of its cgroups.
+    pub id: String,
+    /// The sandbox's own directory on the host, made by the provider, mode 0700. The launcher
+    /// makes `layers/` inside it (`layers/0/upper` is what is written to the root, `workspace` and
+    /// `tmp` in it), and writes `pid.json` before it lets the sandbox run.
+    pub box_dir: PathBuf,
+    /// File systems from the root downwards.
+    pub overlays: Vec<OverlaySpec>,
+    /// Only `/workspace` and `/tmp` stay writable.
+    pub read_only_rootfs: bool,
+    /// First host uid and gid of the sandbox's own range; ignored without root.
+    pub id_base: u32,
+    /// How many ids the range has; ignored without root.
+    pub id_count: u32,
+    /// Who execs run as and whose files the file API makes, as numbers inside.
+    pub uid: u32,
+    /// Their group.
+    pub gid: u32,
+    /// What it may use.
+    pub limits: Limits,
+    /// Parent cgroup of every sandbox of this server, relative to each hierarchy's root (or to the
+    /// delegated cgroup): `stacyvm/<instance>`.
+    pub cgroup_parent: String,
+}
+
+/// One overlay mount of a sandbox.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OverlaySpec {
+    /// Where it stands inside: `/`, `/usr`, …
+    pub target: PathBuf,
+    /// Read-only host directories, uppermost first.
+    pub lowers: Vec<PathBuf>,
+}
+
+/// Resource limits of one sandbox.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Limits {
+    /// Memory and swap together, bytes.
+    pub memory_bytes: u64,
+    /// Cores.
+    pub vcpus: u32,
+    /// Processes and threads.
+    pub pids: u32,
+    /// Open files a process.
+    pub open_files: u64,
+}
+
+/// What the launcher answers to a launch, with the sandbox's pidfd beside it on success. Success
+/// means: the process exists, `pid.json` is written, and it has been let go on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Reply {
+    /// Of the request.
+    pub seq: u64,
+    /// What came of it.
+    pub result: Result<Launched, LaunchFailure>,
+}
+
+/// A sandbox's first process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    /// Its process id on the host.
+    pub pid: i32,
+    /// Its start time in clock ticks since boot (field 22 of `/proc/PID/stat`, see proc(5)): with
+    /// the pid it names the process for ever.
+    pub start_ticks: u64,
+    /// Absolute directories of its cgroups, by controller (`memory`, `pids`, `cpu`, `freezer`, `unified`).
+    pub cgroups: BTreeMap<String, PathBuf>,
+    /// What could not be had, one sentence each.
+    pub degraded: Vec<String>,
+}
+
+/// What the child writes to the status pipe when a step of its setup fails, as one JSON object;
+/// end of file without a word means that setup succeeded. Also the launcher's own failures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{step}: {message}")]
+pub struct LaunchFailure {
+    /// Which step, in words a person understands: `mount the overlay at /usr`.
+    pub step: String,
+    /// The kernel's answer, as a number of errno(3); 0 when there is none.
+    pub errno: i32,
+    /// What happened, without host paths.
+    pub message: String,
+}
+
+/// What stands in `pid.json`.
+pub type PidFile = Launched;
+
+/// What `stacyvm-launcher --probe` prints: what a launch on this machine would give, found out by
+/// launching.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// The step that failed; none when a sandbox came up.
+    pub failure: Option<LaunchFailure>,
+    /// What could not be had, one sentence each.
+    pub degraded: Vec<String>,
+    /// Whether each sandbox has a range of ids of its own.
+    pub id_ranges: bool,
+    /// The version of Landlock in use, 0 for none.
+    pub landlock: u32,
+    /// Whether the kernel takes system call filters.
+    pub seccomp: bool,
+    /// `v1`, `v2`, `hybrid` or `none`.
+    pub cgroups: String,
+    /// Controllers under which the sandbox stood.
+    pub controllers: Vec<String>,
+}

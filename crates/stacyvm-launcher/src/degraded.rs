@@ -1,0 +1,13 @@
+//! What a sandbox goes without, in sentences for the person who runs the server.
+
+pub(crate) const SINGLE_ID: &str = "each sandbox has one user id only, and files of any other \
+     owner belong to nobody in it: the server does not run as root; run it as root for a range of \
+     ids for each sandbox";
+
+pub(crate) const NO_ID_MAPPING: &str = "files of the image belong to nobody inside and cannot be \
+     changed: their file system cannot map ids; keep images on ext4, xfs, btrfs or tmpfs and use \
+     Linux 5.19 or later";
+
+pub(crate) const NO_LANDLOCK: &str = "sandboxes are not confined by Landlock: the kernel has \
+     none, or only its first version; use Linux 5.19 or later with `landlock` in the `lsm=` boot \
+     parameter";

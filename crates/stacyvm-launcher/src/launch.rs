@@ -1,0 +1,221 @@
+//! One launch, as the launcher sees it: make what the sandbox needs, start its first process, give
+//! it its ids and file systems, record it, let it go.
+//!
+//! ```text
+//! launcher                                 first process
+//! cgroups, network
+//! clone3 ────────────────────────────────▶ waits
+//! id maps, "mapped" ─────────────────────▶ ids, cgroups, host name, /proc, /dev
+//! layers, overlays, pid.json               waits
+//! "go", with the mounts ─────────────────▶ root, pivot, confine; closes the status pipe
+//! answers                                  goes on as the agent
+//! ```
+//! Until "go" the first process ends when the launcher does: its socket closes.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use stacyvm_sys::cgroup::{self, Group, GroupError};
+use stacyvm_sys::clone::{Cloned, Namespaces, clone_process};
+use stacyvm_sys::namespaces::{self, IdRange};
+use stacyvm_sys::{fds, mount, pidfd, proc};
+
+use crate::box_dir::BoxDir;
+use crate::child::{self, Born, GO, MAPPED};
+use crate::control::{LaunchFailure, LaunchRequest, Launched, Limits};
+use crate::failure::{Step, refused, wrong};
+use crate::overlay::{Builder, Staging};
+use crate::request;
+use crate::workshop::Workshop;
+
+/// How long a process that has been killed may take to end before its cgroup is left behind.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+/// Makes one sandbox. On a failure nothing of it is left but what is in its directory.
+pub(crate) fn launch(
+    workshop: &mut Workshop,
+    request: &LaunchRequest,
+    listener: OwnedFd,
+    status: OwnedFd,
+) -> Result<(Launched, OwnedFd), LaunchFailure> {
+    request::check(request)?;
+    let id_base = workshop.privileged.as_ref().map(|_| request.id_base);
+    let box_dir = BoxDir::open(&request.box_dir, id_base)?;
+    let mut missing = workshop.degraded();
+    let parent = workshop.parent(&request.cgroup_parent);
+    missing.extend_from_slice(parent.degraded());
+    let group = parent
+        .create(&request.id, &group_limits(&request.limits))
+        .map_err(|error: GroupError| refused(error.step, error.errno))?;
+    let directories = group.directories.clone();
+    let started = start(workshop, request, group, listener, status);
+    let (sync, pid, pidfd) = match started {
+        Ok(started) => started,
+        Err(failure) => {
+            let _ = cgroup::remove(&directories, END_LIMIT);
+            return Err(failure);
+        }
+    };
+    let finished =
+        finish(workshop, request, &box_dir, &sync, pid, &mut missing).and_then(|mounts| {
+            let launched = Launched {
+                pid,
+                start_ticks: proc::start_ticks(pid)
+                    .ok_or_else(|| wrong("look at the sandbox's process", "it has ended"))?,
+                cgroups: directories.clone(),
+                degraded: missing,
+            };
+            box_dir.write_pid_file(&launched)?;
+            let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+            fds::send(&sync, GO, &mounts).step("let the sandbox go on")?;
+            Ok(launched)
+        });
+    match finished {
+        Ok(launched) => Ok((launched, pidfd)),
+        Err(failure) => {
+            let failure = told(&sync).unwrap_or(failure);
+            drop(sync);
+            let _ = pidfd::kill(&pidfd);
+            let _ = pidfd::wait(&pidfd, END_LIMIT);
+            box_dir.remove_pid_file();
+            let _ = cgroup::remove(&directories, END_LIMIT);
+            Err(failure)
+        }
+    }
+}
+
+/// What the first process said before it ended: the reason behind the launcher's own failure.
+fn told(sync: &OwnedFd) -> Option<LaunchFailure> {
+    let mut buffer = [0; 4096];
+    if !pidfd::wait(sync, Duration::ZERO).ok()? {
+        return None;
+    }
+    let (length, _) = fds::receive(sync, &mut buffer).ok()?;
+    serde_json::from_slice(&buffer[..length]).ok()
+}
+
+fn group_limits(limits: &Limits) -> cgroup::Limits {
+    cgroup::Limits {
+        memory_bytes: limits.memory_bytes,
+        vcpus: limits.vcpus,
+        pids: limits.pids,
+    }
+}
+
+/// Starts the first process. In it, this does not return.
+fn start(
+    workshop: &mut Workshop,
+    request: &LaunchRequest,
+    group: Group,
+    listener: OwnedFd,
+    status: OwnedFd,
+) -> Result<(OwnedFd, i32, OwnedFd), LaunchFailure> {
+    let (sync, childs_sync) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .step("make the socket to the sandbox's process")?;
+    let mut spaces = Namespaces::USER
+        .and(Namespaces::PID)
+        .and(Namespaces::MOUNT)
+        .and(Namespaces::UTS)
+        .and(Namespaces::IPC);
+    if let Some(privileged) = &mut workshop.privileged {
+        let network = privileged.take_network()?;
+        namespaces::enter(&network).step("enter the sandbox's network")?;
+        namespaces::enter(&privileged.cradle).step("enter the cradle")?;
+    } else {
+        spaces = spaces.and(Namespaces::NETWORK);
+    }
+    let cloned = clone_process(spaces, group.birthplace());
+    if let Ok(Cloned::Child) = cloned {
+        // Else the end of the launcher would not show.
+        drop(sync);
+        child::run(
+            Born {
+                sync: childs_sync,
+                status,
+                listener,
+                group,
+            },
+            workshop,
+            request,
+        );
+    }
+    if let Some(privileged) = &workshop.privileged {
+        // Nothing works from the wrong place; the provider starts another launcher.
+        let back = namespaces::enter(&privileged.home)
+            .and_then(|()| namespaces::enter(&privileged.home_network));
+        if back.is_err() {
+            stacyvm_sys::process::exit_now(1);
+        }
+    }
+    match cloned.step("start the sandbox's process")? {
+        Cloned::Parent { pid, pidfd } => Ok((sync, pid, pidfd)),
+        Cloned::Child => unreachable!("the child has gone its own way above"),
+    }
+}
+
+/// Gives the first process its ids, and makes the mounts that it is to use.
+fn finish(
+    workshop: &Workshop,
+    request: &LaunchRequest,
+    box_dir: &BoxDir,
+    sync: &OwnedFd,
+    pid: i32,
+    missing: &mut Vec<String>,
+) -> Result<Vec<OwnedFd>, LaunchFailure> {
+    let Some(privileged) = &workshop.privileged else {
+        map_single_id(request, pid)?;
+        fds::send(sync, MAPPED, &[]).step("tell the sandbox its ids")?;
+        box_dir.make_layers(request)?;
+        return Ok(Vec::new());
+    };
+    let range = IdRange {
+        inside: 0,
+        outside: request.id_base,
+        count: request.id_count,
+    };
+    namespaces::map_ids(pid, range, range, false).step("map the sandbox's ids")?;
+    fds::send(sync, MAPPED, &[]).step("tell the sandbox its ids")?;
+    let mapping = namespaces::user_namespace_of(pid).step("open the sandbox's user namespace")?;
+    box_dir.make_layers(request)?;
+    let builder = Builder {
+        box_dir,
+        mapping: Some(mapping.as_fd()),
+        staging: Staging {
+            place: "/staging",
+            visit: Some((privileged.cradle.as_fd(), privileged.home.as_fd())),
+            always: workshop.options.overlay_by_path,
+        },
+        unprivileged: false,
+    };
+    let mut mounts = Vec::new();
+    for (number, overlay) in request.overlays.iter().enumerate() {
+        mounts.push(builder.build(number, overlay, missing)?);
+    }
+    let devices = privileged.trees.devices().step("copy /dev")?;
+    // Without it the nodes belong to nobody, and work all the same.
+    let _ = mount::map_ids(&devices, &mapping);
+    mounts.push(devices);
+    mounts.push(privileged.trees.system().step("copy /sys")?);
+    Ok(mounts)
+}
+
+fn map_single_id(request: &LaunchRequest, pid: i32) -> Result<(), LaunchFailure> {
+    let one = |inside, outside| IdRange {
+        inside,
+        outside,
+        count: 1,
+    };
+    namespaces::map_ids(
+        pid,
+        one(request.uid, rustix::process::geteuid().as_raw()),
+        one(request.gid, rustix::process::getegid().as_raw()),
+        true,
+    )
+    .step("map the sandbox's ids")
+}

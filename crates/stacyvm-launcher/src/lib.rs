@@ -1,0 +1,54 @@
+//! The launcher of native sandboxes: one small single-threaded process that turns requests into
+//! sandboxes.
+//!
+//! It owns everything between a request and the moment when the sandbox's first process goes on as
+//! the agent. It knows nothing of images, time to live or the agent's protocol. Its non-obvious
+//! rule: it never waits for a child's setup. A child reports by itself, on the status pipe that
+//! came with the request.
+#![forbid(unsafe_code)]
+
+pub mod control;
+
+mod box_dir;
+mod child;
+mod degraded;
+mod failure;
+mod launch;
+mod overlay;
+mod probe;
+mod request;
+mod serve;
+mod steps;
+mod workshop;
+
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+
+pub use probe::probe;
+pub use serve::serve;
+
+/// What a sandbox's first process has when its setup is done, and goes on with.
+#[derive(Debug)]
+pub struct Handover {
+    /// Listening unix socket.
+    pub listener: OwnedFd,
+    /// Read-only; has a line `oom_kill N`. None without a memory cgroup.
+    pub memory_events: Option<OwnedFd>,
+    /// Who execs run as, as numbers inside.
+    pub uid: u32,
+    /// Their group.
+    pub gid: u32,
+}
+
+/// What a sandbox's first process becomes.
+pub type Body = fn(Handover) -> ExitCode;
+
+/// How the launcher is to work, beyond what the machine decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// What a sandbox's first process becomes.
+    pub body: Body,
+    /// Mount overlays by path even where the kernel takes descriptors (Linux 6.13 and later), as
+    /// older ones need it.
+    pub overlay_by_path: bool,
+}

@@ -1,0 +1,45 @@
+//! Launches real sandboxes over the control socket and looks at them from inside and outside.
+//!
+//! Most of them run a script, by the `scripted` example; the real program with the agent has a
+//! module of its own. Needs root and python3; without, each test skips loudly.
+#![allow(clippy::unwrap_used)]
+
+mod agent;
+mod confined;
+mod failures;
+mod support;
+mod without_root;
+
+use std::path::{Path, PathBuf};
+
+/// Whether sandboxes can be launched here; says loudly when not.
+fn can_launch() -> bool {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: launching sandboxes with id ranges needs root");
+        return false;
+    }
+    if !Path::new("/usr/bin/python3").exists() {
+        eprintln!("SKIPPED: looking at a sandbox from inside needs /usr/bin/python3");
+        return false;
+    }
+    true
+}
+
+/// The launcher whose sandboxes run a script; none where it cannot work.
+fn scripted() -> Option<PathBuf> {
+    if !can_launch() {
+        return None;
+    }
+    let own = std::env::current_exe().unwrap();
+    let program = own
+        .parent()
+        .unwrap()
+        .parent()
+        .unwrap()
+        .join("examples/scripted");
+    assert!(
+        program.exists(),
+        "build the examples first: cargo build -p stacyvm-launcher --examples"
+    );
+    Some(program)
+}
