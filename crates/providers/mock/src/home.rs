@@ -1,0 +1,125 @@
+//! One sandbox's directory.
+//!
+//! ```text
+//! <mock>/<id>/pid.json      the agent's process, written before the sandbox is used
+//! <mock>/<id>/agent.sock    where the agent listens
+//! <mock>/<id>/root/         what the sandbox sees as /
+//! ```
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::process::{getgid, getuid};
+use stacyvm_types::SandboxId;
+
+use crate::process::Identity;
+
+/// Directories that every sandbox has, with their modes.
+const DIRECTORIES: [(&str, u32); 9] = [
+    ("workspace", 0o755),
+    ("tmp", 0o1777),
+    ("etc", 0o755),
+    ("home", 0o755),
+    ("home/user", 0o755),
+    ("root", 0o700),
+    ("opt", 0o755),
+    ("var", 0o755),
+    ("var/tmp", 0o1777),
+];
+
+/// Where one sandbox lives.
+#[derive(Clone, Debug)]
+pub(crate) struct Home(PathBuf);
+
+impl Home {
+    pub(crate) fn of(mock: &Path, id: &SandboxId) -> Self {
+        Self(mock.join(id.as_str()))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn root(&self) -> PathBuf {
+        self.0.join("root")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.join("agent.sock")
+    }
+
+    pub(crate) fn exists(&self) -> bool {
+        self.0.is_dir()
+    }
+
+    /// Takes the directory for a new sandbox. Fails when another one has it.
+    pub(crate) fn claim(&self) -> io::Result<()> {
+        DirBuilder::new().mode(0o700).create(&self.0)
+    }
+
+    /// Makes the sandbox's first files.
+    pub(crate) fn fill(&self) -> io::Result<()> {
+        let root = self.root();
+        DirBuilder::new().mode(0o755).create(&root)?;
+        for (name, mode) in DIRECTORIES {
+            let path = root.join(name);
+            fs::create_dir(&path)?;
+            // Exactly, whatever the umask.
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+        }
+        let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+        let mut passwd = format!("user:x:{uid}:{gid}::/home/user:/bin/sh\n");
+        let mut group = format!("user:x:{gid}:\n");
+        if uid != 0 {
+            passwd.push_str("root:x:0:0:root:/root:/bin/sh\n");
+        }
+        if gid != 0 {
+            group.push_str("root:x:0:\n");
+        }
+        fs::write(root.join("etc/passwd"), passwd)?;
+        fs::write(root.join("etc/group"), group)?;
+        fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")
+    }
+
+    /// Writes down the agent's process, all at once.
+    pub(crate) fn record(&self, process: Identity) -> io::Result<()> {
+        let text = serde_json::to_vec(&process).map_err(io::Error::other)?;
+        let temporary = self.0.join("pid.json.new");
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(&text)?;
+        fs::rename(temporary, self.0.join("pid.json"))
+    }
+
+    /// The agent's process; none when it was never written down.
+    pub(crate) fn recorded(&self) -> io::Result<Option<Identity>> {
+        match fs::read(self.0.join("pid.json")) {
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes everything; success when it is gone already.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                open_up(&self.0);
+                fs::remove_dir_all(&self.0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// Makes every directory below writable for its owner: a sandbox may have taken that away.
+fn open_up(directory: &Path) {
+    let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
+}

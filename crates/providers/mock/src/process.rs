@@ -1,0 +1,139 @@
+//! The agent's process: started, recognised again by a later server, ended.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+/// What names a process for ever: its number and when it began, in clock ticks since boot (0 where
+/// the system does not tell).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub(crate) pid: i32,
+    pub(crate) start_ticks: u64,
+}
+
+/// Starts an agent that serves `listener` with `root` as its `/`.
+///
+/// It gets a process group of its own, so that no terminal's signals reach it, and a thread that
+/// takes its exit code, so that it does not stay a zombie while this server lives.
+pub(crate) fn start(agent: &Path, root: &Path, listener: OwnedFd) -> io::Result<Identity> {
+    use std::os::unix::process::CommandExt;
+    let mut child = Command::new(agent)
+        // The listener is its standard input: the one descriptor that is handed on without more.
+        .args(["--listen-fd", "0", "--root"])
+        .arg(root)
+        .stdin(Stdio::from(listener))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        // Nothing of the server's environment is a sandbox's business.
+        .env_clear()
+        .current_dir("/")
+        .process_group(0)
+        .spawn()?;
+    let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+    // It has not been waited for, so the number is still its own.
+    let start_ticks = start_ticks(pid);
+    std::thread::Builder::new()
+        .name("mock-reaper".to_owned())
+        .stack_size(64 * 1024)
+        .spawn(move || child.wait())?;
+    Ok(Identity { pid, start_ticks })
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::io;
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use stacyvm_sys::{pidfd, proc};
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    use super::Identity;
+
+    pub(crate) fn start_ticks(pid: i32) -> u64 {
+        proc::start_ticks(pid).unwrap_or(0)
+    }
+
+    #[expect(
+        deprecated,
+        reason = "the replacement is unsafe for types that close their descriptor early; an OwnedFd does not"
+    )]
+    fn watch(process: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+        AsyncFd::with_interest(process, Interest::READABLE)
+    }
+
+    impl Identity {
+        /// Whether it runs.
+        pub(crate) fn lives(self) -> bool {
+            match pidfd::open_started_at(self.pid, self.start_ticks) {
+                // A zombie has ended; its descriptor says so at once.
+                Ok(Some(process)) => !pidfd::wait(process, Duration::ZERO).unwrap_or(false),
+                Ok(None) => false,
+                // It cannot be told; better taken for alive than forgotten.
+                Err(_) => true,
+            }
+        }
+
+        /// Sends SIGKILL; success when it has ended before.
+        pub(crate) fn kill(self) -> io::Result<()> {
+            match pidfd::open_started_at(self.pid, self.start_ticks)? {
+                Some(process) => Ok(pidfd::kill(process)?),
+                None => Ok(()),
+            }
+        }
+
+        /// Resolves when it has ended.
+        pub(crate) async fn ended(self) -> io::Result<()> {
+            if let Some(process) = pidfd::open_started_at(self.pid, self.start_ticks)? {
+                let watched = watch(process)?;
+                // Once readable, it stays so.
+                let _ready = watched.readable().await?;
+            }
+            Ok(())
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::io;
+    use std::time::Duration;
+
+    use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+    use super::Identity;
+
+    pub(crate) fn start_ticks(_: i32) -> u64 {
+        0
+    }
+
+    impl Identity {
+        /// Whether it runs.
+        pub(crate) fn lives(self) -> bool {
+            Pid::from_raw(self.pid).is_some_and(|pid| test_kill_process(pid).is_ok())
+        }
+
+        /// Sends SIGKILL; success when it has ended before.
+        pub(crate) fn kill(self) -> io::Result<()> {
+            match Pid::from_raw(self.pid).map(|pid| kill_process(pid, Signal::KILL)) {
+                None | Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => Ok(()),
+                Some(Err(error)) => Err(error.into()),
+            }
+        }
+
+        /// Resolves when it has ended.
+        pub(crate) async fn ended(self) -> io::Result<()> {
+            while self.lives() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+pub(crate) use system::start_ticks;

@@ -1,0 +1,115 @@
+//! Takes the time of create and destroy through the provider, without a server:
+//! `create_destroy LAUNCHER [ROUNDS]`. Prints milliseconds.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use stacyvm_native::{NativeConfig, NativeProvider};
+use stacyvm_provider::{BoxSpec, NetworkMode, Provider};
+use stacyvm_types::SandboxId;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let launcher: PathBuf = arguments
+        .next()
+        .context("name the launcher program")?
+        .into();
+    let rounds: u32 = arguments.next().map_or(Ok(300), |text| text.parse())?;
+    let launchers: usize = arguments.next().map_or(Ok(0), |text| text.parse())?;
+    let home = tempfile::tempdir()?;
+    let mut config = NativeConfig::new(home.path(), launcher);
+    config.instance = format!("measure-{}", std::process::id());
+    config.launchers = launchers;
+    let provider = std::sync::Arc::new(NativeProvider::start(config).await?);
+
+    let (mut create, mut destroy) = (Vec::new(), Vec::new());
+    for number in 0..rounds + 20 {
+        let spec = spec(number);
+        let started = Instant::now();
+        provider.create(&spec).await?;
+        let made = started.elapsed();
+        let started = Instant::now();
+        provider.destroy(&spec.id).await?;
+        if number >= 20 {
+            create.push(made);
+            destroy.push(started.elapsed());
+        }
+    }
+    report("create", create);
+    report("destroy", destroy);
+
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..100)
+        .map(|number| {
+            let provider = provider.clone();
+            tokio::spawn(async move { provider.create(&spec(1_000_000 + number)).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await??;
+    }
+    println!("100 at once: {:.0} ms", millis(started.elapsed()));
+    let started = Instant::now();
+    for number in 0..100 {
+        provider
+            .destroy(&SandboxId::from_u32(1_000_000 + number))
+            .await?;
+    }
+    println!("destroy 100: {:.0} ms", millis(started.elapsed()));
+
+    let started = Instant::now();
+    let clients: Vec<_> = (0..2)
+        .map(|client| {
+            let provider = provider.clone();
+            tokio::spawn(async move {
+                for number in 0..rounds {
+                    let spec = spec(2_000_000 + client * 1_000_000 + number);
+                    provider.create(&spec).await?;
+                    provider.destroy(&spec.id).await?;
+                }
+                anyhow::Ok(())
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await??;
+    }
+    let each = f64::from(2 * rounds) / started.elapsed().as_secs_f64();
+    println!("create and destroy, 2 clients: {each:.0} a second");
+    provider.close().await;
+    Ok(())
+}
+
+fn spec(number: u32) -> BoxSpec {
+    BoxSpec {
+        id: SandboxId::from_u32(number),
+        image: "host".to_owned(),
+        memory_mb: 1024,
+        vcpus: 1,
+        pids_limit: 256,
+        read_only_rootfs: false,
+        network: NetworkMode::None,
+        user: None,
+        workdir: None,
+        env: Default::default(),
+    }
+}
+
+fn report(what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let at = |share: f64| millis(times[((times.len() - 1) as f64 * share) as usize]);
+    println!(
+        "{what}: min {:.2}  p50 {:.2}  p95 {:.2}  p99 {:.2}  max {:.2}",
+        at(0.0),
+        at(0.5),
+        at(0.95),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}

@@ -1,0 +1,59 @@
+//! What the native provider is started with.
+
+use std::path::PathBuf;
+
+/// Settings of one native provider.
+#[derive(Clone, Debug)]
+pub struct NativeConfig {
+    /// The server's data directory; everything of ours stands in `native/` inside it. It must not
+    /// lie under a directory that sandboxes of the image `host` see.
+    pub data_dir: PathBuf,
+    /// The launcher program.
+    pub launcher_program: PathBuf,
+    /// How many launcher processes share the work; 0 chooses by the number of cores.
+    pub launchers: usize,
+    /// Directories below which a client may name a directory as an image; empty refuses all.
+    pub rootfs_dirs: Vec<PathBuf>,
+    /// Tells this server's sandboxes from those of others on the same machine; letters, digits,
+    /// `-` and `_`.
+    pub instance: String,
+    /// Files and directories that no sandbox may ever see beside the data directory, such as the
+    /// configuration file.
+    pub hidden: Vec<PathBuf>,
+    /// Where generated views of the host are kept; none means inside the data directory. Several
+    /// servers may share one.
+    pub host_view_dir: Option<PathBuf>,
+}
+
+impl NativeConfig {
+    /// The defaults, with these two paths.
+    pub fn new(data_dir: impl Into<PathBuf>, launcher_program: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            launcher_program: launcher_program.into(),
+            launchers: 0,
+            rootfs_dirs: Vec::new(),
+            instance: "default".to_owned(),
+            hidden: Vec::new(),
+            host_view_dir: None,
+        }
+    }
+}
+
+/// Whether `instance` can be the name of a cgroup directory.
+pub(crate) fn valid_instance(instance: &str) -> bool {
+    !instance.is_empty()
+        && instance.len() <= 64
+        && instance
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
+/// One launcher does the work of two on machines of up to four cores: it waits for nobody.
+pub(crate) fn launcher_count(config: &NativeConfig) -> usize {
+    if config.launchers > 0 {
+        return config.launchers;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (cores / 4).clamp(1, 8)
+}

@@ -1,0 +1,264 @@
+//! Making one box, from its directory to its agent's first answer.
+//!
+//! Runs as a task of its own: a caller who goes away does not leave a half-made box, because the
+//! task goes on and then removes what nobody waits for.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stacyvm_launcher::control::{LaunchFailure, LaunchRequest, Limits};
+use stacyvm_provider::{AgentSandbox, BoxSpec, ProviderError, bind_unix};
+use tokio::io::AsyncReadExt as _;
+
+use crate::agent;
+use crate::boxes::{BoxEntry, Refusal};
+use crate::images::Base;
+use crate::inner::Inner;
+use crate::launcher::LaunchError;
+use crate::layout::AGENT_SOCKET;
+use crate::meta::{self, META_VERSION, Meta};
+use crate::process::Process;
+use crate::slots::{IDS_PER_SLOT, id_base};
+use crate::users::{self, User};
+
+/// How long a sandbox may take from its launch to its agent's first answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Open files of one process: what most distributions give, and what needs no privilege.
+const OPEN_FILES: u64 = 16_384;
+/// How long to read on after the sandbox's death.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// What a launch failure's text may have at most; the child that writes it is not trusted.
+const MAX_FAILURE: u64 = 16 * 1024;
+
+/// What is on disk and open before the launch.
+struct Prepared {
+    base: Base,
+    user: User,
+    listener: OwnedFd,
+    status: OwnedFd,
+    status_end: OwnedFd,
+}
+
+/// Makes a box; on an error nothing of it is left. `probe` keeps it out of every list.
+pub(crate) async fn create(
+    inner: Arc<Inner>,
+    spec: BoxSpec,
+    probe: bool,
+) -> Result<(Arc<BoxEntry>, Arc<AgentSandbox>), ProviderError> {
+    let limits = limits_of(&spec)?;
+    let (entry, slot) = inner
+        .boxes
+        .reserve(&spec.id, probe)
+        .map_err(|refusal| match refusal {
+            Refusal::Exists => {
+                ProviderError::Invalid(format!("sandbox {} exists already", spec.id))
+            }
+            Refusal::Full => ProviderError::Limit(
+                "every range of user ids is taken: destroy sandboxes first".to_owned(),
+            ),
+        })?;
+    let _lock = entry.lock.clone().lock_owned().await;
+    match make(&inner, &entry, slot, &spec, limits).await {
+        Ok(sandbox) => Ok((entry, sandbox)),
+        Err(error) => {
+            if let Err(left) = inner.remove(&entry).await {
+                tracing::error!(sandbox_id = %spec.id, error = %left, "a failed sandbox could not be removed");
+            }
+            Err(error)
+        }
+    }
+}
+
+async fn make(
+    inner: &Arc<Inner>,
+    entry: &Arc<BoxEntry>,
+    slot: u32,
+    spec: &BoxSpec,
+    limits: Limits,
+) -> Result<Arc<AgentSandbox>, ProviderError> {
+    let prepared = tokio::task::spawn_blocking({
+        let (inner, entry, spec) = (inner.clone(), entry.clone(), spec.clone());
+        move || prepare(&inner, &entry, slot, &spec, limits)
+    })
+    .await
+    .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
+
+    let request = LaunchRequest {
+        seq: 0,
+        id: spec.id.to_string(),
+        box_dir: entry.dir.clone(),
+        overlays: prepared.base.overlay_specs(),
+        read_only_rootfs: spec.read_only_rootfs,
+        id_base: id_base(slot),
+        id_count: IDS_PER_SLOT,
+        uid: prepared.user.uid,
+        gid: prepared.user.gid,
+        limits,
+        cgroup_parent: inner.cgroup_parent.clone(),
+    };
+    let launch = inner
+        .launchers
+        .launch(Box::new(request), prepared.listener, prepared.status_end);
+    let (launched, pidfd) = match launch.await {
+        Ok(answer) => answer,
+        Err(error) => return Err(explain(error, prepared.status).await),
+    };
+    let process = Process::from_pidfd(launched.pid, pidfd)
+        .map(Arc::new)
+        .map_err(|error| ProviderError::backend("watch the sandbox's process", "", error))?;
+    {
+        let mut facts = entry.facts();
+        facts.process = Some(process.clone());
+        facts.cgroups = launched.cgroups;
+        facts.memory_limit_bytes = limits.memory_bytes;
+        facts.host_view = prepared.base.host_view;
+        facts.image_root = prepared.base.image_root;
+    }
+    inner.set_degraded(launched.degraded);
+
+    let configure = agent::Configure {
+        env: spec.env.clone(),
+        user: spec.user.clone(),
+        workdir: spec.workdir.clone(),
+    };
+    let sandbox = tokio::select! {
+        connected = agent::connect(&entry.dir, Some(configure)) => connected.map_err(agent_failed)?,
+        failure = first_failure(prepared.status, &process) => return Err(failure),
+        () = tokio::time::sleep(ANSWER_LIMIT) => {
+            return Err(step_failed("wait for the agent", "it did not answer in time"));
+        }
+    };
+    entry.facts().agent = Some(sandbox.clone());
+    Ok(sandbox)
+}
+
+/// Everything that touches the disk, in one go on a thread that may block.
+fn prepare(
+    inner: &Inner,
+    entry: &BoxEntry,
+    slot: u32,
+    spec: &BoxSpec,
+    limits: Limits,
+) -> Result<Prepared, ProviderError> {
+    let base = inner.images.find(&spec.image)?;
+    let user = users::resolve(spec.user.as_deref(), &base.rootfs)?;
+    let meta = Meta {
+        version: META_VERSION,
+        id: spec.id.clone(),
+        image: spec.image.clone(),
+        image_root: base.image_root.clone(),
+        host_view: base.host_view.clone(),
+        slot,
+        uid: user.uid,
+        gid: user.gid,
+        limits,
+        created: meta::now(),
+    };
+    let files = || -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
+        rustix::fs::mkdir(&entry.dir, rustix::fs::Mode::RWXU)?;
+        meta::write(&entry.dir, &meta)?;
+        let listener = bind_unix(&entry.dir.join(AGENT_SOCKET))?;
+        listener.set_nonblocking(true)?;
+        let (status, status_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        Ok((listener.into(), status, status_end))
+    };
+    let (listener, status, status_end) = files().map_err(|error| {
+        ProviderError::backend(
+            "prepare the sandbox's directory",
+            error.kind().to_string(),
+            error,
+        )
+    })?;
+    Ok(Prepared {
+        base,
+        user,
+        listener,
+        status,
+        status_end,
+    })
+}
+
+/// Why a launch failed. When the launcher only saw its child end, the child has said why.
+async fn explain(error: LaunchError, status: OwnedFd) -> ProviderError {
+    let said = tokio::time::timeout(LAST_WORDS, read_failure(status)).await;
+    launch_failed(match said {
+        Ok(Some(failure)) => LaunchError::Failed(failure),
+        Ok(None) | Err(_) => error,
+    })
+}
+
+/// Resolves when the sandbox has failed: by its own word on the status pipe, or by its death. A
+/// pipe that ends without a word says that the setup is done, and then only the death counts.
+async fn first_failure(status: OwnedFd, process: &Process) -> ProviderError {
+    let mut said = std::pin::pin!(read_failure(status));
+    let failure = tokio::select! {
+        biased;
+        failure = &mut said => {
+            if failure.is_none() {
+                process.wait().await;
+            }
+            failure
+        }
+        // Its last words may still be on their way to us.
+        () = process.wait() => tokio::time::timeout(LAST_WORDS, said).await.ok().flatten(),
+    };
+    failure.map_or_else(
+        || {
+            step_failed(
+                "start the agent",
+                "the sandbox's first process ended before its agent answered",
+            )
+        },
+        |failure| launch_failed(LaunchError::Failed(failure)),
+    )
+}
+
+/// What the child says, or none when it closes the pipe in silence.
+async fn read_failure(status: OwnedFd) -> Option<LaunchFailure> {
+    let pipe = tokio::net::unix::pipe::Receiver::from_owned_fd(status).ok()?;
+    let mut said = Vec::new();
+    pipe.take(MAX_FAILURE).read_to_end(&mut said).await.ok()?;
+    serde_json::from_slice(&said).ok()
+}
+
+fn limits_of(spec: &BoxSpec) -> Result<Limits, ProviderError> {
+    let memory_bytes = spec.memory_mb.checked_mul(1024 * 1024);
+    match memory_bytes {
+        Some(memory_bytes @ 1..) if spec.vcpus > 0 && spec.pids_limit > 0 => Ok(Limits {
+            memory_bytes,
+            vcpus: spec.vcpus,
+            pids: spec.pids_limit,
+            open_files: OPEN_FILES,
+        }),
+        _ => Err(ProviderError::Invalid(
+            "memory, vcpus and the process limit must be at least 1 and not absurd".to_owned(),
+        )),
+    }
+}
+
+fn step_failed(step: &'static str, message: &str) -> ProviderError {
+    ProviderError::Backend {
+        step,
+        message: message.to_owned(),
+        source: None,
+    }
+}
+
+fn agent_failed(error: stacyvm_provider::ops::OpError) -> ProviderError {
+    use stacyvm_provider::ops::OpError;
+    match error {
+        OpError::Invalid(message) => ProviderError::Invalid(message),
+        OpError::Unsupported(message) => ProviderError::Unsupported(message),
+        other => ProviderError::backend("say hello to the agent", other.to_string(), other),
+    }
+}
+
+fn launch_failed(error: LaunchError) -> ProviderError {
+    let message = error.to_string();
+    match error {
+        LaunchError::NotRunning => ProviderError::Unavailable(message),
+        other => ProviderError::backend("launch the sandbox", message, other),
+    }
+}

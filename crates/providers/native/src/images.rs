@@ -1,0 +1,326 @@
+//! What an image name means here: the host, a directory of the host, or an imported tree.
+//!
+//! Its one rule: nothing that a sandbox stands on may hold, or lie in, a directory that sandboxes
+//! must never see.
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use stacyvm_image::{ImageError, ImageStore};
+use stacyvm_launcher::control::OverlaySpec;
+use stacyvm_provider::ProviderError;
+
+use crate::host_view::{self, HostView, Progress};
+
+/// The image that is there without any import.
+pub(crate) const HOST: &str = "host";
+
+/// What a sandbox stands on.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    /// File systems from the root downwards.
+    pub(crate) overlays: Vec<(PathBuf, PathBuf)>,
+    /// The directory that has the image's `/etc`.
+    pub(crate) rootfs: PathBuf,
+    /// Generation of the host view, for the image `host`.
+    pub(crate) host_view: Option<String>,
+    /// Directory of the image store, for an imported image.
+    pub(crate) image_root: Option<PathBuf>,
+}
+
+impl Base {
+    /// In the words of the launcher.
+    pub(crate) fn overlay_specs(&self) -> Vec<OverlaySpec> {
+        let spec = |(target, lower): &(PathBuf, PathBuf)| OverlaySpec {
+            target: target.clone(),
+            lowers: vec![lower.clone()],
+        };
+        self.overlays.iter().map(spec).collect()
+    }
+}
+
+/// All images of one provider.
+#[derive(Debug)]
+pub(crate) struct Images {
+    store: ImageStore,
+    views: PathBuf,
+    rootfs_dirs: Vec<PathBuf>,
+    /// Real paths of what no sandbox may see.
+    hidden: Vec<PathBuf>,
+    host: Mutex<Arc<HostView>>,
+}
+
+impl Images {
+    /// Makes the view of the host ready; refuses a data directory that sandboxes would see. Blocks.
+    pub(crate) fn open(
+        store: ImageStore,
+        views: PathBuf,
+        rootfs_dirs: &[PathBuf],
+        hidden: &[PathBuf],
+        progress: Progress<'_>,
+    ) -> Result<Self, ProviderError> {
+        let hidden: Vec<PathBuf> = hidden.iter().map(|path| real_path(path)).collect();
+        let view = open_view(&views, progress)?;
+        for (_, lower) in &view.mounts {
+            if let Some(seen) = hidden
+                .iter()
+                .find(|path| path.starts_with(real_path(lower)))
+            {
+                return Err(ProviderError::Invalid(format!(
+                    "{} lies under {}, which sandboxes of the image \"host\" can read: move it elsewhere",
+                    seen.display(),
+                    lower.display()
+                )));
+            }
+        }
+        Ok(Self {
+            store,
+            views,
+            rootfs_dirs: rootfs_dirs.iter().map(|path| real_path(path)).collect(),
+            hidden,
+            host: Mutex::new(Arc::new(view)),
+        })
+    }
+
+    /// The generation that a spawn of `host` gets now.
+    pub(crate) fn host_generation(&self) -> String {
+        self.host().generation.clone()
+    }
+
+    /// Builds a new view when the host has changed since the last one. Blocks.
+    pub(crate) fn refresh_host(&self) -> Result<(), ProviderError> {
+        let now = HostView::current_generation(Path::new("/"))
+            .map_err(|error| view_failed(&error.kind().to_string(), error))?;
+        if self.host().generation != now {
+            let view = open_view(&self.views, &|_, _| {})?;
+            tracing::info!("the host's settings have changed and the image host was built again");
+            *self.host.lock().expect("no holder of this lock panics") = Arc::new(view);
+        }
+        Ok(())
+    }
+
+    /// Finds an image that needs no look at the disk.
+    pub(crate) fn find_now(&self, image: &str) -> Option<Base> {
+        (image == HOST).then(|| {
+            let view = self.host();
+            let mut overlays = vec![(PathBuf::from("/"), view.path.clone())];
+            overlays.extend(view.mounts.iter().cloned());
+            Base {
+                overlays,
+                rootfs: view.path.clone(),
+                host_view: Some(view.generation.clone()),
+                image_root: None,
+            }
+        })
+    }
+
+    /// Finds any image. Blocks.
+    pub(crate) fn find(&self, image: &str) -> Result<Base, ProviderError> {
+        if let Some(base) = self.find_now(image) {
+            return Ok(base);
+        }
+        if image.starts_with('/') {
+            return self.find_directory(image);
+        }
+        match self.store.resolve(image) {
+            Ok(rootfs) => Ok(Base {
+                overlays: vec![("/".into(), rootfs.clone())],
+                rootfs: rootfs.clone(),
+                host_view: None,
+                image_root: Some(rootfs),
+            }),
+            Err(ImageError::NotFound(_)) => Err(ProviderError::NotFound(format!(
+                "image {image:?} not found by provider native; hint: use \"host\", run \"stacyvm image import FILE.tar {image}\", or map the name under images.aliases"
+            ))),
+            Err(error @ ImageError::Name { .. }) => Err(ProviderError::Invalid(error.to_string())),
+            Err(error) => Err(ProviderError::backend(
+                "look the image up",
+                "the image store cannot be read",
+                error,
+            )),
+        }
+    }
+
+    fn find_directory(&self, image: &str) -> Result<Base, ProviderError> {
+        let path = Path::new(image);
+        if path.components().any(|part| part == Component::ParentDir) {
+            return Err(ProviderError::Invalid(
+                "a root file system is named by an absolute path without \"..\"".to_owned(),
+            ));
+        }
+        // The answer is the same whether a directory is not allowed or not there, so that a
+        // client cannot find out what the host has.
+        let refused = || {
+            ProviderError::NotFound(format!(
+                "image {image:?} not found by provider native; hint: a directory must be allowed under providers.native.rootfs_dirs"
+            ))
+        };
+        let real = path.canonicalize().map_err(|_| refused())?;
+        let allowed = self.rootfs_dirs.iter().any(|dir| real.starts_with(dir));
+        let shows_hidden = self
+            .hidden
+            .iter()
+            .any(|hidden| hidden.starts_with(&real) || real.starts_with(hidden));
+        if !allowed || shows_hidden || !real.is_dir() {
+            return Err(refused());
+        }
+        Ok(Base {
+            overlays: vec![("/".into(), real.clone())],
+            rootfs: real,
+            host_view: None,
+            image_root: None,
+        })
+    }
+
+    /// Removes views that no sandbox stands on. Blocks.
+    pub(crate) fn sweep(
+        &self,
+        used: &dyn Fn(&str) -> bool,
+        trash: &dyn Fn(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        host_view::sweep(&self.views, used, trash)
+    }
+
+    fn host(&self) -> Arc<HostView> {
+        self.host
+            .lock()
+            .expect("no holder of this lock panics")
+            .clone()
+    }
+}
+
+fn open_view(views: &Path, progress: Progress<'_>) -> Result<HostView, ProviderError> {
+    HostView::open(views, Path::new("/"), progress)
+        .map_err(|error| view_failed(&error.kind().to_string(), error))
+}
+
+fn view_failed(message: &str, error: io::Error) -> ProviderError {
+    ProviderError::backend("prepare the view of the host", message, error)
+}
+
+/// The path without links; as far as it exists.
+fn real_path(path: &Path) -> PathBuf {
+    path.ancestors()
+        .find_map(|ancestor| {
+            let real = ancestor.canonicalize().ok()?;
+            let rest = path.strip_prefix(ancestor).ok()?;
+            Some(if rest.as_os_str().is_empty() {
+                real
+            } else {
+                real.join(rest)
+            })
+        })
+        .unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Home {
+        dir: tempfile::TempDir,
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            for path in ["views", "data/boxes", "roots/alpine/etc", "elsewhere"] {
+                std::fs::create_dir_all(dir.path().join(path)).unwrap();
+            }
+            Self { dir }
+        }
+
+        fn path(&self, path: &str) -> PathBuf {
+            self.dir.path().join(path)
+        }
+
+        fn open(
+            &self,
+            rootfs_dirs: &[PathBuf],
+            hidden: &[PathBuf],
+        ) -> Result<Images, ProviderError> {
+            let store = ImageStore::open(self.path("data/images")).unwrap();
+            Images::open(store, self.path("views"), rootfs_dirs, hidden, &|_, _| {})
+        }
+    }
+
+    fn name(path: &Path) -> &str {
+        path.to_str().unwrap()
+    }
+
+    #[test]
+    fn directories_are_images_only_where_the_configuration_says_so() {
+        let home = Home::new();
+        let alpine = home.path("roots/alpine");
+        let hidden = [home.path("data")];
+
+        let none = home.open(&[], &hidden).unwrap();
+        assert!(matches!(
+            none.find(name(&alpine)),
+            Err(ProviderError::NotFound(_))
+        ));
+
+        let some = home.open(&[home.path("roots")], &hidden).unwrap();
+        assert_eq!(some.find(name(&alpine)).unwrap().rootfs, real_path(&alpine));
+        let link = home.path("roots/link");
+        std::os::unix::fs::symlink(home.path("elsewhere"), &link).unwrap();
+        for refused in [home.path("elsewhere"), link, home.path("roots/none")] {
+            assert!(
+                matches!(some.find(name(&refused)), Err(ProviderError::NotFound(_))),
+                "{}",
+                refused.display()
+            );
+        }
+        let climbing = home.path("roots/../elsewhere");
+        assert!(matches!(
+            some.find(name(&climbing)),
+            Err(ProviderError::Invalid(_))
+        ));
+    }
+
+    #[test]
+    fn nothing_that_shows_the_data_directory_is_an_image() {
+        let home = Home::new();
+        let images = home
+            .open(&[PathBuf::from("/")], &[home.path("data")])
+            .unwrap();
+        for refused in [
+            PathBuf::from("/"),
+            home.path(""),
+            home.path("data"),
+            home.path("data/boxes"),
+        ] {
+            assert!(
+                matches!(images.find(name(&refused)), Err(ProviderError::NotFound(_))),
+                "{}",
+                refused.display()
+            );
+        }
+        assert!(images.find(name(&home.path("elsewhere"))).is_ok());
+    }
+
+    #[test]
+    fn a_data_directory_below_usr_is_refused() {
+        let home = Home::new();
+        let error = home
+            .open(&[], &[PathBuf::from("/usr/local/stacyvm-data")])
+            .unwrap_err();
+        assert!(error.to_string().contains("move it elsewhere"), "{error}");
+    }
+
+    #[test]
+    fn unknown_names_say_what_to_do() {
+        let home = Home::new();
+        let images = home.open(&[], &[]).unwrap();
+        let error = images.find("python:3.12").unwrap_err();
+        assert!(matches!(error, ProviderError::NotFound(_)));
+        assert!(error.to_string().contains("image import"), "{error}");
+        for wrong in ["UPPER", "a b", ""] {
+            assert!(
+                matches!(images.find(wrong), Err(ProviderError::Invalid(_))),
+                "{wrong:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What all operations of one provider share, and the removal of a box, which several of them
+//! need: of a live one, of a half-made one, and of one that only the kernel still knows.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use stacyvm_provider::{BoxInfo, BoxState, ProviderError};
+use stacyvm_types::SandboxId;
+
+use crate::boxes::{BoxEntry, Boxes};
+use crate::cgroups;
+use crate::images::Images;
+use crate::launcher::Launchers;
+use crate::meta;
+use crate::process::Process;
+use crate::trash::Trash;
+
+/// How long a killed process may take to end. Longer means that it is stuck in the kernel.
+const DEATH_LIMIT: Duration = Duration::from_secs(10);
+
+/// One provider's parts.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) boxes: Boxes,
+    pub(crate) images: Images,
+    pub(crate) launchers: Launchers,
+    pub(crate) trash: Trash,
+    pub(crate) cgroup_parent: String,
+    pub(crate) degraded: Mutex<Vec<String>>,
+}
+
+impl Inner {
+    /// What the last launch could not have.
+    pub(crate) fn set_degraded(&self, found: Vec<String>) {
+        let mut degraded = self.degraded.lock().expect("no holder of this lock panics");
+        if *degraded != found {
+            for sentence in &found {
+                tracing::warn!(detail = %sentence, "sandboxes have less than they could");
+            }
+            *degraded = found;
+        }
+    }
+
+    /// Ends a box and removes everything of it. The caller holds its lock. When it fails, the box
+    /// stays in the table and calling again tries again.
+    pub(crate) async fn remove(
+        self: &Arc<Self>,
+        entry: &Arc<BoxEntry>,
+    ) -> Result<(), ProviderError> {
+        let process = match entry.process() {
+            Some(process) => Some(process),
+            None => find_process(entry)?,
+        };
+        if let Some(process) = process {
+            process
+                .kill()
+                .map_err(|error| failed("end the sandbox's processes", error))?;
+            if tokio::time::timeout(DEATH_LIMIT, process.wait())
+                .await
+                .is_err()
+            {
+                return Err(failed(
+                    "end the sandbox's processes",
+                    io::ErrorKind::TimedOut.into(),
+                ));
+            }
+        }
+        let (inner, subject) = (self.clone(), entry.clone());
+        tokio::task::spawn_blocking(move || inner.remove_leftovers(&subject))
+            .await
+            .map_err(|error| ProviderError::backend("remove the sandbox", "", error))??;
+        self.boxes.forget(entry);
+        Ok(())
+    }
+
+    /// Control groups, then the directory: while the directory stands, a crash here is seen.
+    fn remove_leftovers(&self, entry: &BoxEntry) -> Result<(), ProviderError> {
+        let mut groups = entry.facts().cgroups.clone();
+        if groups.is_empty() {
+            groups = cgroups::possible(cgroups::parents(None, &self.cgroup_parent), &entry.id);
+        }
+        stacyvm_sys::cgroup::remove(&groups, DEATH_LIMIT)
+            .map_err(|error| failed("remove the sandbox's cgroups", error.into()))?;
+        self.trash
+            .take(&entry.dir)
+            .map_err(|error| failed("remove the sandbox's directory", error))
+    }
+
+    /// Every box that the table, the disk or the kernel knows. Blocks.
+    pub(crate) fn list(&self) -> Result<Vec<BoxInfo>, ProviderError> {
+        let entries = self.boxes.all();
+        let mut strangers = self
+            .boxes
+            .on_disk()
+            .map_err(|error| failed("list the sandboxes", error))?;
+        strangers.append(&mut cgroups::sandboxes(&self.cgroup_parents(&entries)));
+        let mut found = Vec::with_capacity(entries.len());
+        for entry in entries {
+            strangers.remove(&entry.id);
+            if !entry.probe {
+                found.push(BoxInfo {
+                    id: entry.id.clone(),
+                    state: entry.state(),
+                });
+            }
+        }
+        // One that has been made or removed since the table was read is no stranger.
+        let partial = |id: SandboxId| {
+            self.stranger(&id).then_some(BoxInfo {
+                id,
+                state: BoxState::Partial,
+            })
+        };
+        found.extend(strangers.into_iter().filter_map(partial));
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(found)
+    }
+
+    /// Whether something of this box stands, and the table does not know it. Blocks.
+    fn stranger(&self, id: &SandboxId) -> bool {
+        let known = || self.boxes.get(id).is_some();
+        let stands = || {
+            self.boxes.dir_of(id).is_dir()
+                || self
+                    .cgroup_parents(&[])
+                    .iter()
+                    .any(|parent| parent.join(id.as_str()).is_dir())
+        };
+        !known() && stands() && !known()
+    }
+
+    fn cgroup_parents(&self, entries: &[Arc<BoxEntry>]) -> BTreeSet<PathBuf> {
+        // Every launcher puts all sandboxes below the same parents, so one box is as good as all.
+        let known = entries
+            .iter()
+            .map(|entry| entry.facts().cgroups.clone())
+            .find(|cgroups| !cgroups.is_empty());
+        cgroups::parents(known.as_ref(), &self.cgroup_parent)
+    }
+
+    /// Views of the host and directories of images that sandboxes stand on.
+    pub(crate) fn bases_in_use(&self) -> (BTreeSet<String>, BTreeSet<PathBuf>) {
+        let (mut views, mut images) = (BTreeSet::new(), BTreeSet::new());
+        for entry in self.boxes.all() {
+            let facts = entry.facts();
+            views.extend(facts.host_view.clone());
+            images.extend(facts.image_root.clone());
+        }
+        (views, images)
+    }
+}
+
+/// The first process of a box whose launch was never answered; the launcher may have got as far
+/// as to write its file.
+fn find_process(entry: &BoxEntry) -> Result<Option<Arc<Process>>, ProviderError> {
+    let Some(found) = meta::read_pid(&entry.dir) else {
+        return Ok(None);
+    };
+    let process = Process::adopt(found.pid, found.start_ticks)
+        .map_err(|error| failed("find the sandbox's process", error))?;
+    let mut facts = entry.facts();
+    if facts.cgroups.is_empty() {
+        facts.cgroups = found.cgroups;
+    }
+    Ok(process.map(Arc::new))
+}
+
+fn failed(step: &'static str, error: io::Error) -> ProviderError {
+    ProviderError::backend(step, error.kind().to_string(), error)
+}

@@ -1,0 +1,72 @@
+//! Where the native provider keeps things on disk. Owns names only, no content.
+//!
+//! ```text
+//! <data>/native/lock                 held while a provider runs
+//! <data>/native/boxes/<id>/          one sandbox: meta.json, pid.json, agent.sock, its layers
+//! <data>/native/trash/<id>.<n>       destroyed, waiting to be deleted
+//! <data>/native/host-view/<digest>/  lowest layer of the image `host`
+//! ```
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use stacyvm_types::SandboxId;
+
+/// The agent's listening socket, inside a box directory.
+pub(crate) const AGENT_SOCKET: &str = "agent.sock";
+/// Written by us before the launch.
+pub(crate) const META_FILE: &str = "meta.json";
+/// Written by the launcher before the sandbox may run.
+pub(crate) const PID_FILE: &str = "pid.json";
+
+/// The directories of one provider.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// `<data>/native`.
+    pub(crate) root: PathBuf,
+    /// One directory a sandbox.
+    pub(crate) boxes: PathBuf,
+    /// What waits to be deleted.
+    pub(crate) trash: PathBuf,
+    /// Generated views of the host.
+    pub(crate) host_views: PathBuf,
+}
+
+impl Layout {
+    /// Makes the directories, closed to everybody else.
+    pub(crate) fn prepare(data_dir: &Path, host_view_dir: Option<&Path>) -> io::Result<Self> {
+        private_dir(data_dir)?;
+        let root = data_dir.canonicalize()?.join("native");
+        let layout = Self {
+            boxes: root.join("boxes"),
+            trash: root.join("trash"),
+            host_views: host_view_dir.map_or_else(|| root.join("host-view"), Path::to_owned),
+            root,
+        };
+        for path in [
+            &layout.root,
+            &layout.boxes,
+            &layout.trash,
+            &layout.host_views,
+        ] {
+            private_dir(path)?;
+        }
+        // A directory that was there before may be open; what is inside must not be.
+        std::fs::set_permissions(&layout.root, std::fs::Permissions::from_mode(0o700))?;
+        Ok(layout)
+    }
+
+    /// The directory of one sandbox.
+    pub(crate) fn box_dir(&self, id: &SandboxId) -> PathBuf {
+        self.boxes.join(id.as_str())
+    }
+}
+
+/// Makes a directory with mode 0700, and its parents; one that exists is left as it is.
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}

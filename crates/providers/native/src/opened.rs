@@ -1,0 +1,77 @@
+//! Taking a data directory over: its lock, its boxes, its images, its trash.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, flock};
+use stacyvm_image::ImageStore;
+use stacyvm_provider::ProviderError;
+
+use crate::boxes::Boxes;
+use crate::config::NativeConfig;
+use crate::host_view::Progress;
+use crate::images::Images;
+use crate::layout::Layout;
+use crate::trash::Trash;
+
+/// The parts of a provider that stand on disk.
+pub(crate) struct Opened {
+    pub(crate) lock: File,
+    pub(crate) boxes: Boxes,
+    pub(crate) images: Images,
+    pub(crate) trash: Trash,
+}
+
+impl Opened {
+    /// Opens them all. Blocks; must run inside the async runtime.
+    pub(crate) fn new(
+        config: &NativeConfig,
+        progress: Progress<'_>,
+    ) -> Result<Self, ProviderError> {
+        let failed = |error: std::io::Error| {
+            ProviderError::backend("open the data directory", error.kind().to_string(), error)
+        };
+        let layout =
+            Layout::prepare(&config.data_dir, config.host_view_dir.as_deref()).map_err(failed)?;
+        let lock = lock(&layout.root)?;
+        let trash = Trash::start(layout.trash.clone()).map_err(failed)?;
+        let store = ImageStore::open(images_dir(&config.data_dir)).map_err(|error| {
+            ProviderError::backend("open the image store", error.to_string(), error)
+        })?;
+        let mut hidden = config.hidden.clone();
+        hidden.push(config.data_dir.clone());
+        let images = Images::open(
+            store,
+            layout.host_views.clone(),
+            &config.rootfs_dirs,
+            &hidden,
+            progress,
+        )?;
+        let boxes = Boxes::adopt(layout).map_err(failed)?;
+        Ok(Self {
+            lock,
+            boxes,
+            images,
+            trash,
+        })
+    }
+}
+
+/// Where the native provider's imported images are, below a data directory.
+pub fn images_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("native/images")
+}
+
+fn lock(root: &Path) -> Result<File, ProviderError> {
+    let failed = |error: std::io::Error| {
+        ProviderError::backend("lock the data directory", error.kind().to_string(), error)
+    };
+    let file = File::create(root.join("lock")).map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(ProviderError::Unavailable(
+            "another server uses this data directory; hint: stop it, or give this one a data directory of its own".to_owned(),
+        )),
+        Err(error) => Err(failed(error.into())),
+    }
+}

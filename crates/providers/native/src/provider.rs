@@ -1,0 +1,341 @@
+//! The provider itself: what the orchestrator calls.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use stacyvm_provider::{
+    BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode, Provider, ProviderError,
+    SandboxOps,
+};
+use stacyvm_types::{Isolation, SandboxId, SandboxStats};
+use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+
+use crate::config::{NativeConfig, launcher_count, valid_instance};
+use crate::images::HOST;
+use crate::inner::Inner;
+use crate::launcher::Launchers;
+use crate::opened::Opened;
+use crate::{agent, cgroups, create, stats};
+
+/// What a health check's sandbox may use.
+const PROBE_MEMORY_MB: u64 = 64;
+const PROBE_PIDS: u32 = 32;
+/// How long operations under way may take to end when the provider is closed.
+const CLOSE_LIMIT: Duration = Duration::from_secs(45);
+
+/// Sandboxes from kernel namespaces.
+#[derive(Debug)]
+pub struct NativeProvider {
+    inner: Arc<Inner>,
+    /// True once closed. Operations that make or remove hold it for reading.
+    closed: Arc<RwLock<bool>>,
+    /// Held while we run: two providers over one directory would give out the same ids twice.
+    _lock: File,
+}
+
+impl NativeProvider {
+    /// Takes over what an earlier server left, makes the view of the host ready and starts the
+    /// launchers.
+    ///
+    /// # Errors
+    /// `Invalid` for settings that cannot be, `Unavailable` when another server has the
+    /// directory, `Backend` when a step fails.
+    pub async fn start(config: NativeConfig) -> Result<Self, ProviderError> {
+        Self::start_with_progress(config, Box::new(|_, _| {})).await
+    }
+
+    /// Like `start`, and says how far the first view of the host is: entries done, entries in all.
+    ///
+    /// # Errors
+    /// As for `start`.
+    pub async fn start_with_progress(
+        config: NativeConfig,
+        progress: Box<dyn Fn(usize, usize) + Send + Sync>,
+    ) -> Result<Self, ProviderError> {
+        if !valid_instance(&config.instance) {
+            return Err(ProviderError::Invalid(format!(
+                "instance name {:?} may only have letters, digits, \"-\" and \"_\", at most 64",
+                config.instance
+            )));
+        }
+        let opened = tokio::task::spawn_blocking({
+            let config = config.clone();
+            move || Opened::new(&config, &*progress)
+        });
+        let Opened {
+            lock,
+            boxes,
+            images,
+            trash,
+        } = opened
+            .await
+            .map_err(|error| ProviderError::backend("open the data directory", "", error))??;
+        let launchers = Launchers::start(&config.launcher_program, launcher_count(&config))
+            .map_err(|error| {
+                ProviderError::backend("start the launcher", error.kind().to_string(), error)
+            })?;
+        let inner = Arc::new(Inner {
+            boxes,
+            images,
+            launchers,
+            trash,
+            cgroup_parent: format!("stacyvm/{}", config.instance),
+            degraded: Mutex::default(),
+        });
+        Ok(Self {
+            inner,
+            closed: Arc::default(),
+            _lock: lock,
+        })
+    }
+
+    /// Directories of the image store that sandboxes stand on; they must not be removed.
+    pub fn images_in_use(&self) -> BTreeSet<PathBuf> {
+        self.inner.bases_in_use().1
+    }
+
+    /// Process ids of the launchers that run.
+    pub fn launcher_pids(&self) -> Vec<u32> {
+        self.inner.launchers.pids()
+    }
+
+    /// The host's process id of a box's first process, while it lives.
+    pub fn first_process(&self, id: &SandboxId) -> Option<i32> {
+        let process = self.inner.boxes.get(id)?.process()?;
+        (!process.ended()).then_some(process.pid)
+    }
+
+    /// Says that the provider is open, for as long as the guard lives.
+    async fn enter(&self) -> Result<OwnedRwLockReadGuard<bool>, ProviderError> {
+        let guard = self.closed.clone().read_owned().await;
+        if *guard {
+            return Err(ProviderError::Unavailable(
+                "provider native is shutting down".to_owned(),
+            ));
+        }
+        Ok(guard)
+    }
+
+    async fn create_box(
+        &self,
+        spec: BoxSpec,
+        probe: bool,
+    ) -> Result<Arc<dyn SandboxOps>, ProviderError> {
+        let NetworkMode::None = spec.network;
+        let guard = self.enter().await?;
+        let (answer, caller) = tokio::sync::oneshot::channel();
+        let inner = self.inner.clone();
+        tokio::spawn(async move {
+            let _open = guard;
+            let made = create::create(inner.clone(), spec, probe).await;
+            let entry = made.as_ref().ok().map(|(entry, _)| entry.clone());
+            let unheard = answer.send(made.map(|(_, sandbox)| sandbox)).is_err();
+            if let (true, Some(entry)) = (unheard, entry) {
+                let _lock = entry.lock.lock().await;
+                if let Err(error) = inner.remove(&entry).await {
+                    tracing::error!(sandbox_id = %entry.id, %error, "a sandbox that nobody waits for could not be removed");
+                }
+            }
+        });
+        let made = caller.await.map_err(|error| {
+            ProviderError::backend("make the sandbox", "the server's task ended", error)
+        })?;
+        Ok(made? as Arc<dyn SandboxOps>)
+    }
+
+    /// Makes a sandbox, hears its agent, removes it.
+    async fn try_it(&self) -> Result<(), ProviderError> {
+        let inner = self.inner.clone();
+        blocking("look at the host", move || {
+            inner.images.refresh_host()?;
+            let (views, _) = inner.bases_in_use();
+            let current = inner.images.host_generation();
+            let used = |name: &str| name == current || views.contains(name);
+            if let Err(error) = inner.images.sweep(&used, &|path| inner.trash.take(path)) {
+                tracing::warn!(%error, "old views of the host could not be removed");
+            }
+            Ok(())
+        })
+        .await?;
+        let id = self.unused_id()?;
+        let spec = BoxSpec {
+            id: id.clone(),
+            image: HOST.to_owned(),
+            memory_mb: PROBE_MEMORY_MB,
+            vcpus: 1,
+            pids_limit: PROBE_PIDS,
+            read_only_rootfs: false,
+            network: NetworkMode::None,
+            user: None,
+            workdir: None,
+            env: Default::default(),
+        };
+        let made = self.create_box(spec, true).await;
+        let removed = self.destroy(&id).await;
+        made?;
+        removed
+    }
+
+    fn unused_id(&self) -> Result<SandboxId, ProviderError> {
+        loop {
+            let mut bytes = [0; 4];
+            rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(
+                |error| ProviderError::backend("choose an id", error.to_string(), error),
+            )?;
+            let id = SandboxId::from_u32(u32::from_ne_bytes(bytes));
+            if self.inner.boxes.get(&id).is_none() {
+                return Ok(id);
+            }
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    step: &'static str,
+    work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
+) -> Result<T, ProviderError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| ProviderError::backend(step, "", error))?
+}
+
+#[async_trait]
+impl Provider for NativeProvider {
+    fn name(&self) -> &'static str {
+        "native"
+    }
+
+    fn isolation(&self) -> Isolation {
+        Isolation::Container
+    }
+
+    fn capabilities(&self) -> Vec<Capability> {
+        vec![
+            Capability::Exec,
+            Capability::Files,
+            Capability::Pty,
+            Capability::Forward,
+            Capability::ResourceLimits,
+            Capability::ReadOnlyRootfs,
+            Capability::NetworkNone,
+            Capability::Stats,
+        ]
+    }
+
+    fn default_image(&self) -> &str {
+        HOST
+    }
+
+    async fn health(&self) -> Health {
+        let started = Instant::now();
+        let result = self.try_it().await;
+        Health {
+            healthy: result.is_ok(),
+            error: result
+                .err()
+                .map(|error| format!("{error}; hint: run \"stacyvm doctor\"")),
+            latency: started.elapsed(),
+        }
+    }
+
+    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
+        let (inner, image) = (self.inner.clone(), image.to_owned());
+        blocking("look the image up", move || {
+            inner.images.find(&image).map(drop)
+        })
+        .await
+    }
+
+    async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
+        self.create_box(spec.clone(), false).await
+    }
+
+    async fn open(&self, id: &SandboxId) -> Result<Arc<dyn SandboxOps>, ProviderError> {
+        let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
+        let _lock = entry.lock.lock().await;
+        if !self.inner.boxes.is_current(&entry) {
+            return Err(no_such(id));
+        }
+        if entry.state() != BoxState::Running {
+            return Err(ProviderError::Backend {
+                step: "open the sandbox",
+                message: "its first process has ended".to_owned(),
+                source: None,
+            });
+        }
+        let known = entry.facts().agent.clone();
+        if let Some(agent) = known {
+            return Ok(agent);
+        }
+        let agent = agent::connect(&entry.dir, None).await.map_err(|error| {
+            ProviderError::backend("open the sandbox", error.to_string(), error)
+        })?;
+        entry.facts().agent = Some(agent.clone());
+        Ok(agent)
+    }
+
+    async fn list(&self) -> Result<Vec<BoxInfo>, ProviderError> {
+        let inner = self.inner.clone();
+        blocking("list the sandboxes", move || inner.list()).await
+    }
+
+    async fn destroy(&self, id: &SandboxId) -> Result<(), ProviderError> {
+        let guard = self.enter().await?;
+        let (inner, id) = (self.inner.clone(), id.clone());
+        // A task of its own: a caller who goes away does not stop it half way.
+        let task = tokio::spawn(async move {
+            let _open = guard;
+            let entry = inner.boxes.get_or_bare(&id);
+            let _lock = entry.lock.lock().await;
+            if inner.boxes.is_current(&entry) {
+                inner.remove(&entry).await
+            } else {
+                Ok(())
+            }
+        });
+        task.await
+            .map_err(|error| ProviderError::backend("remove the sandbox", "", error))?
+    }
+
+    async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError> {
+        let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
+        blocking("measure the sandbox", move || Ok(stats::measure(&entry))).await
+    }
+
+    async fn wait_exit(&self, id: &SandboxId) {
+        let process = self.inner.boxes.get(id).and_then(|entry| entry.process());
+        if let Some(process) = process {
+            process.wait().await;
+        }
+    }
+
+    fn degradations(&self) -> Vec<String> {
+        self.inner
+            .degraded
+            .lock()
+            .expect("no holder of this lock panics")
+            .clone()
+    }
+
+    async fn close(&self) {
+        match tokio::time::timeout(CLOSE_LIMIT, self.closed.write()).await {
+            Ok(mut closed) => *closed = true,
+            Err(_) => tracing::warn!("the native provider closes with operations under way"),
+        }
+        self.inner.launchers.close().await;
+        let inner = self.inner.clone();
+        let _ = tokio::task::spawn_blocking(move || {
+            inner.trash.stop();
+            cgroups::remove_empty_parents(&inner.cgroup_parent);
+        })
+        .await;
+    }
+}
+
+fn no_such(id: &SandboxId) -> ProviderError {
+    ProviderError::NotFound(format!("sandbox {id} not found by provider native"))
+}

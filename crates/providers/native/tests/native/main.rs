@@ -1,0 +1,16 @@
+//! The native provider with real sandboxes: looked at from inside, from outside, and attacked.
+//!
+//! Needs root and the launcher program (`STACYVM_LAUNCHER_BIN`, or built here by cargo); a test
+//! that cannot run says so with its name.
+#![allow(clippy::unwrap_used)]
+#![cfg(target_os = "linux")]
+
+mod attacks;
+mod crashes;
+mod files;
+mod images;
+mod inside;
+mod life;
+mod refused;
+mod support;
+mod unprivileged;

@@ -1,0 +1,99 @@
+//! Reaching a port inside.
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::sandbox::{argv, collect, finish, first_line, tell};
+use super::{Harness, PATIENCE, Sandbox, ensure_equal, ensure_error};
+use crate::Capability;
+use crate::ops::{ExecControl, OpError};
+
+/// Listens on a port of its own choice, says which, and sends one connection's bytes back.
+const ECHO: &str = "\
+import socket
+listener = socket.create_server(('127.0.0.1', 0))
+print(listener.getsockname()[1], flush=True)
+peer, _ = listener.accept()
+while True:
+    data = peer.recv(65536)
+    if not data:
+        break
+    peer.sendall(data)
+peer.close()
+";
+
+/// Bytes go both ways, the end too.
+pub async fn a_port_inside_is_reached(harness: &mut dyn Harness) -> Result<()> {
+    let capable = harness
+        .provider()
+        .capabilities()
+        .contains(&Capability::Forward);
+    let sandbox = Sandbox::make(harness).await?;
+    if !capable {
+        let (_sender, inbound) = mpsc::channel(1);
+        ensure_error!(
+            sandbox.ops.forward(80, inbound).await,
+            OpError::Unsupported(_)
+        );
+        return Ok(());
+    }
+    if sandbox.shell("python3 -c ''").await?.exit.exit_code != 0 {
+        eprintln!("SKIPPED a_port_inside_is_reached: the image has no python3");
+        return Ok(());
+    }
+    let mut server = sandbox.ops.exec(argv(&["python3", "-c", ECHO])).await?;
+    let port = first_line(&mut server).await?.parse().context("the port")?;
+    let (sender, inbound) = mpsc::channel(4);
+    let outbound = sandbox.ops.forward(port, inbound).await?;
+    let content: Vec<u8> = (0..500_000_u32).map(|n| (n % 251) as u8).collect();
+    let sent = content.clone();
+    let feeding = tokio::spawn(async move {
+        for piece in sent.chunks(30_000) {
+            sender.send(Bytes::copy_from_slice(piece)).await?;
+        }
+        // Dropping the sender is the end of what we say.
+        anyhow::Ok(())
+    });
+    let back = tokio::time::timeout(PATIENCE, collect(outbound))
+        .await
+        .context("the connection does not end")??;
+    feeding.await??;
+    ensure!(back == content, "{} of {} bytes, or others", back.len(), content.len());
+    ensure_equal!(finish(server).await?.exit.exit_code, 0);
+    Ok(())
+}
+
+/// Nobody listens: an error, not a silence.
+pub async fn a_closed_port_is_an_error(harness: &mut dyn Harness) -> Result<()> {
+    let capable = harness
+        .provider()
+        .capabilities()
+        .contains(&Capability::Forward);
+    let sandbox = Sandbox::make(harness).await?;
+    if !capable {
+        return Ok(());
+    }
+    if sandbox.shell("python3 -c ''").await?.exit.exit_code != 0 {
+        eprintln!("SKIPPED a_closed_port_is_an_error: the image has no python3");
+        return Ok(());
+    }
+    // A port that is bound but not listened on is nobody else's either.
+    let hold = "import socket,sys\ns=socket.socket()\ns.bind(('127.0.0.1',0))\nprint(s.getsockname()[1],flush=True)\nsys.stdin.read()\n";
+    let mut spec = argv(&["python3", "-c", hold]);
+    spec.stdin = true;
+    let mut holder = sandbox.ops.exec(spec).await?;
+    let port = first_line(&mut holder).await?.parse().context("the port")?;
+    let (_sender, inbound) = mpsc::channel(1);
+    let refused = match sandbox.ops.forward(port, inbound).await {
+        Err(_) => true,
+        Ok(outbound) => tokio::time::timeout(PATIENCE, collect(outbound))
+            .await
+            .context("a connection to nobody does not end")?
+            .is_err(),
+    };
+    ensure!(refused, "a connection to nobody was no error");
+    tell(&holder, ExecControl::CloseStdin).await?;
+    ensure_equal!(finish(holder).await?.exit.exit_code, 0);
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! What a backend must do to be a provider, and the suite that checks that it does.
+//!
+//! A provider only makes boxes: create one with the agent in it, hand out its operations, list
+//! the boxes it has, destroy one, say what it can do. It knows nothing of time to live, owners'
+//! rights, HTTP or the store.
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod error;
+mod sandbox;
+mod spec;
+
+pub use error::ProviderError;
+pub use sandbox::{
+    AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix,
+};
+pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode};
+pub use stacyvm_agent_client as ops;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use stacyvm_types::{Isolation, SandboxId, SandboxStats};
+
+/// A backend that makes sandboxes.
+///
+/// Every method may be called at any time, also many at once; none may block the thread.
+#[async_trait]
+pub trait Provider: Send + Sync + std::fmt::Debug {
+    /// Its name in the configuration and the API.
+    fn name(&self) -> &'static str;
+
+    /// What a sandbox here is really separated by.
+    fn isolation(&self) -> Isolation;
+
+    /// What it can do.
+    fn capabilities(&self) -> Vec<Capability>;
+
+    /// The image of a spawn that names none.
+    fn default_image(&self) -> &str;
+
+    /// Finds out, by doing it, whether it works now.
+    async fn health(&self) -> Health;
+
+    /// Whether `image` could be spawned now, without making anything.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such image, `Invalid` when the name makes no sense.
+    async fn check_image(&self, image: &str) -> Result<(), ProviderError>;
+
+    /// Makes a box with a running agent in it and returns when the agent answers.
+    ///
+    /// On an error nothing of the box is left. When the future is dropped half way, what it had
+    /// made is either removed or shows in `list` under its id, so that the reconciler finds it.
+    ///
+    /// # Errors
+    /// Names the step that failed.
+    async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError>;
+
+    /// Opens a box that exists already, after a restart of the server.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, `Backend` when it does not answer.
+    async fn open(&self, id: &SandboxId) -> Result<Arc<dyn SandboxOps>, ProviderError>;
+
+    /// Every box of ours that the backend has, half-made ones included.
+    ///
+    /// # Errors
+    /// When the backend cannot be asked.
+    async fn list(&self) -> Result<Vec<BoxInfo>, ProviderError>;
+
+    /// Ends the box and everything in it; when it returns nothing of it runs, and its storage is
+    /// gone or handed to a background removal that survives a crash. Unknown ids are success.
+    ///
+    /// # Errors
+    /// When something of the box may still be there; calling again tries again.
+    async fn destroy(&self, id: &SandboxId) -> Result<(), ProviderError>;
+
+    /// What a box uses now. `supported: false` when the backend cannot tell.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such box.
+    async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError>;
+
+    /// Resolves when the box's workload has ended, for whatever reason, and at once for an
+    /// unknown id. It must not poll faster than once a second.
+    async fn wait_exit(&self, id: &SandboxId);
+
+    /// What could not be had on this machine, one sentence each, with the remedy.
+    fn degradations(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Stops helper processes and background work of the provider itself; sandboxes live on.
+    async fn close(&self) {}
+}

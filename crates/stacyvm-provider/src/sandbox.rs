@@ -1,0 +1,64 @@
+//! What can be done inside a box; `agent` is the one implementation for boxes with our agent.
+
+mod agent;
+mod unix;
+
+pub use agent::{AgentConnector, AgentSandbox, ByteStream};
+pub use unix::{UnixConnector, bind_unix};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stacyvm_types::{FileInfo, FileMode};
+
+use crate::ops::{
+    ByteReceiver, ExecSession, ExecSpec, FileRead, OpError, ReadRange, UsageStats, WriteOptions,
+};
+
+/// Operations inside one live box. Paths are absolute inside it or relative to `/workspace`, and
+/// are resolved inside its root.
+#[async_trait]
+pub trait SandboxOps: Send + Sync + std::fmt::Debug {
+    /// Whether the agent answers.
+    async fn ping(&self) -> Result<(), OpError>;
+    /// Starts a command. A missing program is no error here: the session prints to standard error and exits 127.
+    /// A missing workdir is `Invalid`.
+    async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError>;
+    /// Describes one file; a link is described itself.
+    async fn stat(&self, path: &str) -> Result<FileInfo, OpError>;
+    /// What a directory holds, sorted by path, down to `depth` levels (1 = the directory itself only).
+    async fn list(&self, path: &str, depth: u32) -> Result<Vec<FileInfo>, OpError>;
+    /// Opens a file for reading, following links inside the root. A directory is `Invalid`.
+    async fn read(&self, path: &str, range: ReadRange) -> Result<FileRead, OpError>;
+    /// Replaces a file atomically by what `data` brings; owner is the sandbox's user.
+    async fn write(
+        &self,
+        path: &str,
+        options: WriteOptions,
+        data: ByteReceiver,
+    ) -> Result<(), OpError>;
+    /// Makes a directory and its parents; one that exists already is success.
+    async fn mkdir(&self, path: &str, mode: FileMode) -> Result<(), OpError>;
+    /// Moves, creating the destination's parents.
+    async fn rename(&self, from: &str, to: &str) -> Result<(), OpError>;
+    /// Removes a file, or with `recursive` a whole directory. A directory without it is `Invalid`.
+    async fn remove(&self, path: &str, recursive: bool) -> Result<(), OpError>;
+    /// Changes permission bits, following links inside the root.
+    async fn chmod(&self, path: &str, mode: FileMode) -> Result<(), OpError>;
+    /// Absolute paths that match, sorted; `*`, `?`, `[]`, `{a,b}`, `**`.
+    async fn glob(&self, pattern: &str) -> Result<Vec<String>, OpError>;
+    /// A directory's (or file's) content as a tar stream.
+    async fn archive_out(&self, path: &str) -> Result<ByteReceiver, OpError>;
+    /// Unpacks a tar stream into a directory, which is created. Entries that would leave it are `Invalid`
+    /// and stop the unpacking.
+    async fn archive_in(&self, path: &str, data: ByteReceiver) -> Result<(), OpError>;
+    /// The last `lines` lines of what execs printed, newest last.
+    async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError>;
+    /// What the agent counts from inside.
+    async fn usage(&self) -> Result<UsageStats, OpError>;
+    /// Connects to a TCP port inside, on its loopback. Bytes in, bytes out.
+    async fn forward(
+        &self,
+        port: u16,
+        inbound: tokio::sync::mpsc::Receiver<Bytes>,
+    ) -> Result<ByteReceiver, OpError>;
+}

@@ -1,0 +1,126 @@
+//! What a provider is asked for and what it reports.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use stacyvm_types::SandboxId;
+
+/// How a box is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// A loopback of its own and nothing else.
+    #[default]
+    None,
+}
+
+/// Everything a backend needs to make one box.
+#[derive(Clone)]
+pub struct BoxSpec {
+    /// Its name for ever.
+    pub id: SandboxId,
+    /// What it is made from, in the backend's terms.
+    pub image: String,
+    /// Memory limit, MiB, at least 1; swap counts in.
+    pub memory_mb: u64,
+    /// CPU limit, whole cores, at least 1.
+    pub vcpus: u32,
+    /// Processes and threads at most.
+    pub pids_limit: u32,
+    /// Only `/workspace` and `/tmp` stay writable.
+    pub read_only_rootfs: bool,
+    /// How it is connected.
+    pub network: NetworkMode,
+    /// Default user of execs; none means uid 1000, `user`.
+    pub user: Option<String>,
+    /// Default directory of execs; none means `/workspace`.
+    pub workdir: Option<String>,
+    /// Visible to every exec.
+    pub env: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for BoxSpec {
+    /// Leaves out the values of variables: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoxSpec")
+            .field("id", &self.id)
+            .field("image", &self.image)
+            .field("memory_mb", &self.memory_mb)
+            .field("vcpus", &self.vcpus)
+            .field("pids_limit", &self.pids_limit)
+            .field("read_only_rootfs", &self.read_only_rootfs)
+            .field("network", &self.network)
+            .field("user", &self.user)
+            .field("workdir", &self.workdir)
+            .field("env", &self.env.keys().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// What a box is doing, as its backend sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BoxState {
+    /// Its agent's process lives.
+    Running,
+    /// Its workload has ended; what is left wants to be destroyed.
+    Dead,
+    /// It was never finished; wants to be destroyed.
+    Partial,
+}
+
+/// One box that a backend has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoxInfo {
+    /// The sandbox it was made for.
+    pub id: SandboxId,
+    /// What it is doing.
+    pub state: BoxState,
+}
+
+/// One thing that a provider can or cannot do. The words are part of the API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capability {
+    /// Run commands.
+    Exec,
+    /// Read and write files.
+    Files,
+    /// Terminals.
+    Pty,
+    /// Reach a port inside from outside.
+    Forward,
+    /// Memory, cpu and process limits that really hold.
+    ResourceLimits,
+    /// A root file system that is read-only but for `/workspace` and `/tmp`.
+    ReadOnlyRootfs,
+    /// No network at all.
+    NetworkNone,
+    /// Measure use.
+    Stats,
+}
+
+impl Capability {
+    /// The word used in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Exec => "exec",
+            Self::Files => "files",
+            Self::Pty => "pty",
+            Self::Forward => "forward",
+            Self::ResourceLimits => "resource-limits",
+            Self::ReadOnlyRootfs => "read-only-rootfs",
+            Self::NetworkNone => "network-none",
+            Self::Stats => "stats",
+        }
+    }
+}
+
+/// What a health check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Whether a spawn would work.
+    pub healthy: bool,
+    /// Why not, with the remedy.
+    pub error: Option<String>,
+    /// How long the check took.
+    pub latency: Duration,
+}
