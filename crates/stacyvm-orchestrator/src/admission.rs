@@ -1,0 +1,284 @@
+//! From a spawn request as it came in to a plan that can be carried out, or a refusal.
+//!
+//! Which refusal a request gets depends on the request and the settings alone; how many sandboxes
+//! there are is looked at last, by the registry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use stacyvm_provider::{BoxSpec, Capability, NetworkMode};
+use stacyvm_types::{Admission, GoDuration, Isolation, OwnerId, SandboxId, SpawnRequest};
+
+use crate::health::ProviderSlot;
+use crate::limits::{self, bad, shown};
+use crate::registry::{Counts, Full};
+use crate::{Caller, Error, Settings};
+
+/// More memory than any machine has, MiB; keeps later arithmetic from overflowing.
+const MEMORY_BOUND: i64 = 16 * 1024 * 1024;
+/// More cores than any machine has.
+const VCPUS_BOUND: i64 = 4096;
+
+/// A request that makes sense.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) slot: Arc<ProviderSlot>,
+    /// As the request named it.
+    pub(crate) image: String,
+    /// As the provider knows it.
+    pub(crate) resolved_image: String,
+    pub(crate) memory_mb: u64,
+    pub(crate) vcpus: u32,
+    pub(crate) ttl: Duration,
+    pub(crate) metadata: BTreeMap<String, String>,
+    env: BTreeMap<String, String>,
+    workdir: Option<String>,
+    user: Option<String>,
+    read_only_rootfs: bool,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        settings: &Settings,
+        providers: &BTreeMap<String, Arc<ProviderSlot>>,
+        caller: &Caller,
+        request: SpawnRequest,
+    ) -> Result<Self, Error> {
+        let owner = owner(caller, &request)?;
+        let name = given(&request.provider).unwrap_or(&settings.default_provider);
+        let slot = providers.get(name).ok_or_else(|| {
+            let configured: Vec<&str> = providers.keys().map(String::as_str).collect();
+            Error::NotFound(format!(
+                "provider {:?} is not configured; configured are {}",
+                shown(name),
+                configured.join(", ")
+            ))
+        })?;
+        let provider = &slot.provider;
+        let capable = |capability: Capability| {
+            if provider.capabilities().contains(&capability) {
+                return Ok(());
+            }
+            let (name, capability) = (provider.name(), capability.as_str());
+            Err(Error::Unsupported(format!(
+                "provider {name} lacks the capability {capability}"
+            )))
+        };
+
+        if let Some(template) = given(&request.template) {
+            let template = shown(template);
+            return Err(Error::NotFound(format!("template {template:?} not found")));
+        }
+        if let Some(floor) = given(&request.isolation) {
+            let floor: Isolation = floor
+                .parse()
+                .map_err(|error| Error::BadRequest(format!("{error}")))?;
+            let real = provider.isolation();
+            if !real.satisfies(floor) {
+                return Err(Error::Unsupported(format!(
+                    "provider {} gives isolation {real}, less than the {floor} asked for",
+                    provider.name()
+                )));
+            }
+        }
+        match given(&request.network) {
+            None => {}
+            Some("none") => capable(Capability::NetworkNone)?,
+            Some("bridge") => {
+                return Err(Error::Unsupported(format!(
+                    "provider {} lacks the capability network-bridge",
+                    provider.name()
+                )));
+            }
+            Some(other) => {
+                let other = shown(other);
+                return bad(format!("unknown network {other:?}: the networks are none"));
+            }
+        }
+        if request
+            .volumes
+            .as_ref()
+            .is_some_and(|list| !list.is_empty())
+        {
+            return Err(Error::Unsupported(format!(
+                "provider {} lacks the capability volumes",
+                provider.name()
+            )));
+        }
+        let read_only_rootfs = request.read_only_rootfs.unwrap_or(false);
+        if read_only_rootfs {
+            capable(Capability::ReadOnlyRootfs)?;
+        }
+
+        let memory_mb = size(
+            "memory_mb",
+            request.memory_mb,
+            settings.memory_mb,
+            MEMORY_BOUND,
+        )?;
+        let vcpus = size(
+            "vcpus",
+            request.vcpus,
+            u64::from(settings.vcpus),
+            VCPUS_BOUND,
+        )?;
+        let vcpus = u32::try_from(vcpus).expect("the bound fits");
+        under("memory_mb", memory_mb, settings.max_memory_mb)?;
+        under("vcpus", u64::from(vcpus), settings.max_vcpus.map(u64::from))?;
+        let ttl = match &request.ttl {
+            Some(text) => ttl(settings, text)?,
+            None => settings
+                .max_ttl
+                .map_or(settings.default_ttl, |max| settings.default_ttl.min(max)),
+        };
+
+        let user = given(&request.user).map(str::to_owned);
+        user.as_deref().map_or(Ok(()), limits::user)?;
+        let workdir = given(&request.workdir).map(str::to_owned);
+        workdir.as_deref().map_or(Ok(()), limits::workdir)?;
+        let image = given(&request.image)
+            .or(settings.default_image.as_deref())
+            .unwrap_or_else(|| provider.default_image())
+            .to_owned();
+        limits::image(&image)?;
+        let resolved_image = settings.image_aliases.get(&image).unwrap_or(&image).clone();
+        let metadata = request.metadata.unwrap_or_default();
+        limits::metadata(&metadata)?;
+        let env = request.env.unwrap_or_default();
+        limits::env(&env)?;
+
+        Ok(Self {
+            owner,
+            slot: Arc::clone(slot),
+            image,
+            resolved_image,
+            memory_mb,
+            vcpus,
+            ttl,
+            metadata,
+            env,
+            workdir,
+            user,
+            read_only_rootfs,
+        })
+    }
+
+    /// What the backend is asked for.
+    pub(crate) fn spec(&self, id: SandboxId, pids_limit: u32) -> BoxSpec {
+        BoxSpec {
+            id,
+            image: self.resolved_image.clone(),
+            memory_mb: self.memory_mb,
+            vcpus: self.vcpus,
+            pids_limit,
+            read_only_rootfs: self.read_only_rootfs,
+            network: NetworkMode::None,
+            user: self.user.clone(),
+            workdir: self.workdir.clone(),
+            env: self.env.clone(),
+        }
+    }
+}
+
+/// The header wins over the body.
+pub(crate) fn owner(caller: &Caller, request: &SpawnRequest) -> Result<Option<OwnerId>, Error> {
+    if let Some(owner) = &caller.owner {
+        return Ok(Some(owner.clone()));
+    }
+    given(&request.owner_id)
+        .map(str::parse)
+        .transpose()
+        .map_err(|error| Error::BadRequest(format!("owner_id: {error}")))
+}
+
+/// A time to live that is allowed.
+pub(crate) fn ttl(settings: &Settings, text: &str) -> Result<Duration, Error> {
+    let ttl: GoDuration = text
+        .parse()
+        .map_err(|error| Error::BadRequest(format!("ttl: {error}")))?;
+    if !ttl.is_positive() {
+        return bad(format!("ttl must be longer than nothing, not {ttl}"));
+    }
+    match settings.max_ttl {
+        Some(max) if ttl.to_std() > max => {
+            let max = GoDuration::from(max);
+            Err(Error::ResourceLimit(format!(
+                "ttl {ttl} is longer than the longest allowed, {max}"
+            )))
+        }
+        _ => Ok(ttl.to_std()),
+    }
+}
+
+/// What a full registry means to a client.
+pub(crate) fn refusal(settings: &Settings, full: Full) -> Error {
+    Error::ResourceLimit(match full {
+        Full::All => format!(
+            "all {} sandboxes are in use; destroy one or wait for one to expire",
+            settings.max_sandboxes
+        ),
+        Full::OfOwner => format!(
+            "all {} sandboxes of this owner are in use; destroy one or wait for one to expire",
+            settings.max_owner_sandboxes
+        ),
+        Full::IdInUse => "no free sandbox id was found".to_owned(),
+    })
+}
+
+/// The answer of a dry run; `refused` is what a limit said about the request itself.
+pub(crate) fn answer(
+    settings: &Settings,
+    counts: Counts,
+    owned: bool,
+    refused: Option<String>,
+) -> Admission {
+    let full = |limit: u64, count: u64| limit != 0 && count >= limit;
+    let reason = refused.or_else(|| {
+        if full(settings.max_sandboxes, counts.all) {
+            Some(refusal(settings, Full::All).to_string())
+        } else if owned && full(settings.max_owner_sandboxes, counts.of_owner) {
+            Some(refusal(settings, Full::OfOwner).to_string())
+        } else {
+            None
+        }
+    });
+    Admission {
+        allowed: reason.is_none(),
+        queueable: false,
+        reason: reason.unwrap_or_default(),
+        active_sandboxes: counts.all,
+        max_sandboxes: settings.max_sandboxes,
+        active_owner_sandboxes: counts.of_owner,
+        max_owner_sandboxes: settings.max_owner_sandboxes,
+        max_ttl: settings
+            .max_ttl
+            .map(|max| GoDuration::from(max).to_string())
+            .unwrap_or_default(),
+    }
+}
+
+/// Clients write `""` for what they do not want to say.
+fn given(field: &Option<String>) -> Option<&str> {
+    field.as_deref().filter(|text| !text.is_empty())
+}
+
+/// A size from the request; 0 and absent mean the default.
+fn size(name: &str, asked: Option<i64>, default: u64, bound: i64) -> Result<u64, Error> {
+    match asked {
+        None | Some(0) => Ok(default),
+        Some(asked) if asked < 0 => bad(format!("{name} must not be negative")),
+        Some(asked) if asked > bound => bad(format!("{name} must not be above {bound}")),
+        Some(asked) => Ok(asked.unsigned_abs()),
+    }
+}
+
+fn under(name: &str, value: u64, max: Option<u64>) -> Result<(), Error> {
+    match max {
+        Some(max) if value > max => Err(Error::ResourceLimit(format!(
+            "{name} {value} is above the most allowed, {max}"
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,150 @@
+//! The configured providers with what their last check found. Requests read the cached result;
+//! only the schedule, an explicit test, and a spawn on an unhealthy provider check anew.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use stacyvm_provider::{Health, Provider};
+use stacyvm_types::{ProviderInfo, Timestamp};
+use tokio::time::Instant;
+
+use crate::metrics::ProviderMetrics;
+use crate::shared::Shared;
+
+/// How long a check may take before the provider counts as unhealthy.
+const CHECK: Duration = Duration::from_secs(10);
+/// A result this young answers a second asker too.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// One configured provider.
+#[derive(Debug)]
+pub(crate) struct ProviderSlot {
+    pub(crate) provider: Arc<dyn Provider>,
+    pub(crate) metrics: ProviderMetrics,
+    cached: Mutex<Cached>,
+    /// Held during a check: one at a time.
+    checking: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Cached {
+    health: Health,
+    boxes: u64,
+    checked_at: Timestamp,
+    fresh_since: Option<Instant>,
+}
+
+impl ProviderSlot {
+    pub(crate) fn new(provider: Arc<dyn Provider>, now: Timestamp) -> Self {
+        Self {
+            provider,
+            metrics: ProviderMetrics::default(),
+            cached: Mutex::new(Cached {
+                health: Health {
+                    healthy: false,
+                    error: Some("not checked yet".to_owned()),
+                    latency: Duration::ZERO,
+                },
+                boxes: 0,
+                checked_at: now,
+                fresh_since: None,
+            }),
+            checking: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn healthy(&self) -> bool {
+        self.lock().health.healthy
+    }
+
+    pub(crate) fn error(&self) -> Option<String> {
+        self.lock().health.error.clone()
+    }
+
+    pub(crate) fn info(&self, default: bool) -> ProviderInfo {
+        let cached = self.lock().clone();
+        let provider = &self.provider;
+        let mut capabilities: Vec<String> = provider
+            .capabilities()
+            .into_iter()
+            .map(|capability| capability.as_str().to_owned())
+            .collect();
+        capabilities.sort();
+        ProviderInfo {
+            name: provider.name().to_owned(),
+            healthy: cached.health.healthy,
+            default,
+            isolation: provider.isolation(),
+            latency_ms: cached.health.latency.as_secs_f64() * 1000.0,
+            last_checked: cached.checked_at,
+            error: cached.health.error,
+            capabilities,
+            runtime_count: cached.boxes,
+        }
+    }
+
+    /// What the reconciler counted on its way.
+    pub(crate) fn saw_boxes(&self, boxes: usize) {
+        self.lock().boxes = boxes as u64;
+    }
+
+    /// Checks now, unless somebody just did, and says whether it is healthy.
+    pub(crate) async fn check(&self, now: impl Fn() -> Timestamp) -> bool {
+        let _one_at_a_time = self.checking.lock().await;
+        let checked = self.lock().fresh_since;
+        if checked.is_some_and(|since| since.elapsed() < FRESH) {
+            return self.healthy();
+        }
+        let health = match tokio::time::timeout(CHECK, self.provider.health()).await {
+            Ok(health) => health,
+            Err(_) => Health {
+                healthy: false,
+                error: Some(format!("its check did not end within {CHECK:?}")),
+                latency: CHECK,
+            },
+        };
+        let was = self.healthy();
+        let name = self.provider.name();
+        let error = health.error.as_deref().unwrap_or_default();
+        match (was, health.healthy) {
+            (true, false) => tracing::warn!(provider = name, error, "provider is not healthy"),
+            (false, true) => tracing::info!(provider = name, "provider is healthy"),
+            _ => {}
+        }
+        let healthy = health.healthy;
+        let boxes = match tokio::time::timeout(CHECK, self.provider.list()).await {
+            Ok(Ok(boxes)) if healthy => Some(boxes.len() as u64),
+            _ => None,
+        };
+        let mut cached = self.lock();
+        cached.health = health;
+        cached.boxes = boxes.unwrap_or(cached.boxes);
+        cached.checked_at = now();
+        cached.fresh_since = Some(Instant::now());
+        healthy
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Checks every provider at its interval, until the orchestrator stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = tokio::time::sleep(shared.settings.health_interval) => {}
+        }
+        check_all(&shared).await;
+    }
+}
+
+/// Checks every provider now, all at once.
+pub(crate) async fn check_all(shared: &Shared) {
+    let checks = shared
+        .providers
+        .values()
+        .map(|slot| slot.check(|| shared.clock.now()));
+    futures_util::future::join_all(checks).await;
+}

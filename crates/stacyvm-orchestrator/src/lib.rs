@@ -1,0 +1,34 @@
+//! The life of every sandbox: admission, intents, owners, expiry, reconcile, execs.
+//!
+//! Owns the truth about which sandboxes there are. Knows no concrete provider, no HTTP and no
+//! SQL. Its one rule: what is about to be done to a box is written down before it is done.
+#![forbid(unsafe_code)]
+
+mod admission;
+mod backoff;
+mod clock;
+mod command;
+mod error;
+mod exec;
+mod expiry;
+mod health;
+mod keys;
+mod lifecycle;
+mod limits;
+mod metrics;
+mod ops;
+mod orchestrator;
+mod reconcile;
+mod registry;
+mod sandbox;
+mod settings;
+mod shared;
+mod spawn;
+#[cfg(test)]
+mod tests;
+
+pub use error::{Error, Source, StartError};
+pub use exec::RunningExec;
+pub use metrics::{BUCKET_BOUNDS, MetricsSnapshot, Operation, OperationMetrics};
+pub use orchestrator::{Orchestrator, ProviderDetail};
+pub use settings::{Caller, ListFilter, Settings};

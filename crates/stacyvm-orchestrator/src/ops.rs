@@ -1,0 +1,183 @@
+//! The way into a sandbox: opened when first needed, counted and timed, and ended when the
+//! sandbox is.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use stacyvm_provider::SandboxOps;
+use stacyvm_provider::ops::{
+    ByteReceiver, ExecSession, ExecSpec, FileRead, OpError, ReadRange, UsageStats, WriteOptions,
+};
+use stacyvm_types::{FileInfo, FileMode};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::Error;
+use crate::lifecycle::Phase;
+use crate::metrics::Operation;
+use crate::registry::Entry;
+
+/// How long a backend may take to open a box that runs.
+const OPEN: Duration = Duration::from_secs(10);
+
+/// The sandbox's operations. After a restart of the server the first asker opens them.
+pub(crate) async fn open(entry: &Entry) -> Result<&Arc<dyn SandboxOps>, Error> {
+    let name = &entry.facts.provider;
+    let opened = entry.ops.get_or_try_init(|| async {
+        let slot = entry.slot.as_ref().ok_or_else(|| {
+            Error::Unavailable(format!("provider {name:?} is not configured any more"))
+        })?;
+        match timeout(OPEN, slot.provider.open(&entry.facts.id)).await {
+            Ok(Ok(ops)) => Ok(ops),
+            Ok(Err(stacyvm_provider::ProviderError::NotFound(message))) => {
+                Err(public_error(entry, OpError::Gone(message)))
+            }
+            Ok(Err(error)) => Err(Error::from_provider(name, error)),
+            Err(_) => {
+                let message = format!("no answer within {OPEN:?}");
+                Err(public_error(entry, OpError::Gone(message)))
+            }
+        }
+    });
+    opened.await
+}
+
+/// What a failed operation means to the client, knowing what became of the sandbox.
+pub(crate) fn public_error(entry: &Entry, error: OpError) -> Error {
+    let id = &entry.facts.id;
+    if matches!(error, OpError::Gone(_)) {
+        match entry.view().phase {
+            Phase::Destroying | Phase::Destroyed => return Error::no_sandbox(id.as_str()),
+            Phase::Stopped | Phase::Lost => {
+                return Error::Conflict(format!("sandbox {id} does not run any more"));
+            }
+            Phase::Creating | Phase::Running => {}
+        }
+    }
+    Error::from_op(&entry.facts.provider, error)
+}
+
+/// Operations as the front door gets them.
+#[derive(Debug)]
+pub(crate) struct Metered {
+    entry: Arc<Entry>,
+    inner: Arc<dyn SandboxOps>,
+}
+
+impl Metered {
+    pub(crate) fn new(entry: Arc<Entry>, inner: Arc<dyn SandboxOps>) -> Self {
+        Self { entry, inner }
+    }
+
+    async fn run<T>(
+        &self,
+        operation: Operation,
+        work: impl Future<Output = Result<T, OpError>> + Send,
+    ) -> Result<T, OpError> {
+        let began = Instant::now();
+        let result = tokio::select! {
+            biased;
+            () = self.entry.ended.cancelled() => {
+                Err(OpError::Gone("the sandbox is destroyed".to_owned()))
+            }
+            result = work => result,
+        };
+        if let Some(slot) = &self.entry.slot {
+            // What the client got wrong is no failure of ours.
+            let failed = matches!(result, Err(OpError::Gone(_) | OpError::Failed(_)));
+            slot.metrics.record(operation, began.elapsed(), failed);
+        }
+        result
+    }
+}
+
+#[async_trait]
+impl SandboxOps for Metered {
+    async fn ping(&self) -> Result<(), OpError> {
+        self.inner.ping().await
+    }
+
+    async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
+        self.run(Operation::Exec, self.inner.exec(spec)).await
+    }
+
+    async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {
+        self.run(Operation::FileInspect, self.inner.stat(path))
+            .await
+    }
+
+    async fn list(&self, path: &str, depth: u32) -> Result<Vec<FileInfo>, OpError> {
+        self.run(Operation::FileInspect, self.inner.list(path, depth))
+            .await
+    }
+
+    async fn read(&self, path: &str, range: ReadRange) -> Result<FileRead, OpError> {
+        self.run(Operation::FileRead, self.inner.read(path, range))
+            .await
+    }
+
+    async fn write(
+        &self,
+        path: &str,
+        options: WriteOptions,
+        data: ByteReceiver,
+    ) -> Result<(), OpError> {
+        self.run(Operation::FileWrite, self.inner.write(path, options, data))
+            .await
+    }
+
+    async fn mkdir(&self, path: &str, mode: FileMode) -> Result<(), OpError> {
+        self.run(Operation::FileChange, self.inner.mkdir(path, mode))
+            .await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), OpError> {
+        self.run(Operation::FileChange, self.inner.rename(from, to))
+            .await
+    }
+
+    async fn remove(&self, path: &str, recursive: bool) -> Result<(), OpError> {
+        self.run(Operation::FileChange, self.inner.remove(path, recursive))
+            .await
+    }
+
+    async fn chmod(&self, path: &str, mode: FileMode) -> Result<(), OpError> {
+        self.run(Operation::FileChange, self.inner.chmod(path, mode))
+            .await
+    }
+
+    async fn glob(&self, pattern: &str) -> Result<Vec<String>, OpError> {
+        self.run(Operation::FileInspect, self.inner.glob(pattern))
+            .await
+    }
+
+    async fn archive_out(&self, path: &str) -> Result<ByteReceiver, OpError> {
+        self.run(Operation::FileRead, self.inner.archive_out(path))
+            .await
+    }
+
+    async fn archive_in(&self, path: &str, data: ByteReceiver) -> Result<(), OpError> {
+        self.run(Operation::FileWrite, self.inner.archive_in(path, data))
+            .await
+    }
+
+    async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
+        self.run(Operation::Logs, self.inner.logs(lines)).await
+    }
+
+    async fn usage(&self) -> Result<UsageStats, OpError> {
+        self.run(Operation::Stats, self.inner.usage()).await
+    }
+
+    async fn forward(
+        &self,
+        port: u16,
+        inbound: mpsc::Receiver<Bytes>,
+    ) -> Result<ByteReceiver, OpError> {
+        self.run(Operation::Forward, self.inner.forward(port, inbound))
+            .await
+    }
+}

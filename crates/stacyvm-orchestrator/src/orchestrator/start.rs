@@ -1,0 +1,135 @@
+//! Starting and stopping, in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use stacyvm_provider::Provider;
+use stacyvm_store::Store;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::{Clock, SystemClock};
+use crate::expiry::Expiry;
+use crate::health::ProviderSlot;
+use crate::keys::Keys;
+use crate::metrics::Totals;
+use crate::registry::Registry;
+use crate::shared::Shared;
+use crate::{Orchestrator, Settings, StartError, expiry, health, reconcile};
+
+/// What is given to tasks to come to their end, at each step of a shutdown.
+const STEP: Duration = Duration::from_secs(2);
+
+impl Orchestrator {
+    /// Loads the store, reconciles it with the providers, and starts owners, expiry, health
+    /// checks and schedules. A provider that does not answer does not stop the start.
+    ///
+    /// # Errors
+    /// When the store cannot be read or the providers make no sense together.
+    pub async fn start(
+        settings: Settings,
+        store: Store,
+        providers: Vec<Arc<dyn Provider>>,
+    ) -> Result<Self, StartError> {
+        let draw = Box::new(rand::random::<u32>);
+        Self::start_with(settings, store, providers, Arc::new(SystemClock), draw).await
+    }
+
+    /// The same with a clock and a source of ids of one's own.
+    pub(crate) async fn start_with(
+        settings: Settings,
+        store: Store,
+        providers: Vec<Arc<dyn Provider>>,
+        clock: Arc<dyn Clock>,
+        draw: Box<dyn Fn() -> u32 + Send + Sync>,
+    ) -> Result<Self, StartError> {
+        let providers = by_name(providers, clock.as_ref())?;
+        if !providers.contains_key(&settings.default_provider) {
+            let names: Vec<&str> = providers.keys().map(String::as_str).collect();
+            return Err(StartError::UnknownDefault {
+                name: settings.default_provider,
+                configured: names.join(", "),
+            });
+        }
+        let records = store.list_active().await.map_err(StartError::Store)?;
+        let total = store.total_sandboxes().await.map_err(StartError::Store)?;
+        let shared = Arc::new(Shared {
+            settings,
+            store,
+            clock,
+            providers,
+            registry: Registry::default(),
+            expiry: Expiry::default(),
+            keys: Arc::new(Keys::default()),
+            totals: Totals::default(),
+            draw,
+            started: Instant::now(),
+            closed: AtomicBool::new(false),
+            stop: CancellationToken::new(),
+            abort: CancellationToken::new(),
+            work: TaskTracker::new(),
+            tasks: TaskTracker::new(),
+        });
+        shared.totals.sandboxes.store(total, Ordering::Relaxed);
+        tokio::join!(
+            reconcile::recover(&shared, records),
+            health::check_all(&shared)
+        );
+        shared.tasks.spawn(expiry::run(Arc::clone(&shared)));
+        shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
+        shared.tasks.spawn(health::run(Arc::clone(&shared)));
+        Ok(Self { shared })
+    }
+
+    /// Takes nothing new, lets what is in flight end until `deadline`, cuts off what is left,
+    /// closes providers and store. Sandboxes live on.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let shared = &self.shared;
+        shared.closed.store(true, Ordering::SeqCst);
+        shared.work.close();
+        if timeout(deadline, shared.work.wait()).await.is_err() {
+            let left = shared.work.len();
+            tracing::warn!(left, "requests in flight are cut off");
+        }
+        shared.tasks.close();
+        shared.stop.cancel();
+        if timeout(STEP, shared.tasks.wait()).await.is_err() {
+            // What is half done is finished after the next start: its intent is written.
+            shared.abort.cancel();
+            if timeout(STEP, shared.tasks.wait()).await.is_err() {
+                tracing::warn!(left = shared.tasks.len(), "tasks did not end");
+            }
+        }
+        shared.abort.cancel();
+        let slots = shared.providers.values();
+        let closing = join_all(slots.map(|slot| slot.provider.close()));
+        if timeout(STEP, closing).await.is_err() {
+            tracing::warn!("providers did not close in time");
+        }
+        if timeout(STEP, shared.store.close()).await.is_err() {
+            tracing::warn!("store did not close in time");
+        }
+    }
+}
+
+fn by_name(
+    providers: Vec<Arc<dyn Provider>>,
+    clock: &dyn Clock,
+) -> Result<BTreeMap<String, Arc<ProviderSlot>>, StartError> {
+    let mut slots = BTreeMap::new();
+    for provider in providers {
+        let name = provider.name().to_owned();
+        let slot = Arc::new(ProviderSlot::new(provider, clock.now()));
+        if slots.insert(name.clone(), slot).is_some() {
+            return Err(StartError::DuplicateProvider(name));
+        }
+    }
+    if slots.is_empty() {
+        return Err(StartError::NoProvider);
+    }
+    Ok(slots)
+}

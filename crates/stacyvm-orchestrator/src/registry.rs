@@ -1,0 +1,211 @@
+//! Every living sandbox in memory: what never changes about it, what its owner last said about
+//! it, and the way to its owner. Lookups and admission are O(1); the lock is never held long.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use stacyvm_provider::SandboxOps;
+use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp};
+use tokio::sync::{OnceCell, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use crate::health::ProviderSlot;
+use crate::lifecycle::Phase;
+use crate::sandbox::Command;
+
+/// What never changes about a sandbox.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) id: SandboxId,
+    pub(crate) provider: String,
+    pub(crate) image: String,
+    pub(crate) memory_mb: u64,
+    pub(crate) vcpus: u32,
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) template: Option<String>,
+    pub(crate) isolation: Isolation,
+    pub(crate) created_at: Timestamp,
+    pub(crate) metadata: BTreeMap<String, String>,
+}
+
+/// What its owner task last said about a sandbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) phase: Phase,
+    pub(crate) expires_at: Timestamp,
+    pub(crate) destroy_failed: bool,
+}
+
+/// One living sandbox.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) facts: Facts,
+    /// None when its provider is not configured any more.
+    pub(crate) slot: Option<Arc<ProviderSlot>>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    /// Cancelled when its destruction begins.
+    pub(crate) ended: CancellationToken,
+    /// Opened when first needed.
+    pub(crate) ops: OnceCell<Arc<dyn SandboxOps>>,
+    view: Mutex<View>,
+}
+
+impl Entry {
+    pub(crate) fn new(
+        facts: Facts,
+        slot: Option<Arc<ProviderSlot>>,
+        commands: mpsc::Sender<Command>,
+        view: View,
+    ) -> Self {
+        Self {
+            facts,
+            slot,
+            commands,
+            ended: CancellationToken::new(),
+            ops: OnceCell::new(),
+            view: Mutex::new(view),
+        }
+    }
+
+    pub(crate) fn view(&self) -> View {
+        *self.lock_view()
+    }
+
+    /// Only its owner task changes the view.
+    pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.lock_view());
+    }
+
+    fn lock_view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state(&self) -> Option<SandboxState> {
+        let view = self.view();
+        view.phase.public(view.destroy_failed)
+    }
+
+    /// As the API shows it; none when clients see nothing of it any more.
+    pub(crate) fn public(&self, preview_domain: &str) -> Option<Sandbox> {
+        let view = self.view();
+        let facts = &self.facts;
+        Some(Sandbox {
+            id: facts.id.clone(),
+            state: view.phase.public(view.destroy_failed)?,
+            provider: facts.provider.clone(),
+            image: facts.image.clone(),
+            memory_mb: facts.memory_mb,
+            vcpus: facts.vcpus,
+            owner_id: facts.owner.clone(),
+            vm_id: None,
+            template: facts.template.clone(),
+            isolation: facts.isolation,
+            created_at: facts.created_at,
+            expires_at: view.expires_at,
+            metadata: facts.metadata.clone(),
+            preview_domain: preview_domain.to_owned(),
+        })
+    }
+}
+
+/// How many there are and may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) all: u64,
+    pub(crate) of_owner: u64,
+}
+
+/// Why a sandbox is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    All,
+    OfOwner,
+    /// The id is in use; another one must be drawn.
+    IdInUse,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: HashMap<SandboxId, Arc<Entry>>,
+    of_owner: HashMap<OwnerId, u64>,
+}
+
+impl Registry {
+    pub(crate) fn get(&self, id: &SandboxId) -> Option<Arc<Entry>> {
+        self.lock().entries.get(id).cloned()
+    }
+
+    /// Counts and inserts in one step, so that limits hold under any concurrency. A limit of 0
+    /// is none.
+    pub(crate) fn admit(
+        &self,
+        entry: &Arc<Entry>,
+        max: u64,
+        max_of_owner: u64,
+    ) -> Result<(), Full> {
+        let mut inner = self.lock();
+        if inner.entries.contains_key(&entry.facts.id) {
+            return Err(Full::IdInUse);
+        }
+        let counts = inner.counts(entry.facts.owner.as_ref());
+        if max != 0 && counts.all >= max {
+            return Err(Full::All);
+        }
+        if max_of_owner != 0 && entry.facts.owner.is_some() && counts.of_owner >= max_of_owner {
+            return Err(Full::OfOwner);
+        }
+        if let Some(owner) = &entry.facts.owner {
+            *inner.of_owner.entry(owner.clone()).or_default() += 1;
+        }
+        let id = entry.facts.id.clone();
+        inner.entries.insert(id, Arc::clone(entry));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, id: &SandboxId) {
+        let mut inner = self.lock();
+        let Some(entry) = inner.entries.remove(id) else {
+            return;
+        };
+        if let Some(owner) = &entry.facts.owner
+            && let Some(count) = inner.of_owner.get_mut(owner)
+        {
+            *count -= 1;
+            if *count == 0 {
+                inner.of_owner.remove(owner);
+            }
+        }
+    }
+
+    pub(crate) fn counts(&self, owner: Option<&OwnerId>) -> Counts {
+        self.lock().counts(owner)
+    }
+
+    /// All of them at this moment, in no order.
+    pub(crate) fn snapshot(&self) -> Vec<Arc<Entry>> {
+        self.lock().entries.values().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Maps and counts are changed together without anything in between that could panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn counts(&self, owner: Option<&OwnerId>) -> Counts {
+        Counts {
+            all: self.entries.len() as u64,
+            of_owner: owner
+                .and_then(|owner| self.of_owner.get(owner))
+                .copied()
+                .unwrap_or(0),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The owner of one sandbox: a task that alone changes its phase, in the order in which it was
+//! told to. Whoever wants something sends a command and awaits the answer; when the asker goes
+//! away, what was begun is still brought to its end.
+//!
+//! It writes down what it is about to do before it does it, and tells its asker after what was
+//! done is written down.
+
+mod create;
+mod destroy;
+
+pub(crate) use create::{NewSandbox, SpawnFailure};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stacyvm_store::StoredState;
+use stacyvm_types::{Sandbox, SandboxId, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::Error;
+use crate::lifecycle::{Event, Observed, Phase};
+use crate::registry::Entry;
+use crate::shared::Shared;
+
+/// How many commands may wait for an owner; more wait in their senders.
+pub(crate) const QUEUE: usize = 16;
+
+/// Why a sandbox is to be destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// A client said so.
+    Asked,
+    /// Its time is over; the owner looks once more, it may have been extended meanwhile.
+    Expired,
+}
+
+/// What an owner can be told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Destroy it; the answer comes after the first attempt, `false` when it was not to be done.
+    Destroy {
+        why: Why,
+        reply: Option<oneshot::Sender<Result<bool, Error>>>,
+    },
+    /// Let it live until now plus `ttl`.
+    Extend {
+        ttl: Duration,
+        reply: oneshot::Sender<Result<Sandbox, Error>>,
+    },
+    /// What the backend's list said of it.
+    Seen(Observed),
+}
+
+/// The task's state.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    commands: mpsc::Receiver<Command>,
+    phase: Phase,
+    expires_at: Timestamp,
+    /// Whether the end of the workload is awaited; not while the backend cannot be asked,
+    /// because it then says of every box that it has ended.
+    watched: bool,
+    /// Who waits for the destruction.
+    waiting: Vec<oneshot::Sender<Result<bool, Error>>>,
+}
+
+impl Owner {
+    /// Of a sandbox from the store. `stored` is what the store says, `observed` whether the
+    /// backend was asked.
+    pub(crate) fn recovered(
+        shared: Arc<Shared>,
+        entry: Arc<Entry>,
+        commands: mpsc::Receiver<Command>,
+        observed: bool,
+    ) -> Self {
+        let view = entry.view();
+        Self {
+            shared,
+            entry,
+            commands,
+            phase: view.phase,
+            expires_at: view.expires_at,
+            watched: observed,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Lives a recovered sandbox's life.
+    pub(crate) async fn run_recovered(self, stored: StoredState) {
+        match (stored, self.phase) {
+            (StoredState::Running, Phase::Stopped | Phase::Lost) => self.record().await,
+            (StoredState::Creating, _) => {
+                return self.destroy(destroy::Start::Abandon).await;
+            }
+            (StoredState::Destroying, _) => {
+                return self.destroy(destroy::Start::Marked).await;
+            }
+            _ => {}
+        }
+        self.live().await;
+    }
+
+    /// Obeys until the sandbox is destroyed or the orchestrator stops.
+    async fn live(mut self) {
+        let stop = self.shared.stop.clone();
+        while self.phase != Phase::Destroying {
+            let watched = self.phase == Phase::Running && self.watched;
+            let entry = Arc::clone(&self.entry);
+            let workload_ended = async {
+                match &entry.slot {
+                    Some(slot) if watched => slot.provider.wait_exit(&entry.facts.id).await,
+                    _ => std::future::pending().await,
+                }
+            };
+            let command = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                command = self.commands.recv() => command,
+                () = workload_ended => Some(Command::Seen(Observed::Box(
+                    stacyvm_provider::BoxState::Dead,
+                ))),
+            };
+            let Some(command) = command else { return };
+            self.obey(command).await;
+        }
+        self.destroy(destroy::Start::Fresh).await;
+    }
+
+    async fn obey(&mut self, command: Command) {
+        match command {
+            Command::Destroy { why, reply } => {
+                if why == Why::Expired && self.expires_at > self.shared.clock.now() {
+                    self.schedule();
+                    answer(reply, Ok(false));
+                    return;
+                }
+                if why == Why::Expired {
+                    tracing::info!(sandbox = %self.id(), "sandbox expired");
+                    let expired = &self.shared.totals.expired;
+                    expired.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                self.apply(Event::DestroyAsked);
+                self.waiting.extend(reply);
+            }
+            Command::Extend { ttl, reply } => {
+                let result = self.extend(ttl).await;
+                let _ = reply.send(result);
+            }
+            Command::Seen(observed) => match observed.event() {
+                None => self.watched = true,
+                Some(event) => {
+                    let before = self.phase;
+                    self.apply(event);
+                    if self.phase != before {
+                        tracing::info!(sandbox = %self.id(), phase = ?self.phase, "sandbox ended by itself");
+                        self.record().await;
+                    }
+                }
+            },
+        }
+    }
+
+    async fn extend(&mut self, ttl: Duration) -> Result<Sandbox, Error> {
+        if self.phase != Phase::Running {
+            let id = self.id();
+            return Err(Error::Conflict(format!("sandbox {id} is not running")));
+        }
+        let expires_at = self.shared.clock.now().saturating_add(ttl);
+        self.shared.store.extend(self.id(), expires_at).await?;
+        self.shared.expiry.cancel(self.id(), self.expires_at);
+        self.expires_at = expires_at;
+        self.entry.update(|view| view.expires_at = expires_at);
+        self.schedule();
+        self.entry
+            .public(&self.shared.settings.preview_domain)
+            .ok_or_else(|| Error::no_sandbox(self.id().as_str()))
+    }
+
+    fn schedule(&self) {
+        self.shared.expiry.schedule(self.id(), self.expires_at);
+    }
+
+    /// Makes the transition and shows it. Events that the phase refuses are ignored: they are
+    /// late news.
+    fn apply(&mut self, event: Event) {
+        match self.phase.on(event) {
+            Ok(next) => {
+                self.phase = next;
+                self.entry.update(|view| view.phase = next);
+                if matches!(next, Phase::Destroying | Phase::Destroyed) {
+                    self.entry.ended.cancel();
+                }
+            }
+            Err(refused) => {
+                tracing::debug!(sandbox = %self.id(), %refused, "lifecycle event ignored");
+            }
+        }
+    }
+
+    /// Writes down a phase that the sandbox came to by itself. A failure is tolerated: after a
+    /// restart the backend's list says the same again.
+    async fn record(&self) {
+        let store = &self.shared.store;
+        let written = match self.phase {
+            Phase::Stopped => store.mark_stopped(self.id()).await,
+            Phase::Lost => store.mark_error(self.id()).await,
+            _ => return,
+        };
+        if let Err(error) = written {
+            tracing::warn!(sandbox = %self.id(), %error, "sandbox state could not be stored");
+        }
+    }
+
+    fn id(&self) -> &SandboxId {
+        &self.entry.facts.id
+    }
+}
+
+fn answer<T>(reply: Option<oneshot::Sender<T>>, value: T) {
+    if let Some(reply) = reply {
+        // An asker that has gone away no longer wants to know.
+        let _ = reply.send(value);
+    }
+}

@@ -1,0 +1,195 @@
+//! From an admitted request to a running sandbox: intent, box, record, answer, in this order.
+//! A crash before the answer leaves a row that the next start takes back; a client that has its
+//! answer finds its sandbox after any crash.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stacyvm_provider::{BoxSpec, ProviderError};
+use stacyvm_store::{IdempotencyClaim, IntentOutcome, SandboxRecord, StoredState};
+use stacyvm_types::Sandbox;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::Error;
+use crate::keys::KeyGuard;
+use crate::lifecycle::{Event, Phase};
+use crate::metrics::Operation;
+use crate::registry::Entry;
+use crate::sandbox::destroy::Start;
+use crate::sandbox::{Command, Owner};
+use crate::shared::Shared;
+
+/// How long a backend may take to make a box.
+const CREATE: Duration = Duration::from_secs(120);
+
+/// Why there is no sandbox.
+#[derive(Debug)]
+pub(crate) enum SpawnFailure {
+    /// The id was given out before; draw another.
+    IdTaken,
+    Failed(Error),
+}
+
+/// What a new sandbox starts from.
+#[derive(Debug)]
+pub(crate) struct NewSandbox {
+    pub(crate) spec: BoxSpec,
+    pub(crate) claim: Option<IdempotencyClaim>,
+    /// Held until it runs or has failed.
+    pub(crate) key: Option<Arc<KeyGuard>>,
+    pub(crate) reply: oneshot::Sender<Result<Sandbox, SpawnFailure>>,
+}
+
+impl Owner {
+    /// Of a sandbox that is about to be made.
+    pub(crate) fn creating(
+        shared: Arc<Shared>,
+        entry: Arc<Entry>,
+        commands: mpsc::Receiver<Command>,
+    ) -> Self {
+        let expires_at = entry.view().expires_at;
+        Self {
+            shared,
+            entry,
+            commands,
+            phase: Phase::Creating,
+            expires_at,
+            watched: true,
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Makes the sandbox and lives its life.
+    pub(crate) async fn run_new(mut self, new: NewSandbox) {
+        let NewSandbox {
+            spec,
+            claim,
+            key,
+            reply,
+        } = new;
+        let keyed = claim.is_some();
+        let began = Instant::now();
+        let written = self.shared.store.insert_intent(self.intent(), claim).await;
+        match written {
+            Ok(IntentOutcome::Written) => {}
+            Ok(IntentOutcome::IdTaken) => {
+                return self.give_up(reply, SpawnFailure::IdTaken);
+            }
+            Err(error) => {
+                tracing::error!(sandbox = %self.id(), %error, "sandbox intent could not be stored");
+                return self.give_up(reply, SpawnFailure::Failed(error.into()));
+            }
+        }
+        let given_out = &self.shared.totals.sandboxes;
+        given_out.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let made = self.make(&spec).await;
+        self.measure(Operation::Spawn, began, made.is_err());
+        if let Err(error) = made {
+            if matches!(error, Made::Aborted) {
+                return;
+            }
+            let error = error.into_public(&self.entry.facts.provider);
+            self.apply(Event::CreateFailed);
+            let start = Start::Failed {
+                reply,
+                error,
+                key: key.map(|key| key as Arc<dyn Send + Sync>),
+            };
+            return self.destroy(start).await;
+        }
+        self.apply(Event::Created);
+        self.schedule();
+        drop(key);
+        let sandbox = self.entry.public(&self.shared.settings.preview_domain);
+        let sandbox = sandbox.expect("a running sandbox is shown");
+        if reply.send(Ok(sandbox)).is_err() && !keyed {
+            // Its client went away without ever learning its id. With a key it may come back.
+            tracing::info!(sandbox = %self.id(), "sandbox has no client and is destroyed");
+            self.apply(Event::DestroyAsked);
+        }
+        self.live().await;
+    }
+
+    /// The box, its operations, and the record that it runs.
+    async fn make(&self, spec: &BoxSpec) -> Result<(), Made> {
+        let slot = self.entry.slot.as_ref().expect("a spawn has a provider");
+        let abort = self.shared.abort.clone();
+        let ops = tokio::select! {
+            biased;
+            () = abort.cancelled() => return Err(Made::Aborted),
+            made = timeout(CREATE, slot.provider.create(spec)) => made,
+        };
+        let ops = ops.map_err(|_| Made::TooSlow)?.map_err(Made::Provider)?;
+        // Set once: this is the only writer before the sandbox is shown as running.
+        let _ = self.entry.ops.set(ops);
+        match self.shared.store.mark_running(self.id()).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Made::Store(Error::Internal {
+                message: "the store lost the sandbox's intent".to_owned(),
+                source: None,
+            })),
+            Err(error) => Err(Made::Store(error.into())),
+        }
+    }
+
+    /// Ends a sandbox of which nothing was made or written.
+    fn give_up(
+        mut self,
+        reply: oneshot::Sender<Result<Sandbox, SpawnFailure>>,
+        failure: SpawnFailure,
+    ) {
+        self.apply(Event::CreateFailed);
+        self.apply(Event::BoxGone);
+        self.shared.registry.remove(self.id());
+        self.settle_queue();
+        let _ = reply.send(Err(failure));
+    }
+
+    fn intent(&self) -> SandboxRecord {
+        let facts = &self.entry.facts;
+        SandboxRecord {
+            id: facts.id.clone(),
+            state: StoredState::Creating,
+            provider: facts.provider.clone(),
+            image: facts.image.clone(),
+            memory_mb: facts.memory_mb,
+            vcpus: facts.vcpus,
+            owner: facts.owner.clone(),
+            template: facts.template.clone(),
+            isolation: facts.isolation,
+            created_at: facts.created_at,
+            expires_at: self.expires_at,
+            metadata: facts.metadata.clone(),
+        }
+    }
+
+    pub(super) fn measure(&self, operation: Operation, began: Instant, failed: bool) {
+        if let Some(slot) = &self.entry.slot {
+            slot.metrics.record(operation, began.elapsed(), failed);
+        }
+    }
+}
+
+/// Why a box was not made.
+enum Made {
+    Aborted,
+    TooSlow,
+    Provider(ProviderError),
+    Store(Error),
+}
+
+impl Made {
+    fn into_public(self, provider: &str) -> Error {
+        match self {
+            Self::Aborted => Error::shutting_down(),
+            Self::TooSlow => Error::Provider {
+                provider: provider.to_owned(),
+                message: format!("the sandbox was not ready within {CREATE:?}"),
+                source: None,
+            },
+            Self::Provider(error) => Error::from_provider(provider, error),
+            Self::Store(error) => error,
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! From the wish to destroy a sandbox until nothing of it is left. A failed attempt is answered,
+//! shown, and tried again for as long as it takes; each sandbox by itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stacyvm_store::StoreError;
+use stacyvm_types::Sandbox;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use crate::Error;
+use crate::backoff::Backoff;
+use crate::lifecycle::{Event, Observed};
+use crate::metrics::Operation;
+use crate::sandbox::{Command, Owner, SpawnFailure, answer};
+
+/// How long one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(30);
+
+/// Where a destruction starts from.
+pub(crate) enum Start {
+    /// A living sandbox: the mark is to be written first.
+    Fresh,
+    /// The mark is in the store already.
+    Marked,
+    /// An intent from before a restart, whose client never got an answer.
+    Abandon,
+    /// Its creation failed; its client hears so after the first attempt to clean up.
+    Failed {
+        reply: oneshot::Sender<Result<Sandbox, SpawnFailure>>,
+        error: Error,
+        /// Its idempotency key, held until its row has gone.
+        key: Option<Arc<dyn Send + Sync>>,
+    },
+}
+
+impl Owner {
+    /// Destroys until it is done or the orchestrator stops; whatever is left then is finished
+    /// after the next start.
+    pub(super) async fn destroy(mut self, start: Start) {
+        self.shared.expiry.cancel(self.id(), self.expires_at);
+        let mut abandon = true;
+        let mut failed_spawn = None;
+        match start {
+            Start::Fresh => {
+                abandon = false;
+                // Without the mark a crash now would bring it back as lost. Still better than
+                // letting it run: a full disk is often the reason for destroying.
+                if let Err(error) = self.shared.store.mark_destroying(self.id()).await {
+                    tracing::warn!(sandbox = %self.id(), %error, "sandbox could not be marked for destruction");
+                }
+            }
+            Start::Marked => abandon = false,
+            Start::Abandon => {}
+            Start::Failed { reply, error, key } => failed_spawn = Some((reply, error, key)),
+        }
+        let mut backoff = Backoff::default();
+        loop {
+            let Some(outcome) = self.attempt().await else {
+                return;
+            };
+            let Err(message) = outcome else { break };
+            tracing::warn!(sandbox = %self.id(), error = message, "sandbox could not be destroyed and is tried again");
+            self.entry.update(|view| view.destroy_failed = true);
+            for reply in self.waiting.drain(..) {
+                let error = Error::Provider {
+                    provider: self.entry.facts.provider.clone(),
+                    message: message.clone(),
+                    source: None,
+                };
+                let _ = reply.send(Err(error));
+            }
+            if let Some((reply, error, _key)) = failed_spawn.take() {
+                let _ = reply.send(Err(SpawnFailure::Failed(error)));
+            }
+            if !self.pause(backoff.next()).await {
+                return;
+            }
+        }
+        self.apply(Event::BoxGone);
+        let written = self.write_down(abandon).await;
+        self.shared.registry.remove(self.id());
+        tracing::info!(sandbox = %self.id(), "sandbox destroyed");
+        for reply in self.waiting.drain(..) {
+            let _ = reply.send(Ok(true));
+        }
+        self.settle_queue();
+        if let Some((reply, error, key)) = failed_spawn {
+            drop(key);
+            let _ = reply.send(Err(SpawnFailure::Failed(error)));
+        }
+        if let Err(error) = written {
+            self.write_down_later(abandon, error).await;
+        }
+    }
+
+    /// One attempt; none when the orchestrator was stopped meanwhile.
+    async fn attempt(&self) -> Option<Result<(), String>> {
+        let Some(slot) = &self.entry.slot else {
+            let name = &self.entry.facts.provider;
+            return Some(Err(format!("provider {name:?} is not configured any more")));
+        };
+        let began = Instant::now();
+        let abort = self.shared.abort.clone();
+        let outcome = tokio::select! {
+            biased;
+            () = abort.cancelled() => return None,
+            outcome = timeout(ATTEMPT, slot.provider.destroy(self.id())) => outcome,
+        };
+        let outcome = match outcome {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                if let Some(cause) = std::error::Error::source(&error) {
+                    tracing::warn!(sandbox = %self.id(), cause, "destroy attempt failed");
+                }
+                Err(error.to_string())
+            }
+            Err(_) => Err(format!("destroying it did not end within {ATTEMPT:?}")),
+        };
+        self.measure(Operation::Destroy, began, outcome.is_err());
+        Some(outcome)
+    }
+
+    /// Waits before the next attempt; who asks meanwhile gets one at once. False when the
+    /// orchestrator stops.
+    async fn pause(&mut self, wait: Duration) -> bool {
+        let over = sleep(wait);
+        tokio::pin!(over);
+        let stop = self.shared.stop.clone();
+        loop {
+            let command = tokio::select! {
+                biased;
+                () = stop.cancelled() => return false,
+                command = self.commands.recv() => command,
+                () = &mut over => return true,
+            };
+            match command {
+                Some(Command::Destroy { reply, .. }) => {
+                    self.waiting.extend(reply);
+                    return true;
+                }
+                Some(Command::Extend { reply, .. }) => {
+                    let id = self.id();
+                    let error = Error::Conflict(format!("sandbox {id} is being destroyed"));
+                    let _ = reply.send(Err(error));
+                }
+                // The box went away by itself: the next attempt will succeed.
+                Some(Command::Seen(Observed::Absent)) => return true,
+                Some(Command::Seen(_)) | None => {}
+            }
+        }
+    }
+
+    async fn write_down(&self, abandon: bool) -> Result<(), StoreError> {
+        let store = &self.shared.store;
+        if abandon {
+            store.abandon(self.id()).await.map(drop)
+        } else {
+            store.mark_destroyed(self.id()).await.map(drop)
+        }
+    }
+
+    /// Nothing runs any more and everybody has been told; only the record still says otherwise.
+    async fn write_down_later(&self, abandon: bool, mut error: StoreError) {
+        let mut backoff = Backoff::default();
+        loop {
+            tracing::warn!(sandbox = %self.id(), %error, "sandbox destruction could not be stored and is tried again");
+            tokio::select! {
+                () = self.shared.stop.cancelled() => return,
+                () = sleep(backoff.next()) => {}
+            }
+            match self.write_down(abandon).await {
+                Ok(()) | Err(StoreError::Closed) => return,
+                Err(next) => error = next,
+            }
+        }
+    }
+
+    /// Answers who came too late.
+    pub(super) fn settle_queue(&mut self) {
+        self.commands.close();
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Destroy { reply, .. } => answer(reply, Ok(true)),
+                Command::Extend { reply, .. } => {
+                    let _ = reply.send(Err(Error::no_sandbox(self.id().as_str())));
+                }
+                Command::Seen(_) => {}
+            }
+        }
+    }
+}

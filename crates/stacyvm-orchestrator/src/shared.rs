@@ -1,0 +1,97 @@
+//! What every part of the orchestrator reaches: settings, store, clock, providers, registry,
+//! and the tokens and trackers that shut it down in order.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use stacyvm_store::Store;
+use stacyvm_types::SandboxId;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use crate::clock::Clock;
+use crate::expiry::Expiry;
+use crate::health::ProviderSlot;
+use crate::keys::Keys;
+use crate::lifecycle::Phase;
+use crate::metrics::Totals;
+use crate::registry::{Entry, Registry};
+use crate::{Caller, Error, Settings};
+
+pub(crate) struct Shared {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) providers: BTreeMap<String, Arc<ProviderSlot>>,
+    pub(crate) registry: Registry,
+    pub(crate) expiry: Expiry,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) totals: Totals,
+    /// Draws the number of a new id.
+    pub(crate) draw: Box<dyn Fn() -> u32 + Send + Sync>,
+    pub(crate) started: Instant,
+    pub(crate) closed: AtomicBool,
+    /// Schedules and idle owners end.
+    pub(crate) stop: CancellationToken,
+    /// Everything ends where it stands.
+    pub(crate) abort: CancellationToken,
+    /// Requests and commands in flight.
+    pub(crate) work: TaskTracker,
+    /// Owners and schedules.
+    pub(crate) tasks: TaskTracker,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("settings", &self.settings)
+            .field("providers", &self.providers.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Lets a request in; shutdown waits for the token.
+    pub(crate) fn enter(&self) -> Result<TaskTrackerToken, Error> {
+        // The token first: a shutdown that does not see it has set the flag already.
+        let token = self.work.token();
+        if self.closed.load(Ordering::SeqCst) {
+            return Err(Error::shutting_down());
+        }
+        Ok(token)
+    }
+
+    /// Whether `caller` may know of this sandbox. In pool mode owners see their own only; who
+    /// names no owner is the operator.
+    pub(crate) fn may_see(&self, caller: &Caller, entry: &Entry) -> bool {
+        !self.settings.pool_mode || caller.owner.is_none() || caller.owner == entry.facts.owner
+    }
+
+    /// The sandbox, when it exists for this caller.
+    pub(crate) fn find(&self, caller: &Caller, id: &str) -> Result<Arc<Entry>, Error> {
+        SandboxId::from_str(id)
+            .ok()
+            .and_then(|parsed| self.registry.get(&parsed))
+            .filter(|entry| entry.state().is_some() && self.may_see(caller, entry))
+            .ok_or_else(|| Error::no_sandbox(id))
+    }
+
+    /// The sandbox, when it exists for this caller and runs; says why not.
+    pub(crate) fn find_running(&self, caller: &Caller, id: &str) -> Result<Arc<Entry>, Error> {
+        let entry = self.find(caller, id)?;
+        let why = match entry.view().phase {
+            Phase::Running => return Ok(entry),
+            Phase::Creating => "is still being created",
+            Phase::Stopped => "is stopped: what ran in it has ended",
+            Phase::Lost => "is in state error: its provider has lost it",
+            Phase::Destroying => "is being destroyed",
+            Phase::Destroyed => return Err(Error::no_sandbox(id)),
+        };
+        Err(Error::Conflict(format!("sandbox {id} {why}")))
+    }
+}

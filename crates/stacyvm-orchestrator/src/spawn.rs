@@ -1,0 +1,181 @@
+//! From a spawn request to a running sandbox, idempotency keys included. The work itself is done
+//! by the sandbox's owner task; this only waits for it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stacyvm_store::IdempotencyClaim;
+use stacyvm_types::{Sandbox, SandboxId, SpawnRequest};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::admission::{self, Plan};
+use crate::keys::{self, Entered, KeyGuard};
+use crate::lifecycle::Phase;
+use crate::registry::{Entry, Facts, Full, View};
+use crate::sandbox::{NewSandbox, Owner, QUEUE, SpawnFailure};
+use crate::shared::Shared;
+use crate::{Caller, Error, limits};
+
+/// How long a key is honoured.
+const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a backend may take to look at an image's name.
+const IMAGE: Duration = Duration::from_secs(30);
+/// How many ids are drawn before giving up. With a thousand million ids given out the chance of
+/// as many collisions in a row is below one in 10^20.
+const DRAWS: usize = 32;
+
+pub(crate) async fn spawn(
+    shared: &Arc<Shared>,
+    caller: &Caller,
+    request: SpawnRequest,
+    key: Option<&str>,
+) -> Result<Sandbox, Error> {
+    let digest = key.map(|_| keys::digest(&request));
+    let plan = Plan::new(&shared.settings, &shared.providers, caller, request)?;
+    let mut held = None;
+    if let (Some(key), Some(digest)) = (key, digest) {
+        limits::idempotency_key(key)?;
+        match hold(shared, &plan, key, digest).await? {
+            Held::Made(sandbox) => return Ok(*sandbox),
+            Held::First(guard) => held = Some((guard, key, digest)),
+        }
+    }
+    check_provider(shared, &plan).await?;
+    for _ in 0..DRAWS {
+        let id = SandboxId::from_u32((shared.draw)());
+        let key = held.as_ref().map(|(guard, key, digest)| {
+            let claim = IdempotencyClaim {
+                owner: plan.owner.clone(),
+                key: (*key).to_owned(),
+                digest: *digest,
+                expires_at: shared.clock.now().saturating_add(KEY_LIFE),
+            };
+            (claim, Arc::clone(guard))
+        });
+        match attempt(shared, &plan, id, key).await {
+            Err(SpawnFailure::IdTaken) => {}
+            Err(SpawnFailure::Failed(error)) => return Err(error),
+            Ok(sandbox) => return Ok(sandbox),
+        }
+    }
+    Err(Error::Internal {
+        message: "no free sandbox id was found".to_owned(),
+        source: None,
+    })
+}
+
+enum Held {
+    First(Arc<KeyGuard>),
+    Made(Box<Sandbox>),
+}
+
+/// Waits until the key is free, then tells what it made or takes it.
+async fn hold(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    key: &str,
+    digest: [u8; 32],
+) -> Result<Held, Error> {
+    let other = || {
+        Err(Error::Conflict(
+            "this Idempotency-Key was used for another request; use a new one".to_owned(),
+        ))
+    };
+    let owner = plan.owner.as_ref();
+    loop {
+        let guard = match shared.keys.enter(owner, key, digest) {
+            Entered::First(guard) => guard,
+            Entered::Other => return other(),
+            Entered::Wait(done) => {
+                done.cancelled().await;
+                continue;
+            }
+        };
+        let now = shared.clock.now();
+        let Some(hit) = shared.store.idempotency(owner, key, now).await? else {
+            return Ok(Held::First(guard));
+        };
+        if hit.digest != digest {
+            return other();
+        }
+        let id = hit.sandbox;
+        let entry = shared.registry.get(&id);
+        let made = entry.and_then(|entry| entry.public(&shared.settings.preview_domain));
+        return made.map(|made| Held::Made(Box::new(made))).ok_or_else(|| {
+            Error::Conflict(format!(
+                "sandbox {id}, made with this Idempotency-Key, is destroyed; use a new key"
+            ))
+        });
+    }
+}
+
+async fn check_provider(shared: &Arc<Shared>, plan: &Plan) -> Result<(), Error> {
+    let name = plan.slot.provider.name();
+    // A provider that was found unhealthy gets a second look: it may have recovered.
+    if !plan.slot.healthy() && !plan.slot.check(|| shared.clock.now()).await {
+        let error = plan.slot.error().unwrap_or_default();
+        return Err(Error::Unavailable(format!(
+            "provider {name} is not healthy: {error}"
+        )));
+    }
+    match timeout(IMAGE, plan.slot.provider.check_image(&plan.resolved_image)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(Error::from_provider(name, error)),
+        Err(_) => Err(Error::Provider {
+            provider: name.to_owned(),
+            message: format!("it did not say within {IMAGE:?} whether it has the image"),
+            source: None,
+        }),
+    }
+}
+
+/// One try with one id.
+async fn attempt(
+    shared: &Arc<Shared>,
+    plan: &Plan,
+    id: SandboxId,
+    key: Option<(IdempotencyClaim, Arc<KeyGuard>)>,
+) -> Result<Sandbox, SpawnFailure> {
+    let created_at = shared.clock.now();
+    let provider = &plan.slot.provider;
+    let facts = Facts {
+        id: id.clone(),
+        provider: provider.name().to_owned(),
+        image: plan.image.clone(),
+        memory_mb: plan.memory_mb,
+        vcpus: plan.vcpus,
+        owner: plan.owner.clone(),
+        template: None,
+        isolation: provider.isolation(),
+        created_at,
+        metadata: plan.metadata.clone(),
+    };
+    let view = View {
+        phase: Phase::Creating,
+        expires_at: created_at.saturating_add(plan.ttl),
+        destroy_failed: false,
+    };
+    let (sender, commands) = mpsc::channel(QUEUE);
+    let slot = Some(Arc::clone(&plan.slot));
+    let entry = Arc::new(Entry::new(facts, slot, sender, view));
+    let settings = &shared.settings;
+    let limits = (settings.max_sandboxes, settings.max_owner_sandboxes);
+    match shared.registry.admit(&entry, limits.0, limits.1) {
+        Ok(()) => {}
+        Err(Full::IdInUse) => return Err(SpawnFailure::IdTaken),
+        Err(full) => return Err(SpawnFailure::Failed(admission::refusal(settings, full))),
+    }
+    let (reply, answer) = oneshot::channel();
+    let (claim, key) = key.unzip();
+    let new = NewSandbox {
+        spec: plan.spec(id, settings.pids_limit),
+        claim,
+        key,
+        reply,
+    };
+    let owner = Owner::creating(Arc::clone(shared), entry, commands);
+    shared.tasks.spawn(owner.run_new(new));
+    let stopped = |_| SpawnFailure::Failed(Error::shutting_down());
+    answer.await.map_err(stopped)?
+}

@@ -1,0 +1,10 @@
+//! The whole orchestrator over a backend that can be slow, fail, hang and vanish on demand.
+
+mod admission;
+mod crash;
+mod exec;
+mod expiry;
+mod fake;
+mod life;
+mod reconcile;
+mod support;

@@ -1,0 +1,82 @@
+//! Bringing a database to the schema of this program, one numbered step at a time, each in a
+//! transaction of its own. `PRAGMA user_version` is the number of the last step taken.
+
+use rusqlite::Connection;
+
+/// Marks a SQLite file as ours ("stvm" in ASCII), so that another program's is never touched.
+const APPLICATION_ID: i32 = 0x7374_766d;
+
+const STEPS: [&str; 1] = [include_str!("../../migrations/0001_sandboxes.sql")];
+
+/// The schema this program knows.
+pub(crate) const KNOWN: u32 = STEPS.len() as u32;
+
+/// Why a database cannot be used.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    Newer { found: u32 },
+    Foreign,
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refused {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Refused> {
+    let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application: i32 =
+        connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let tables: u32 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if application != APPLICATION_ID && (tables > 0 || found > 0) {
+        return Err(Refused::Foreign);
+    }
+    if found > KNOWN {
+        return Err(Refused::Newer { found });
+    }
+    for (number, step) in (1_u32..).zip(STEPS).skip(found as usize) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", number)?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_taken_once() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        migrate(&mut connection).unwrap();
+        let version: u32 = connection
+            .pragma_query_value(None, "user_version", |row| row.get(0))
+            .unwrap();
+        assert_eq!(version, KNOWN);
+    }
+
+    #[test]
+    fn a_newer_schema_and_a_foreign_file_are_refused() {
+        let mut newer = Connection::open_in_memory().unwrap();
+        migrate(&mut newer).unwrap();
+        newer
+            .pragma_update(None, "user_version", KNOWN + 1)
+            .unwrap();
+        assert!(matches!(
+            migrate(&mut newer),
+            Err(Refused::Newer { found }) if found == KNOWN + 1
+        ));
+        let mut foreign = Connection::open_in_memory().unwrap();
+        foreign
+            .execute_batch("CREATE TABLE recipe (name TEXT)")
+            .unwrap();
+        assert!(matches!(migrate(&mut foreign), Err(Refused::Foreign)));
+    }
+}
