@@ -1,0 +1,187 @@
+//! Sandboxes and what runs in them.
+
+use std::collections::BTreeMap;
+
+use http::{HeaderName, Method};
+use serde::Deserialize;
+use stacyvm_types::{
+    Admission, ExecRequest, ExecResponse, Sandbox, SandboxState, SandboxStats, SpawnRequest,
+};
+
+use crate::request::{Payload, quoted};
+use crate::stream::LineStream;
+use crate::{Client, ClientError};
+
+const SANDBOXES: &str = "/api/v1/sandboxes";
+
+/// What a listing is narrowed to.
+#[derive(Clone, Debug, Default)]
+pub struct ListFilter {
+    /// Only this state.
+    pub state: Option<SandboxState>,
+    /// Only this owner's.
+    pub owner: Option<String>,
+    /// Only those that carry all of these labels.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Client {
+    /// Makes a sandbox.
+    ///
+    /// # Errors
+    /// Whatever the server or the connection says; so for every method here.
+    pub async fn spawn(&self, request: &SpawnRequest) -> Result<Sandbox, ClientError> {
+        self.ask(Method::POST, SANDBOXES, Payload::json(request))
+            .await
+    }
+
+    /// Makes a sandbox at most once for this key.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn spawn_once(
+        &self,
+        request: &SpawnRequest,
+        idempotency_key: &str,
+    ) -> Result<Sandbox, ClientError> {
+        let header = [(HeaderName::from_static("idempotency-key"), idempotency_key)];
+        let answer = self
+            .send(Method::POST, SANDBOXES, &header, Payload::json(request))
+            .await?;
+        let body = answer.bytes().await?;
+        serde_json::from_slice(&body).map_err(|error| self.unexpected(error))
+    }
+
+    /// Whether a spawn would be accepted now.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn admission(&self, request: &SpawnRequest) -> Result<Admission, ClientError> {
+        self.ask(
+            Method::POST,
+            "/api/v1/sandboxes/admission",
+            Payload::json(request),
+        )
+        .await
+    }
+
+    /// Every sandbox that is alive, newest first.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn list(&self) -> Result<Vec<Sandbox>, ClientError> {
+        self.ask(Method::GET, SANDBOXES, Payload::None).await
+    }
+
+    /// Those alive that match every part of `filter`.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn list_filtered(&self, filter: &ListFilter) -> Result<Vec<Sandbox>, ClientError> {
+        let mut parts = Vec::new();
+        if let Some(state) = filter.state {
+            parts.push(format!("state={state}"));
+        }
+        if let Some(owner) = &filter.owner {
+            parts.push(format!("owner={}", quoted(owner)));
+        }
+        for (key, value) in &filter.metadata {
+            parts.push(format!("metadata.{}={}", quoted(key), quoted(value)));
+        }
+        let path = format!("{SANDBOXES}?{}", parts.join("&"));
+        self.ask(Method::GET, &path, Payload::None).await
+    }
+
+    /// One sandbox.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn get(&self, id: &str) -> Result<Sandbox, ClientError> {
+        self.ask(Method::GET, &of(id, ""), Payload::None).await
+    }
+
+    /// Ends a sandbox; an unknown id is success.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn destroy(&self, id: &str) -> Result<(), ClientError> {
+        self.tell(Method::DELETE, &of(id, ""), Payload::None).await
+    }
+
+    /// Destroys the expired; returns how many.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn prune(&self) -> Result<u64, ClientError> {
+        #[derive(Deserialize)]
+        struct Pruned {
+            pruned: u64,
+        }
+        let answer: Pruned = self.ask(Method::DELETE, SANDBOXES, Payload::None).await?;
+        Ok(answer.pruned)
+    }
+
+    /// Sets the expiry to now plus `ttl`, a Go duration.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn extend(&self, id: &str, ttl: &str) -> Result<Sandbox, ClientError> {
+        let body = Payload::json(&serde_json::json!({ "ttl": ttl }));
+        self.ask(Method::POST, &of(id, "/extend"), body).await
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`]; a passed deadline is `Api` with status 408.
+    pub async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecResponse, ClientError> {
+        self.ask(Method::POST, &of(id, "/exec"), Payload::json(request))
+            .await
+    }
+
+    /// Runs a command and hands out its output while it runs. Dropping the stream kills the command.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn exec_stream(
+        &self,
+        id: &str,
+        request: &ExecRequest,
+    ) -> Result<LineStream, ClientError> {
+        let request = ExecRequest {
+            stream: Some(true),
+            ..request.clone()
+        };
+        let body = Payload::json(&request);
+        self.send(Method::POST, &of(id, "/exec"), &[], body)
+            .await
+            .map(LineStream::new)
+    }
+
+    /// What a sandbox uses.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn stats(&self, id: &str) -> Result<SandboxStats, ClientError> {
+        self.ask(Method::GET, &of(id, "/stats"), Payload::None)
+            .await
+    }
+
+    /// The last `lines` lines that a sandbox printed.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn logs(&self, id: &str, lines: usize) -> Result<Vec<String>, ClientError> {
+        self.ask(
+            Method::GET,
+            &of(id, &format!("/logs?lines={lines}")),
+            Payload::None,
+        )
+        .await
+    }
+}
+
+/// The path of a sandbox's route.
+pub(crate) fn of(id: &str, rest: &str) -> String {
+    format!("{SANDBOXES}/{}{rest}", quoted(id).replace('/', "%2F"))
+}

@@ -1,0 +1,248 @@
+//! Request bodies: how long they may be, how long they may take, and JSON.
+//!
+//! Small bodies are read before anything else is decided, so that a refusal never leaves unread
+//! bytes on a connection (the client would see a reset instead of the answer).
+
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde_json::error::Category;
+
+use crate::error::Failure;
+use crate::front::Shared;
+
+/// A body of at most this length is read at once.
+const SMALL: u64 = 64 * 1024;
+/// How long a client may pause within a body.
+const PAUSE: Duration = Duration::from_secs(60);
+/// How much of a refused body is read, so that the client gets to read the answer.
+const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
+/// How long that may take.
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// The length that the client announced.
+pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// The next piece of a body; none at its end.
+pub(crate) async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Failure> {
+    loop {
+        let frame = tokio::time::timeout(PAUSE, body.frame())
+            .await
+            .map_err(|_| Failure::bad_request("the request body stopped coming"))?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(_)) => {
+                return Err(Failure::bad_request(
+                    "the request body ended before its end",
+                ));
+            }
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+/// Replaces a small body by one that is all there.
+pub(crate) async fn settle(request: Request) -> Result<Request, Failure> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    match announced_length(request.headers()) {
+        Some(length) if length <= SMALL => {
+            let (parts, body) = request.into_parts();
+            let bytes = read_all(body, SMALL).await?;
+            Ok(Request::from_parts(parts, Body::from(bytes)))
+        }
+        _ => Ok(request),
+    }
+}
+
+/// Reads what is left of a refused body, within bounds.
+pub(crate) async fn drain(mut body: Body) {
+    let reading = async {
+        let mut seen = 0;
+        while seen < DRAIN_BYTES {
+            match body.frame().await {
+                Some(Ok(frame)) => seen += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Some(Err(_)) | None => break,
+            }
+        }
+    };
+    // Out of time means out of patience: the answer is sent anyway.
+    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+}
+
+async fn read_all(mut body: Body, limit: u64) -> Result<Bytes, Failure> {
+    let Some(first) = next_piece(&mut body).await? else {
+        return Ok(Bytes::new());
+    };
+    if first.len() as u64 <= limit && body.is_end_stream() {
+        return Ok(first);
+    }
+    let mut all = Vec::from(first);
+    while let Some(piece) = next_piece(&mut body).await? {
+        all.extend_from_slice(&piece);
+        if all.len() as u64 > limit {
+            break;
+        }
+    }
+    if all.len() as u64 > limit {
+        drain(body).await;
+        return Err(over(limit));
+    }
+    Ok(all.into())
+}
+
+/// What a body over the limit hears.
+pub(crate) fn over(limit: u64) -> Failure {
+    let limit = if limit.is_multiple_of(1024 * 1024) {
+        format!("{} MiB", limit / (1024 * 1024))
+    } else {
+        format!("{limit} bytes")
+    };
+    Failure::too_large(format!("the request body is longer than {limit}"))
+}
+
+/// A whole JSON body as bytes, not empty.
+pub(crate) struct JsonBytes(pub(crate) Bytes);
+
+impl FromRequest<Shared> for JsonBytes {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
+        let limit = front.json_limit as u64;
+        let announced = announced_length(request.headers());
+        let body = request.into_body();
+        if announced.is_some_and(|length| length > limit) {
+            drain(body).await;
+            return Err(over(limit));
+        }
+        let bytes = read_all(body, limit).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Err(Failure::bad_request(
+                "the request body is empty where a JSON object is needed",
+            ));
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl JsonBytes {
+    /// The object in it. The content type is not looked at.
+    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        let text = std::str::from_utf8(&self.0)
+            .map_err(|_| Failure::bad_request("malformed JSON: it is not UTF-8"))?;
+        // Derived structs would take an array for their fields in order.
+        if !text.trim_ascii_start().starts_with('{') {
+            return Err(match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+                Ok(_) => Failure::bad_request("the request body must be a JSON object"),
+                Err(error) => malformed(&error),
+            });
+        }
+        serde_json::from_str(text).map_err(|error| malformed(&error))
+    }
+}
+
+/// A JSON body, parsed.
+pub(crate) struct Json<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
+        let bytes = JsonBytes::from_request(request, front).await?;
+        bytes.parse().map(Self)
+    }
+}
+
+/// Says what is wrong with a JSON text without repeating what stands there: it may be secret.
+fn malformed(error: &serde_json::Error) -> Failure {
+    let place = format!("line {} column {}", error.line(), error.column());
+    match error.classify() {
+        Category::Data => {
+            let text = error.to_string();
+            let text = text
+                .rsplit_once(" at line ")
+                .map_or(text.as_str(), |(text, _)| text);
+            let what = match text.rsplit_once(", expected ") {
+                Some((_, expected)) => format!("expected {expected}"),
+                None if text.starts_with("missing field")
+                    || text.starts_with("duplicate field") =>
+                {
+                    text.to_owned()
+                }
+                None => "a field has a value that it cannot have".to_owned(),
+            };
+            Failure::bad_request(format!("invalid request: {what}, at {place}"))
+        }
+        Category::Syntax | Category::Eof | Category::Io => {
+            Failure::bad_request(format!("malformed JSON at {place}"))
+        }
+    }
+}
+
+/// The JSON content type.
+pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    struct Sample {
+        path: String,
+        #[serde(default)]
+        depth: Option<u32>,
+    }
+
+    fn parse(text: &str) -> Result<Sample, Failure> {
+        JsonBytes(Bytes::copy_from_slice(text.as_bytes())).parse()
+    }
+
+    #[test]
+    fn objects_are_taken_and_unknown_fields_ignored() {
+        let sample = parse(" {\"path\":\"/x\",\"depth\":null,\"more\":{\"a\":[1]}} ").unwrap();
+        assert_eq!((sample.path.as_str(), sample.depth), ("/x", None));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_without_the_value() {
+        for (text, words) in [
+            ("{", "malformed JSON at line 1"),
+            ("{\"path\":\"/x\"} trailing", "malformed JSON"),
+            ("hunter2", "malformed JSON"),
+            ("[\"hunter2\",3]", "must be a JSON object"),
+            ("\"hunter2\"", "must be a JSON object"),
+            ("null", "must be a JSON object"),
+            ("{}", "missing field `path`"),
+            (
+                "{\"path\":\"a\",\"path\":\"hunter2\"}",
+                "duplicate field `path`",
+            ),
+            ("{\"path\":\"x\",\"depth\":\"hunter2\"}", "expected u32"),
+            (
+                "{\"path\":\"x\",\"depth\":\"hunter2, expected y\"}",
+                "expected u32",
+            ),
+            ("{\"path\":\"x\",\"depth\":-5}", "expected u32"),
+            ("{\"path\":\"\u{1}\"}", "malformed JSON"),
+        ] {
+            let message = parse(text).unwrap_err().message().to_owned();
+            assert!(message.contains(words), "{text}: {message}");
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+}

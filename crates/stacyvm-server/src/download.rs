@@ -1,0 +1,138 @@
+//! Bytes on their way out of a sandbox.
+
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http_body::{Body, Frame, SizeHint};
+use stacyvm_provider::ops::{ByteReceiver, OpError};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tracing::Span;
+
+/// What breaks a body off; the client sees a connection that ends before its answer does.
+pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of a file or archive answer.
+pub(crate) struct ByteBody {
+    /// The piece that was waited for before the answer began.
+    first: Option<Bytes>,
+    source: ByteReceiver,
+    /// How many bytes were promised; none where the length is not known.
+    left: Option<u64>,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    done: bool,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    span: Span,
+}
+
+impl ByteBody {
+    pub(crate) fn new(
+        first: Option<Bytes>,
+        source: ByteReceiver,
+        left: Option<u64>,
+        cut: WaitForCancellationFutureOwned,
+    ) -> Self {
+        Self {
+            first,
+            source,
+            left,
+            gzip: None,
+            done: left == Some(0),
+            cut: Box::pin(cut),
+            span: Span::current(),
+        }
+    }
+
+    /// Packs what comes. The length is not known then.
+    pub(crate) fn gzipped(mut self) -> Self {
+        self.left = None;
+        self.gzip = Some(GzEncoder::new(Vec::new(), Compression::fast()));
+        self
+    }
+
+    fn break_off(&mut self, error: OpError) -> Broken {
+        self.done = true;
+        self.span
+            .in_scope(|| tracing::warn!(%error, "download broken off"));
+        error.into()
+    }
+
+    /// Packs a piece; an empty result means that nothing is ready yet.
+    fn pack(&mut self, piece: Bytes) -> Result<Bytes, Broken> {
+        let Some(gzip) = &mut self.gzip else {
+            return Ok(piece);
+        };
+        gzip.write_all(&piece)?;
+        Ok(std::mem::take(gzip.get_mut()).into())
+    }
+
+    /// Cuts a piece to what was promised.
+    fn clip(&mut self, mut piece: Bytes) -> Bytes {
+        if let Some(left) = &mut self.left {
+            piece.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= piece.len() as u64;
+            self.done = *left == 0;
+        }
+        piece
+    }
+}
+
+impl Body for ByteBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        loop {
+            if this.done {
+                return Poll::Ready(None);
+            }
+            let next = match this.first.take() {
+                Some(first) => Some(Ok(first)),
+                None => match this.source.poll_recv(context) {
+                    Poll::Ready(next) => next,
+                    Poll::Pending => {
+                        if this.cut.as_mut().poll(context).is_pending() {
+                            return Poll::Pending;
+                        }
+                        Some(Err(OpError::Gone("the server is shutting down".to_owned())))
+                    }
+                },
+            };
+            match next {
+                Some(Ok(piece)) => {
+                    let piece = this.pack(piece)?;
+                    let piece = this.clip(piece);
+                    if !piece.is_empty() {
+                        return Poll::Ready(Some(Ok(Frame::data(piece))));
+                    }
+                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(this.break_off(error)))),
+                None => {
+                    if this.left.is_some_and(|left| left > 0) {
+                        let error = OpError::Gone("the file became shorter".to_owned());
+                        return Poll::Ready(Some(Err(this.break_off(error))));
+                    }
+                    this.done = true;
+                    if let Some(gzip) = this.gzip.take() {
+                        return Poll::Ready(Some(Ok(Frame::data(gzip.finish()?.into()))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,292 @@
+//! A running command as NDJSON: one object a line, the exit last.
+//!
+//! Nothing is buffered beyond what is waiting at the moment when the connection can take more: a
+//! slow reader slows the command through the bounded channel. Dropping the body, which is what a
+//! vanished client leads to, drops the command and so kills its process tree.
+//!
+//! Some clients split lines as Python's `str.splitlines` does, also at U+0085, U+2028 and U+2029.
+//! JSON allows these raw, but here they are always escaped.
+
+use std::io::{self, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body::{Body, Frame};
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+use stacyvm_orchestrator::RunningExec;
+use stacyvm_provider::ops::{ExecEvent, ExecExit};
+use stacyvm_types::{ExitReason, GoDuration, OutputStream};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::download::Broken;
+use crate::utf8::Utf8Stitcher;
+
+/// Waiting chunks are put into one write until it is this long.
+const FULL: usize = 128 * 1024;
+
+/// The body of a streamed exec.
+pub(crate) struct ExecBody {
+    exec: RunningExec,
+    stdout: Utf8Stitcher,
+    stderr: Utf8Stitcher,
+    buffer: BytesMut,
+    done: bool,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl ExecBody {
+    pub(crate) fn new(exec: RunningExec, cut: WaitForCancellationFutureOwned) -> Self {
+        Self {
+            exec,
+            stdout: Utf8Stitcher::default(),
+            stderr: Utf8Stitcher::default(),
+            buffer: BytesMut::new(),
+            done: false,
+            cut: Box::pin(cut),
+        }
+    }
+
+    fn write(&mut self, event: &ExecEvent) {
+        match event {
+            ExecEvent::Output(OutputStream::Stdout, bytes) => {
+                let text = self.stdout.push(bytes);
+                write_output(&mut self.buffer, "stdout", text);
+            }
+            ExecEvent::Output(OutputStream::Stderr, bytes) => {
+                let text = self.stderr.push(bytes);
+                write_output(&mut self.buffer, "stderr", text);
+            }
+            ExecEvent::Exit(exit) => {
+                write_output(&mut self.buffer, "stdout", self.stdout.finish());
+                write_output(&mut self.buffer, "stderr", self.stderr.finish());
+                write_exit(&mut self.buffer, exit);
+                self.done = true;
+            }
+        }
+    }
+}
+
+impl Body for ExecBody {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+        let this = &mut *self;
+        while !this.done && this.buffer.len() < FULL {
+            match this.exec.events.poll_recv(context) {
+                Poll::Ready(Some(event)) => this.write(&event),
+                Poll::Ready(None) => {
+                    this.done = true;
+                    return Poll::Ready(Some(Err("the command was lost".into())));
+                }
+                Poll::Pending => break,
+            }
+        }
+        if !this.buffer.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))));
+        }
+        if this.done {
+            return Poll::Ready(None);
+        }
+        if this.cut.as_mut().poll(context).is_ready() {
+            this.done = true;
+            return Poll::Ready(Some(Err("the server is shutting down".into())));
+        }
+        Poll::Pending
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.done && self.buffer.is_empty()
+    }
+}
+
+fn write_output(buffer: &mut BytesMut, stream: &'static str, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    // Room for the text as it is; escapes make it grow on the way.
+    buffer.reserve(text.len() + 64);
+    buffer.put_slice(b"{\"stream\":\"");
+    buffer.put_slice(stream.as_bytes());
+    buffer.put_slice(b"\",\"data\":");
+    let mut serializer = Serializer::with_formatter(buffer.writer(), OneLine(CompactFormatter));
+    text.serialize(&mut serializer)
+        .expect("writing text to memory cannot fail");
+    buffer.put_slice(b"}\n");
+}
+
+#[derive(Serialize)]
+struct ExitLine {
+    stream: &'static str,
+    data: &'static str,
+    exit_code: i32,
+    duration: GoDuration,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<ExitReason>,
+}
+
+fn write_exit(buffer: &mut BytesMut, exit: &ExecExit) {
+    let line = ExitLine {
+        stream: "exit",
+        data: "",
+        exit_code: exit.exit_code,
+        duration: exit.duration.into(),
+        reason: Some(exit.reason).filter(|reason| *reason != ExitReason::Exit),
+    };
+    serde_json::to_writer(buffer.writer(), &line).expect("an exit line is always JSON");
+    buffer.put_slice(b"\n");
+}
+
+/// Compact JSON without the three characters that some call line ends.
+struct OneLine(CompactFormatter);
+
+impl Formatter for OneLine {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        if fragment.is_ascii() {
+            return self.0.write_string_fragment(writer, fragment);
+        }
+        let mut rest = fragment;
+        while let Some(at) = rest.find(['\u{85}', '\u{2028}', '\u{2029}']) {
+            let (before, from) = rest.split_at(at);
+            writer.write_all(before.as_bytes())?;
+            let mut characters = from.chars();
+            if let Some(character) = characters.next() {
+                write!(writer, "\\u{:04x}", u32::from(character))?;
+            }
+            rest = characters.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use std::time::Duration;
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+
+    fn body(depth: usize) -> (mpsc::Sender<ExecEvent>, ExecBody, CancellationToken) {
+        let (sender, events) = mpsc::channel(depth);
+        let (control, _) = mpsc::channel(1);
+        let exec = RunningExec {
+            exec_id: 1,
+            pid: 2,
+            events,
+            control,
+            timeout: None,
+        };
+        let cut = CancellationToken::new();
+        let body = ExecBody::new(exec, cut.clone().cancelled_owned());
+        (sender, body, cut)
+    }
+
+    fn output(stream: OutputStream, bytes: &'static [u8]) -> ExecEvent {
+        ExecEvent::Output(stream, Bytes::from_static(bytes))
+    }
+
+    fn exit(reason: ExitReason) -> ExecEvent {
+        ExecEvent::Exit(ExecExit {
+            exit_code: 3,
+            signal: None,
+            reason,
+            duration: Duration::from_micros(12_300),
+        })
+    }
+
+    async fn frame(body: &mut ExecBody) -> Option<Result<String, Broken>> {
+        let frame = body.frame().await?;
+        Some(frame.map(|frame| String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()))
+    }
+
+    #[tokio::test]
+    async fn lines_are_exactly_those_of_the_contract() {
+        let (sender, mut body, _cut) = body(8);
+        sender
+            .send(output(OutputStream::Stdout, b"a\"\\\n\x01\x7f"))
+            .await
+            .unwrap();
+        assert_eq!(
+            frame(&mut body).await.unwrap().unwrap(),
+            "{\"stream\":\"stdout\",\"data\":\"a\\\"\\\\\\n\\u0001\x7f\"}\n"
+        );
+        sender
+            .send(output(OutputStream::Stderr, b"e\xe2\x82"))
+            .await
+            .unwrap();
+        sender
+            .send(output(OutputStream::Stdout, b"o"))
+            .await
+            .unwrap();
+        sender.send(exit(ExitReason::Timeout)).await.unwrap();
+        assert_eq!(
+            frame(&mut body).await.unwrap().unwrap(),
+            "{\"stream\":\"stderr\",\"data\":\"e\"}\n{\"stream\":\"stdout\",\"data\":\"o\"}\n\
+             {\"stream\":\"stderr\",\"data\":\"\u{FFFD}\"}\n\
+             {\"stream\":\"exit\",\"data\":\"\",\"exit_code\":3,\"duration\":\"12.3ms\",\"reason\":\"timeout\"}\n"
+        );
+        assert!(frame(&mut body).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_plain_exit_has_no_reason() {
+        let (sender, mut body, _cut) = body(8);
+        sender.send(exit(ExitReason::Exit)).await.unwrap();
+        assert_eq!(
+            frame(&mut body).await.unwrap().unwrap(),
+            "{\"stream\":\"exit\",\"data\":\"\",\"exit_code\":3,\"duration\":\"12.3ms\"}\n"
+        );
+    }
+
+    #[tokio::test]
+    async fn no_line_holds_what_a_client_may_take_for_a_line_end() {
+        let (sender, mut body, _cut) = body(8);
+        let text = "é\u{85}x\u{2028}\u{2029}\u{b}\u{c}\u{1c}\r🦀";
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        let event = ExecEvent::Output(OutputStream::Stdout, bytes);
+        sender.send(event).await.unwrap();
+        let line = frame(&mut body).await.unwrap().unwrap();
+        let breaks = |c: char| matches!(c, '\u{b}'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
+        assert!(!line.trim_end().contains(breaks), "{line:?}");
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["data"], text);
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_does_not_read_stops_the_writer() {
+        let (sender, mut body, _cut) = body(4);
+        let chunk = Bytes::from(vec![b'x'; 64 * 1024]);
+        let mut accepted = 0;
+        while sender
+            .try_send(ExecEvent::Output(OutputStream::Stdout, chunk.clone()))
+            .is_ok()
+        {
+            accepted += 1;
+        }
+        assert_eq!(accepted, 4);
+        let first = frame(&mut body).await.unwrap().unwrap();
+        assert!(first.len() < 2 * FULL, "{} bytes in one write", first.len());
+    }
+
+    #[tokio::test]
+    async fn a_lost_command_and_a_shutdown_break_the_stream() {
+        let (sender, mut lost, _cut) = body(1);
+        drop(sender);
+        assert!(frame(&mut lost).await.unwrap().is_err());
+        let (_sender, mut stopped, cut) = body(1);
+        cut.cancel();
+        assert!(frame(&mut stopped).await.unwrap().is_err());
+        assert!(frame(&mut stopped).await.is_none());
+    }
+}

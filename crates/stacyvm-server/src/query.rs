@@ -1,0 +1,166 @@
+//! Query strings, decoded strictly: what cannot be decoded is refused, never guessed.
+
+use std::borrow::Cow;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use crate::error::Failure;
+
+/// More pairs than this are no honest request.
+const MAX_PAIRS: usize = 64;
+
+/// The decoded pairs of a query, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let mut pairs = Vec::new();
+        for part in text.split('&').filter(|part| !part.is_empty()) {
+            if pairs.len() == MAX_PAIRS {
+                return Err(Failure::bad_request("the query has too many parts"));
+            }
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            pairs.push((decode(key)?.into_owned(), decode(value)?.into_owned()));
+        }
+        Ok(Self(pairs))
+    }
+
+    /// Every pair.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The value of `key`; none when it is absent or empty.
+    pub(crate) fn get(&self, key: &'static str) -> Result<Option<&str>, Failure> {
+        let mut values = self.pairs().filter(|(name, _)| *name == key);
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(Failure::bad_request(format!(
+                "the query parameter {key} is there more than once"
+            )));
+        }
+        Ok(first
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_empty()))
+    }
+
+    /// The value of `key`, which must be there.
+    pub(crate) fn required(&self, key: &'static str) -> Result<&str, Failure> {
+        self.get(key)?
+            .ok_or_else(|| Failure::bad_request(format!("the query parameter {key} is missing")))
+    }
+
+    /// The value of `key` as a number of at least 1.
+    pub(crate) fn positive<T>(&self, key: &'static str) -> Result<Option<T>, Failure>
+    where
+        T: FromStr + PartialOrd + From<u8> + Display,
+    {
+        let Some(text) = self.get(key)? else {
+            return Ok(None);
+        };
+        match text.parse::<T>() {
+            Ok(number) if number >= T::from(1) => Ok(Some(number)),
+            _ => Err(Failure::bad_request(format!(
+                "the query parameter {key} must be a whole number of at least 1"
+            ))),
+        }
+    }
+
+    /// The value of `key` as a switch; absent means off.
+    pub(crate) fn switch(&self, key: &'static str) -> Result<bool, Failure> {
+        match self.get(key)? {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(_) => Err(Failure::bad_request(format!(
+                "the query parameter {key} must be true or false"
+            ))),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Query {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        match parts.uri.query() {
+            None => Ok(Self::default()),
+            Some(text) => Self::parse(text),
+        }
+    }
+}
+
+/// Undoes `+` and `%XX`.
+fn decode(text: &str) -> Result<Cow<'_, str>, Failure> {
+    if !text.bytes().any(|byte| byte == b'+' || byte == b'%') {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let mut digit = || char::from(rest.next()?).to_digit(16);
+                let value = digit().zip(digit()).map(|(high, low)| high * 16 + low);
+                value
+                    .and_then(|value| u8::try_from(value).ok())
+                    .ok_or_else(|| {
+                        Failure::bad_request(
+                            "the query has a % that no two hexadecimal digits follow",
+                        )
+                    })?
+            }
+            other => other,
+        });
+    }
+    String::from_utf8(bytes)
+        .map(Cow::Owned)
+        .map_err(|_| Failure::bad_request("the query is not UTF-8"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decodes_what_clients_send() {
+        let query =
+            Query::parse("path=%2Fa+b%2Bc/%C3%A9&recursive=true&depth=3&empty=&flag").unwrap();
+        assert_eq!(query.required("path").unwrap(), "/a b+c/é");
+        assert!(query.switch("recursive").unwrap());
+        assert_eq!(query.positive::<u32>("depth").unwrap(), Some(3));
+        assert_eq!(query.get("empty").unwrap(), None);
+        assert!(query.required("flag").is_err());
+        assert!(!query.switch("absent").unwrap());
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_decoded() {
+        for text in [
+            "path=%", "path=%4", "path=%zz", "path=%ff", "%c3=1", "a=%+1",
+        ] {
+            assert!(Query::parse(text).is_err(), "{text}");
+        }
+        assert!(Query::parse(&"a&".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn refuses_values_of_the_wrong_kind() {
+        let query =
+            Query::parse("lines=0&depth=-1&n=1.5&big=99999999999999999999&recursive=yes&p=1&p=2")
+                .unwrap();
+        assert!(query.positive::<usize>("lines").is_err());
+        assert!(query.positive::<u32>("depth").is_err());
+        assert!(query.positive::<u32>("n").is_err());
+        assert!(query.positive::<u64>("big").is_err());
+        assert!(query.switch("recursive").is_err());
+        assert!(query.get("p").is_err());
+    }
+}

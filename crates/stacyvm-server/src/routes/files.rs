@@ -1,0 +1,321 @@
+//! Files of a sandbox. Paths are checked for form only: what they mean is decided inside.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request, State};
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use serde::Deserialize;
+use stacyvm_provider::ops::{OpError, ReadRange, WriteOptions};
+use stacyvm_types::FileMode;
+
+use super::{done, ok};
+use crate::body::Json;
+use crate::download::ByteBody;
+use crate::error::{Failure, Reply};
+use crate::front::{Front, Shared};
+use crate::owner::Asker;
+use crate::query::Query;
+use crate::range::Asked;
+use crate::target::Target;
+use crate::upload::{self, Kind, UploadError};
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+/// The kernel's own limit (PATH_MAX).
+const MAX_PATH: usize = 4096;
+
+/// Turns what a sandbox says into what the client hears.
+pub(super) fn op_failure(front: &Front, id: &str) -> impl Fn(OpError) -> Failure {
+    move |error| front.orchestrator.op_error(id, error).into()
+}
+
+/// A path's form: there, no NUL, not too long.
+pub(super) fn path(text: &str) -> Result<&str, Failure> {
+    if text.is_empty() {
+        return Err(Failure::bad_request("the path is empty"));
+    }
+    if text.contains('\0') {
+        return Err(Failure::bad_request("the path has a NUL character"));
+    }
+    if text.len() >= MAX_PATH {
+        return Err(Failure::bad_request("the path is longer than 4095 bytes"));
+    }
+    Ok(text)
+}
+
+/// How a failed upload is told.
+pub(super) fn upload_failure(front: &Front, id: &str, error: UploadError) -> Failure {
+    match error {
+        UploadError::Request(failure) => failure,
+        UploadError::Sandbox(error) => op_failure(front, id)(error),
+    }
+}
+
+#[derive(Deserialize)]
+struct WriteBody {
+    path: String,
+    content: String,
+    #[serde(default)]
+    mode: Option<String>,
+    #[serde(default)]
+    encoding: Option<String>,
+}
+
+fn options(mode: Option<&str>) -> Result<WriteOptions, Failure> {
+    Ok(WriteOptions {
+        mode: mode.map_or(Ok(FileMode::FILE), str::parse)?,
+        parents: true,
+    })
+}
+
+/// Raw when the body says that it is bytes, or when the path stands in the query and the body
+/// does not say that it is JSON; else JSON.
+fn is_raw(headers: &HeaderMap, query: &Query) -> Result<bool, Failure> {
+    let named = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let named = named.and_then(|text| text.split(';').next()).map(str::trim);
+    let is = |name: &str| named.is_some_and(|named| named.eq_ignore_ascii_case(name));
+    Ok(is("application/octet-stream") || (query.get("path")?.is_some() && !is("application/json")))
+}
+
+pub(super) async fn write(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    query: Query,
+    request: Request,
+) -> Reply {
+    if !is_raw(request.headers(), &query)? {
+        let Json(body) = Json::<WriteBody>::from_request(request, &front).await?;
+        let options = options(body.mode.as_deref())?;
+        let content = decode(body.content, body.encoding.as_deref())?;
+        let path = path(&body.path)?;
+        let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+        let (headers, content) = (HeaderMap::new(), Body::from(content));
+        upload::feed(&headers, content, u64::MAX, Kind::Plain, |data| {
+            sandbox.write(path, options, data)
+        })
+        .await
+        .map_err(|error| upload_failure(&front, &id, error))?;
+        return Ok(done("written"));
+    }
+    let path = path(query.required("path")?)?;
+    let options = options(query.get("mode")?)?;
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let (parts, body) = request.into_parts();
+    let limit = front.file_limit;
+    upload::feed(&parts.headers, body, limit, Kind::Plain, |data| {
+        sandbox.write(path, options, data)
+    })
+    .await
+    .map_err(|error| upload_failure(&front, &id, error))?;
+    Ok(done("written"))
+}
+
+fn decode(content: String, encoding: Option<&str>) -> Result<Bytes, Failure> {
+    match encoding {
+        None | Some("" | "utf-8" | "utf8") => Ok(content.into()),
+        Some("base64") => STANDARD
+            .decode(content)
+            .map(Bytes::from)
+            .map_err(|_| Failure::bad_request("the content is not valid base64")),
+        Some(_) => Err(Failure::bad_request("the encodings are utf-8 and base64")),
+    }
+}
+
+pub(super) async fn read(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    query: Query,
+    headers: HeaderMap,
+) -> Reply {
+    let path = path(query.required("path")?)?;
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let failure = op_failure(&front, &id);
+    let Some(asked) = Asked::of(&headers) else {
+        let file = sandbox.read(path, ReadRange::default()).await;
+        let mut file = file.map_err(&failure)?;
+        let first = file.data.recv().await.transpose().map_err(&failure)?;
+        // Files that the kernel makes up have no size and still content.
+        let known = file.info.size > 0 || first.is_none();
+        let length = known.then_some(file.info.size);
+        if let Some(bytes) = &first
+            && Some(bytes.len() as u64) == length
+        {
+            return Ok(contents(StatusCode::OK, Body::from(bytes.clone())));
+        }
+        let body = ByteBody::new(first, file.data, length, front.cut());
+        return Ok(contents(StatusCode::OK, Body::new(body)));
+    };
+    // The end of a range is known only with the size, so that is asked for where it matters.
+    let range = match asked {
+        Asked::From(first, last) => ReadRange {
+            offset: first,
+            length: last.map(|last| last.saturating_sub(first).saturating_add(1)),
+        },
+        Asked::Last(_) => ReadRange {
+            offset: 0,
+            length: Some(0),
+        },
+    };
+    let mut file = sandbox.read(path, range).await.map_err(&failure)?;
+    let size = file.info.size;
+    let Some((offset, length)) = asked.within(size) else {
+        return Ok(unsatisfiable(size));
+    };
+    if matches!(asked, Asked::Last(_)) {
+        let range = ReadRange {
+            offset,
+            length: Some(length),
+        };
+        file = sandbox.read(path, range).await.map_err(&failure)?;
+    }
+    let body = ByteBody::new(None, file.data, Some(length), front.cut());
+    let mut response = contents(StatusCode::PARTIAL_CONTENT, Body::new(body));
+    let range = format!("bytes {offset}-{}/{size}", offset + length - 1);
+    response
+        .headers_mut()
+        .insert(CONTENT_RANGE, header_of(&range));
+    Ok(response)
+}
+
+fn header_of(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("digits are a valid header")
+}
+
+fn contents(status: StatusCode, body: Body) -> Response {
+    let headers = [
+        (CONTENT_TYPE, OCTETS),
+        (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (X_CONTENT_TYPE_OPTIONS, NOSNIFF),
+    ];
+    (status, headers, body).into_response()
+}
+
+/// 416 is no failure of the closed set: the client asked for bytes that are not there.
+fn unsatisfiable(size: u64) -> Response {
+    let failure = Failure::bad_request("the file has no byte in the asked range");
+    let mut response = failure.into_response();
+    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+    response
+        .headers_mut()
+        .insert(CONTENT_RANGE, header_of(&format!("bytes */{size}")));
+    response
+}
+
+pub(super) async fn remove(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    query: Query,
+) -> Reply {
+    let path = path(query.required("path")?)?;
+    let recursive = query.switch("recursive")?;
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let removed = sandbox.remove(path, recursive).await;
+    removed.map_err(op_failure(&front, &id))?;
+    Ok(done("deleted"))
+}
+
+pub(super) async fn list(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    query: Query,
+) -> Reply {
+    let path = path(query.get("path")?.unwrap_or("/"))?;
+    let depth = query.positive::<u32>("depth")?.unwrap_or(1);
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let listed = sandbox.list(path, depth).await;
+    Ok(ok(&listed.map_err(op_failure(&front, &id))?))
+}
+
+pub(super) async fn stat(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    query: Query,
+) -> Reply {
+    let path = path(query.required("path")?)?;
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let info = sandbox.stat(path).await;
+    Ok(ok(&info.map_err(op_failure(&front, &id))?))
+}
+
+pub(super) async fn glob(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    query: Query,
+) -> Reply {
+    let pattern = path(query.required("pattern")?)?;
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let paths = sandbox.glob(pattern).await;
+    Ok(ok(&paths.map_err(op_failure(&front, &id))?))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Move {
+    old_path: String,
+    new_path: String,
+}
+
+pub(super) async fn rename(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    Json(body): Json<Move>,
+) -> Reply {
+    let (from, to) = (path(&body.old_path)?, path(&body.new_path)?);
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let moved = sandbox.rename(from, to).await;
+    moved.map_err(op_failure(&front, &id))?;
+    Ok(done("moved"))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Chmod {
+    path: String,
+    mode: String,
+}
+
+pub(super) async fn chmod(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    Json(body): Json<Chmod>,
+) -> Reply {
+    let (path, mode) = (path(&body.path)?, body.mode.parse()?);
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let changed = sandbox.chmod(path, mode).await;
+    changed.map_err(op_failure(&front, &id))?;
+    Ok(done("chmod applied"))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Mkdir {
+    path: String,
+    #[serde(default)]
+    mode: Option<String>,
+}
+
+pub(super) async fn mkdir(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    Json(body): Json<Mkdir>,
+) -> Reply {
+    let path = path(&body.path)?;
+    let mode = body.mode.as_deref();
+    let mode = mode.map_or(Ok(FileMode::DIRECTORY), str::parse)?;
+    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let made = sandbox.mkdir(path, mode).await;
+    made.map_err(op_failure(&front, &id))?;
+    Ok(done("created"))
+}

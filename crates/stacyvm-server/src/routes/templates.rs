@@ -1,0 +1,12 @@
+//! Templates, which this version does not have: none are listed and none are found.
+
+use super::ok;
+use crate::error::{Failure, Reply};
+
+pub(super) async fn list() -> Reply {
+    Ok(ok(&[(); 0]))
+}
+
+pub(super) async fn refuse() -> Failure {
+    Failure::not_found("templates are not part of this version")
+}

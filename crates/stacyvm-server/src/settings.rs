@@ -1,0 +1,91 @@
+//! What the front door is told at its start.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A value that is never printed; its `Debug` says only that it is there.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a value.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value, for the one place that compares it.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(value: String) -> Self {
+        Self(value)
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(value: &str) -> Self {
+        Self(value.to_owned())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(***)")
+    }
+}
+
+/// How the front door behaves. No route changes any of it.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Every route but `/live` and `/ready` asks for it; none means no authentication.
+    pub api_key: Option<Secret>,
+    /// Origins beside the server's own whose pages may call; `*` means all.
+    pub cors_allowed_origins: Vec<String>,
+    /// Names beside loopback ones and addresses under which the server may be called while
+    /// authentication is off; `*.example.org` covers every name below, `*` all.
+    pub allowed_hosts: Vec<String>,
+    /// Under which clients build preview URLs; its name counts as an allowed host.
+    pub preview_domain: String,
+    /// What `/health` says.
+    pub version: String,
+    /// The longest JSON body, bytes.
+    pub json_limit: usize,
+    /// The longest file or archive, bytes.
+    pub file_limit: u64,
+    /// How long requests in flight may take to end after the shutdown was asked for.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self {
+            api_key: None,
+            cors_allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            preview_domain: "localhost:7423".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            json_limit: 4 * 1024 * 1024,
+            file_limit: 1024 * 1024 * 1024,
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_never_printed() {
+        let settings = ServerSettings {
+            api_key: Some("hunter2".into()),
+            ..ServerSettings::default()
+        };
+        let printed = format!("{settings:?} {settings:#?}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+        assert!(printed.contains("Secret(***)"), "{printed}");
+    }
+}

@@ -1,0 +1,295 @@
+//! Bytes on their way into a sandbox, bounded in memory and in length.
+//!
+//! The sandbox commits when it sees the end of the data, so an end that is none must never look
+//! like one: whatever goes wrong here, also that this very request is dropped, puts an error
+//! into the channel first. A slot for it is reserved from the start.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::HeaderMap;
+use stacyvm_provider::ops::{ByteReceiver, ByteSender, OpError};
+use tokio::sync::mpsc::{self, OwnedPermit};
+
+use crate::body::{announced_length, drain, next_piece, over};
+use crate::error::Failure;
+use crate::gunzip::Gunzip;
+
+/// Pieces in flight between the connection and the sandbox.
+const DEPTH: usize = 8;
+/// The longest piece that is handed on.
+const PIECE: usize = 64 * 1024;
+/// How long a sandbox may take to let go of an upload that failed.
+const ABORT_TIME: Duration = Duration::from_secs(10);
+
+/// Tells the sandbox that the data ends in a failure, unless it is disarmed.
+struct Abort(Option<OwnedPermit<Result<Bytes, OpError>>>);
+
+impl Drop for Abort {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.send(Err(OpError::Gone("the upload was broken off".to_owned())));
+        }
+    }
+}
+
+/// What an upload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Bytes to be kept as they are.
+    Plain,
+    /// An archive, unpacked on the way when it is gzip.
+    Archive,
+}
+
+/// Why an upload failed.
+pub(crate) enum UploadError {
+    /// The request was at fault.
+    Request(Failure),
+    /// The sandbox said no.
+    Sandbox(OpError),
+}
+
+/// Feeds a request body to `consume` while it works.
+pub(crate) async fn feed<F>(
+    headers: &HeaderMap,
+    body: Body,
+    limit: u64,
+    kind: Kind,
+    consume: impl FnOnce(ByteReceiver) -> F,
+) -> Result<(), UploadError>
+where
+    F: Future<Output = Result<(), OpError>>,
+{
+    if announced_length(headers).is_some_and(|length| length > limit) {
+        drain(body).await;
+        return Err(UploadError::Request(over(limit)));
+    }
+    let (sender, receiver) = mpsc::channel(DEPTH);
+    let reserved = sender.clone().try_reserve_owned();
+    let mut abort = Abort(reserved.ok());
+    let mut body = body;
+    let outcome = {
+        let mut consuming = pin!(consume(receiver));
+        let mut pumping = pin!(pump(&mut body, sender, limit, kind));
+        tokio::select! {
+            biased;
+            consumed = &mut consuming => Outcome::Consumed(consumed),
+            pumped = &mut pumping => match pumped {
+                Ok(sender) => {
+                    abort.0 = None;
+                    drop(sender);
+                    return consuming.await.map_err(UploadError::Sandbox);
+                }
+                Err(failure) => {
+                    drop(abort);
+                    // It must have let go before the client hears of the failure and tries again.
+                    let _ = tokio::time::timeout(ABORT_TIME, consuming).await;
+                    Outcome::Failed(failure)
+                }
+            },
+        }
+    };
+    match outcome {
+        Outcome::Consumed(Ok(())) => Ok(()),
+        Outcome::Consumed(Err(error)) => {
+            drain(body).await;
+            Err(UploadError::Sandbox(error))
+        }
+        Outcome::Failed(failure) => Err(UploadError::Request(failure)),
+    }
+}
+
+enum Outcome {
+    Consumed(Result<(), OpError>),
+    Failed(Failure),
+}
+
+/// Moves the body into the channel; returns the sender at the body's proper end.
+async fn pump(
+    body: &mut Body,
+    sender: ByteSender,
+    limit: u64,
+    kind: Kind,
+) -> Result<ByteSender, Failure> {
+    let mut output = Output {
+        sender,
+        left: limit,
+        limit,
+    };
+    let mut gunzip = None;
+    if kind == Kind::Archive {
+        let head = read_head(body).await?;
+        if Gunzip::recognises(&head) {
+            gunzip = Some(Gunzip::new());
+        }
+        output.take(&mut gunzip, head).await?;
+    }
+    while let Some(piece) = next_piece(body).await? {
+        output.take(&mut gunzip, piece).await?;
+    }
+    if let Some(gunzip) = gunzip {
+        let rest = gunzip.finish().map_err(not_gzip)?;
+        output.send(rest.into()).await?;
+    }
+    Ok(output.sender)
+}
+
+/// At least the bytes that tell gzip from tar, where there are that many.
+async fn read_head(body: &mut Body) -> Result<Bytes, Failure> {
+    let mut head = Bytes::new();
+    while head.len() < Gunzip::MAGIC.len() {
+        match next_piece(body).await? {
+            None => break,
+            Some(piece) if head.is_empty() => head = piece,
+            Some(piece) => head = [head.as_ref(), piece.as_ref()].concat().into(),
+        }
+    }
+    Ok(head)
+}
+
+fn not_gzip(_: std::io::Error) -> Failure {
+    Failure::bad_request("the archive begins like gzip but is not valid gzip")
+}
+
+struct Output {
+    sender: ByteSender,
+    left: u64,
+    limit: u64,
+}
+
+impl Output {
+    async fn take(&mut self, gunzip: &mut Option<Gunzip>, piece: Bytes) -> Result<(), Failure> {
+        let Some(gunzip) = gunzip else {
+            return self.send(piece).await;
+        };
+        // Small bites: each may unpack to a thousand times its length.
+        for bite in piece.chunks(Gunzip::BITE) {
+            let unpacked = gunzip.push(bite).map_err(not_gzip)?;
+            self.send(unpacked.into()).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, mut piece: Bytes) -> Result<(), Failure> {
+        let length = piece.len() as u64;
+        if length > self.left {
+            return Err(over(self.limit));
+        }
+        self.left -= length;
+        while !piece.is_empty() {
+            let part = piece.split_to(piece.len().min(PIECE));
+            if self.sender.send(Ok(part)).await.is_err() {
+                // The consumer has finished; its own word counts.
+                std::future::pending::<()>().await;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use std::io::Write;
+
+    /// Collects what arrives and whether it ended properly.
+    async fn collect(mut receiver: ByteReceiver) -> Result<Vec<u8>, OpError> {
+        let mut all = Vec::new();
+        while let Some(piece) = receiver.recv().await {
+            all.extend_from_slice(&piece?);
+        }
+        Ok(all)
+    }
+
+    async fn upload(body: Vec<u8>, limit: u64, kind: Kind) -> (Option<Vec<u8>>, Option<Failure>) {
+        let headers = HeaderMap::new();
+        let mut kept = None;
+        let result = feed(&headers, Body::from(body), limit, kind, |receiver| {
+            let kept = &mut kept;
+            async move {
+                *kept = Some(collect(receiver).await?);
+                Ok(())
+            }
+        })
+        .await;
+        let failure = match result {
+            Err(UploadError::Request(failure)) => Some(failure),
+            Err(UploadError::Sandbox(error)) => panic!("{error}"),
+            Ok(()) => None,
+        };
+        (kept, failure)
+    }
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[tokio::test]
+    async fn plain_bytes_arrive_as_they_are() {
+        let data: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
+        let (kept, failure) = upload(data.clone(), 1 << 20, Kind::Plain).await;
+        assert!(failure.is_none());
+        assert_eq!(kept.unwrap(), data);
+        let packed = gzip(&data);
+        let (kept, _) = upload(packed.clone(), 1 << 20, Kind::Plain).await;
+        assert_eq!(kept.unwrap(), packed);
+    }
+
+    #[tokio::test]
+    async fn archives_are_unpacked_when_they_are_gzip() {
+        let data = b"not really a tar".repeat(10_000);
+        for body in [data.clone(), gzip(&data)] {
+            let (kept, failure) = upload(body, 1 << 20, Kind::Archive).await;
+            assert!(failure.is_none());
+            assert_eq!(kept.unwrap(), data);
+        }
+        let (kept, _) = upload(Vec::new(), 10, Kind::Archive).await;
+        assert_eq!(kept.unwrap(), Vec::<u8>::new());
+    }
+
+    #[tokio::test]
+    async fn what_is_too_long_or_broken_is_never_committed() {
+        let bomb = gzip(&vec![0; 2 << 20]);
+        let mut cut = gzip(&b"some archive".repeat(1000));
+        cut.truncate(cut.len() - 6);
+        for (body, kind) in [
+            (vec![0; (1 << 20) + 1], Kind::Plain),
+            (bomb, Kind::Archive),
+            (cut, Kind::Archive),
+            (b"\x1f\x8bgarbage that is no gzip".to_vec(), Kind::Archive),
+        ] {
+            let (kept, failure) = upload(body, 1 << 20, kind).await;
+            assert!(failure.is_some());
+            assert_eq!(kept, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_request_is_an_error_to_the_sandbox() {
+        let (handed, mut receivers) = mpsc::channel(1);
+        let headers = HeaderMap::new();
+        // A body of which nothing ever comes.
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, OpError>>());
+        {
+            let feeding = feed(&headers, body, 10, Kind::Plain, |receiver| async move {
+                handed.try_send(receiver).unwrap();
+                std::future::pending().await
+            });
+            let mut feeding = pin!(feeding);
+            let polled = futures_util::poll!(&mut feeding);
+            assert!(polled.is_pending());
+        }
+        let mut receiver: ByteReceiver = receivers.recv().await.unwrap();
+        assert!(matches!(receiver.recv().await, Some(Err(OpError::Gone(_)))));
+        assert!(receiver.recv().await.is_none());
+    }
+}

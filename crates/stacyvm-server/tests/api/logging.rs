@@ -1,0 +1,83 @@
+//! What the log holds of a request, and what it must not hold.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::http::send;
+use crate::support::{Options, Server};
+
+/// A log in memory.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_logged_under_its_id_and_without_its_secrets() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .json()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    // The runtime of this test has one thread, so this covers the server too.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut options = Options::default();
+    options.server.api_key = Some("key-hunter2".into());
+    let server = Server::start(options).await;
+    let at = server.address;
+    let headers = "X-Request-ID: trace-42\r\nX-API-Key: key-hunter2\r\n";
+    let body = br#"{"command":"body-hunter2","env":{"TOKEN":"env-hunter2"}}"#;
+    send(
+        at,
+        "POST",
+        "/api/v1/sandboxes/sb-00000000/exec",
+        headers,
+        body,
+    )
+    .await;
+    let path = "/api/v1/sandboxes/sb-00000000/files?path=/path-hunter2";
+    send(at, "POST", path, headers, b"content-hunter2").await;
+    server.stop().await;
+    let log = log.text();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let answered: Vec<_> = lines
+        .iter()
+        .filter(|line| line["fields"]["message"] == "request answered")
+        .collect();
+    assert_eq!(answered.len(), 2, "{log}");
+    assert_eq!(answered[0]["span"]["request_id"], "trace-42");
+    assert_eq!(answered[0]["span"]["method"], "POST");
+    assert_eq!(answered[0]["span"]["route"], "/api/v1/sandboxes/{id}/exec");
+    assert!(answered[0]["fields"]["status"].is_u64());
+    assert!(answered[0]["fields"]["latency_ms"].is_f64());
+    assert!(!log.contains("hunter2"), "{log}");
+}
