@@ -1,0 +1,249 @@
+//! The keys, their types and their defaults.
+//!
+//! A key's default is what `Default` says here; a key without a default is an `Option`. Limits
+//! use 0 (or `0s`) for "none".
+
+mod providers;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use stacyvm_types::GoDuration;
+
+use crate::Secret;
+pub use providers::{
+    CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
+    NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
+};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Config {
+    /// The front door.
+    pub server: ServerConfig,
+    /// What makes sandboxes.
+    pub providers: ProvidersConfig,
+    /// Images.
+    pub images: ImagesConfig,
+    /// What a spawn gets that asks for nothing, and the limits of what it may ask for.
+    pub defaults: DefaultsConfig,
+    /// Who may use the API.
+    pub auth: AuthConfig,
+    /// Where the records are.
+    pub database: DatabaseConfig,
+    /// What is logged.
+    pub logging: LoggingConfig,
+    /// Pool mode.
+    pub pool: PoolConfig,
+}
+
+/// The front door.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ServerConfig {
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Clients build preview addresses `{port}-{id}.{preview_domain}` from it.
+    pub preview_domain: String,
+    /// Origins of web pages that may call the API, beside the server's own; `*` means all.
+    pub cors_allowed_origins: Vec<String>,
+    /// Host names that requests may carry while no key is set, beside loopback names and addresses.
+    pub allowed_hosts: Vec<String>,
+    /// Database, images and sandboxes; none means `/var/lib/stacyvm` for root, else
+    /// `~/.local/share/stacyvm`.
+    pub data_dir: Option<PathBuf>,
+    /// How long commands in flight may go on when the server stops.
+    pub shutdown_timeout: GoDuration,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            host: "0.0.0.0".to_owned(),
+            port: 7423,
+            preview_domain: "localhost".to_owned(),
+            cors_allowed_origins: Vec::new(),
+            allowed_hosts: Vec::new(),
+            data_dir: None,
+            shutdown_timeout: GoDuration::from_secs(10),
+        }
+    }
+}
+
+/// Images.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ImagesConfig {
+    /// What a name in a request stands for: `alpine:latest: host`.
+    pub aliases: BTreeMap<String, String>,
+}
+
+/// What a spawn gets that asks for nothing, and the limits of what it may ask for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DefaultsConfig {
+    /// Life of a sandbox.
+    pub ttl: GoDuration,
+    /// Its image; none means the provider's own default.
+    pub image: Option<String>,
+    /// Its memory, MiB.
+    pub memory_mb: u64,
+    /// Its cores.
+    pub vcpus: u32,
+    /// Its processes and threads.
+    pub pids_limit: u32,
+    /// Time for a command; `0s` means no limit.
+    pub default_exec_timeout: GoDuration,
+    /// The longest time a command may ask for; `0s` means no limit.
+    pub max_exec_timeout: GoDuration,
+    /// The longest life a spawn may ask for; `0s` means no limit.
+    pub max_ttl: GoDuration,
+    /// Captured output of a command, bytes a stream; the rest is cut off and marked.
+    pub max_output_bytes: u64,
+    /// The largest memory a spawn may ask for, MiB; 0 means no limit.
+    pub max_memory_mb: u64,
+    /// The most cores a spawn may ask for; 0 means no limit.
+    pub max_vcpus: u32,
+    /// Sandboxes alive at once; 0 means no limit.
+    pub max_sandboxes: u64,
+    /// Sandboxes of one owner alive at once; 0 means no limit.
+    pub max_sandboxes_per_owner: u64,
+}
+
+impl Default for DefaultsConfig {
+    fn default() -> Self {
+        Self {
+            ttl: GoDuration::from_secs(30 * 60),
+            image: None,
+            memory_mb: 1024,
+            vcpus: 1,
+            pids_limit: 256,
+            default_exec_timeout: GoDuration::ZERO,
+            max_exec_timeout: GoDuration::ZERO,
+            max_ttl: GoDuration::ZERO,
+            max_output_bytes: 16 * 1024 * 1024,
+            max_memory_mb: 0,
+            max_vcpus: 0,
+            max_sandboxes: 0,
+            max_sandboxes_per_owner: 0,
+        }
+    }
+}
+
+/// Who may use the API.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct AuthConfig {
+    /// Refuse to start without a key. A key that is set counts in any case.
+    pub enabled: bool,
+    /// What clients send as `X-API-Key`.
+    pub api_key: Secret,
+}
+
+/// Where the records are.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DatabaseConfig {
+    /// The SQLite file; a relative path is inside the data directory.
+    pub path: PathBuf,
+}
+
+impl Default for DatabaseConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("stacyvm.db"),
+        }
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Every step.
+    Debug,
+    /// Changes of state.
+    #[default]
+    Info,
+    /// What was not as it should be.
+    Warn,
+    /// What a person must look at.
+    Error,
+}
+
+impl LogLevel {
+    /// The word used in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// What a log line looks like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    #[default]
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// What is logged.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct LoggingConfig {
+    /// `debug`, `info`, `warn` or `error`.
+    pub level: LogLevel,
+    /// `json` or `pretty`.
+    pub format: LogFormat,
+}
+
+/// What happens when every pool VM is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Overflow {
+    /// The spawn fails.
+    #[default]
+    Reject,
+    /// The spawn waits.
+    Queue,
+}
+
+/// Pool mode: many users share one VM or container. Not in this version; `enabled` is refused.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolConfig {
+    /// Whether it is on.
+    pub enabled: bool,
+    /// How many VMs.
+    pub max_vms: u32,
+    /// How many users share one.
+    pub max_users_per_vm: u32,
+    /// What the VMs are made from.
+    pub image: String,
+    /// Memory of a VM, MiB.
+    pub memory_mb: u64,
+    /// Cores of a VM.
+    pub vcpus: u32,
+    /// `reject` or `queue`.
+    pub overflow: Overflow,
+    /// How long a queued spawn waits.
+    pub queue_timeout: GoDuration,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            max_vms: 10,
+            max_users_per_vm: 5,
+            image: "alpine:latest".to_owned(),
+            memory_mb: 2048,
+            vcpus: 2,
+            overflow: Overflow::Reject,
+            queue_timeout: GoDuration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The keys of the providers.
+//!
+//! A provider of a later version has its keys here already, so that a file written for it is
+//! understood; its `enabled` is off, and turning it on is refused until it is there.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Secret;
+
+/// Which provider a spawn gets that names none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProviderChoice {
+    /// The strongest that this machine can really do.
+    #[default]
+    Auto,
+    /// Kernel namespaces.
+    Native,
+    /// Temporary directories, no isolation.
+    Mock,
+    /// Docker containers.
+    Docker,
+    /// Firecracker microVMs.
+    Firecracker,
+    /// E2B's hosted service.
+    E2b,
+    /// A service of one's own.
+    Custom,
+    /// PRoot.
+    Proot,
+}
+
+impl ProviderChoice {
+    /// The word used in the file.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Native => "native",
+            Self::Mock => "mock",
+            Self::Docker => "docker",
+            Self::Firecracker => "firecracker",
+            Self::E2b => "e2b",
+            Self::Custom => "custom",
+            Self::Proot => "proot",
+        }
+    }
+}
+
+/// What makes sandboxes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ProvidersConfig {
+    /// Which one a spawn gets that names none.
+    pub default: ProviderChoice,
+    /// Kernel namespaces.
+    pub native: NativeConfig,
+    /// Temporary directories, no isolation.
+    pub mock: MockConfig,
+    /// Docker containers.
+    pub docker: DockerConfig,
+    /// Firecracker microVMs.
+    pub firecracker: FirecrackerConfig,
+    /// E2B's hosted service.
+    pub e2b: E2bConfig,
+    /// A service of one's own.
+    pub custom: CustomConfig,
+    /// PRoot.
+    pub proot: ProotConfig,
+}
+
+/// Kernel namespaces.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NativeConfig {
+    /// Whether it is there.
+    pub enabled: bool,
+    /// Its boxes, images and view of the host, in `native/` below it; none means the server's
+    /// data directory.
+    pub data_dir: Option<PathBuf>,
+    /// How many launcher processes share the work; 0 chooses by the number of cores.
+    pub launchers: u32,
+    /// Directories below which a spawn may name a root file system; none by default, because a
+    /// client could otherwise name any directory of the host.
+    pub rootfs_dirs: Vec<PathBuf>,
+}
+
+impl Default for NativeConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            data_dir: None,
+            launchers: 0,
+            rootfs_dirs: Vec::new(),
+        }
+    }
+}
+
+/// Temporary directories: every client runs its commands as the server's own user.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct MockConfig {
+    /// Whether it is there; naming it as the default is enough.
+    pub enabled: bool,
+}
+
+/// What a container is connected to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// A network of its own with a way out.
+    #[default]
+    Bridge,
+    /// Nothing.
+    None,
+}
+
+/// Docker containers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DockerConfig {
+    /// Whether it is there.
+    pub enabled: bool,
+    /// Where dockerd listens.
+    pub socket: String,
+    /// `runc`, `runsc`, `kata-runtime` or another that dockerd knows.
+    pub runtime: String,
+    /// `bridge` or `none`.
+    pub network_mode: NetworkMode,
+    /// Only `/workspace` and `/tmp` stay writable.
+    pub read_only_rootfs: bool,
+    /// `default`, `unconfined` or a file.
+    pub seccomp_profile: String,
+    /// Capabilities taken away.
+    pub dropped_caps: Vec<String>,
+    /// Capabilities given back.
+    pub added_caps: Vec<String>,
+    /// Processes and threads of a container.
+    pub pids_limit: u32,
+    /// What separates users who share a container.
+    pub pool_security: PoolSecurityConfig,
+}
+
+impl Default for DockerConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            socket: "unix:///var/run/docker.sock".to_owned(),
+            runtime: "runc".to_owned(),
+            network_mode: NetworkMode::Bridge,
+            read_only_rootfs: false,
+            seccomp_profile: "default".to_owned(),
+            dropped_caps: vec!["ALL".to_owned()],
+            added_caps: Vec::new(),
+            pids_limit: 256,
+            pool_security: PoolSecurityConfig::default(),
+        }
+    }
+}
+
+/// What separates users who share a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PoolSecurityConfig {
+    /// A user id of their own.
+    pub per_user_uid: bool,
+    /// Process numbers of their own.
+    pub pid_namespace: bool,
+    /// Directories closed to each other.
+    pub workspace_permissions: bool,
+    /// Processes of others hidden.
+    pub hidepid: bool,
+}
+
+impl Default for PoolSecurityConfig {
+    fn default() -> Self {
+        Self {
+            per_user_uid: false,
+            pid_namespace: false,
+            workspace_permissions: true,
+            hidepid: false,
+        }
+    }
+}
+
+/// Firecracker microVMs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FirecrackerConfig {
+    /// Whether it is there.
+    pub enabled: bool,
+    /// The program.
+    pub firecracker_path: PathBuf,
+    /// The guest's kernel.
+    pub kernel_path: PathBuf,
+    /// The agent that goes into the guest.
+    pub agent_path: PathBuf,
+    /// Its files.
+    pub data_dir: PathBuf,
+}
+
+impl Default for FirecrackerConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            firecracker_path: PathBuf::from("/usr/local/bin/firecracker"),
+            kernel_path: PathBuf::from("/var/lib/stacyvm/vmlinux.bin"),
+            agent_path: PathBuf::from("./bin/stacyvm-agent"),
+            data_dir: PathBuf::from("/var/lib/stacyvm"),
+        }
+    }
+}
+
+/// E2B's hosted service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct E2bConfig {
+    /// Whether it is there.
+    pub enabled: bool,
+    /// Its key.
+    pub api_key: Secret,
+    /// Where it answers.
+    pub base_url: String,
+}
+
+impl Default for E2bConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            api_key: Secret::default(),
+            base_url: "https://api.e2b.dev".to_owned(),
+        }
+    }
+}
+
+/// A service of one's own.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CustomConfig {
+    /// Whether it is there.
+    pub enabled: bool,
+    /// Where it answers.
+    pub base_url: String,
+    /// Its key.
+    pub api_key: Secret,
+}
+
+/// PRoot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProotConfig {
+    /// Whether it is there.
+    pub enabled: bool,
+    /// The root file system it starts from.
+    pub rootfs_path: PathBuf,
+}
+
+impl Default for ProotConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            rootfs_path: PathBuf::from("/var/lib/stacyvm/rootfs"),
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! Files, variables and flags as an operator writes them, and what comes of them.
+#![allow(clippy::unwrap_used)]
+
+use std::path::PathBuf;
+
+use stacyvm_config::{ConfigError, Loaded, Loader, LogFormat, Origin, ProviderChoice};
+
+const BUILT: [&str; 2] = ["native", "mock"];
+
+fn with_file(text: &str) -> (tempfile::TempDir, PathBuf, Loader) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("stacyvm.yaml");
+    std::fs::write(&path, text).unwrap();
+    let loader = Loader::empty().file(&path).built_providers(&BUILT);
+    (directory, path, loader)
+}
+
+fn load(text: &str) -> Result<Loaded, ConfigError> {
+    with_file(text).2.load()
+}
+
+fn variables(pairs: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    Loader::empty()
+        .built_providers(&BUILT)
+        .variables(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        )
+        .load()
+}
+
+#[test]
+fn nothing_set_is_a_working_configuration() {
+    let loaded = Loader::empty().built_providers(&BUILT).load().unwrap();
+    assert_eq!(loaded.config.server.port, 7423);
+    assert_eq!(loaded.config.providers.default, ProviderChoice::Auto);
+    assert_eq!(loaded.config.defaults.ttl.to_string(), "30m0s");
+    assert!(!loaded.config.providers.mock.enabled);
+    assert!(loaded.warnings.is_empty());
+    assert_eq!(loaded.origin("server.port"), Origin::Default);
+}
+
+/// Every key of the documented sample, with the later providers off.
+#[test]
+fn the_documented_keys_are_all_known() {
+    let loaded = load(
+        r#"
+server: {host: "0.0.0.0", port: 7423, preview_domain: "localhost"}
+providers:
+  default: "auto"
+  docker:
+    enabled: false
+    socket: "unix:///var/run/docker.sock"
+    runtime: "runc"
+    network_mode: "none"
+    read_only_rootfs: false
+    seccomp_profile: "default"
+    dropped_caps: ["ALL"]
+    added_caps: []
+    pids_limit: 256
+    pool_security: {per_user_uid: false, pid_namespace: false, workspace_permissions: true, hidepid: false}
+  firecracker:
+    enabled: false
+    firecracker_path: "/usr/local/bin/firecracker"
+    kernel_path: "/var/lib/stacyvm/vmlinux.bin"
+    agent_path: "./bin/stacyvm-agent"
+    data_dir: "/var/lib/stacyvm"
+  e2b: {enabled: false, api_key: "", base_url: "https://api.e2b.dev"}
+  custom: {enabled: false, base_url: "", api_key: ""}
+  proot: {enabled: false, rootfs_path: "/var/lib/stacyvm/rootfs"}
+defaults: {ttl: "30m", image: "alpine:latest", memory_mb: 1024, vcpus: 1}
+auth: {enabled: false, api_key: ""}
+database: {path: "stacyvm.db"}
+logging: {level: "info", format: "json"}
+pool: {enabled: false, max_vms: 10, max_users_per_vm: 5, image: "alpine:latest", memory_mb: 2048, vcpus: 2, overflow: "queue"}
+"#,
+    )
+    .unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(
+        loaded.config.defaults.image.as_deref(),
+        Some("alpine:latest")
+    );
+}
+
+/// Each wrong file names the file, the line, the key and the reason.
+#[test]
+fn a_wrong_value_names_file_line_key_and_reason() {
+    let cases = [
+        ("server:\n  port: many\n", 2, "server.port", "many"),
+        ("server:\n  port: 99999\n", 2, "server.port", "0 to 65535"),
+        ("server:\n  port: -1\n", 2, "server.port", "0 to 65535"),
+        ("server: 7423\n", 1, "server", "section"),
+        ("\nlogging:\n  level: loud\n", 3, "logging.level", "`debug`"),
+        ("logging:\n  format: xml\n", 2, "logging.format", "`pretty`"),
+        ("defaults:\n  ttl: 1d\n", 2, "defaults.ttl", "1h30m"),
+        (
+            "defaults:\n  ttl: 0s\n",
+            2,
+            "defaults.ttl",
+            "longer than 0s",
+        ),
+        (
+            "defaults:\n  max_ttl: -5s\n",
+            2,
+            "defaults.max_ttl",
+            "negative",
+        ),
+        (
+            "defaults:\n  ttl: 2h\n  max_ttl: 1h\n",
+            2,
+            "defaults.ttl",
+            "over defaults.max_ttl",
+        ),
+        (
+            "defaults:\n  memory_mb: 0\n",
+            2,
+            "defaults.memory_mb",
+            "at least 1",
+        ),
+        (
+            "auth:\n  enabled: maybe\n",
+            2,
+            "auth.enabled",
+            "true or false",
+        ),
+        ("auth:\n  enabled: true\n", 2, "auth.enabled", "no key"),
+        (
+            "auth:\n  api_key: 'a b'\n",
+            2,
+            "auth.api_key",
+            "white space",
+        ),
+        (
+            "providers:\n  default: docker\n",
+            2,
+            "providers.default",
+            "no provider \"docker\"",
+        ),
+        (
+            "providers:\n  default: dokcer\n",
+            2,
+            "providers.default",
+            "unknown variant",
+        ),
+        (
+            "providers:\n  docker:\n    enabled: true\n",
+            3,
+            "providers.docker.enabled",
+            "no provider",
+        ),
+        (
+            "providers:\n  default: native\n  native:\n    enabled: false\n",
+            2,
+            "providers.default",
+            "is false",
+        ),
+        (
+            "providers:\n  native:\n    rootfs_dirs: /srv\n",
+            3,
+            "providers.native.rootfs_dirs",
+            "a list",
+        ),
+        (
+            "pool:\n  enabled: true\n",
+            2,
+            "pool.enabled",
+            "not in this version",
+        ),
+        (
+            "images:\n  aliases:\n    python: 3\n",
+            3,
+            "images.aliases",
+            "a text",
+        ),
+    ];
+    for (text, line, key, reason) in cases {
+        let (_directory, path, loader) = with_file(text);
+        let error = loader.load().expect_err(text);
+        assert_eq!(error.problems.len(), 1, "{text:?}: {error}");
+        let problem = &error.problems[0];
+        assert_eq!(problem.origin, Origin::File(path.clone(), line), "{text:?}");
+        assert_eq!(problem.key, key, "{text:?}");
+        let shown = error.to_string();
+        assert!(
+            shown.contains(&path.display().to_string()) && shown.contains(key),
+            "{shown}"
+        );
+        assert!(problem.reason.contains(reason), "{text:?}: {shown}");
+    }
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let error = load("server:\n  port: x\nlogging:\n  level: y\n").unwrap_err();
+    assert_eq!(error.problems.len(), 2);
+}
+
+#[test]
+fn what_is_no_yaml_or_no_mapping_is_refused_with_its_file() {
+    for text in ["server: [", "- a\n- b\n", "just words", "a: 1\na: 2\n"] {
+        let (_directory, path, loader) = with_file(text);
+        let shown = loader.load().expect_err(text).to_string();
+        assert!(shown.contains(&path.display().to_string()), "{shown}");
+    }
+}
+
+#[test]
+fn a_named_file_must_exist() {
+    let error = Loader::empty()
+        .file("/nonexistent/x.yaml")
+        .load()
+        .unwrap_err();
+    assert!(error.to_string().contains("/nonexistent/x.yaml"));
+}
+
+#[test]
+fn an_unknown_key_is_a_warning_with_the_nearest_known_one() {
+    let loaded = load("server:\n  prot: 80\n  host: 127.0.0.1\nloging: {level: debug}\n").unwrap();
+    let shown: Vec<_> = loaded
+        .warnings
+        .iter()
+        .map(|warning| (warning.key.as_str(), warning.hint.as_deref()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("server.prot", Some("did you mean server.port?")),
+            ("loging", Some("did you mean logging?")),
+        ]
+    );
+    assert!(matches!(&loaded.warnings[0].origin, Origin::File(_, 2)));
+    assert_eq!(loaded.config.server.host, "127.0.0.1");
+}
+
+#[test]
+fn the_environment_sets_every_type_of_key() {
+    let loaded = variables(&[
+        ("STACYVM_SERVER_PORT", "8080"),
+        ("STACYVM_SERVER_PREVIEW_DOMAIN", "example.org"),
+        ("STACYVM_SERVER_CORS_ALLOWED_ORIGINS", "http://a, http://b"),
+        ("STACYVM_SERVER_DATA_DIR", "/srv/7"),
+        ("STACYVM_AUTH_ENABLED", "yes"),
+        ("STACYVM_AUTH_API_KEY", "12345"),
+        ("STACYVM_IMAGES_ALIASES", "alpine:latest=host,py=python-3"),
+        ("STACYVM_DEFAULTS_TTL", "1h"),
+        ("STACYVM_DEFAULTS_IMAGE", "17"),
+        ("STACYVM_LOGGING_FORMAT", "pretty"),
+        ("STACYVM_SERVER", "http://elsewhere"),
+        ("STACYVM_API_KEY", "not ours"),
+        ("HOME", "/root"),
+    ])
+    .unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.server.port, 8080);
+    assert_eq!(config.server.preview_domain, "example.org");
+    assert_eq!(config.server.cors_allowed_origins, ["http://a", "http://b"]);
+    assert_eq!(config.server.data_dir, Some(PathBuf::from("/srv/7")));
+    assert_eq!(config.auth.api_key.expose(), "12345");
+    assert_eq!(config.images.aliases["alpine:latest"], "host");
+    assert_eq!(config.images.aliases["py"], "python-3");
+    assert_eq!(config.defaults.ttl.to_string(), "1h0m0s");
+    assert_eq!(config.defaults.image.as_deref(), Some("17"));
+    assert_eq!(config.logging.format, LogFormat::Pretty);
+    assert_eq!(loaded.warnings, []);
+}
+
+#[test]
+fn a_wrong_variable_names_itself_and_an_unknown_one_is_a_warning() {
+    for (name, value, key, reason) in [
+        ("STACYVM_SERVER_PORT", "http", "server.port", "0 to 65535"),
+        ("STACYVM_SERVER_PORT", "", "server.port", "0 to 65535"),
+        (
+            "STACYVM_AUTH_ENABLED",
+            "perhaps",
+            "auth.enabled",
+            "true or false",
+        ),
+        (
+            "STACYVM_IMAGES_ALIASES",
+            "x",
+            "images.aliases",
+            "name=value",
+        ),
+        ("STACYVM_LOGGING_LEVEL", "loud", "logging.level", "`warn`"),
+    ] {
+        let error = variables(&[(name, value)]).expect_err(name);
+        assert_eq!(error.problems[0].origin, Origin::Environment(name.into()));
+        assert_eq!(error.problems[0].key, key);
+        assert!(error.problems[0].reason.contains(reason), "{error}");
+    }
+    let loaded = variables(&[("STACYVM_SERVER_PROT", "1"), ("STACYVM_EMBED_AGENT", "x")]).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert_eq!(
+        loaded.warnings[0].hint.as_deref(),
+        Some("did you mean STACYVM_SERVER_PORT?")
+    );
+}
+
+#[test]
+fn later_places_win_and_the_origin_is_known() {
+    let (_directory, path, loader) =
+        with_file("server:\n  port: 1\n  host: 127.0.0.1\nlogging:\n  level: warn\n");
+    let loaded = loader
+        .variables(vec![
+            ("STACYVM_SERVER_PORT".into(), "2".into()),
+            ("STACYVM_LOGGING_LEVEL".into(), "error".into()),
+        ])
+        .flag("server.port", "--port", "3".into())
+        .load()
+        .unwrap();
+    assert_eq!(loaded.config.server.port, 3);
+    let origins: Vec<_> = [
+        "server.port",
+        "logging.level",
+        "server.host",
+        "auth.enabled",
+    ]
+    .map(|key| loaded.origin(key).to_string())
+    .into();
+    assert_eq!(
+        origins,
+        [
+            "flag --port".to_owned(),
+            "environment variable STACYVM_LOGGING_LEVEL".to_owned(),
+            format!("{}:3", path.display()),
+            "default".to_owned(),
+        ]
+    );
+}
+
+#[test]
+fn secrets_are_shown_nowhere() {
+    let loaded =
+        load("auth: {api_key: sk-hidden-1}\nproviders: {e2b: {api_key: sk-hidden-2}}\n").unwrap();
+    let shown = format!(
+        "{:?}{}{}",
+        loaded.config,
+        serde_json::to_string(&loaded.config).unwrap(),
+        serde_json::to_string(&loaded.entries()).unwrap()
+    );
+    assert!(!shown.contains("sk-hidden"), "{shown}");
+    assert!(shown.contains("********"));
+    let wrong = load("auth: {api_key: 987654321}\nserver: {port: x}\n")
+        .unwrap_err()
+        .to_string();
+    assert!(!wrong.contains("987654321"), "{wrong}");
+    assert!(wrong.contains("in quotes"), "{wrong}");
+}
+
+#[test]
+fn a_half_commented_out_file_sets_nothing() {
+    let loaded = load("server:\nproviders:\n  docker:\ndefaults:\n  ttl:\n").unwrap();
+    assert_eq!(loaded.warnings, []);
+    assert_eq!(loaded.config.defaults.ttl.to_string(), "30m0s");
+}

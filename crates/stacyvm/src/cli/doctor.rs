@@ -1,0 +1,246 @@
+//! `stacyvm doctor`: what this machine can do, and what stands in the way.
+//!
+//! Tries by doing: a sandbox is made and removed. Exits with 1 when nothing could run here.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use stacyvm_config::{Loaded, Problem};
+
+use super::{Form, Global, output};
+use crate::embedded::Program;
+use crate::failure::{hint_of, in_words};
+use crate::wiring::directories::Directories;
+use crate::wiring::private;
+
+/// Find out what this machine can do, and what stands in the way.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON, as with --output json.
+    #[arg(long)]
+    json: bool,
+}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Level {
+    Ok,
+    Warning,
+    Failure,
+}
+
+/// One thing looked at.
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    level: Level,
+    topic: String,
+    words: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+impl Finding {
+    fn new(level: Level, topic: impl Into<String>, words: impl Into<String>) -> Self {
+        Self {
+            level,
+            topic: topic.into(),
+            words: words.into(),
+            remedy: None,
+        }
+    }
+
+    fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
+    crate::logging::install_silent();
+    let mut findings = Vec::new();
+    let loaded = match global.loader().load() {
+        Ok(loaded) => {
+            let words = loaded.file.as_deref().map_or_else(
+                || "no file, the defaults and the environment".to_owned(),
+                |file| file.display().to_string(),
+            );
+            findings.push(Finding::new(Level::Ok, "configuration", words));
+            findings.extend(
+                loaded
+                    .warnings
+                    .iter()
+                    .map(|found| problem(Level::Warning, found)),
+            );
+            Some(loaded)
+        }
+        Err(error) => {
+            findings.extend(
+                error
+                    .problems
+                    .iter()
+                    .map(|found| problem(Level::Failure, found)),
+            );
+            findings.extend(
+                error
+                    .warnings
+                    .iter()
+                    .map(|found| problem(Level::Warning, found)),
+            );
+            None
+        }
+    };
+    findings.extend(programs());
+    if let Some(loaded) = &loaded {
+        let data = Directories::of(loaded).data;
+        findings.push(data_directory(&data));
+        if findings.iter().all(|found| found.level != Level::Failure) {
+            findings.extend(runtime()?.block_on(native(loaded)));
+        }
+    }
+    findings.push(runtime()?.block_on(server(global)));
+    let able = findings.iter().all(|found| found.level != Level::Failure);
+    let form = if args.json { Form::Json } else { global.output };
+    report(&findings, able, form)?;
+    Ok(if able {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn problem(level: Level, problem: &Problem) -> Finding {
+    let found = Finding::new(level, "configuration", problem.to_string());
+    match &problem.hint {
+        Some(hint) => found.remedy(hint),
+        None => found,
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+fn report(findings: &[Finding], able: bool, form: Form) -> Result<()> {
+    if form == Form::Json {
+        return output::json(&serde_json::json!({
+            "able": able,
+            "findings": findings,
+        }));
+    }
+    for found in findings {
+        let sign = match found.level {
+            Level::Ok => "ok     ",
+            Level::Warning => "warning",
+            Level::Failure => "FAILURE",
+        };
+        output::line(&format!("{sign}  {}: {}", found.topic, found.words))?;
+        if let Some(remedy) = &found.remedy {
+            output::line(&format!("         hint: {remedy}"))?;
+        }
+    }
+    output::line(if able {
+        "This machine can run sandboxes."
+    } else {
+        "This machine cannot run sandboxes as it is."
+    })
+}
+
+/// Whether the data directory, or its nearest parent that exists, may be written.
+fn data_directory(path: &Path) -> Finding {
+    let existing = path.ancestors().find(|parent| parent.exists());
+    let writable = existing
+        .is_some_and(|existing| rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_ok());
+    let words = path.display().to_string();
+    if writable {
+        Finding::new(Level::Ok, "data directory", words)
+    } else {
+        Finding::new(
+            Level::Failure,
+            "data directory",
+            format!("{words} cannot be written"),
+        )
+        .remedy("set server.data_dir (STACYVM_SERVER_DATA_DIR) to a directory of yours")
+    }
+}
+
+/// The agent and the launcher.
+fn programs() -> Vec<Finding> {
+    [("agent", Program::Agent), ("launcher", Program::Launcher)]
+        .into_iter()
+        .map(|(name, program)| match program.whereabouts() {
+            Ok(place) => Finding::new(Level::Ok, name, place),
+            Err(error) => Finding::new(Level::Failure, name, format!("{error:#}"))
+                .remedy("run \"cargo xtask agent\" and build again, or take a released program"),
+        })
+        .collect()
+}
+
+/// What the native provider can do here, found out by making a sandbox.
+async fn native(loaded: &Loaded) -> Vec<Finding> {
+    let failed = |words: String| Finding::new(Level::Failure, "native", words);
+    let trialled = match private::try_native(loaded).await {
+        Ok(trialled) => trialled,
+        Err(error) => {
+            let found = failed(in_words(&error));
+            return vec![match hint_of(&error) {
+                Some(hint) => found.remedy(hint),
+                None => found,
+            }];
+        }
+    };
+    let mut findings = vec![if trialled.health.healthy {
+        Finding::new(
+            Level::Ok,
+            "native",
+            format!(
+                "a sandbox was made and removed in {} ms (isolation: {})",
+                trialled.health.latency.as_millis(),
+                trialled.isolation
+            ),
+        )
+    } else {
+        failed(
+            trialled
+                .health
+                .error
+                .unwrap_or_else(|| "it does not work".to_owned()),
+        )
+    }];
+    findings.extend(
+        trialled
+            .missing
+            .into_iter()
+            .map(|missing| Finding::new(Level::Warning, "native", missing)),
+    );
+    findings
+}
+
+/// Whether a server answers; that none does is no failure.
+async fn server(global: &Global) -> Finding {
+    let health = async {
+        let client = global.client()?;
+        let health = client.health().await.context("no server answers")?;
+        anyhow::Ok((client.server().to_owned(), health))
+    };
+    match tokio::time::timeout(std::time::Duration::from_secs(3), health).await {
+        Ok(Ok((url, health))) => Finding::new(
+            Level::Ok,
+            "server",
+            format!("{url} answers, version {}", health.version),
+        ),
+        // Most machines where one asks the doctor have no server yet.
+        Ok(Err(error)) => Finding::new(Level::Ok, "server", in_words(&error)),
+        Err(_) => Finding::new(
+            Level::Warning,
+            "server",
+            "it does not answer within 3 seconds",
+        ),
+    }
+}

@@ -1,0 +1,57 @@
+//! The signals that `run` hands on.
+
+use anyhow::{Context, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Interrupt, quit, hang-up, terminate; and changes of the terminal's size.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    interrupt: Signal,
+    quit: Signal,
+    hang_up: Signal,
+    terminate: Signal,
+    resize: Signal,
+}
+
+impl Signals {
+    /// From now on they do not end this program.
+    pub(crate) fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            quit: listen(SignalKind::quit())?,
+            hang_up: listen(SignalKind::hangup())?,
+            terminate: listen(SignalKind::terminate())?,
+            resize: listen(SignalKind::window_change())?,
+        })
+    }
+
+    /// The next one.
+    pub(crate) async fn next(&mut self) -> Heard {
+        tokio::select! {
+            _ = self.interrupt.recv() => Heard::Signal(2),
+            _ = self.quit.recv() => Heard::Signal(3),
+            _ = self.hang_up.recv() => Heard::Signal(1),
+            _ = self.terminate.recv() => Heard::Signal(15),
+            _ = self.resize.recv() => Heard::Resize,
+        }
+    }
+
+    /// The number of the next signal that asks for an end.
+    pub(crate) async fn next_end(&mut self) -> i32 {
+        loop {
+            if let Heard::Signal(number) = self.next().await {
+                return number;
+            }
+        }
+    }
+}
+
+/// What the signal was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// One that asks for an end, by its number (see signal(7)).
+    Signal(i32),
+    /// The terminal has another size.
+    Resize,
+}

@@ -1,0 +1,44 @@
+//! `stacyvm spawn`.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+
+use super::values::{Pair, SandboxOptions, map};
+use super::{Form, Global, output};
+
+/// Make a sandbox.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    sandbox: SandboxOptions,
+    /// A saved description to start from.
+    #[arg(long, value_name = "NAME")]
+    template: Option<String>,
+    /// A label; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE")]
+    metadata: Vec<Pair>,
+    /// How it is connected.
+    #[arg(long, value_name = "MODE")]
+    network: Option<String>,
+}
+
+pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
+    let mut request = args.sandbox.into_request();
+    request.template = args.template;
+    request.metadata = map(args.metadata);
+    request.network = args.network;
+    let sandbox = global
+        .client()?
+        .spawn(&request)
+        .await
+        .context("cannot make a sandbox")?;
+    match global.output {
+        Form::Json => output::json(&sandbox)?,
+        Form::Table => output::line(&format!(
+            "Sandbox {} spawned (provider: {}, image: {})",
+            sandbox.id, sandbox.provider, sandbox.image
+        ))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

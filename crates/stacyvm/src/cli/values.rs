@@ -1,0 +1,82 @@
+//! Values of options that several commands share.
+
+use std::collections::BTreeMap;
+
+/// `NAME=VALUE`, as `--env` and `--metadata` take it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pair(String, String);
+
+impl std::str::FromStr for Pair {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, value)) if !name.is_empty() => Ok(Self(name.to_owned(), value.to_owned())),
+            _ => Err("write it as NAME=VALUE".to_owned()),
+        }
+    }
+}
+
+/// The pairs as a map; the last of a name wins. None when there are none.
+pub(crate) fn map(pairs: Vec<Pair>) -> Option<BTreeMap<String, String>> {
+    (!pairs.is_empty()).then(|| {
+        pairs
+            .into_iter()
+            .map(|Pair(name, value)| (name, value))
+            .collect()
+    })
+}
+
+/// What describes a new sandbox; `spawn` and `run` share it.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct SandboxOptions {
+    /// What it is made from.
+    #[arg(long, value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// What makes it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) provider: Option<String>,
+    /// Memory, MiB.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) memory: Option<i64>,
+    /// Cores.
+    #[arg(long, value_name = "N")]
+    pub(crate) vcpus: Option<i64>,
+    /// How long it lives at most, like 30m or 1h30m.
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) ttl: Option<String>,
+    /// A variable for its commands; may be repeated.
+    #[arg(long, short = 'e', value_name = "NAME=VALUE")]
+    pub(crate) env: Vec<Pair>,
+    /// Where its commands start.
+    #[arg(long, short = 'w', value_name = "PATH")]
+    pub(crate) workdir: Option<String>,
+    /// Who its commands run as.
+    #[arg(long, short = 'u', value_name = "USER")]
+    pub(crate) user: Option<String>,
+    /// Refuse less isolation than this: process, container, userspace-kernel, vm.
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) isolation: Option<String>,
+    /// Leave only /workspace and /tmp writable.
+    #[arg(long)]
+    pub(crate) read_only: bool,
+}
+
+impl SandboxOptions {
+    /// The request that asks for it.
+    pub(crate) fn into_request(self) -> stacyvm_types::SpawnRequest {
+        stacyvm_types::SpawnRequest {
+            image: self.image,
+            provider: self.provider,
+            memory_mb: self.memory,
+            vcpus: self.vcpus,
+            ttl: self.ttl,
+            env: map(self.env),
+            workdir: self.workdir,
+            user: self.user,
+            isolation: self.isolation,
+            read_only_rootfs: self.read_only.then_some(true),
+            ..Default::default()
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Starting the providers that the configuration asks for, and choosing the default.
+//!
+//! A server's provider counts only when its health check, which really makes a sandbox, succeeds.
+//! A `run` makes just one sandbox and finds out by that.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use stacyvm_config::{Config, ProviderChoice};
+use stacyvm_mock::MockProvider;
+use stacyvm_native::{NativeConfig, NativeProvider};
+use stacyvm_provider::{Health, Provider};
+use stacyvm_types::Isolation;
+
+use super::directories::Directories;
+use super::tried::Tried;
+use crate::embedded::Program;
+use crate::failure::advise;
+use crate::progress::Progress;
+
+/// What is there to make sandboxes.
+pub(crate) struct Providers {
+    pub(crate) all: Vec<Arc<dyn Provider>>,
+    pub(crate) default: String,
+    pub(crate) isolation: Isolation,
+}
+
+/// Whether a provider is tried out before it counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trial {
+    /// By making a sandbox and removing it.
+    Yes,
+    /// The caller is about to make one anyway.
+    No,
+}
+
+/// Starts them all. `config_file` is one more thing that no sandbox may see.
+pub(crate) async fn start(
+    config: &Config,
+    directories: &Directories,
+    config_file: Option<&Path>,
+    trial: Trial,
+) -> Result<Providers> {
+    let choice = config.providers.default;
+    let mut all: Vec<Arc<dyn Provider>> = Vec::new();
+    let mut native_failure = None;
+    if config.providers.native.enabled {
+        let hidden: Vec<PathBuf> = config_file
+            .into_iter()
+            .filter_map(|path| path.canonicalize().ok())
+            .collect();
+        match working_native(config, directories, &hidden, trial).await {
+            Ok(provider) => all.push(provider),
+            Err(error) => native_failure = Some(error),
+        }
+    }
+    if config.providers.mock.enabled || choice == ProviderChoice::Mock {
+        all.push(mock(directories).await?);
+    }
+    let wanted = match (choice, native_failure) {
+        (ProviderChoice::Native | ProviderChoice::Auto, Some(error)) if all.is_empty() => {
+            return Err(explained(error));
+        }
+        (ProviderChoice::Native, Some(error)) => return Err(explained(error)),
+        (ProviderChoice::Auto, None) => "native",
+        (choice, failure) => {
+            if let Some(error) = failure {
+                let error = crate::failure::in_words(&error);
+                tracing::warn!(%error, "Provider native cannot work and is left out");
+            }
+            if choice == ProviderChoice::Auto {
+                "mock"
+            } else {
+                choice.as_str()
+            }
+        }
+    };
+    let default = all
+        .iter()
+        .find(|provider| provider.name() == wanted)
+        .or(all.first())
+        .context("no provider is enabled")?;
+    let (name, isolation) = (default.name().to_owned(), default.isolation());
+    for missing in default.degradations() {
+        tracing::warn!(provider = %name, missing, "Provider lacks something on this machine");
+    }
+    if isolation == Isolation::None {
+        tracing::warn!(
+            provider = %name,
+            "Provider isolates nothing: commands run as this user, on this machine"
+        );
+    }
+    Ok(Providers {
+        default: name,
+        isolation,
+        all,
+    })
+}
+
+/// Says what failed; advice that the failure brings along is better than ours.
+fn explained(error: anyhow::Error) -> anyhow::Error {
+    let advised = crate::failure::hint_of(&error).is_some();
+    let error = error.context("the provider native cannot work here");
+    if advised {
+        return error;
+    }
+    advise(error, "\"stacyvm doctor\" shows what this machine lacks")
+}
+
+/// The native provider, tried out.
+async fn working_native(
+    config: &Config,
+    directories: &Directories,
+    hidden: &[PathBuf],
+    trial: Trial,
+) -> Result<Arc<dyn Provider>> {
+    let provider = native(config, directories, hidden).await?;
+    let health = match trial {
+        Trial::Yes => provider.health().await,
+        Trial::No => Health {
+            healthy: true,
+            error: None,
+            latency: Duration::ZERO,
+        },
+    };
+    if health.healthy {
+        return Ok(Arc::new(Tried::new(provider, health)));
+    }
+    provider.close().await;
+    Err(anyhow::Error::msg(
+        health
+            .error
+            .unwrap_or_else(|| "it is not healthy".to_owned()),
+    ))
+}
+
+/// The native provider, started but not tried out.
+pub(crate) async fn native(
+    config: &Config,
+    directories: &Directories,
+    hidden: &[PathBuf],
+) -> Result<Arc<dyn Provider>> {
+    let wanted = &config.providers.native;
+    let launchers = match wanted.launchers {
+        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+        number => usize::try_from(number).unwrap_or(1),
+    };
+    let launcher = Program::Launcher.locate(&directories.shared)?;
+    let mut settings = NativeConfig::new(&directories.native, launcher);
+    settings.launchers = launchers;
+    settings.rootfs_dirs = wanted.rootfs_dirs.clone();
+    settings.instance = directories.instance();
+    settings.hidden = hidden.to_vec();
+    settings.host_view_dir = Some(directories.shared_native.join("native/host-view"));
+    let progress = Progress::steps("Preparing the view of the host");
+    let report = Box::new(move |done, of| progress.reach(done, of));
+    let provider = NativeProvider::start_with_progress(settings, report)
+        .await
+        .context("cannot start the provider native")?;
+    Ok(Arc::new(provider))
+}
+
+/// The mock provider.
+pub(crate) async fn mock(directories: &Directories) -> Result<Arc<dyn Provider>> {
+    let agent = Program::Agent.locate(&directories.shared)?;
+    let provider = MockProvider::new(directories.data.join("mock"), agent)
+        .context("cannot start the provider mock")?;
+    Ok(Arc::new(provider))
+}
