@@ -1,0 +1,17 @@
+//! The real `stacyvm` binary, driven as a user drives it: over HTTP, through its command line, and
+//! by killing it. What the API answers in detail is tested in the server's own crate; here stands
+//! what only the whole can show.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used)]
+
+mod harness;
+
+mod cli;
+mod config;
+mod crash;
+mod disk;
+mod exec;
+mod image;
+mod lifetime;
+mod reach;
+mod run;
