@@ -4,7 +4,10 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, chmodat, chownat, mkdirat, openat};
+use rustix::fs::{
+    AtFlags, CWD, Gid, IFlags, Mode, OFlags, Uid, chmodat, chownat, ioctl_getflags, ioctl_setflags,
+    mkdirat, openat,
+};
 use rustix::io::Errno;
 
 use crate::control::{LaunchFailure, LaunchRequest, PidFile};
@@ -130,6 +133,26 @@ impl BoxDir {
     pub(crate) fn remove_pid_file(&self) {
         let _ = rustix::fs::unlinkat(&self.directory, PID_FILE, AtFlags::empty());
     }
+}
+
+/// Asks the file system to put each new directory below `path` into a region of its own.
+///
+/// Ext4 does not use the place of a deleted inode again for minutes, and looks at every such place
+/// when it makes a new one in the same region. Where sandboxes come and go by the hundred, all in
+/// one region, each file made then costs a millisecond and more. Other file systems refuse, and
+/// do not need it.
+pub(crate) fn spread_children(path: &Path) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let spread = || -> Result<(), Errno> {
+        let directory = openat(CWD, path, flags, Mode::empty())?;
+        let now = ioctl_getflags(&directory)?;
+        if now.contains(IFlags::TOPDIR) {
+            return Ok(());
+        }
+        ioctl_setflags(&directory, now | IFlags::TOPDIR)
+    };
+    // Nothing is wrong without it but the speed.
+    let _ = spread();
 }
 
 impl AsFd for BoxDir {

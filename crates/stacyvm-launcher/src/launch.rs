@@ -42,6 +42,7 @@ pub(crate) fn launch(
     request::check(request)?;
     let id_base = workshop.privileged.as_ref().map(|_| request.id_base);
     let box_dir = BoxDir::open(&request.box_dir, id_base)?;
+    workshop.spread_boxes(&request.box_dir);
     let mut missing = workshop.degraded();
     let parent = workshop.parent(&request.cgroup_parent);
     missing.extend_from_slice(parent.degraded());

@@ -75,6 +75,9 @@ fn make_and_launch(
         .mode(0o700)
         .create(&lower)
         .step("make the trial's directory")?;
+    // One level down: what the launcher does to the directory of boxes is not done to the caller's.
+    let box_dir = home.join("box");
+    std::fs::create_dir(&box_dir).step("make the trial's directory")?;
     let listener = socket_with(
         AddressFamily::UNIX,
         SocketType::STREAM,
@@ -83,7 +86,7 @@ fn make_and_launch(
     )
     .step("make a socket")?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
-    let request = request(id, home, lower);
+    let request = request(id, box_dir, lower);
     let (launched, pidfd) = launch(workshop, &request, listener, status_end)?;
     let outcome = read_status(status);
     let _ = pidfd::kill(&pidfd);
@@ -101,11 +104,11 @@ fn make_and_launch(
     Ok(launched)
 }
 
-fn request(id: &str, home: &Path, lower: PathBuf) -> LaunchRequest {
+fn request(id: &str, box_dir: PathBuf, lower: PathBuf) -> LaunchRequest {
     LaunchRequest {
         seq: 0,
         id: id.to_owned(),
-        box_dir: home.to_owned(),
+        box_dir,
         overlays: vec![OverlaySpec {
             target: "/".into(),
             lowers: vec![lower],

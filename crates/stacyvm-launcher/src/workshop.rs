@@ -9,7 +9,7 @@ mod trees;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -19,6 +19,7 @@ use stacyvm_sys::mount::{self, Attributes, Propagation};
 use stacyvm_sys::namespaces::{self, Kind};
 use stacyvm_sys::{landlock, netns, seccomp};
 
+use crate::box_dir::spread_children;
 use crate::control::LaunchFailure;
 use crate::failure::Step;
 use crate::{Options, degraded};
@@ -44,6 +45,8 @@ pub(crate) struct Workshop {
     pub(crate) masks: crate::steps::proc::Masks,
     layout: Layout,
     parents: BTreeMap<String, Parent>,
+    /// The directory of boxes that has been told to spread them.
+    spread: Option<PathBuf>,
 }
 
 /// What is prepared with privilege.
@@ -81,6 +84,7 @@ impl Workshop {
             masks: crate::steps::proc::Masks::of_this_kernel(),
             layout: Layout::detect(),
             parents: BTreeMap::new(),
+            spread: None,
         })
     }
 
@@ -99,6 +103,17 @@ impl Workshop {
     /// In which hierarchies the machine counts: `v1`, `v2`, `hybrid`, `none`.
     pub(crate) fn cgroup_kind(&self) -> &'static str {
         self.layout.kind()
+    }
+
+    /// Sees to it that boxes beside this one do not crowd one region of the disk.
+    pub(crate) fn spread_boxes(&mut self, box_dir: &Path) {
+        let Some(boxes) = box_dir.parent() else {
+            return;
+        };
+        if self.spread.as_deref() != Some(boxes) {
+            spread_children(boxes);
+            self.spread = Some(boxes.to_owned());
+        }
     }
 
     /// Where the cgroups of sandboxes with this parent are made.

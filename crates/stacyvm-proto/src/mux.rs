@@ -10,6 +10,7 @@
 //! take waits for the driver. That saves a task switch on every request.
 
 mod driver;
+mod outbox;
 mod state;
 mod stream;
 

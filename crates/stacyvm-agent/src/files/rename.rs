@@ -33,6 +33,13 @@ pub(super) fn rename(root: &Root, from: &InnerPath, to: &InnerPath) -> Result<()
     };
     let at_source = |errno| FileError::from_errno(errno, from.as_str());
     let at_destination = |errno| FileError::from_errno(errno, to.as_str());
+    let in_place = |errno| match errno {
+        Errno::ISDIR | Errno::NOTDIR => FileError::Conflict(format!(
+            "{:?} is in the way: a directory and a file cannot replace each other",
+            to.as_str()
+        )),
+        other => at_destination(other),
+    };
     let source = root.directory(from_parent).map_err(at_source)?;
     // Asked before the destination's parents are made, so that a missing source leaves no trace.
     let stat =
@@ -44,17 +51,13 @@ pub(super) fn rename(root: &Root, from: &InnerPath, to: &InnerPath) -> Result<()
     match rustix::fs::renameat(&source, from_name, &destination, to_name) {
         Ok(()) => Ok(()),
         Err(Errno::INVAL) => Err(into_itself(from)),
-        Err(Errno::ISDIR | Errno::NOTDIR) => Err(FileError::Conflict(format!(
-            "{:?} is in the way: a directory and a file cannot replace each other",
-            to.as_str()
-        ))),
         Err(Errno::XDEV) => {
             let copy = temporary_name().map_err(at_destination)?;
             let placed = copy_one(&source, from_name, &destination, &copy, 0)
                 .map_err(at_destination)
                 .and_then(|()| {
                     rustix::fs::renameat(&destination, &copy, &destination, to_name)
-                        .map_err(at_destination)
+                        .map_err(in_place)
                 });
             if placed.is_err() {
                 // What is left of the copy is of no use; a failure here hides no other.
@@ -68,7 +71,7 @@ pub(super) fn rename(root: &Root, from: &InnerPath, to: &InnerPath) -> Result<()
             .map_err(at_source)
         }
         Err(Errno::NOENT) => Err(at_source(Errno::NOENT)),
-        Err(errno) => Err(at_destination(errno)),
+        Err(errno) => Err(in_place(errno)),
     }
 }
 

@@ -1,51 +1,24 @@
-//! What one connection knows: its streams, their credit, and what waits to be written.
+//! What one connection knows: its streams and their credit.
 //!
 //! Everything here is synchronous and runs under one short lock; waiting is done by the wakers
-//! kept here. Every queue has a bound: received frames by the credit we gave, unsent ones by
-//! `HIGH_WATER` for data and by stopping to read for everything else.
+//! kept here. Every queue has a bound: received frames by the credit we gave, unsent ones by the
+//! outbox.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::IoSlice;
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot};
 
+use super::outbox::Outbox;
 use super::{End, Event, MAX_STREAMS, MuxError, Side};
-use crate::frame::{CHANNELS, FRAME_COST, FrameError, HEADER_LEN, Header, Kind, MAX_CHUNK, WINDOW};
+use crate::frame::{CHANNELS, FRAME_COST, FrameError, Header, Kind, MAX_CHUNK, WINDOW};
 
-/// Unsent bytes above which data has to wait.
-const HIGH_WATER: usize = 512 * 1024;
-/// Unsent bytes above which nothing more is read, so that questions cannot pile up answers.
-const READ_STOP: usize = 2 * HIGH_WATER;
 /// Credit is given back in pieces of at least this size.
 const RELEASE_STEP: u32 = WINDOW / 4;
-/// Frames handed to the socket in one call.
-const FRAMES_PER_WRITE: usize = 16;
 /// Questions for a sign of life that may be open at once.
 const MAX_PINGS: usize = 64;
-
-struct OutFrame {
-    header: [u8; HEADER_LEN],
-    header_sent: usize,
-    payload: Bytes,
-}
-
-impl OutFrame {
-    fn left(&self) -> usize {
-        HEADER_LEN - self.header_sent + self.payload.len()
-    }
-
-    fn advance(&mut self, count: usize) -> usize {
-        let of_header = count.min(HEADER_LEN - self.header_sent);
-        self.header_sent += of_header;
-        let of_payload = (count - of_header).min(self.payload.len());
-        self.payload.advance(of_payload);
-        of_header + of_payload
-    }
-}
 
 struct Lane {
     /// What we may still send.
@@ -115,11 +88,7 @@ pub(crate) struct State {
     pings: VecDeque<(u64, oneshot::Sender<()>)>,
     next_ping: u64,
     frames_received: u64,
-    writer: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    out: VecDeque<OutFrame>,
-    out_bytes: usize,
-    waiting_for_room: Vec<Waker>,
-    driver: Waker,
+    outbox: Outbox,
     lost: bool,
 }
 
@@ -137,11 +106,7 @@ impl State {
             pings: VecDeque::new(),
             next_ping: 0,
             frames_received: 0,
-            writer: Some(writer),
-            out: VecDeque::new(),
-            out_bytes: 0,
-            waiting_for_room: Vec::new(),
-            driver: Waker::noop().clone(),
+            outbox: Outbox::new(writer),
             lost: false,
         }
     }
@@ -161,31 +126,24 @@ impl State {
     }
 
     pub(crate) fn set_driver(&mut self, waker: &Waker) {
-        if !self.driver.will_wake(waker) {
-            self.driver = waker.clone();
-        }
+        self.outbox.set_driver(waker);
     }
 
     pub(crate) fn wake_driver(&self) {
-        self.driver.wake_by_ref();
+        self.outbox.wake_driver();
     }
 
     /// Whether reading has to wait until some of what is unsent is gone.
     pub(crate) fn must_not_read(&self) -> bool {
-        self.out_bytes > READ_STOP
+        self.outbox.is_overfull()
     }
 
     pub(crate) fn lose(&mut self) {
         self.lost = true;
-        self.writer = None;
-        self.out.clear();
-        self.out_bytes = 0;
+        self.outbox.close();
         self.pings.clear();
         for stream in self.streams.values_mut() {
             stream.close(End::Lost);
-        }
-        for waker in self.waiting_for_room.drain(..) {
-            waker.wake();
         }
         // The receiving half sees its end when the sending half is replaced.
         self.opened = mpsc::unbounded_channel().0;
@@ -234,7 +192,6 @@ impl State {
         channel: u8,
         context: &mut Context<'_>,
     ) -> Poll<Result<usize, MuxError>> {
-        let full = self.out_bytes > HIGH_WATER;
         let lost = self.lost;
         let Some(stream) = self.streams.get_mut(&id) else {
             return Poll::Ready(Err(MuxError::Ended));
@@ -246,16 +203,7 @@ impl State {
         if stream.end.is_some() || lane.sent_finish {
             return Poll::Ready(Err(MuxError::Ended));
         }
-        if full {
-            // One task may ask many times while it waits.
-            let waker = context.waker();
-            if !self
-                .waiting_for_room
-                .iter()
-                .any(|known| known.will_wake(waker))
-            {
-                self.waiting_for_room.push(waker.clone());
-            }
+        if self.outbox.poll_room(context).is_pending() {
             return Poll::Pending;
         }
         if lane.credit > FRAME_COST {
@@ -325,31 +273,8 @@ impl State {
         payload: &[u8],
     ) -> Result<(), MuxError> {
         self.charge(id, channel, payload.len())?;
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        let header = Header::new(Kind::Data, id, channel, length).encode();
-        let mut sent = 0;
-        if self.out.is_empty()
-            && let Some(writer) = &mut self.writer
-        {
-            let mut context = Context::from_waker(&self.driver);
-            let slices = [IoSlice::new(&header), IoSlice::new(payload)];
-            // An error shows again, and is dealt with, in `flush`.
-            if let Poll::Ready(Ok(count)) =
-                Pin::new(writer).poll_write_vectored(&mut context, &slices)
-            {
-                sent = count;
-            }
-        }
-        if sent < HEADER_LEN + payload.len() {
-            let header_sent = sent.min(HEADER_LEN);
-            let rest = Bytes::copy_from_slice(&payload[sent - header_sent..]);
-            self.push_out(OutFrame {
-                header,
-                header_sent,
-                payload: rest,
-            });
-            self.flush();
-        }
+        self.outbox.push_slice(id, channel, payload);
+        self.flush();
         Ok(())
     }
 
@@ -524,64 +449,17 @@ impl State {
     // ---- writing ----
 
     fn enqueue(&mut self, kind: Kind, stream: u32, channel: u8, payload: Bytes) {
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        self.push_out(OutFrame {
-            header: Header::new(kind, stream, channel, length).encode(),
-            header_sent: 0,
-            payload,
-        });
-    }
-
-    fn push_out(&mut self, frame: OutFrame) {
         if !self.lost {
-            self.out_bytes += frame.left();
-            self.out.push_back(frame);
+            self.outbox.push(kind, stream, channel, payload);
         }
     }
 
     /// Writes what the socket takes; the driver is woken when it takes more.
     pub(crate) fn flush(&mut self) {
-        let Some(writer) = &mut self.writer else {
-            return;
-        };
-        let mut context = Context::from_waker(&self.driver);
-        while !self.out.is_empty() {
-            let mut slices = [IoSlice::new(&[]); 2 * FRAMES_PER_WRITE];
-            let mut used = 0;
-            for frame in self.out.iter().take(FRAMES_PER_WRITE) {
-                slices[used] = IoSlice::new(&frame.header[frame.header_sent..]);
-                slices[used + 1] = IoSlice::new(&frame.payload);
-                used += 2;
-            }
-            match Pin::new(&mut *writer).poll_write_vectored(&mut context, &slices[..used]) {
-                Poll::Ready(Ok(mut count)) if count > 0 => {
-                    self.out_bytes -= count;
-                    while count > 0
-                        && let Some(frame) = self.out.front_mut()
-                    {
-                        count -= frame.advance(count);
-                        if frame.left() == 0 {
-                            self.out.pop_front();
-                        }
-                    }
-                }
-                Poll::Pending => break,
-                // The driver sees the dead connection too and tells everybody.
-                Poll::Ready(_) => {
-                    self.lost = true;
-                    self.driver.wake_by_ref();
-                    return;
-                }
-            }
-        }
-        if self.out.is_empty() && Pin::new(writer).poll_flush(&mut context).is_ready() {
-            // Give the memory of a burst back.
-            self.out.shrink_to(FRAMES_PER_WRITE);
-        }
-        if self.out_bytes <= HIGH_WATER {
-            for waker in self.waiting_for_room.drain(..) {
-                waker.wake();
-            }
+        if !self.lost && !self.outbox.flush() {
+            // The driver sees the dead connection too and tells everybody.
+            self.lost = true;
+            self.outbox.wake_driver();
         }
     }
 }

@@ -323,8 +323,6 @@ fn globs_find_what_shells_find_without_following_links_downwards() {
 
 #[test]
 fn files_that_the_kernel_makes_up_are_read_whole() {
-    let place = tempfile::tempdir().unwrap();
-    drop(place);
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
     let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty()).unwrap();
     let service = crate::files::FileService::new(root);
@@ -338,4 +336,54 @@ fn files_that_the_kernel_makes_up_are_read_whole() {
         assert_eq!(kind(service.open_read(path, 0, None)), "invalid", "{path}");
     }
     assert_ne!(CANARY, text);
+}
+
+#[test]
+fn moving_between_file_systems_copies_and_removes() {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(there) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("SKIPPED moving_between_file_systems_copies_and_removes: no /dev/shm");
+        return;
+    };
+    let here = tempfile::tempdir().unwrap();
+    if fs::metadata(here.path()).unwrap().dev() == fs::metadata(there.path()).unwrap().dev() {
+        eprintln!("SKIPPED moving_between_file_systems_copies_and_removes: one file system");
+        return;
+    }
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
+    let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty()).unwrap();
+    let service = crate::files::FileService::new(root);
+    let path = |place: &tempfile::TempDir, name: &str| {
+        place.path().join(name).to_str().unwrap().to_owned()
+    };
+    fs::create_dir_all(here.path().join("tree/closed")).unwrap();
+    fs::write(here.path().join("tree/file"), "content").unwrap();
+    symlink("file", here.path().join("tree/link")).unwrap();
+    fs::write(here.path().join("outside"), CANARY).unwrap();
+    symlink(here.path().join("outside"), here.path().join("tree/trap")).unwrap();
+    let closed = fs::Permissions::from_mode(0o500);
+    fs::set_permissions(here.path().join("tree/closed"), closed).unwrap();
+    let before = service.list(&path(&here, "tree"), 9).unwrap();
+    let from = path(&here, "tree");
+    service.rename(&from, &path(&there, "new/tree")).unwrap();
+    assert_eq!(kind(service.stat(&from)), "not found");
+    let after = service.list(&path(&there, "new/tree"), 9).unwrap();
+    let facts = |files: Vec<stacyvm_types::FileInfo>| -> Vec<_> {
+        let fact = |file: stacyvm_types::FileInfo| (file.name, file.mode, file.symlink_target);
+        files.into_iter().map(fact).collect()
+    };
+    assert_eq!(facts(after), facts(before));
+    let file = there.path().join("new/tree/file");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "content");
+    assert_eq!(
+        fs::read_to_string(here.path().join("outside")).unwrap(),
+        CANARY
+    );
+
+    // A file in the way of a tree: nothing is lost, and no half copy stays.
+    fs::write(here.path().join("plain"), "plain").unwrap();
+    let back = service.rename(&path(&there, "new/tree"), &path(&here, "plain"));
+    assert_eq!(kind(back), "conflict");
+    assert!(file.exists());
+    assert_eq!(fs::read_dir(here.path()).unwrap().count(), 2);
 }
