@@ -36,10 +36,12 @@ impl ImageName {
         };
         let starts_well =
             |part: &str| part.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
-        let allowed = |c: char| {
-            c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-')
-        };
-        if !path.split('/').all(|part| starts_well(part) && part.chars().all(allowed)) {
+        let allowed =
+            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '.' | '_' | '-');
+        if !path
+            .split('/')
+            .all(|part| starts_well(part) && part.chars().all(allowed))
+        {
             return refuse(
                 "each part starts with a lower-case letter or digit, and has only those, \".\", \"_\" and \"-\"",
             );
@@ -114,8 +116,23 @@ mod tests {
             assert_eq!(ImageName::parse(text).unwrap().as_str(), name);
         }
         for wrong in [
-            "", "/a", "a/", "a//b", "../a", "a/..", "A", "a b", "a:", "a:-", "a:b:c", "host",
-            "host:latest", "a\0", "a~b", ".a", "é",
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "../a",
+            "a/..",
+            "A",
+            "a b",
+            "a:",
+            "a:-",
+            "a:b:c",
+            "host",
+            "host:latest",
+            "a\0",
+            "a~b",
+            ".a",
+            "é",
         ] {
             assert!(
                 matches!(ImageName::parse(wrong), Err(ImageError::Name { .. })),

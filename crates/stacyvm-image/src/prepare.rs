@@ -57,8 +57,7 @@ fn directory(parent: &OwnedFd, name: &str, mode: u32, owner: u32) -> Result<(), 
     match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
         Ok(()) => {}
         Err(Errno::EXIST) => {
-            let stat =
-                rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(step)?;
+            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(step)?;
             // A sandbox mounts over some of these; a link there would lead the mount astray.
             return match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => Ok(()),
@@ -111,10 +110,16 @@ fn amend(
     }
     let text = String::from_utf8_lossy(&content);
     let number = USER.to_string();
-    if text.lines().any(|line| line.split(':').nth(2) == Some(&number)) {
+    if text
+        .lines()
+        .any(|line| line.split(':').nth(2) == Some(&number))
+    {
         return Ok(None);
     }
-    let taken = |name: &str| text.lines().any(|line| line.split(':').next() == Some(name));
+    let taken = |name: &str| {
+        text.lines()
+            .any(|line| line.split(':').next() == Some(name))
+    };
     let name = if taken("user") { "user1000" } else { "user" };
     if !content.is_empty() && !content.ends_with(b"\n") {
         content.push(b'\n');

@@ -173,11 +173,7 @@ impl ImageStore {
     ///
     /// # Errors
     /// `NotFound`, `InUse`, `Name`.
-    pub fn remove(
-        &self,
-        name: &str,
-        in_use: impl FnOnce(&Path) -> bool,
-    ) -> Result<(), ImageError> {
+    pub fn remove(&self, name: &str, in_use: impl FnOnce(&Path) -> bool) -> Result<(), ImageError> {
         let rootfs = self.resolve(name)?;
         if in_use(&rootfs) {
             return Err(ImageError::InUse(name.to_owned()));
@@ -264,9 +260,14 @@ impl Import {
             .map_err(ImageError::io(step))?;
         let mut source = Source::open(file)?;
         let target = File::open(&rootfs).map_err(ImageError::io(step))?;
-        let unpacked = unpack::unpack(&mut source, target.into(), limits, &mut |source, entries| {
-            progress(source.progress(entries));
-        })?;
+        let unpacked = unpack::unpack(
+            &mut source,
+            target.into(),
+            limits,
+            &mut |source, entries| {
+                progress(source.progress(entries));
+            },
+        )?;
         let target = File::open(&rootfs).map_err(ImageError::io(step))?;
         prepare::prepare(&target.into())?;
         let image = Image {

@@ -194,8 +194,8 @@ impl Unpacker {
             | OFlags::NOFOLLOW
             | OFlags::NOCTTY
             | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(failed)?;
+        let file =
+            rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         let mut file = File::from(file);
         let mut buffer = vec![0_u8; 128 * 1024];
         loop {
@@ -331,7 +331,9 @@ pub(crate) fn open_beneath(
 fn clean(bytes: &[u8]) -> Result<PathBuf, ImageError> {
     let refused = |reason: &str| {
         let shown: String = String::from_utf8_lossy(bytes).chars().take(80).collect();
-        Err(ImageError::Archive(format!("archive entry {shown:?} {reason}")))
+        Err(ImageError::Archive(format!(
+            "archive entry {shown:?} {reason}"
+        )))
     };
     if bytes.starts_with(b"/") {
         return refused("is absolute and would leave the image");

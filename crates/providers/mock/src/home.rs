@@ -80,7 +80,10 @@ impl Home {
         }
         fs::write(root.join("etc/passwd"), passwd)?;
         fs::write(root.join("etc/group"), group)?;
-        fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n::1 localhost\n")
+        fs::write(
+            root.join("etc/hosts"),
+            "127.0.0.1 localhost\n::1 localhost\n",
+        )
     }
 
     /// Writes down the agent's process, all at once.
@@ -95,7 +98,9 @@ impl Home {
     /// The agent's process; none when it was never written down.
     pub(crate) fn recorded(&self) -> io::Result<Option<Identity>> {
         match fs::read(self.0.join("pid.json")) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::other),
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(io::Error::other),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }

@@ -32,7 +32,11 @@ fn find(home: &Path, root: &Path) -> Vec<Identity> {
     let mut found = Vec::new();
     // Systems without /proc have nothing to look through.
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         if pid == own {

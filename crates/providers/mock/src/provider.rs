@@ -99,7 +99,10 @@ impl MockProvider {
         match tokio::time::timeout(START_WITHIN, sandbox.connect()).await {
             Ok(Ok(())) => Ok(Arc::new(sandbox)),
             Ok(Err(error)) => Err(backend("reach the agent", error)),
-            Err(_) => Err(backend("reach the agent", io::Error::from(io::ErrorKind::TimedOut))),
+            Err(_) => Err(backend(
+                "reach the agent",
+                io::Error::from(io::ErrorKind::TimedOut),
+            )),
         }
     }
 
@@ -243,11 +246,7 @@ impl Provider for MockProvider {
             .connect()
             .await
             .map_err(|error| backend("reach the agent", error))?;
-        Ok(self
-            .opened()
-            .entry(id.clone())
-            .or_insert(sandbox)
-            .clone())
+        Ok(self.opened().entry(id.clone()).or_insert(sandbox).clone())
     }
 
     async fn list(&self) -> Result<Vec<BoxInfo>, ProviderError> {
@@ -257,7 +256,10 @@ impl Provider for MockProvider {
             let mut found = Vec::new();
             for entry in fs::read_dir(&directory).map_err(failed)? {
                 let name = entry.map_err(failed)?.file_name();
-                let Some(id) = name.to_str().and_then(|name| name.parse::<SandboxId>().ok()) else {
+                let Some(id) = name
+                    .to_str()
+                    .and_then(|name| name.parse::<SandboxId>().ok())
+                else {
                     continue;
                 };
                 let state = match Home::of(&directory, &id).recorded() {

@@ -27,11 +27,30 @@ pub(crate) fn check(image: &str) -> Result<(), ProviderError> {
 mod tests {
     #[test]
     fn references_are_checked_for_their_form_alone() {
-        for fine in ["host", "alpine:latest", "ghcr.io/a/b_c:1.2-x", "localhost:5000/a", "a@sha256:0f"] {
+        for fine in [
+            "host",
+            "alpine:latest",
+            "ghcr.io/a/b_c:1.2-x",
+            "localhost:5000/a",
+            "a@sha256:0f",
+        ] {
             assert!(super::check(fine).is_ok(), "{fine}");
         }
         let long = "a".repeat(256);
-        for wrong in ["", " ", "a b", "/a", "a/", "a:", "a//b", "-a", "a\0", "../a", "é", long.as_str()] {
+        for wrong in [
+            "",
+            " ",
+            "a b",
+            "/a",
+            "a/",
+            "a:",
+            "a//b",
+            "-a",
+            "a\0",
+            "../a",
+            "é",
+            long.as_str(),
+        ] {
             assert!(super::check(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -10,6 +10,7 @@
 //! last; both hold the box's lock while they work. After a restart the table is read from disk.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -92,6 +93,13 @@ pub(crate) enum Refusal {
     Full,
 }
 
+/// A number that differs between the data directories of a machine. No secret.
+fn seed(directory: &std::path::Path) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    directory.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The table of boxes.
 #[derive(Debug)]
 pub(crate) struct Boxes {
@@ -110,7 +118,7 @@ impl Boxes {
     pub(crate) fn adopt(layout: Layout) -> io::Result<Self> {
         let mut table = Table {
             boxes: HashMap::new(),
-            slots: Slots::new(),
+            slots: Slots::new(seed(&layout.boxes)),
         };
         for entry in std::fs::read_dir(&layout.boxes)? {
             let name = entry?.file_name();

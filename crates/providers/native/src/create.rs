@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stacyvm_launcher::control::{LaunchFailure, LaunchRequest, Limits};
+use stacyvm_provider::ops::OpError;
 use stacyvm_provider::{AgentSandbox, BoxSpec, ProviderError, bind_unix};
 use tokio::io::AsyncReadExt as _;
 
@@ -85,6 +86,11 @@ async fn make(
     .await
     .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
 
+    let configure = agent::Configure {
+        env: spec.env.clone(),
+        user: spec.user.clone(),
+        workdir: spec.workdir.clone(),
+    };
     let request = LaunchRequest {
         seq: 0,
         id: spec.id.to_string(),
@@ -98,10 +104,22 @@ async fn make(
         limits,
         cgroup_parent: inner.cgroup_parent.clone(),
     };
-    let launch = inner
-        .launchers
-        .launch(Box::new(request), prepared.listener, prepared.status_end);
-    let (launched, pidfd) = match launch.await {
+    // The socket listens already, so the hello waits in it for the agent to come up.
+    let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configure.clone())));
+    let mut launching = Box::pin(inner.launchers.launch(
+        Box::new(request),
+        prepared.listener,
+        prepared.status_end,
+    ));
+    let mut early = None;
+    let answer = loop {
+        tokio::select! {
+            biased;
+            answer = &mut launching => break answer,
+            connected = &mut connecting, if early.is_none() => early = Some(connected),
+        }
+    };
+    let (launched, pidfd) = match answer {
         Ok(answer) => answer,
         Err(error) => return Err(explain(error, prepared.status).await),
     };
@@ -118,16 +136,32 @@ async fn make(
     }
     inner.set_degraded(launched.degraded);
 
-    let configure = agent::Configure {
-        env: spec.env.clone(),
-        user: spec.user.clone(),
-        workdir: spec.workdir.clone(),
+    let connected = async {
+        let first = match early {
+            Some(connected) => connected,
+            None => connecting.await,
+        };
+        match first {
+            // Its time may have run out while the launch waited for its turn.
+            Err(OpError::Gone(_)) => agent::connect(&entry.dir, Some(configure)).await,
+            other => other,
+        }
     };
-    let sandbox = tokio::select! {
-        connected = agent::connect(&entry.dir, Some(configure)) => connected.map_err(agent_failed)?,
-        failure = first_failure(prepared.status, &process) => return Err(failure),
+    let mut failing = Box::pin(first_failure(prepared.status, &process));
+    let connected = tokio::select! {
+        connected = connected => connected,
+        failure = &mut failing => return Err(failure),
         () = tokio::time::sleep(ANSWER_LIMIT) => {
             return Err(step_failed("wait for the agent", "it did not answer in time"));
+        }
+    };
+    let sandbox = match connected {
+        Ok(sandbox) => sandbox,
+        // Whoever hangs up mostly dies, and then has said why elsewhere.
+        Err(error) => {
+            return Err(tokio::time::timeout(LAST_WORDS, failing)
+                .await
+                .unwrap_or_else(|_| agent_failed(error)));
         }
     };
     entry.facts().agent = Some(sandbox.clone());
@@ -246,8 +280,7 @@ fn step_failed(step: &'static str, message: &str) -> ProviderError {
     }
 }
 
-fn agent_failed(error: stacyvm_provider::ops::OpError) -> ProviderError {
-    use stacyvm_provider::ops::OpError;
+fn agent_failed(error: OpError) -> ProviderError {
     match error {
         OpError::Invalid(message) => ProviderError::Invalid(message),
         OpError::Unsupported(message) => ProviderError::Unsupported(message),

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode, Provider, ProviderError,
-    SandboxOps,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode, Provider,
+    ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 
+use crate::boxes::BoxEntry;
 use crate::config::{NativeConfig, launcher_count, valid_instance};
 use crate::images::HOST;
 use crate::inner::Inner;
@@ -130,21 +131,17 @@ impl NativeProvider {
         let (answer, caller) = tokio::sync::oneshot::channel();
         let inner = self.inner.clone();
         tokio::spawn(async move {
-            let _open = guard;
             let made = create::create(inner.clone(), spec, probe).await;
-            let entry = made.as_ref().ok().map(|(entry, _)| entry.clone());
-            let unheard = answer.send(made.map(|(_, sandbox)| sandbox)).is_err();
-            if let (true, Some(entry)) = (unheard, entry) {
-                let _lock = entry.lock.lock().await;
-                if let Err(error) = inner.remove(&entry).await {
-                    tracing::error!(sandbox_id = %entry.id, %error, "a sandbox that nobody waits for could not be removed");
-                }
-            }
+            // Dropped when the caller has gone, and then it removes the sandbox.
+            let _ = answer.send(made.map(|(entry, sandbox)| Unclaimed {
+                parts: Some((inner, entry, guard)),
+                sandbox,
+            }));
         });
         let made = caller.await.map_err(|error| {
             ProviderError::backend("make the sandbox", "the server's task ended", error)
         })?;
-        Ok(made? as Arc<dyn SandboxOps>)
+        Ok(made?.claim())
     }
 
     /// Makes a sandbox, hears its agent, removes it.
@@ -191,6 +188,39 @@ impl NativeProvider {
                 return Ok(id);
             }
         }
+    }
+}
+
+/// A sandbox on its way to the caller who asked for it. When it never arrives, it is removed.
+struct Unclaimed {
+    parts: Option<(Arc<Inner>, Arc<BoxEntry>, OwnedRwLockReadGuard<bool>)>,
+    sandbox: Arc<AgentSandbox>,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> Arc<AgentSandbox> {
+        self.parts = None;
+        self.sandbox.clone()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        let (Some((inner, entry, guard)), Ok(runtime)) =
+            (self.parts.take(), tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        runtime.spawn(async move {
+            let _open = guard;
+            let _lock = entry.lock.lock().await;
+            if !inner.boxes.is_current(&entry) {
+                return;
+            }
+            if let Err(error) = inner.remove(&entry).await {
+                tracing::error!(sandbox_id = %entry.id, %error, "a sandbox that nobody waits for could not be removed");
+            }
+        });
     }
 }
 

@@ -22,11 +22,13 @@ pub(crate) struct Slots {
 }
 
 impl Slots {
-    /// All free.
-    pub(crate) fn new() -> Self {
+    /// All free; the first to be given out is chosen by `seed`. Two servers of one machine know
+    /// nothing of each other's ranges, so each begins somewhere else.
+    pub(crate) fn new(seed: u64) -> Self {
+        let words = SLOTS / u64::BITS;
         Self {
-            taken: vec![0; (SLOTS / u64::BITS) as usize],
-            next_word: 0,
+            taken: vec![0; words as usize],
+            next_word: (seed % u64::from(words)) as usize,
         }
     }
 
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn every_range_is_given_out_once_and_ranges_never_meet() {
-        let mut slots = Slots::new();
+        let mut slots = Slots::new(0);
         assert!(slots.mark(7));
         let mut seen = HashSet::new();
         while let Some(slot) = slots.take() {
@@ -93,6 +95,6 @@ mod tests {
 
     #[test]
     fn a_range_from_a_damaged_file_is_refused() {
-        assert!(!Slots::new().mark(SLOTS));
+        assert!(!Slots::new(0).mark(SLOTS));
     }
 }

@@ -236,6 +236,8 @@ mod tests {
         bin.take(&deep).unwrap();
         finish(&bin);
         assert!(empty(&trash));
+        // One number for the tree, and one each time that it was too deep to be entered at once.
+        assert_eq!(bin.next.load(Ordering::Relaxed), 1 + 100 / 32);
     }
 
     /// Lets the thread do all that it has been given.
@@ -245,13 +247,13 @@ mod tests {
         thread.join().unwrap();
     }
 
-    /// 60 levels of 200 bytes: longer than the 4,096 bytes a path may have.
+    /// Longer than the 4,096 bytes that a path may have.
     fn make_deep(root: &Path) {
         use rustix::fs::{mkdirat, open};
         let name = "d".repeat(200);
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
         let mut dir = open(root, flags, Mode::empty()).unwrap();
-        for _ in 0..60 {
+        for _ in 0..100 {
             mkdirat(&dir, &name, Mode::RWXU).unwrap();
             dir = openat(&dir, &name, flags, Mode::empty()).unwrap();
         }

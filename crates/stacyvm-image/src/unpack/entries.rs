@@ -103,7 +103,8 @@ impl Read for Metered<'_> {
         }
         let wanted = allowed.min(buffer.len());
         let got = self.source.borrow_mut().read(&mut buffer[..wanted])?;
-        self.budget.set(self.budget.get().saturating_sub(got as u64));
+        self.budget
+            .set(self.budget.get().saturating_sub(got as u64));
         Ok(got)
     }
 }

@@ -31,9 +31,27 @@ pub async fn exit_codes_and_streams_arrive(harness: &mut dyn Harness) -> Result<
 pub async fn arguments_arrive_literally(harness: &mut dyn Harness) -> Result<()> {
     let sandbox = Sandbox::make(harness).await?;
     let words = [
-        "", " a  b ", "'", "\"", "$HOME", "`id`", "*", "a\nb", "\\n", "ä€😀", "-n", "--", ";", "|",
+        "",
+        " a  b ",
+        "'",
+        "\"",
+        "$HOME",
+        "`id`",
+        "*",
+        "a\nb",
+        "\\n",
+        "ä€😀",
+        "-n",
+        "--",
+        ";",
+        "|",
     ];
-    let mut command = vec!["/bin/sh", "-c", "for word; do printf '[%s]' \"$word\"; done", "sh"];
+    let mut command = vec![
+        "/bin/sh",
+        "-c",
+        "for word; do printf '[%s]' \"$word\"; done",
+        "sh",
+    ];
     command.extend(words);
     let finished = sandbox.run(argv(&command)).await?;
     let expected: String = words.iter().map(|word| format!("[{word}]")).collect();
@@ -50,7 +68,9 @@ pub async fn variables_are_visible(harness: &mut dyn Harness) -> Result<()> {
     spec.env.insert("OWN".to_owned(), "a b\n'c'".to_owned());
     let finished = sandbox.run(spec).await?;
     ensure_equal!(String::from_utf8_lossy(&finished.stdout), "a b\n'c'");
-    let usual = sandbox.say("test -n \"$PATH\" && test -d \"$HOME\" && echo fine").await?;
+    let usual = sandbox
+        .say("test -n \"$PATH\" && test -d \"$HOME\" && echo fine")
+        .await?;
     ensure_equal!(usual, "fine");
     Ok(())
 }
@@ -90,7 +110,10 @@ pub async fn a_missing_program_exits_127(harness: &mut dyn Harness) -> Result<()
         let finished = sandbox.run(argv(&[program, "x"])).await?;
         ensure_equal!(finished.exit.exit_code, 127);
         let complaint = String::from_utf8_lossy(&finished.stderr).into_owned();
-        ensure!(complaint.contains(program), "{complaint:?} does not name it");
+        ensure!(
+            complaint.contains(program),
+            "{complaint:?} does not name it"
+        );
     }
     ensure_error!(sandbox.ops.exec(argv(&[])).await, OpError::Invalid(_));
     Ok(())
@@ -115,7 +138,10 @@ pub async fn standard_input_arrives_and_ends(harness: &mut dyn Harness) -> Resul
     });
     let finished = finish(session).await?;
     feeding.await?.context("feed the command")?;
-    ensure!(finished.stdout == expected, "the input was changed on its way");
+    ensure!(
+        finished.stdout == expected,
+        "the input was changed on its way"
+    );
     ensure_equal!(finished.exit.exit_code, 0);
     Ok(())
 }
@@ -139,12 +165,15 @@ pub async fn death_by_signal_is_128_and_its_number(harness: &mut dyn Harness) ->
     }
     let mut session = sandbox
         .ops
-        .exec(shell("trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done"))
+        .exec(shell(
+            "trap 'echo caught; exit 7' USR1; echo ready; while :; do sleep 0.05; done",
+        ))
         .await?;
     ensure_equal!(first_line(&mut session).await?, "ready");
     tell(&session, ExecControl::Signal(Signal(10))).await?;
     let finished = finish(session).await?;
-    ensure_equal!((finished.text().as_str(), finished.exit.exit_code), ("caught", 7));
+    ensure_equal!(finished.text(), "caught");
+    ensure_equal!(finished.exit.exit_code, 7);
     Ok(())
 }
 
@@ -235,7 +264,11 @@ pub async fn a_terminal_or_a_refusal(harness: &mut dyn Harness) -> Result<()> {
     }
     let mut session = sandbox.ops.exec(spec).await?;
     ensure_equal!(first_line(&mut session).await?, "17 91");
-    tell(&session, ExecControl::Resize(TtySize { cols: 50, rows: 20 })).await?;
+    tell(
+        &session,
+        ExecControl::Resize(TtySize { cols: 50, rows: 20 }),
+    )
+    .await?;
     tell(&session, ExecControl::Stdin(Bytes::from_static(b"hello\n"))).await?;
     let finished = finish(session).await?;
     ensure_equal!(finished.exit.exit_code, 0);
@@ -264,7 +297,7 @@ pub async fn output_is_kept_in_the_log(harness: &mut dyn Harness) -> Result<()> 
 /// The agent counts what runs.
 pub async fn usage_is_counted(harness: &mut dyn Harness) -> Result<()> {
     let sandbox = Sandbox::make(harness).await?;
-    let mut spec = shell("echo ready; sleep 600");
+    let mut spec = shell("sleep 600 & echo ready; wait");
     spec.timeout = Some(Duration::from_secs(600));
     let mut session = sandbox.ops.exec(spec).await?;
     first_line(&mut session).await?;

@@ -42,15 +42,9 @@ pub async fn a_sandbox_lives_and_is_gone_when_destroyed(harness: &mut dyn Harnes
     again.ping().await?;
     provider.destroy(&sandbox.id).await?;
     ensure_equal!(provider.list().await?, vec![]);
-    ensure_equal!(
-        harness.leftovers(&sandbox.id).await,
-        Vec::<String>::new()
-    );
+    ensure_equal!(harness.leftovers(&sandbox.id).await, Vec::<String>::new());
     ensure_error!(sandbox.ops.ping().await, OpError::Gone(_));
-    ensure_error!(
-        provider.open(&sandbox.id).await,
-        ProviderError::NotFound(_)
-    );
+    ensure_error!(provider.open(&sandbox.id).await, ProviderError::NotFound(_));
     provider.destroy(&sandbox.id).await.context("destroy again")
 }
 
@@ -100,7 +94,8 @@ pub async fn images_are_checked(harness: &mut dyn Harness) -> Result<()> {
 /// Variables and directory of the spec are every command's, unless it says otherwise.
 pub async fn defaults_of_the_spec_reach_every_command(harness: &mut dyn Harness) -> Result<()> {
     let sandbox = Sandbox::make_with(harness, |spec| {
-        spec.env.insert("COLOUR".to_owned(), "blue $HOME".to_owned());
+        spec.env
+            .insert("COLOUR".to_owned(), "blue $HOME".to_owned());
         spec.env.insert("SHAPE".to_owned(), "round".to_owned());
         spec.workdir = Some("/tmp".to_owned());
     })
@@ -118,7 +113,10 @@ pub async fn a_read_only_rootfs_or_a_refusal(harness: &mut dyn Harness) -> Resul
     let provider = harness.provider();
     let mut read_only = spec(&*provider);
     read_only.read_only_rootfs = true;
-    if !provider.capabilities().contains(&Capability::ReadOnlyRootfs) {
+    if !provider
+        .capabilities()
+        .contains(&Capability::ReadOnlyRootfs)
+    {
         ensure_error!(
             provider.create(&read_only).await,
             ProviderError::Unsupported(_)
@@ -146,7 +144,10 @@ pub async fn a_read_only_rootfs_or_a_refusal(harness: &mut dyn Harness) -> Resul
 /// With the capability, a limit of processes holds; without it, the provider says so in words.
 pub async fn limits_or_no_claim_of_them(harness: &mut dyn Harness) -> Result<()> {
     let provider = harness.provider();
-    if !provider.capabilities().contains(&Capability::ResourceLimits) {
+    if !provider
+        .capabilities()
+        .contains(&Capability::ResourceLimits)
+    {
         let said = provider.degradations().join(" ");
         ensure!(said.contains("limits"), "no word about limits in {said:?}");
         return Ok(());
@@ -161,7 +162,10 @@ pub async fn limits_or_no_claim_of_them(harness: &mut dyn Harness) -> Result<()>
         "64 processes could be made under a limit of 32"
     );
     eventually("the sandbox works again", async || {
-        Ok(sandbox.say("echo fine").await.is_ok_and(|said| said == "fine"))
+        Ok(sandbox
+            .say("echo fine")
+            .await
+            .is_ok_and(|said| said == "fine"))
     })
     .await
 }
@@ -239,10 +243,7 @@ pub async fn a_restart_keeps_sandboxes_and_what_runs_in_them(
     ensure_equal!(sandbox.say("cat file; echo \"$KEPT\"").await?, "contentyes");
     ensure!(sandbox.lives(&pid).await?, "what ran did not survive");
     provider.destroy(&sandbox.id).await?;
-    ensure_equal!(
-        harness.leftovers(&sandbox.id).await,
-        Vec::<String>::new()
-    );
+    ensure_equal!(harness.leftovers(&sandbox.id).await, Vec::<String>::new());
     Ok(())
 }
 
@@ -265,13 +266,13 @@ pub async fn a_dead_workload_is_noticed(harness: &mut dyn Harness) -> Result<()>
     };
     ensure_equal!(provider.list().await?, vec![dead]);
     let heard = finish(session).await;
-    ensure!(heard.is_err(), "a command of a dead sandbox ended: {heard:?}");
+    ensure!(
+        heard.is_err(),
+        "a command of a dead sandbox ended: {heard:?}"
+    );
     ensure_error!(sandbox.ops.stat("/").await, OpError::Gone(_));
     provider.destroy(&sandbox.id).await?;
-    ensure_equal!(
-        harness.leftovers(&sandbox.id).await,
-        Vec::<String>::new()
-    );
+    ensure_equal!(harness.leftovers(&sandbox.id).await, Vec::<String>::new());
     Ok(())
 }
 
@@ -281,7 +282,9 @@ pub async fn destroying_ends_running_commands(harness: &mut dyn Harness) -> Resu
     let sandbox = Sandbox::make(harness).await?;
     let mut session = sandbox
         .ops
-        .exec(shell("trap '' TERM; (setsid sleep 600 &) ; echo ready; sleep 600"))
+        .exec(shell(
+            "trap '' TERM; (setsid sleep 600 &) ; echo ready; sleep 600",
+        ))
         .await?;
     first_line(&mut session).await?;
     let waiting = {
@@ -289,10 +292,7 @@ pub async fn destroying_ends_running_commands(harness: &mut dyn Harness) -> Resu
         tokio::spawn(async move { provider.wait_exit(&id).await })
     };
     provider.destroy(&sandbox.id).await?;
-    ensure_equal!(
-        harness.leftovers(&sandbox.id).await,
-        Vec::<String>::new()
-    );
+    ensure_equal!(harness.leftovers(&sandbox.id).await, Vec::<String>::new());
     tokio::time::timeout(PATIENCE, waiting)
         .await
         .context("waiting for the end does not end")??;

@@ -59,7 +59,12 @@ pub async fn a_port_inside_is_reached(harness: &mut dyn Harness) -> Result<()> {
         .await
         .context("the connection does not end")??;
     feeding.await??;
-    ensure!(back == content, "{} of {} bytes, or others", back.len(), content.len());
+    ensure!(
+        back == content,
+        "{} of {} bytes, or others",
+        back.len(),
+        content.len()
+    );
     ensure_equal!(finish(server).await?.exit.exit_code, 0);
     Ok(())
 }

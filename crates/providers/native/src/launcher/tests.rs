@@ -64,7 +64,7 @@ async fn a_program_that_is_not_there_is_an_error_at_once() {
 
 #[tokio::test]
 async fn a_launcher_has_no_environment_and_ends_with_its_socket() {
-    let (dir, path) = program("env > \"$(dirname \"$0\")/env\"; exec sleep 600");
+    let (dir, path) = program("env > \"$(dirname \"$0\")/env\"; exec sleep 60");
     let launchers = Launchers::start(&path, 1).unwrap();
     let pid = launchers.pids()[0];
     let seen = dir.path().join("env");
@@ -93,7 +93,7 @@ async fn a_launcher_has_no_environment_and_ends_with_its_socket() {
 
 #[tokio::test]
 async fn launches_in_the_hands_of_a_dying_launcher_fail_and_another_one_is_started() {
-    let (_dir, path) = program("exec sleep 600");
+    let (_dir, path) = program("exec sleep 60");
     let launchers = Arc::new(Launchers::start(&path, 1).unwrap());
     let first = launchers.pids()[0];
     let in_flight = tokio::spawn({

@@ -6,6 +6,7 @@
 #![cfg(target_os = "linux")]
 
 mod attacks;
+mod conformance;
 mod crashes;
 mod files;
 mod images;

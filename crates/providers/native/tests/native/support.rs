@@ -103,12 +103,17 @@ impl World {
             .map(Arc::new)
     }
 
-    /// The same world after the server has stopped and started.
-    pub(crate) async fn restarted(mut self) -> Self {
+    /// Stops the server and starts it again over the same directory.
+    pub(crate) async fn restart(&mut self) {
         let old = self.provider.take().unwrap();
         old.close().await;
         drop(old);
         let _ = self.provider.set(self.another_provider().await.unwrap());
+    }
+
+    /// The same world after a restart.
+    pub(crate) async fn restarted(mut self) -> Self {
+        self.restart().await;
         self
     }
 
