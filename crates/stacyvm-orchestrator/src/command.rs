@@ -34,8 +34,9 @@ impl Plan {
         let args = request.args.unwrap_or_default();
         let argv = match mode {
             ExecMode::Argv => [request.command].into_iter().chain(args).collect(),
+            // By its path: a sandbox or an exec with a PATH of its own keeps its shell.
             ExecMode::Shell => vec![
-                "sh".to_owned(),
+                "/bin/sh".to_owned(),
                 "-c".to_owned(),
                 shell_text(request.command, &args),
             ],
@@ -158,7 +159,7 @@ mod tests {
         let argv = |json| plan(&settings, json).unwrap().spec.argv;
         assert_eq!(
             argv(r#"{"command":"echo","args":["a b"]}"#),
-            ["sh", "-c", "echo 'a b'"]
+            ["/bin/sh", "-c", "echo 'a b'"]
         );
         assert_eq!(
             argv(r#"{"command":"echo","args":["a b"],"mode":"argv"}"#),
@@ -166,7 +167,7 @@ mod tests {
         );
         assert_eq!(
             argv(r#"{"command":"x","mode":"","args":null}"#),
-            ["sh", "-c", "x"]
+            ["/bin/sh", "-c", "x"]
         );
         for wrong in [
             r#"{"command":"x","mode":"SHELL"}"#,

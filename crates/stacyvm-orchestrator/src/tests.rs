@@ -5,6 +5,8 @@ mod crash;
 mod exec;
 mod expiry;
 mod fake;
+mod keys;
 mod life;
 mod reconcile;
+mod server;
 mod support;

@@ -186,6 +186,11 @@ async fn destroying_a_sandbox_ends_its_commands_with_the_reason() {
     eventually("all run", || rig.fake.running.load(Ordering::SeqCst) == 3).await;
     settle(&rig).await;
     rig.destroy(&id).await.unwrap();
+    // Also the one whose listener reads nothing.
+    eventually("all let go of the sandbox", || {
+        rig.fake.running.load(Ordering::SeqCst) == 0
+    })
+    .await;
     for running in [&mut quiet, &mut flooding] {
         let (_, exit) = drain(running).await;
         let expected = (137, ExitReason::SandboxDestroyed);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use stacyvm_types::{ErrorCode, SandboxState};
 
 use crate::Settings;
+use crate::sandbox::{Command, Why};
 use crate::tests::support::{Rig, code, eventually, pass, settings, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -74,6 +75,24 @@ async fn extending_sets_the_end_to_now_plus_ttl_either_way() {
     pass(&rig, SECOND * 3).await;
     eventually("it is gone", || rig.fake.ids().is_empty()).await;
     assert_eq!(code(extend("1m").await), ErrorCode::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_that_fired_just_before_an_extension_is_too_late() {
+    let rig = Rig::new().await;
+    let id = rig.spawn(r#"{"ttl":"10s"}"#).await.id;
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let command = Command::Destroy {
+        why: Why::Expired,
+        reply: Some(reply),
+    };
+    let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
+    entry.commands.send(command).await.unwrap();
+    assert!(!answer.await.unwrap().unwrap());
+    assert_eq!(rig.get(&id).await.unwrap().state, SandboxState::Running);
+    // It is on the timer as before.
+    pass(&rig, SECOND * 11).await;
+    eventually("it is gone", || rig.fake.ids().is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,11 +80,9 @@ async fn killed_processes_lose_nothing_acknowledged() {
         child.kill().unwrap();
         child.wait().unwrap();
         // What it acknowledged between the last line read and its death.
-        lines
-            .map_while(Result::ok)
-            .for_each(|line| {
-                number(line);
-            });
+        lines.map_while(Result::ok).for_each(|line| {
+            number(line);
+        });
 
         let store = Store::open(&path).unwrap();
         for number in &acknowledged {
