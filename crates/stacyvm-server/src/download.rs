@@ -136,3 +136,73 @@ impl Body for ByteBody {
         self.left.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use flate2::read::GzDecoder;
+    use http_body_util::BodyExt;
+    use std::io::Read;
+    use tokio::sync::mpsc;
+    use tokio_util::sync::CancellationToken;
+
+    fn body(pieces: &[&'static str], left: Option<u64>) -> ByteBody {
+        let (sender, source) = mpsc::channel(8);
+        for piece in pieces {
+            let piece = Bytes::from_static(piece.as_bytes());
+            sender.try_send(Ok(piece)).unwrap();
+        }
+        let first = Some(Bytes::from_static(b"first "));
+        ByteBody::new(
+            first,
+            source,
+            left,
+            CancellationToken::new().cancelled_owned(),
+        )
+    }
+
+    async fn collect(body: ByteBody) -> Result<Bytes, Broken> {
+        Ok(body.collect().await?.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_promised_length_is_kept_or_the_body_breaks() {
+        let exact = body(&["second", " third"], Some(18));
+        assert_eq!(exact.size_hint().exact(), Some(18));
+        assert_eq!(collect(exact).await.unwrap(), "first second third");
+        let grown = body(&["second", " third"], Some(9));
+        assert_eq!(collect(grown).await.unwrap(), "first sec");
+        assert!(collect(body(&["second"], Some(13))).await.is_err());
+        assert_eq!(
+            collect(body(&["second"], None)).await.unwrap(),
+            "first second"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_on_the_way_breaks_the_body() {
+        let (sender, source) = mpsc::channel(1);
+        sender
+            .try_send(Err(OpError::Failed("EIO".to_owned())))
+            .unwrap();
+        let cut = CancellationToken::new();
+        let mut broken = ByteBody::new(None, source, None, cut.clone().cancelled_owned());
+        assert!(broken.frame().await.unwrap().is_err());
+        assert!(broken.frame().await.is_none());
+        let (_sender, source) = mpsc::channel(1);
+        let mut stopped = ByteBody::new(None, source, None, cut.clone().cancelled_owned());
+        cut.cancel();
+        assert!(stopped.frame().await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn packed_bodies_unpack_to_what_was_sent() {
+        let packed = collect(body(&["second"], None).gzipped()).await.unwrap();
+        let mut text = String::new();
+        GzDecoder::new(packed.as_ref())
+            .read_to_string(&mut text)
+            .unwrap();
+        assert_eq!(text, "first second");
+    }
+}

@@ -229,10 +229,17 @@ mod tests {
             .send(output(OutputStream::Stdout, b"o"))
             .await
             .unwrap();
+        let (begin, end) = (
+            output(OutputStream::Stdout, b"\xe2\x82"),
+            output(OutputStream::Stdout, b"\xac"),
+        );
+        sender.send(begin).await.unwrap();
+        sender.send(end).await.unwrap();
         sender.send(exit(ExitReason::Timeout)).await.unwrap();
         assert_eq!(
             frame(&mut body).await.unwrap().unwrap(),
             "{\"stream\":\"stderr\",\"data\":\"e\"}\n{\"stream\":\"stdout\",\"data\":\"o\"}\n\
+             {\"stream\":\"stdout\",\"data\":\"€\"}\n\
              {\"stream\":\"stderr\",\"data\":\"\u{FFFD}\"}\n\
              {\"stream\":\"exit\",\"data\":\"\",\"exit_code\":3,\"duration\":\"12.3ms\",\"reason\":\"timeout\"}\n"
         );

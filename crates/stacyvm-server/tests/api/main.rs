@@ -1,8 +1,8 @@
 //! The front door from outside: a real listener, the real orchestrator, an in-memory store.
 #![allow(clippy::unwrap_used)]
 
+mod archives;
 mod bad_days;
-mod boxes;
 mod doors;
 mod exec;
 mod fake;

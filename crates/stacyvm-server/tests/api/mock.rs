@@ -1,23 +1,74 @@
-//! Servers whose sandboxes are directories with a real agent in each.
+//! Servers over the mock provider: sandboxes are directories with a real agent in each
+//! (`STACYVM_AGENT_BIN`, or built here by cargo).
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use stacyvm_client::Client;
+use stacyvm_mock::MockProvider;
+use stacyvm_provider::Provider;
 use stacyvm_types::{ExecRequest, ExecResponse, SpawnRequest, StreamLine};
 
-use crate::boxes::Boxes;
 use crate::http::PATIENCE;
 use crate::support::{Options, Server};
+
+/// The agent's program.
+fn agent() -> &'static Path {
+    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+        if let Some(path) = std::env::var_os("STACYVM_AGENT_BIN") {
+            return path.into();
+        }
+        let own = std::env::current_exe().unwrap();
+        let target = own.ancestors().nth(3).unwrap();
+        let built = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "stacyvm-agent",
+                "--target-dir",
+            ])
+            .arg(target)
+            .status();
+        assert!(built.unwrap().success(), "the agent does not build");
+        target.join("debug/stacyvm-agent")
+    });
+    &PROGRAM
+}
 
 /// A server over the mock provider.
 pub(crate) struct Mocked {
     pub(crate) address: SocketAddr,
     server: Server,
-    boxes: Arc<Boxes>,
+    provider: Arc<MockProvider>,
+    /// Goes last.
+    _home: Home,
+}
+
+/// Where the sandboxes are. A test that fails half way ends the agents that it leaves.
+struct Home(tempfile::TempDir);
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let home = self.0.path().to_str().unwrap_or("/nowhere").to_owned();
+        for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&command).contains(&home) {
+                let _ = Command::new("kill")
+                    .arg("-TERM")
+                    .arg(process.file_name())
+                    .status();
+            }
+        }
+    }
 }
 
 impl Deref for Mocked {
@@ -40,13 +91,16 @@ impl Mocked {
     }
 
     pub(crate) async fn with(mut options: Options) -> Self {
-        let boxes = Arc::new(Boxes::new());
-        options.providers = vec![boxes.clone()];
+        let home = Home(tempfile::tempdir().unwrap());
+        let provider = MockProvider::new(home.0.path().join("mock"), agent()).unwrap();
+        let provider = Arc::new(provider);
+        options.providers = vec![provider.clone()];
         let server = Server::start(options).await;
         Self {
             address: server.address,
             server,
-            boxes,
+            provider,
+            _home: home,
         }
     }
 
@@ -78,7 +132,7 @@ impl Mocked {
             client.destroy(sandbox.id.as_str()).await.unwrap();
         }
         self.server.stop_within(Duration::from_secs(5)).await;
-        self.boxes.end().await;
+        self.provider.close().await;
     }
 }
 
