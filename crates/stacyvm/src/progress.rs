@@ -13,9 +13,10 @@ pub(crate) struct Progress {
 impl Progress {
     /// Work of a known number of steps, of which nothing shows until `reach` is called.
     pub(crate) fn steps(what: &str) -> Self {
-        let bar = Self::bar(None, "{msg} {bar:30} {pos}/{len}", what);
-        bar.set_draw_target(ProgressDrawTarget::hidden());
-        Self { bar }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+        Self {
+            bar: Self::styled(bar, "{msg} {bar:30} {pos}/{len}", what),
+        }
     }
 
     /// So many steps are done, of so many.
@@ -47,6 +48,10 @@ impl Progress {
             Some(length) => ProgressBar::new(length),
             None => ProgressBar::no_length(),
         };
+        Self::styled(bar, style, what)
+    }
+
+    fn styled(bar: ProgressBar, style: &str, what: &str) -> ProgressBar {
         bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
         bar.set_message(what.to_owned());
         bar

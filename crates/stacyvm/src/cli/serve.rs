@@ -89,20 +89,26 @@ async fn serve(loaded: &Loaded) -> Result<()> {
         "StacyVM listens on {url} (provider: {}, isolation: {})",
         service.provider, service.isolation
     ))?;
-    let served = stacyvm_server::serve(
-        listener,
-        service.orchestrator.clone(),
-        service.server_settings.clone(),
-        stop.clone(),
-    )
-    .await
-    .context("the server stopped");
-    stop.cancel();
-    tracing::info!("Server stops, commands in flight may end");
-    service
-        .orchestrator
-        .shutdown(loaded.config.server.shutdown_timeout.to_std())
+    let front = async {
+        let served = stacyvm_server::serve(
+            listener,
+            service.orchestrator.clone(),
+            service.server_settings.clone(),
+            stop.clone(),
+        )
         .await;
+        stop.cancel();
+        served.context("the server stopped")
+    };
+    // Together: an answer that streams ends only when its command does, and that the orchestrator
+    // sees to.
+    let commands = async {
+        stop.cancelled().await;
+        tracing::info!("Server stops, commands in flight may end");
+        let deadline = loaded.config.server.shutdown_timeout.to_std();
+        service.orchestrator.shutdown(deadline).await;
+    };
+    let (served, ()) = tokio::join!(front, commands);
     signals.abort();
     tracing::info!("Server stopped, sandboxes live on");
     served
