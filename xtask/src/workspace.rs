@@ -79,7 +79,11 @@ pub(crate) fn host_target() -> String {
 }
 
 fn metadata(arguments: &[&str]) -> Result<Value> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+    // As cargo says now, not as it was when this program was compiled: clones that share a target
+    // directory share this program too.
+    let manifest_dir = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    let root = manifest_dir
         .parent()
         .context("xtask has no parent directory")?;
     let text = tools::output(

@@ -1,9 +1,9 @@
 """Starts the real server and hands out the published client, unmodified."""
 
 import os
+import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,15 +24,11 @@ class Server:
 
     def __init__(self, provider, api_key=None):
         self.directory = Path(tempfile.mkdtemp(prefix="stacyvm-e2e-"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
         self.api_key = api_key
         key = f"auth:\n  enabled: true\n  api_key: {api_key}\n" if api_key else ""
         config = self.directory / "stacyvm.yaml"
         config.write_text(
-            f"server:\n  host: 127.0.0.1\n  port: {self.port}\n"
+            f"server:\n  host: 127.0.0.1\n  port: 0\n"
             f"  data_dir: {self.directory / 'data'}\n"
             f"providers:\n  default: {provider}\n{key}"
         )
@@ -55,6 +51,11 @@ class Server:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.read_log()
+            listens = re.search(r"listens on (http://127\.0\.0\.1:(\d+)) ", self.read_log())
+            if not listens:
+                time.sleep(0.01)
+                continue
+            self.url, self.port = listens.groups()
             try:
                 if httpx.get(f"{self.url}/api/v1/ready").status_code == 200:
                     return

@@ -29,11 +29,15 @@ const OURS: &[Row] = &[
         &["stacyvm-proto", "stacyvm-types"],
         &["stacyvm-agent"],
     ),
-    ("stacyvm-launcher", &["stacyvm-agent", "stacyvm-sys"], &[]),
+    (
+        "stacyvm-launcher",
+        &["stacyvm-agent", "stacyvm-sys"],
+        &["stacyvm-agent-client", "stacyvm-types"],
+    ),
     (
         "stacyvm-provider",
         &["stacyvm-agent-client", "stacyvm-types"],
-        &[],
+        &["stacyvm-proto"],
     ),
     ("stacyvm-image", &[], &[]),
     (
@@ -47,7 +51,11 @@ const OURS: &[Row] = &[
         ],
         &[],
     ),
-    ("stacyvm-mock", &["stacyvm-provider", "stacyvm-types"], &[]),
+    (
+        "stacyvm-mock",
+        &["stacyvm-provider", "stacyvm-sys", "stacyvm-types"],
+        &[],
+    ),
     ("stacyvm-store", &["stacyvm-types"], &[]),
     (
         "stacyvm-orchestrator",
@@ -57,7 +65,7 @@ const OURS: &[Row] = &[
     (
         "stacyvm-server",
         &["stacyvm-orchestrator", "stacyvm-provider", "stacyvm-types"],
-        &["stacyvm-mock", "stacyvm-store"],
+        &["stacyvm-client", "stacyvm-mock", "stacyvm-store"],
     ),
     ("stacyvm-client", &["stacyvm-types"], &[]),
     (

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
-use crate::harness::{SOON, Server, host};
+use crate::harness::{SOON, Server, eventually, host};
 
 /// More than that make the checks between two kills slow, and find nothing more.
 const MOST_SANDBOXES: usize = 6;
@@ -33,8 +33,9 @@ struct World {
     doomed: BTreeMap<String, Content>,
     /// Destroy was answered.
     destroyed: BTreeSet<String>,
-    /// How often each thing was asked for, answered or not: shows that the loop did something.
-    asked: BTreeMap<&'static str, u32>,
+    /// How often each thing was asked for, and how often the answer never came: shows that the
+    /// loop does what it is for.
+    asked: BTreeMap<&'static str, (u32, u32)>,
 }
 
 /// Pseudo-random numbers (Marsaglia's xorshift64), so that a run can be told from its seed.
@@ -74,7 +75,12 @@ fn killed_at_random_moments_nothing_is_orphaned_and_nothing_is_lost() {
                 let (server, world, stop) = (&server, &world, &stop);
                 scope.spawn(move || work(server, world, stop, dice, round));
             }
-            std::thread::sleep(Duration::from_micros(dice.below(200_000)));
+            // A third dies in the first work after the start, the others in the midst of it.
+            if dice.below(3) > 0 {
+                let before = answers(&world);
+                eventually("work is being done", SOON, || answers(&world) > before + 4);
+            }
+            std::thread::sleep(Duration::from_micros(dice.below(60_000)));
             rustix::process::kill_process(server.pid(), rustix::process::Signal::KILL).unwrap();
             stop.store(true, Ordering::Relaxed);
         });
@@ -83,7 +89,7 @@ fn killed_at_random_moments_nothing_is_orphaned_and_nothing_is_lost() {
         check(&server, &world, round);
     }
     let world = world.into_inner().unwrap();
-    eprintln!("asked for: {:?}", world.asked);
+    eprintln!("asked for, and never answered: {:?}", world.asked);
     for action in ["create", "exec", "write", "destroy"] {
         assert!(world.asked.contains_key(action), "no {action} was tried");
     }
@@ -127,13 +133,27 @@ fn work(server: &Server, world: &Mutex<World>, stop: &AtomicBool, mut dice: Dice
     }
 }
 
-fn count(world: &Mutex<World>, action: &'static str) {
-    *world.lock().unwrap().asked.entry(action).or_default() += 1;
+/// How many answers came so far.
+fn answers(world: &Mutex<World>) -> u32 {
+    let world = world.lock().unwrap();
+    world
+        .asked
+        .values()
+        .map(|(asked, unanswered)| asked - unanswered)
+        .sum()
+}
+
+fn count(world: &Mutex<World>, action: &'static str, answered: bool) {
+    let mut world = world.lock().unwrap();
+    let (asked, unanswered) = world.asked.entry(action).or_default();
+    *asked += 1;
+    *unanswered += u32::from(!answered);
 }
 
 fn create(server: &Server, world: &Mutex<World>) -> bool {
-    count(world, "create");
-    let Ok(response) = server.try_request("POST", "/sandboxes", Some(json!({}))) else {
+    let answer = server.try_request("POST", "/sandboxes", Some(json!({})));
+    count(world, "create", answer.is_ok());
+    let Ok(response) = answer else {
         return false;
     };
     let sandbox = response.expect(201);
@@ -148,12 +168,12 @@ fn create(server: &Server, world: &Mutex<World>) -> bool {
 }
 
 fn exec(server: &Server, world: &Mutex<World>, id: String, content: Content) -> bool {
-    count(world, "exec");
     let answer = server.try_request(
         "POST",
         &format!("/sandboxes/{id}/exec"),
         Some(json!({"command": "echo $HOME"})),
     );
+    count(world, "exec", answer.is_ok());
     let alive = answer
         .map(|response| assert_eq!(response.expect(200)["exit_code"], 0))
         .is_ok();
@@ -168,12 +188,12 @@ fn write(
     mut content: Content,
     text: String,
 ) -> bool {
-    count(world, "write");
     let answer = server.try_request(
         "POST",
         &format!("/sandboxes/{id}/files"),
         Some(json!({"path": "promise", "content": text})),
     );
+    count(world, "write", answer.is_ok());
     let alive = match answer {
         Ok(response) => {
             response.expect(200);
@@ -193,8 +213,8 @@ fn write(
 }
 
 fn destroy(server: &Server, world: &Mutex<World>, id: String, content: Content) -> bool {
-    count(world, "destroy");
     let answer = server.try_request("DELETE", &format!("/sandboxes/{id}"), None);
+    count(world, "destroy", answer.is_ok());
     let mut world = world.lock().unwrap();
     match answer {
         Ok(response) => {

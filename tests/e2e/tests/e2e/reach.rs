@@ -55,7 +55,8 @@ fn the_servers_files_are_out_of_reach() {
             &format!("/sandboxes/{id}/files/stat?path={}", path.display()),
             None,
         );
-        assert_eq!(response.status, 404, "{}", response.text());
+        // 400 where a directory of the sandbox's own root user is closed to its user.
+        assert!(matches!(response.status, 400 | 404), "{}", response.text());
     }
     // Not by another name either: not in a process's environment, arguments or open files.
     let answer = server.exec(

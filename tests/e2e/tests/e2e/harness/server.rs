@@ -4,7 +4,7 @@
 //! a test fails is found through its own data directory.
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 use super::http::{self, Response, Streaming};
 use super::{SOON, eventually, host, is_root};
+
+/// What the server prints before its address once it listens.
+const LISTENS: &str = "StacyVM listens on http://";
 
 /// What a test wants its server to be.
 #[derive(Clone, Debug)]
@@ -64,7 +67,7 @@ impl Server {
             .unwrap();
         let mut server = Self {
             child: None,
-            address: SocketAddr::from(([127, 0, 0, 1], free_port())),
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
             directory,
             options,
         };
@@ -73,9 +76,11 @@ impl Server {
         server
     }
 
-    /// Starts it again, with the same data and the same address.
+    /// Starts it again, with the same data. Its port is a new one: another process may have taken
+    /// the old one meanwhile.
     pub(crate) fn resume(&mut self) {
         assert!(self.child.is_none(), "it is running");
+        let logged = self.log().len();
         let log = File::options()
             .create(true)
             .append(true)
@@ -94,6 +99,11 @@ impl Server {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the server ended with {status}:\n{}", self.log());
             }
+            let log = self.log();
+            let Some(address) = log[logged..].split(LISTENS).nth(1).and_then(first_word) else {
+                return false;
+            };
+            self.address = address.parse().unwrap();
             self.try_request("GET", "/ready", None)
                 .is_ok_and(|response| response.status == 200)
         });
@@ -263,8 +273,7 @@ impl Server {
             format!("auth:\n  enabled: true\n  api_key: {key}\n")
         });
         let text = format!(
-            "server:\n  host: 127.0.0.1\n  port: {}\n  data_dir: {}\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
-            self.address.port(),
+            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: 2s\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
             self.data_dir().display(),
         );
         fs::write(self.config_path(), text).unwrap();
@@ -393,14 +402,10 @@ fn binary() -> PathBuf {
     path
 }
 
-/// A port that nobody listens on. Another process could take it before the server does; the
-/// kernel hands ports out in a way that makes that rare.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+fn first_word(text: &str) -> Option<&str> {
+    // Only a whole line has the whole address.
+    text.contains('\n')
+        .then(|| text.split_whitespace().next())?
 }
 
 fn encode(body: Option<Value>) -> Vec<u8> {
