@@ -12,9 +12,7 @@ mod sandbox;
 mod spec;
 
 pub use error::ProviderError;
-pub use sandbox::{
-    AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix,
-};
+pub use sandbox::{AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix};
 pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode};
 pub use stacyvm_agent_client as ops;
 
