@@ -161,6 +161,7 @@ fn make_parts(
             always: workshop.options.overlay_by_path,
         },
         unprivileged: true,
+        spent: &workshop.spent,
     };
     let mut overlays = Vec::new();
     for (number, overlay) in request.overlays.iter().enumerate() {

@@ -193,6 +193,7 @@ fn finish(
             always: workshop.options.overlay_by_path,
         },
         unprivileged: false,
+        spent: &workshop.spent,
     };
     let mut mounts = Vec::new();
     for (number, overlay) in request.overlays.iter().enumerate() {

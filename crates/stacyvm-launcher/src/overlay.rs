@@ -3,6 +3,7 @@
 //! Layers are handed over as detached copies of their directories: what the sandbox later sees of
 //! them in its mount table is `/` and `/upper`, never a path of the host.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
@@ -37,6 +38,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) staging: Staging<'a>,
     /// Made inside the sandbox's own user namespace.
     pub(crate) unprivileged: bool,
+    /// Where layers go that the overlay has taken: see `Workshop::spent`.
+    pub(crate) spent: &'a RefCell<Vec<OwnedFd>>,
 }
 
 impl Builder<'_> {
@@ -74,7 +77,12 @@ impl Builder<'_> {
                 // What a kernel says that does not know layers by descriptor; when the reason is
                 // another one, the second way says it again.
                 Err(Errno::INVAL | Errno::BADF) => {}
-                result => return result.step(&step),
+                result => {
+                    let mut spent = self.spent.borrow_mut();
+                    spent.append(&mut lowers);
+                    spent.push(layer);
+                    return result.step(&step);
+                }
             }
         }
         let Some((there, back)) = self.staging.visit else {

@@ -91,5 +91,7 @@ fn answer(
         return Ok(());
     };
     let beside: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
-    fds::send(control, &text, &beside)
+    let sent = fds::send(control, &text, &beside);
+    drop(workshop.spent.take());
+    sent
 }

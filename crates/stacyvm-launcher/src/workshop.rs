@@ -7,6 +7,7 @@
 
 mod trees;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,9 @@ pub(crate) struct Workshop {
     parents: BTreeMap<String, Parent>,
     /// The directory of boxes that has been told to spread them.
     spread: Option<PathBuf>,
+    /// Detached mounts that have served. Closing one waits for every processor (the kernel's
+    /// `synchronize_rcu_expedited`), so it is done after the answer, not before.
+    pub(crate) spent: RefCell<Vec<OwnedFd>>,
 }
 
 /// What is prepared with privilege.
@@ -84,6 +88,7 @@ impl Workshop {
             masks: crate::steps::proc::Masks::of_this_kernel(),
             layout: Layout::detect(),
             parents: BTreeMap::new(),
+            spent: RefCell::default(),
             spread: None,
         })
     }
