@@ -19,9 +19,9 @@ def blocks():
     return [block for block in found if "stacyvm serve" not in block]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="SKIP the tour: it is written for root")
+@pytest.mark.parametrize("server", ["native"], indirect=True)
 def test_the_tour(server, tmp_path):
-    if server.provider != "native":
-        pytest.skip("the tour is written for the native provider")
     script = "set -eu\n" + "".join(blocks())
     here = {
         "target/stacyvm": os.environ["STACYVM_BIN"],
