@@ -72,7 +72,7 @@ fn set_up(
         netns::open_low_ports();
     }
     let proc_tree = proc::make()?;
-    let device_mounts = dev::make(privileged)?;
+    let device_mounts = dev::make(privileged, request.limits.memory_bytes)?;
     let received = await_word(&born.sync, GO)?;
     let (parts, root) = if privileged {
         let parts = take_parts(received, request)?;

@@ -21,8 +21,13 @@ pub(crate) struct DeviceMounts {
     queues: Option<OwnedFd>,
 }
 
-/// Makes them. `groups` tells whether the sandbox has more than one group.
-pub(crate) fn make(groups: bool) -> Result<DeviceMounts, LaunchFailure> {
+/// The most that `/dev/shm` holds, bytes: what container engines give.
+const SHARED_MEMORY: u64 = 64 << 20;
+
+/// Makes them. `groups` tells whether the sandbox has more than one group; `memory_bytes` is its
+/// limit, of which shared memory may use up half: memory that belongs to no process frees nothing
+/// when processes are ended for want of it, and the agent would be among them.
+pub(crate) fn make(groups: bool, memory_bytes: u64) -> Result<DeviceMounts, LaunchFailure> {
     let quiet = Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC;
     let mut terminal_parameters = vec![
         Parameter::Text("mode", "620"),
@@ -33,10 +38,11 @@ pub(crate) fn make(groups: bool) -> Result<DeviceMounts, LaunchFailure> {
     }
     let terminals =
         mount::filesystem("devpts", &terminal_parameters, quiet).step("make /dev/pts")?;
+    let size = SHARED_MEMORY.min(memory_bytes / 2).to_string();
     let shared_memory = mount::filesystem(
         "tmpfs",
         &[
-            Parameter::Text("size", "64m"),
+            Parameter::Text("size", &size),
             Parameter::Text("mode", "1777"),
         ],
         quiet | Attributes::MOUNT_ATTR_NODEV,

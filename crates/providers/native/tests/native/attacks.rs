@@ -60,7 +60,7 @@ async fn a_memory_bomb_dies_alone_and_is_named() {
 async fn memory_in_files_counts_too() {
     need_root!();
     let world = World::start().await;
-    let sandbox = world.spawn_with(|spec| spec.memory_mb = 128).await;
+    let sandbox = world.spawn_with(|spec| spec.memory_mb = 64).await;
     let outcome = sandbox
         .sh("head -c 400000000 /dev/zero > /dev/shm/big")
         .await;
