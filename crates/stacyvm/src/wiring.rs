@@ -6,7 +6,7 @@
 pub(crate) mod directories;
 mod lock;
 pub(crate) mod private;
-mod providers;
+pub(crate) mod providers;
 mod tried;
 
 use std::net::SocketAddr;

@@ -13,7 +13,7 @@ use super::{Form, Global, output};
 use crate::embedded::Program;
 use crate::failure::{hint_of, in_words};
 use crate::wiring::directories::Directories;
-use crate::wiring::private;
+use crate::wiring::providers;
 
 /// Find out what this machine can do, and what stands in the way.
 #[derive(Debug, clap::Args)]
@@ -182,44 +182,36 @@ fn programs() -> Vec<Finding> {
         .collect()
 }
 
-/// What the native provider can do here, found out by making a sandbox.
+/// What this machine has for native sandboxes, a trial included.
 async fn native(loaded: &Loaded) -> Vec<Finding> {
-    let failed = |words: String| Finding::new(Level::Failure, "native", words);
-    let trialled = match private::try_native(loaded).await {
-        Ok(trialled) => trialled,
+    let directories = Directories::of(loaded);
+    let settings = directories
+        .prepare()
+        .and_then(|()| providers::native_settings(&loaded.config, &directories, &[]));
+    let settings = match settings {
+        Ok(settings) => settings,
         Err(error) => {
-            let found = failed(in_words(&error));
+            let found = Finding::new(Level::Failure, "native", in_words(&error));
             return vec![match hint_of(&error) {
                 Some(hint) => found.remedy(hint),
                 None => found,
             }];
         }
     };
-    let mut findings = vec![if trialled.health.healthy {
-        Finding::new(
-            Level::Ok,
-            "native",
-            format!(
-                "a sandbox was made and removed in {} ms (isolation: {})",
-                trialled.health.latency.as_millis(),
-                trialled.isolation
-            ),
-        )
-    } else {
-        failed(
-            trialled
-                .health
-                .error
-                .unwrap_or_else(|| "it does not work".to_owned()),
-        )
-    }];
-    findings.extend(
-        trialled
-            .missing
-            .into_iter()
-            .map(|missing| Finding::new(Level::Warning, "native", missing)),
-    );
+    let findings = stacyvm_native::diagnose(&settings).await;
     findings
+        .into_iter()
+        .map(|found| Finding {
+            level: match found.level {
+                stacyvm_native::Level::Ok => Level::Ok,
+                stacyvm_native::Level::Warn => Level::Warning,
+                stacyvm_native::Level::Fail => Level::Failure,
+            },
+            topic: format!("native, {}", found.name),
+            words: found.found,
+            remedy: found.remedy,
+        })
+        .collect()
 }
 
 /// Whether a server answers; that none does is no failure.

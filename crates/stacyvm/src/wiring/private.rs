@@ -13,9 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use stacyvm_config::Loaded;
 use stacyvm_orchestrator::{Caller, ListFilter, Orchestrator};
-use stacyvm_provider::Health;
 use stacyvm_store::Store;
-use stacyvm_types::Isolation;
 
 use super::directories::Directories;
 use super::lock::DirectoryLock;
@@ -83,34 +81,6 @@ impl Private {
         self.orchestrator.shutdown(END).await;
         remove(&self.directory);
     }
-}
-
-/// What trying the native provider out has shown.
-pub(crate) struct Trialled {
-    pub(crate) health: Health,
-    pub(crate) isolation: Isolation,
-    /// What could not be had, one sentence each.
-    pub(crate) missing: Vec<String>,
-}
-
-/// Makes a sandbox with the native provider and removes it.
-pub(crate) async fn try_native(loaded: &Loaded) -> Result<Trialled> {
-    let usual = Directories::of(loaded);
-    usual.prepare()?;
-    let (own, _lock) = claim(&usual)?;
-    let result = async {
-        let provider = providers::native(&loaded.config, &own, &[]).await?;
-        let trialled = Trialled {
-            health: provider.health().await,
-            isolation: provider.isolation(),
-            missing: provider.degradations(),
-        };
-        provider.close().await;
-        Ok(trialled)
-    }
-    .await;
-    remove(&own.data);
-    result
 }
 
 /// A directory of one's own, locked.

@@ -136,12 +136,12 @@ async fn working_native(
     ))
 }
 
-/// The native provider, started but not tried out.
-pub(crate) async fn native(
+/// What the native provider is told.
+pub(crate) fn native_settings(
     config: &Config,
     directories: &Directories,
     hidden: &[PathBuf],
-) -> Result<Arc<dyn Provider>> {
+) -> Result<NativeConfig> {
     let wanted = &config.providers.native;
     let launchers = match wanted.launchers {
         0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
@@ -154,6 +154,16 @@ pub(crate) async fn native(
     settings.instance = directories.instance();
     settings.hidden = hidden.to_vec();
     settings.host_view_dir = Some(directories.shared_native.join("native/host-view"));
+    Ok(settings)
+}
+
+/// The native provider, started but not tried out.
+pub(crate) async fn native(
+    config: &Config,
+    directories: &Directories,
+    hidden: &[PathBuf],
+) -> Result<Arc<dyn Provider>> {
+    let settings = native_settings(config, directories, hidden)?;
     let progress = Progress::steps("Preparing the view of the host");
     let report = Box::new(move |done, of| progress.reach(done, of));
     let provider = NativeProvider::start_with_progress(settings, report)
