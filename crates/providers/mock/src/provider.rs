@@ -287,11 +287,22 @@ impl Provider for MockProvider {
     }
 
     async fn wait_exit(&self, id: &SandboxId) {
-        let process = recorded(&self.home(id)).await;
-        if let Ok(Some(process)) = process
-            && let Err(error) = process.ended().await
-        {
-            tracing::warn!(sandbox = %id, %error, "agent's process cannot be watched");
+        loop {
+            match recorded(&self.home(id)).await {
+                Ok(Some(process)) => match process.ended().await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::warn!(sandbox = %id, %error, "agent's process cannot be watched");
+                    }
+                },
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(sandbox = %id, %error, "agent's process is not known");
+                }
+            }
+            // Not to know is not the end: a sandbox must not pass for stopped because a server
+            // that shuts down could not look.
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 

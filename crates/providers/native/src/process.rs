@@ -65,7 +65,11 @@ impl Process {
     pub(crate) async fn wait(&self) {
         if let Some(pidfd) = &self.pidfd {
             // Once readable, a pidfd stays readable, so the readiness is never cleared.
-            let _ = pidfd.readable().await;
+            if pidfd.readable().await.is_err() {
+                // The runtime is going away and cannot tell, which is not the end of the process:
+                // a sandbox must not pass for stopped because of it.
+                std::future::pending::<()>().await;
+            }
         }
     }
 }
