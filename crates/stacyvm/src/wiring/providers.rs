@@ -143,13 +143,9 @@ pub(crate) fn native_settings(
     hidden: &[PathBuf],
 ) -> Result<NativeConfig> {
     let wanted = &config.providers.native;
-    let launchers = match wanted.launchers {
-        0 => std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
-        number => usize::try_from(number).unwrap_or(1),
-    };
     let launcher = Program::Launcher.locate(&directories.shared)?;
     let mut settings = NativeConfig::new(&directories.native, launcher);
-    settings.launchers = launchers;
+    settings.launchers = usize::try_from(wanted.launchers).unwrap_or(1);
     settings.rootfs_dirs = wanted.rootfs_dirs.clone();
     settings.instance = directories.instance();
     settings.hidden = hidden.to_vec();
