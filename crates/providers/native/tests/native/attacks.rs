@@ -79,9 +79,12 @@ async fn the_agent_cannot_be_killed_or_stopped_from_inside() {
     let sandbox = world.spawn().await;
     // Its own root may ask the agent to end (2 and 15), as with any init; nobody may force it.
     for (user, signals) in [("user", "1 2 3 9 15 19 20"), ("root", "1 3 9 19 20")] {
-        let script =
-            format!("for s in {signals}; do kill -$s 1; kill -$s -1 2>/dev/null & done; wait");
-        sandbox.sh_as(user, &script).await;
+        // `kill` is the shell's own here, and -1 is everybody but the sender and the first process:
+        // so one shell can go through all of them, and nothing but the agent is left to be hit.
+        let script = format!(
+            "for s in {signals}; do sleep 600 & kill -$s 1; kill -$s -1; done 2>/dev/null; echo sent"
+        );
+        assert_eq!(sandbox.sh_as(user, &script).await.ok(), "sent", "{user}");
         assert_eq!(sandbox.sh("echo alive").await.ok(), "alive", "{user}");
     }
     world.finish().await;
