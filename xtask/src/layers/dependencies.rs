@@ -109,8 +109,11 @@ const HELD: &[(&str, &[&str])] = &[
     ("rusqlite", &["stacyvm-store"]),
     ("serde-saphyr", &["stacyvm-config"]),
     ("tar", &["stacyvm", "stacyvm-agent", "stacyvm-image"]),
+    ("tokio-tungstenite", &["stacyvm-client", "stacyvm-server"]),
     ("tower", &["stacyvm-server"]),
     ("tracing-subscriber", &["stacyvm"]),
+    ("utoipa", &["stacyvm-server", "stacyvm-types"]),
+    ("utoipa-axum", &["stacyvm-server"]),
 ];
 
 /// Crates whose every outside dependency is on a list: what they weigh is part of a promise.
@@ -127,7 +130,7 @@ const NARROW: &[(&str, &[&str])] = &[
             "tokio",
         ],
     ),
-    ("stacyvm-types", &["jiff", "serde", "thiserror"]),
+    ("stacyvm-types", &["jiff", "serde", "thiserror", "utoipa"]),
 ];
 
 /// Compares what the manifests say with the tables.
