@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// Events that wait for a reader, beside the stream's own window.
-const EVENTS: usize = 4;
+pub(crate) const EVENTS: usize = 4;
 /// Controls that wait for the agent.
-const CONTROLS: usize = 8;
+pub(crate) const CONTROLS: usize = 8;
 
 impl Agent {
     /// Starts a command.
@@ -113,10 +113,23 @@ async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<ExecEvent>) {
     }
 }
 
+/// A control as a message; empty for input, which is data.
+pub(crate) fn word(control: &ExecControl) -> message::Control {
+    let control = match control {
+        ExecControl::Resize(new) => Some(control::Control::Resize(size(*new))),
+        ExecControl::Signal(signal) => {
+            Some(control::Control::Signal(SendSignal { number: signal.0 }))
+        }
+        ExecControl::Kill => Some(control::Control::Kill(Kill {})),
+        ExecControl::Stdin(_) | ExecControl::CloseStdin => None,
+    };
+    message::Control { control }
+}
+
 /// Input waits for credit beside the other controls, so a resize or a signal reaches a command that
 /// does not read for as long as the bounded queues have room. The end of the queue is the end of
 /// input.
-async fn pass_controls(sender: Sender, mut controls: mpsc::Receiver<ExecControl>) {
+pub(crate) async fn pass_controls(sender: Sender, mut controls: mpsc::Receiver<ExecControl>) {
     let (input, mut inputs) = mpsc::channel::<Bytes>(1);
     let feeding = async {
         while let Some(bytes) = inputs.recv().await {
@@ -142,14 +155,7 @@ async fn pass_controls(sender: Sender, mut controls: mpsc::Receiver<ExecControl>
                     input = None;
                     continue;
                 }
-                ExecControl::Resize(new) => control::Control::Resize(size(new)),
-                ExecControl::Signal(signal) => {
-                    control::Control::Signal(SendSignal { number: signal.0 })
-                }
-                ExecControl::Kill => control::Control::Kill(Kill {}),
-            };
-            let message = message::Control {
-                control: Some(message),
+                ExecControl::Resize(_) | ExecControl::Signal(_) | ExecControl::Kill => word(&item),
             };
             if sender.message(&message).await.is_err() {
                 return;

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod attach;
 mod convert;
 mod exec;
 mod files;
@@ -14,7 +15,7 @@ mod unary;
 
 pub use agent::Agent;
 pub use ops::{
-    ByteReceiver, ByteSender, Configure, Credentials, ExecControl, ExecEvent, ExecExit,
-    ExecSession, ExecSpec, FileRead, LogLine, OnDisconnect, OpError, ReadRange, Signal, TtySize,
-    UsageStats, WriteOptions,
+    AttachEvent, Attached, ByteReceiver, ByteSender, Configure, Credentials, ExecControl,
+    ExecEvent, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead, LogLine, OnDisconnect,
+    OpError, ReadRange, Signal, TtySize, UsageStats, WriteOptions,
 };

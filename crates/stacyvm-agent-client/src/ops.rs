@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use stacyvm_types::{ExitReason, FileInfo, FileMode, OutputStream};
+use stacyvm_types::{ExitReason, FileInfo, FileMode, OutputStream, Timestamp};
 use tokio::sync::mpsc;
 
 /// Why an operation inside a sandbox failed.
@@ -76,7 +76,7 @@ pub enum OnDisconnect {
     /// Its process tree is killed.
     #[default]
     Kill,
-    /// It runs on; its output is discarded beyond the agent's bounded log.
+    /// It runs on, and the last of its output is kept for whoever attaches.
     Survive,
 }
 
@@ -177,6 +177,67 @@ pub struct ExecSession {
     /// Its output, then its exit. Bounded: a slow reader slows the command, never the server. A
     /// channel that ends without an exit means the connection was lost.
     pub events: mpsc::Receiver<ExecEvent>,
+    /// Its input and control. Bounded.
+    pub control: mpsc::Sender<ExecControl>,
+}
+
+/// What the agent knows of one command.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ExecRecord {
+    /// Its number, unique within its sandbox.
+    pub exec_id: u64,
+    /// Program and arguments, cut to a bound.
+    pub argv: Vec<String>,
+    /// Its process id inside the sandbox; 0 when the program could not be started.
+    pub pid: u32,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether it is kept: it outlives its connection, and its output can be read again.
+    pub kept: bool,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// How it ended; none while it runs.
+    pub exit: Option<ExecExit>,
+    /// The first byte of output that is still kept, counted over both streams.
+    pub log_start: u64,
+    /// The byte after the last one.
+    pub log_end: u64,
+}
+
+impl fmt::Debug for ExecRecord {
+    /// Leaves out arguments: they may be secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecRecord")
+            .field("exec_id", &self.exec_id)
+            .field("program", &self.argv.first())
+            .field("pid", &self.pid)
+            .field("kept", &self.kept)
+            .field("exit", &self.exit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What somebody who follows a kept command hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AttachEvent {
+    /// The next output begins at this offset: the first event, and again after a gap, when what
+    /// came before is no longer kept.
+    Resumed(u64),
+    /// A piece of output, at most 64 KiB.
+    Output(OutputStream, Bytes),
+    /// There is no more at present, and nobody asked to wait for it.
+    End,
+    /// The end; nothing follows.
+    Exit(ExecExit),
+}
+
+/// A kept command that is followed. Dropping it leaves the command alone.
+#[derive(Debug)]
+pub struct Attached {
+    /// Its output, then its exit. A reader that takes nothing for ten seconds is not waited for
+    /// and loses output, which it is told. A channel that ends without an exit or an end means
+    /// that the connection was lost.
+    pub events: mpsc::Receiver<AttachEvent>,
     /// Its input and control. Bounded.
     pub control: mpsc::Sender<ExecControl>,
 }

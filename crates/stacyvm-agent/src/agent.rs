@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::AgentOptions;
 use crate::blocking::Blocking;
+use crate::exec::table::Table;
 use crate::files::FileService;
 use crate::init::Reaper;
 use crate::logs::Logs;
@@ -43,6 +44,7 @@ pub(crate) struct Agent {
     pub(crate) spawner: Mutex<Spawner>,
     pub(crate) users: Mutex<Users>,
     pub(crate) logs: Mutex<Logs>,
+    pub(crate) execs: Table,
     pub(crate) configure: Mutex<Configure>,
     /// Where output passes through; filled at first use.
     pub(crate) scratch: Mutex<Vec<u8>>,
@@ -83,6 +85,7 @@ impl Agent {
             spawner: Mutex::default(),
             users: Mutex::default(),
             logs: Mutex::default(),
+            execs: Table::default(),
             configure: Mutex::default(),
             scratch: Mutex::default(),
             ending: AtomicBool::new(false),

@@ -27,8 +27,8 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// After a failed accept (no descriptors left) the next one waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What this agent can do.
-const CAPABILITIES: [&str; 8] = [
-    "exec", "pty", "files", "archive", "forward", "logs", "usage", "shutdown",
+const CAPABILITIES: [&str; 9] = [
+    "exec", "pty", "files", "archive", "forward", "logs", "usage", "shutdown", "execs",
 ];
 /// Bytes of names that go into one message.
 const NAMES_PER_MESSAGE: usize = 32 * 1024;
@@ -118,6 +118,9 @@ async fn serve_request(agent: Arc<Agent>, request: Option<Request>, stream: Stre
                 .last_message(&reply(Answer::Counts(counts)))
                 .await
         }
+        Some(Request::Execs(request)) => exec::attach::list(&agent, request, &stream.sender).await,
+        Some(Request::Attach(request)) => exec::attach::serve(&agent, request, stream).await,
+        Some(Request::Tell(request)) => exec::attach::tell(&agent, request, stream).await,
         Some(Request::Shutdown(request)) => shutdown(&agent, request, &stream.sender).await,
         Some(request) => files::serve(&agent, request, stream).await,
         None => {

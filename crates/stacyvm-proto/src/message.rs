@@ -7,7 +7,10 @@
 mod exec;
 mod files;
 
-pub use exec::{Control, Exec, Exit, ExitCause, Kill, SendSignal, Started, TerminalSize, control};
+pub use exec::{
+    Attach, Control, Exec, ExecInfo, ExecInfos, Execs, Exit, ExitCause, Kill, Resumed, SendSignal,
+    Started, Tell, TerminalSize, control,
+};
 pub use files::{
     ArchiveIn, ArchiveOut, Chmod, Entries, Entry, Glob, List, Mkdir, Opened, Paths, Read, Remove,
     Rename, Stat, Write,
@@ -114,7 +117,7 @@ pub struct Open {
     /// One of the requests; an agent that does not know it sees none and answers `Unsupported`.
     #[prost(
         oneof = "Request",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub request: Option<Request>,
 }
@@ -170,6 +173,15 @@ pub enum Request {
     /// End everything, the agent included.
     #[prost(message, tag = "16")]
     Shutdown(Shutdown),
+    /// Which commands there are.
+    #[prost(message, tag = "17")]
+    Execs(Execs),
+    /// Follow a kept command.
+    #[prost(message, tag = "18")]
+    Attach(Attach),
+    /// Tell a command something.
+    #[prost(message, tag = "19")]
+    Tell(Tell),
 }
 
 /// Connect to a TCP port on the sandbox's loopback; data both ways on channel 1.
@@ -222,7 +234,7 @@ pub struct Counts {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
     /// One of the answers; an unknown one is skipped.
-    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub answer: Option<Answer>,
 }
 
@@ -253,4 +265,10 @@ pub enum Answer {
     /// Counts; the stream ends.
     #[prost(message, tag = "8")]
     Counts(Counts),
+    /// Some commands; more may follow until `Done`.
+    #[prost(message, tag = "9")]
+    Execs(ExecInfos),
+    /// Where the output that follows begins; sent before the first and after every gap.
+    #[prost(message, tag = "10")]
+    Resumed(Resumed),
 }

@@ -169,6 +169,22 @@ fn requests(all: &mut BTreeMap<&'static str, String>) {
     sample(all, "open-usage", &open(Request::Usage(Usage {})));
     let shutdown = Shutdown { grace_ms: 2000 };
     sample(all, "open-shutdown", &open(Request::Shutdown(shutdown)));
+    let execs = Execs { exec_id: Some(9) };
+    sample(all, "open-execs", &open(Request::Execs(execs)));
+    let attach = Attach {
+        exec_id: 9,
+        offset: 300,
+        follow: true,
+        quiet: true,
+    };
+    sample(all, "open-attach", &open(Request::Attach(attach)));
+    let tell = Tell {
+        exec_id: 9,
+        control: Some(control(control::Control::Kill(Kill {}))),
+        input: true,
+        close: true,
+    };
+    sample(all, "open-tell", &open(Request::Tell(tell)));
 }
 
 fn answers(all: &mut BTreeMap<&'static str, String>, failure: Failure) {
@@ -213,6 +229,22 @@ fn answers(all: &mut BTreeMap<&'static str, String>, failure: Failure) {
         cpu_nanos: 10_000_000,
     };
     sample(all, "reply-counts", &reply(Answer::Counts(counts)));
+    let execs = ExecInfos {
+        execs: vec![ExecInfo {
+            exec_id: 9,
+            argv: vec!["sh".into()],
+            pid: 77,
+            tty: true,
+            kept: true,
+            started_micros: -1,
+            exit: Some(exit),
+            log_start: 5,
+            log_end: 300,
+        }],
+    };
+    sample(all, "reply-execs", &reply(Answer::Execs(execs)));
+    let resumed = Resumed { offset: 300 };
+    sample(all, "reply-resumed", &reply(Answer::Resumed(resumed)));
 }
 
 fn frozen() -> BTreeMap<&'static str, String> {

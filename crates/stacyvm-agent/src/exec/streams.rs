@@ -12,6 +12,7 @@ use stacyvm_proto::MAX_CHUNK;
 use stacyvm_proto::mux::Sender;
 use tokio::net::unix::pipe;
 
+use super::record::Record;
 use crate::agent::{Agent, lock, scratch};
 use crate::pty::END_OF_INPUT;
 
@@ -25,6 +26,43 @@ fn wait_again(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+/// Where output goes beside the log.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Sink<'a> {
+    /// Nowhere: nobody listens.
+    Nobody,
+    /// To the stream that started the command; it waits for the peer.
+    Peer(&'a Sender),
+    /// To a record that others read.
+    Record(&'a Record),
+}
+
+impl Sink<'_> {
+    /// Waits until something may be put there and says how much. A stream that has ended takes
+    /// nothing more: the output goes to the log only, until its end has been noticed.
+    async fn reserve(&self, channel: u8) -> usize {
+        match self {
+            Self::Nobody => MAX_CHUNK,
+            Self::Peer(sender) => sender.reserve(channel).await.unwrap_or(MAX_CHUNK),
+            Self::Record(record) => {
+                record.reserve().await;
+                MAX_CHUNK
+            }
+        }
+    }
+
+    fn put(&self, channel: u8, bytes: &[u8]) {
+        match self {
+            Self::Nobody => {}
+            Self::Peer(sender) => {
+                // The end of the stream is noticed where its events are read.
+                let _ = sender.send_reserved(channel, bytes);
+            }
+            Self::Record(record) => record.append(channel, bytes),
+        }
+    }
 }
 
 /// Where output comes from.
@@ -48,24 +86,19 @@ impl Output {
         }
     }
 
-    /// Waits for output, and for the peer's readiness to take it if there is a peer, and passes one
-    /// piece on; `false` at the end of output. Nothing is lost when the future is dropped.
-    pub(super) async fn pass_on(&mut self, agent: &Agent, sender: Option<&Sender>) -> bool {
-        let room = match sender {
-            // A stream that has ended takes nothing more: the output goes to the log only, until
-            // its end has been noticed.
-            Some(sender) => sender.reserve(self.channel).await.ok(),
-            None => None,
-        };
+    /// Waits for output, and for whoever takes it to be ready, and passes one piece on; `false` at
+    /// the end of output. Nothing is lost when the future is dropped.
+    pub(super) async fn pass_on(&mut self, agent: &Agent, sink: Sink<'_>) -> bool {
+        let room = sink.reserve(self.channel).await;
         loop {
             if self.source.readable().await.is_err() {
                 return false;
             }
             let mut buffer = scratch(&agent.scratch);
-            let most = room.unwrap_or(MAX_CHUNK).min(buffer.len());
+            let most = room.min(buffer.len());
             match self.source.try_read(&mut buffer[..most]) {
                 Ok(count) if count > 0 => {
-                    self.hand_on(agent, sender.filter(|_| room.is_some()), &buffer[..count]);
+                    self.hand_on(agent, sink, &buffer[..count]);
                     return true;
                 }
                 Err(error) if wait_again(&error) => {}
@@ -75,12 +108,9 @@ impl Output {
         }
     }
 
-    fn hand_on(&mut self, agent: &Agent, sender: Option<&Sender>, bytes: &[u8]) {
+    fn hand_on(&mut self, agent: &Agent, sink: Sink<'_>, bytes: &[u8]) {
         lock(&agent.logs).append(self.lane, bytes);
-        if let Some(sender) = sender {
-            // The end of the stream is noticed where its events are read.
-            let _ = sender.send_reserved(self.channel, bytes);
-        }
+        sink.put(self.channel, bytes);
         if !self.enlarged && bytes.len() == MAX_CHUNK {
             self.enlarged = true;
             // Over the user's allowance it stays as it is.
@@ -89,24 +119,14 @@ impl Output {
     }
 
     /// Passes on what is there now, and no more; `false` at the end of output.
-    pub(super) async fn deliver_rest(&mut self, agent: &Agent, sender: Option<&Sender>) -> bool {
+    pub(super) async fn deliver_rest(&mut self, agent: &Agent, sink: Sink<'_>) -> bool {
         if self.terminal {
-            let all = async { while self.pass_on(agent, sender).await {} };
+            let all = async { while self.pass_on(agent, sink).await {} };
             return tokio::time::timeout(TERMINAL_PATIENCE, all).await.is_err();
         }
         let mut left = rustix::io::ioctl_fionread(&self.source).unwrap_or(0);
-        let mut attached = sender;
         while left > 0 {
-            let room = match attached {
-                Some(sender) => match sender.reserve(self.channel).await {
-                    Ok(room) => room,
-                    Err(_) => {
-                        attached = None;
-                        MAX_CHUNK
-                    }
-                },
-                None => MAX_CHUNK,
-            };
+            let room = sink.reserve(self.channel).await;
             let mut buffer = scratch(&agent.scratch);
             let most = room
                 .min(buffer.len())
@@ -114,7 +134,7 @@ impl Output {
             match rustix::io::read(&self.source, &mut buffer[..most]) {
                 Ok(0) => return false,
                 Ok(count) => {
-                    self.hand_on(agent, attached, &buffer[..count]);
+                    self.hand_on(agent, sink, &buffer[..count]);
                     left -= count as u64;
                 }
                 Err(Errno::INTR) => {}
@@ -134,7 +154,7 @@ impl Output {
 
     /// Reads to the end, for the log only.
     pub(super) async fn drain(mut self, agent: Arc<Agent>) {
-        while self.pass_on(&agent, None).await {}
+        while self.pass_on(&agent, Sink::Nobody).await {}
     }
 }
 
@@ -201,6 +221,14 @@ impl Input {
                     feed.finish = true;
                 }
             }
+        }
+    }
+
+    /// Whether it takes nothing more.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Pipe(feed) | Self::Terminal(feed) => feed.finish,
         }
     }
 

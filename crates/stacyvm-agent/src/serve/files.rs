@@ -75,6 +75,9 @@ pub(super) async fn serve(
         | Request::Forward(_)
         | Request::Logs(_)
         | Request::Usage(_)
+        | Request::Execs(_)
+        | Request::Attach(_)
+        | Request::Tell(_)
         | Request::Shutdown(_) => Err(failure(Code::Unsupported, "this is no file request")),
     };
     finish(&sender, result).await

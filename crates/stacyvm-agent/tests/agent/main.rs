@@ -4,6 +4,7 @@
 mod commands;
 mod files;
 mod harness;
+mod kept;
 mod peers;
 mod processes;
 mod program;

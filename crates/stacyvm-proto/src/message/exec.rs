@@ -140,3 +140,107 @@ pub struct SendSignal {
 /// Kill the tree.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Kill {}
+
+/// Ask which commands the agent knows: those that run, and kept ones that have ended.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Execs {
+    /// Only this one; without it all, oldest first.
+    #[prost(uint64, optional, tag = "1")]
+    pub exec_id: Option<u64>,
+}
+
+/// Follow a kept command: one that was started with `survive`. Its output comes as data, as for
+/// `Exec`; data and controls to it are as those of the stream that started it.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Attach {
+    /// Which.
+    #[prost(uint64, tag = "1")]
+    pub exec_id: u64,
+    /// The first byte of output that is wanted, counted over both streams from the start.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+    /// Whether to wait for what comes, and for the exit; else what is there is all.
+    #[prost(bool, tag = "3")]
+    pub follow: bool,
+    /// Whether only the exit is wanted and no output.
+    #[prost(bool, tag = "4")]
+    pub quiet: bool,
+}
+
+/// Tell a running command something.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Tell {
+    /// Which.
+    #[prost(uint64, tag = "1")]
+    pub exec_id: u64,
+    /// A control.
+    #[prost(message, optional, tag = "2")]
+    pub control: Option<Control>,
+    /// Whether input comes as data on channel 1; the answer is sent when the command has taken it.
+    #[prost(bool, tag = "3")]
+    pub input: bool,
+    /// Whether that is the end of its input.
+    #[prost(bool, tag = "4")]
+    pub close: bool,
+}
+
+/// What the agent knows of one command.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[prost(skip_debug)]
+pub struct ExecInfo {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub exec_id: u64,
+    /// Program and arguments, cut to a bound.
+    #[prost(string, repeated, tag = "2")]
+    pub argv: Vec<String>,
+    /// Its process inside; 0 when the program could not be started.
+    #[prost(uint32, tag = "3")]
+    pub pid: u32,
+    /// Whether it has a terminal.
+    #[prost(bool, tag = "4")]
+    pub tty: bool,
+    /// Whether it outlives its stream and its output is kept.
+    #[prost(bool, tag = "5")]
+    pub kept: bool,
+    /// When it started, microseconds since 1970.
+    #[prost(sint64, tag = "6")]
+    pub started_micros: i64,
+    /// How it ended; absent while it runs.
+    #[prost(message, optional, tag = "7")]
+    pub exit: Option<Exit>,
+    /// The first byte of output that is still kept.
+    #[prost(uint64, tag = "8")]
+    pub log_start: u64,
+    /// The byte after the last one.
+    #[prost(uint64, tag = "9")]
+    pub log_end: u64,
+}
+
+impl fmt::Debug for ExecInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecInfo")
+            .field("exec_id", &self.exec_id)
+            .field("program", &self.argv.first())
+            .field("pid", &self.pid)
+            .field("kept", &self.kept)
+            .field("exit", &self.exit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Some commands; more may follow until `Done`.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ExecInfos {
+    /// Each.
+    #[prost(message, repeated, tag = "1")]
+    pub execs: Vec<ExecInfo>,
+}
+
+/// The output that comes next begins here; what lies before and was asked for is no longer kept.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Resumed {
+    /// The offset of the next byte.
+    #[prost(uint64, tag = "1")]
+    pub offset: u64,
+}
