@@ -8,7 +8,7 @@ use stacyvm_types::{OutputStream, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::convert::exec_exit;
-use crate::exec::{CONTROLS, EVENTS, pass_controls, word};
+use crate::exec::{CONTROLS, EVENTS, QueueEnd, pass_controls, word};
 use crate::files::{PIECE, decode};
 use crate::unary::{self, unexpected};
 use crate::{
@@ -99,7 +99,7 @@ impl Agent {
             }
             tokio::select! {
                 () = pass_events(&mut receiver, event_queue) => {}
-                () = async { pass_controls(sender, controls).await; std::future::pending().await } => {}
+                () = async { pass_controls(sender, controls, QueueEnd::LeavesInput).await; std::future::pending().await } => {}
             }
         });
         Ok(Attached { events, control })

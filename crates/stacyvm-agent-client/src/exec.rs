@@ -1,5 +1,7 @@
 //! Commands: from a spec to a session.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use stacyvm_proto::message::{self, Answer, Kill, Request, SendSignal, TerminalSize, control};
 use stacyvm_proto::mux::{Event, Receiver, Sender};
@@ -39,7 +41,7 @@ impl Agent {
             // The command's end, or the reader's, ends the session; the last control does not.
             tokio::select! {
                 () = pass_events(&mut receiver, event_queue) => {}
-                () = async { pass_controls(sender, controls).await; std::future::pending().await } => {}
+                () = async { pass_controls(sender, controls, QueueEnd::ClosesInput).await; std::future::pending().await } => {}
             }
         });
         Ok(ExecSession {
@@ -126,19 +128,34 @@ pub(crate) fn word(control: &ExecControl) -> message::Control {
     message::Control { control }
 }
 
+/// What it means when nobody is left to give controls.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum QueueEnd {
+    /// The command was this caller's alone: its input ends.
+    ClosesInput,
+    /// Others may still feed it.
+    LeavesInput,
+}
+
 /// Input waits for credit beside the other controls, so a resize or a signal reaches a command that
-/// does not read for as long as the bounded queues have room. The end of the queue is the end of
-/// input.
-pub(crate) async fn pass_controls(sender: Sender, mut controls: mpsc::Receiver<ExecControl>) {
+/// does not read for as long as the bounded queues have room.
+pub(crate) async fn pass_controls(
+    sender: Sender,
+    mut controls: mpsc::Receiver<ExecControl>,
+    queue_end: QueueEnd,
+) {
     let (input, mut inputs) = mpsc::channel::<Bytes>(1);
+    let close = AtomicBool::new(queue_end == QueueEnd::ClosesInput);
     let feeding = async {
         while let Some(bytes) = inputs.recv().await {
             if sender.send(DATA, bytes).await.is_err() {
                 return;
             }
         }
-        // The stream may have ended already.
-        let _ = sender.finish(DATA);
+        if close.load(Ordering::Relaxed) {
+            // The stream may have ended already.
+            let _ = sender.finish(DATA);
+        }
     };
     let reading = async {
         let mut input = Some(input);
@@ -152,6 +169,7 @@ pub(crate) async fn pass_controls(sender: Sender, mut controls: mpsc::Receiver<E
                     continue;
                 }
                 ExecControl::CloseStdin => {
+                    close.store(true, Ordering::Relaxed);
                     input = None;
                     continue;
                 }

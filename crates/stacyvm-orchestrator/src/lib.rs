@@ -8,6 +8,7 @@ mod admission;
 mod backoff;
 mod clock;
 mod command;
+mod detached;
 mod error;
 mod exec;
 mod expiry;
@@ -27,6 +28,7 @@ mod spawn;
 #[cfg(test)]
 mod tests;
 
+pub use detached::AttachedExec;
 pub use error::{Error, Source, StartError};
 pub use exec::RunningExec;
 pub use metrics::{BUCKET_BOUNDS, MetricsSnapshot, Operation, OperationMetrics};

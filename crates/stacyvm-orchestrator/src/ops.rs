@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::{
-    ByteReceiver, ExecSession, ExecSpec, FileRead, OpError, ReadRange, UsageStats, WriteOptions,
+    Attached, ByteReceiver, ExecControl, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead,
+    OpError, ReadRange, UsageStats, WriteOptions,
 };
 use stacyvm_types::{FileInfo, FileMode};
 use tokio::sync::mpsc;
@@ -72,19 +73,27 @@ impl Metered {
         Self { entry, inner }
     }
 
+    /// Work that ends with the sandbox.
+    async fn ended<T>(
+        &self,
+        work: impl Future<Output = Result<T, OpError>> + Send,
+    ) -> Result<T, OpError> {
+        tokio::select! {
+            biased;
+            () = self.entry.ended.cancelled() => {
+                Err(OpError::Gone("the sandbox is destroyed".to_owned()))
+            }
+            result = work => result,
+        }
+    }
+
     async fn run<T>(
         &self,
         operation: Operation,
         work: impl Future<Output = Result<T, OpError>> + Send,
     ) -> Result<T, OpError> {
         let began = Instant::now();
-        let result = tokio::select! {
-            biased;
-            () = self.entry.ended.cancelled() => {
-                Err(OpError::Gone("the sandbox is destroyed".to_owned()))
-            }
-            result = work => result,
-        };
+        let result = self.ended(work).await;
         if let Some(slot) = &self.entry.slot {
             // What the client got wrong is no failure of ours.
             let failed = matches!(result, Err(OpError::Gone(_) | OpError::Failed(_)));
@@ -102,6 +111,30 @@ impl SandboxOps for Metered {
 
     async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
         self.run(Operation::Exec, self.inner.exec(spec)).await
+    }
+
+    async fn exec_detached(&self, spec: ExecSpec) -> Result<(u64, u32), OpError> {
+        self.ended(self.inner.exec_detached(spec)).await
+    }
+
+    async fn execs(&self) -> Result<Vec<ExecRecord>, OpError> {
+        self.ended(self.inner.execs()).await
+    }
+
+    async fn exec_record(&self, exec_id: u64) -> Result<ExecRecord, OpError> {
+        self.ended(self.inner.exec_record(exec_id)).await
+    }
+
+    async fn attach(&self, exec_id: u64, offset: u64, follow: bool) -> Result<Attached, OpError> {
+        self.ended(self.inner.attach(exec_id, offset, follow)).await
+    }
+
+    async fn wait_exec(&self, exec_id: u64) -> Result<ExecExit, OpError> {
+        self.ended(self.inner.wait_exec(exec_id)).await
+    }
+
+    async fn tell_exec(&self, exec_id: u64, control: ExecControl) -> Result<(), OpError> {
+        self.ended(self.inner.tell_exec(exec_id, control)).await
     }
 
     async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use stacyvm_types::{FileInfo, FileMode};
 
 use crate::ops::{
-    ByteReceiver, ExecSession, ExecSpec, FileRead, OpError, ReadRange, UsageStats, WriteOptions,
+    Attached, ByteReceiver, ExecControl, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead,
+    OpError, ReadRange, UsageStats, WriteOptions,
 };
 
 /// Operations inside one live box. Paths are absolute inside it or relative to `/workspace`, and
@@ -23,6 +24,35 @@ pub trait SandboxOps: Send + Sync + std::fmt::Debug {
     /// Starts a command. A missing program is no error here: the session prints to standard error and exits 127.
     /// A missing workdir is `Invalid`.
     async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError>;
+    /// Starts a command that outlives its connection, and answers with its number and process id.
+    async fn exec_detached(&self, spec: ExecSpec) -> Result<(u64, u32), OpError> {
+        drop(spec);
+        Err(no_detached())
+    }
+    /// The commands that run and the detached ones that are remembered, oldest first.
+    async fn execs(&self) -> Result<Vec<ExecRecord>, OpError> {
+        Err(no_detached())
+    }
+    /// One command; `NotFound` when it neither runs nor is remembered.
+    async fn exec_record(&self, exec_id: u64) -> Result<ExecRecord, OpError> {
+        let _ = exec_id;
+        Err(no_detached())
+    }
+    /// A detached command's output from `offset` on; `follow` waits for what comes and the exit.
+    async fn attach(&self, exec_id: u64, offset: u64, follow: bool) -> Result<Attached, OpError> {
+        let _ = (exec_id, offset, follow);
+        Err(no_detached())
+    }
+    /// Waits for a detached command's end.
+    async fn wait_exec(&self, exec_id: u64) -> Result<ExecExit, OpError> {
+        let _ = exec_id;
+        Err(no_detached())
+    }
+    /// Tells a running command something; input waits until the command takes it.
+    async fn tell_exec(&self, exec_id: u64, control: ExecControl) -> Result<(), OpError> {
+        let _ = (exec_id, control);
+        Err(no_detached())
+    }
     /// Describes one file; a link is described itself.
     async fn stat(&self, path: &str) -> Result<FileInfo, OpError>;
     /// What a directory holds, sorted by path, down to `depth` levels (1 = the directory itself only).
@@ -61,4 +91,8 @@ pub trait SandboxOps: Send + Sync + std::fmt::Debug {
         port: u16,
         inbound: tokio::sync::mpsc::Receiver<Bytes>,
     ) -> Result<ByteReceiver, OpError>;
+}
+
+fn no_detached() -> OpError {
+    OpError::Unsupported("this provider lacks the capability detached-exec".to_owned())
 }

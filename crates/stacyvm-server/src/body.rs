@@ -104,6 +104,18 @@ async fn read_all(mut body: Body, limit: u64) -> Result<Bytes, Failure> {
     Ok(all.into())
 }
 
+/// A whole body of raw bytes, at most `limit` of them.
+pub(crate) async fn read_raw(request: Request, limit: usize) -> Result<Bytes, Failure> {
+    let limit = limit as u64;
+    let announced = announced_length(request.headers());
+    let body = request.into_body();
+    if announced.is_some_and(|length| length > limit) {
+        drain(body).await;
+        return Err(over(limit));
+    }
+    read_all(body, limit).await
+}
+
 /// What a body over the limit hears.
 pub(crate) fn over(limit: u64) -> Failure {
     let limit = if limit.is_multiple_of(1024 * 1024) {
@@ -121,14 +133,7 @@ impl FromRequest<Shared> for JsonBytes {
     type Rejection = Failure;
 
     async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
-        let limit = front.json_limit as u64;
-        let announced = announced_length(request.headers());
-        let body = request.into_body();
-        if announced.is_some_and(|length| length > limit) {
-            drain(body).await;
-            return Err(over(limit));
-        }
-        let bytes = read_all(body, limit).await?;
+        let bytes = read_raw(request, front.json_limit).await?;
         if bytes.trim_ascii().is_empty() {
             return Err(Failure::bad_request(
                 "the request body is empty where a JSON object is needed",

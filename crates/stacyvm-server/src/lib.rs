@@ -5,6 +5,7 @@
 //! dropped at once, wherever it stands, so everything behind a handler must bear being dropped.
 #![forbid(unsafe_code)]
 
+mod attach;
 mod auth;
 mod body;
 mod cors;
@@ -21,6 +22,7 @@ mod request_id;
 mod routes;
 mod serve;
 mod settings;
+mod signal;
 mod target;
 mod upload;
 mod utf8;

@@ -24,7 +24,7 @@ use crate::download::Broken;
 use crate::utf8::Utf8Stitcher;
 
 /// Waiting chunks are put into one write until it is this long.
-const FULL: usize = 128 * 1024;
+pub(crate) const FULL: usize = 128 * 1024;
 
 /// The body of a streamed exec.
 pub(crate) struct ExecBody {
@@ -105,10 +105,20 @@ impl Body for ExecBody {
     }
 }
 
-fn write_output(buffer: &mut BytesMut, stream: &'static str, text: &str) {
-    if text.is_empty() {
-        return;
+/// Writes a line of output; nothing when there is no text.
+pub(crate) fn write_output(buffer: &mut BytesMut, stream: &'static str, text: &str) {
+    if !text.is_empty() {
+        write_line(buffer, stream, text, None);
     }
+}
+
+/// Writes a line of output, with the offset behind it where there is one.
+pub(crate) fn write_line(
+    buffer: &mut BytesMut,
+    stream: &'static str,
+    text: &str,
+    offset: Option<u64>,
+) {
     // Room for the text as it is; escapes make it grow on the way.
     buffer.reserve(text.len() + 64);
     buffer.put_slice(b"{\"stream\":\"");
@@ -117,6 +127,9 @@ fn write_output(buffer: &mut BytesMut, stream: &'static str, text: &str) {
     let mut serializer = Serializer::with_formatter(buffer.writer(), OneLine(CompactFormatter));
     text.serialize(&mut serializer)
         .expect("writing text to memory cannot fail");
+    if let Some(offset) = offset {
+        buffer.put_slice(format!(",\"offset\":{offset}").as_bytes());
+    }
     buffer.put_slice(b"}\n");
 }
 
@@ -130,7 +143,8 @@ struct ExitLine {
     reason: Option<ExitReason>,
 }
 
-fn write_exit(buffer: &mut BytesMut, exit: &ExecExit) {
+/// Writes the last line.
+pub(crate) fn write_exit(buffer: &mut BytesMut, exit: &ExecExit) {
     let line = ExitLine {
         stream: "exit",
         data: "",

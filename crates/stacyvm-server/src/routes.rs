@@ -2,6 +2,7 @@
 
 mod archive;
 mod exec;
+mod execs;
 mod files;
 mod metrics;
 mod providers;
@@ -39,8 +40,32 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/sandboxes/{id}/logs", get(sandboxes::logs))
         .route("/api/v1/sandboxes/{id}/exec", post(exec::run))
         .route("/api/v1/sandboxes/{id}/exec/ws", get(exec::socket))
-        .route("/api/v1/sandboxes/{id}/execs", any(exec::detached))
-        .route("/api/v1/sandboxes/{id}/execs/{*rest}", any(exec::detached))
+        .route("/api/v1/sandboxes/{id}/execs", get(execs::list))
+        .route("/api/v1/sandboxes/{id}/execs/", get(execs::list))
+        .route(
+            "/api/v1/sandboxes/{id}/execs/{exec_id}",
+            get(execs::get).delete(execs::kill),
+        )
+        .route(
+            "/api/v1/sandboxes/{id}/execs/{exec_id}/attach",
+            get(execs::attach),
+        )
+        .route(
+            "/api/v1/sandboxes/{id}/execs/{exec_id}/stdin",
+            post(execs::stdin),
+        )
+        .route(
+            "/api/v1/sandboxes/{id}/execs/{exec_id}/signal",
+            post(execs::signal),
+        )
+        .route(
+            "/api/v1/sandboxes/{id}/execs/{exec_id}/resize",
+            post(execs::resize),
+        )
+        .route(
+            "/api/v1/sandboxes/{id}/execs/{exec_id}/wait",
+            get(execs::wait).post(execs::wait),
+        )
         .route(
             "/api/v1/sandboxes/{id}/files",
             get(files::read).post(files::write).delete(files::remove),

@@ -15,6 +15,11 @@ pub(crate) struct Utf8Stitcher {
 }
 
 impl Utf8Stitcher {
+    /// Bytes that wait for the rest of their character.
+    pub(crate) fn waiting(&self) -> usize {
+        self.pending.len()
+    }
+
     /// The text that is complete after `piece`; may be empty.
     pub(crate) fn push<'a>(&'a mut self, piece: &'a [u8]) -> &'a str {
         if self.pending.is_empty()

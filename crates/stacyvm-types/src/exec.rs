@@ -1,8 +1,12 @@
 //! Running commands: what a client asks for and what it hears.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
 
 /// How `command` and `args` become a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +48,9 @@ pub struct ExecRequest {
     /// What the command reads from its standard input; absent means an empty input.
     #[serde(default)]
     pub stdin: Option<String>,
+    /// Outlive this request: the answer names the exec, which is then found below `/execs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detach: Option<bool>,
 }
 
 /// Why a command ended, when it did not simply exit.
@@ -107,4 +114,116 @@ pub struct StreamLine {
     /// On the last line, when the command was killed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<ExitReason>,
+}
+
+/// Names one exec within its sandbox: `ex-` and a decimal number that grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ExecId(pub u64);
+
+/// The text is no id of an exec.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an exec id is \"ex-\" followed by a number")]
+pub struct ParseExecIdError;
+
+impl fmt::Display for ExecId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ex-{}", self.0)
+    }
+}
+
+impl FromStr for ExecId {
+    type Err = ParseExecIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseExecIdError> {
+        let digits = text.strip_prefix("ex-").ok_or(ParseExecIdError)?;
+        let number = digits.parse().map_err(|_| ParseExecIdError)?;
+        // One spelling only: "ex-+1" and "ex-01" name nothing.
+        let id = Self(number);
+        (id.to_string() == text)
+            .then_some(id)
+            .ok_or(ParseExecIdError)
+    }
+}
+
+impl TryFrom<String> for ExecId {
+    type Error = ParseExecIdError;
+
+    fn try_from(text: String) -> Result<Self, ParseExecIdError> {
+        text.parse()
+    }
+}
+
+impl From<ExecId> for String {
+    fn from(id: ExecId) -> Self {
+        id.to_string()
+    }
+}
+
+/// What an exec is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExecState {
+    /// It runs.
+    Running,
+    /// It has ended.
+    Exited,
+}
+
+/// One exec, as listed below `/sandboxes/{id}/execs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecInfo {
+    /// Its name.
+    pub exec_id: ExecId,
+    /// What it is doing.
+    pub state: ExecState,
+    /// Program and arguments, cut after 4 KiB.
+    pub argv: Vec<String>,
+    /// Its process id inside the sandbox; 0 when the program could not be started.
+    pub pid: u32,
+    /// Whether it has a terminal.
+    pub tty: bool,
+    /// Whether it outlives its request and keeps its output.
+    pub detached: bool,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// 0–255; once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// Why it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<ExitReason>,
+    /// How long it ran, Go style.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration: Option<String>,
+    /// The first byte of output that is still kept, counted over both streams from the start.
+    pub log_start: u64,
+    /// The byte after the last one.
+    pub log_end: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn exec_ids_have_one_spelling() {
+        let id = ExecId(12);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert_eq!(serde_json::to_string(&id).unwrap(), "\"ex-12\"");
+        for wrong in [
+            "",
+            "12",
+            "ex-",
+            "ex-01",
+            "ex-+1",
+            "ex--1",
+            "ex-1 ",
+            "EX-1",
+            "ex-99999999999999999999",
+        ] {
+            assert_eq!(wrong.parse::<ExecId>(), Err(ParseExecIdError), "{wrong}");
+        }
+    }
 }

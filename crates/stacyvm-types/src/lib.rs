@@ -15,7 +15,10 @@ mod timestamp;
 
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
-pub use exec::{ExecMode, ExecRequest, ExecResponse, ExitReason, OutputStream, StreamLine};
+pub use exec::{
+    ExecId, ExecInfo, ExecMode, ExecRequest, ExecResponse, ExecState, ExitReason, OutputStream,
+    ParseExecIdError, StreamLine,
+};
 pub use file::{FileInfo, FileMode, ParseModeError};
 pub use id::{OwnerId, ParseIdError, SandboxId};
 pub use provider::ProviderInfo;

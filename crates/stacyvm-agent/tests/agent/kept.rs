@@ -122,17 +122,20 @@ async fn input_comes_from_anybody_and_its_end_too() {
     let control = attached.control.clone();
     let piece = Bytes::from_static(b"two\n");
     control.send(ExecControl::Stdin(piece)).await.unwrap();
+    // Who comes and goes closes nothing.
+    drop(attach(agent, exec_id, 0).await);
     until("both lines arrived", async || {
         let record = agent.exec_record(exec_id).await.unwrap();
         (record.log_end == 16).then_some(())
     })
     .await;
+    say("three\n").await.unwrap();
     agent
         .tell_exec(exec_id, ExecControl::CloseStdin)
         .await
         .unwrap();
     let heard = hear(attached).await;
-    assert_eq!(heard.bytes, b"got one\ngot two\nend\n");
+    assert_eq!(heard.bytes, b"got one\ngot two\ngot three\nend\n");
     assert!(matches!(say("late\n").await, Err(OpError::Conflict(_))));
     let unknown = agent.tell_exec(exec_id + 100, ExecControl::Kill).await;
     assert!(matches!(unknown, Err(OpError::NotFound(_))));

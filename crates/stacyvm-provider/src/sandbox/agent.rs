@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::SandboxOps;
 use crate::ops::{
-    Agent, ByteReceiver, Configure, ExecSession, ExecSpec, FileRead, OpError, ReadRange,
-    UsageStats, WriteOptions,
+    Agent, Attached, ByteReceiver, Configure, ExecControl, ExecExit, ExecRecord, ExecSession,
+    ExecSpec, FileRead, OpError, ReadRange, UsageStats, WriteOptions,
 };
 
 /// The two halves of a connection to an agent.
@@ -116,6 +116,30 @@ impl SandboxOps for AgentSandbox {
 
     async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
         self.agent().await?.exec(spec).await
+    }
+
+    async fn exec_detached(&self, spec: ExecSpec) -> Result<(u64, u32), OpError> {
+        self.agent().await?.exec_detached(spec).await
+    }
+
+    async fn execs(&self) -> Result<Vec<ExecRecord>, OpError> {
+        self.agent().await?.execs().await
+    }
+
+    async fn exec_record(&self, exec_id: u64) -> Result<ExecRecord, OpError> {
+        self.agent().await?.exec_record(exec_id).await
+    }
+
+    async fn attach(&self, exec_id: u64, offset: u64, follow: bool) -> Result<Attached, OpError> {
+        self.agent().await?.attach(exec_id, offset, follow).await
+    }
+
+    async fn wait_exec(&self, exec_id: u64) -> Result<ExecExit, OpError> {
+        self.agent().await?.wait_exec(exec_id).await
+    }
+
+    async fn tell_exec(&self, exec_id: u64, control: ExecControl) -> Result<(), OpError> {
+        self.agent().await?.tell_exec(exec_id, control).await
     }
 
     async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {

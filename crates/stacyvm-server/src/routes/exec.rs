@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::IntoResponse;
-use http::{HeaderValue, header};
-use serde::Deserialize;
-use stacyvm_types::ExecRequest;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use stacyvm_types::{ExecId, ExecRequest};
 
-use super::ok;
+use super::execs::{self, Wanted};
+use super::{json, ok};
 use crate::body::JsonBytes;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
@@ -22,45 +22,49 @@ const UNBUFFERED: (header::HeaderName, HeaderValue) = (
     HeaderValue::from_static("no"),
 );
 
+/// Names the exec of a streamed answer.
+const EXEC_ID: HeaderName = HeaderName::from_static("x-exec-id");
+
 pub(super) async fn run(
     State(front): State<Shared>,
     Target(id): Target,
     Asker(caller): Asker,
     body: JsonBytes,
 ) -> Reply {
-    refuse_detached(&body)?;
     let request: ExecRequest = body.parse()?;
     drop(body);
+    if request.detach == Some(true) {
+        let stream = request.stream.unwrap_or(false);
+        let info = front
+            .orchestrator
+            .exec_detached(&caller, &id, request, None)
+            .await?;
+        return if stream {
+            execs::follow(&front, &caller, &id, info.exec_id, Wanted::default()).await
+        } else {
+            Ok(json(StatusCode::CREATED, &info))
+        };
+    }
     if !request.stream.unwrap_or(false) {
         let response = front.orchestrator.exec_captured(&caller, &id, request);
         return Ok(ok(&response.await?));
     }
     let running = front.orchestrator.exec(&caller, &id, request).await?;
+    let exec_id = ExecId(running.exec_id);
     let body = Body::new(ExecBody::new(running, front.cut()));
+    Ok(streamed(exec_id, body))
+}
+
+/// An NDJSON answer that goes on for as long as its command.
+pub(super) fn streamed(exec_id: ExecId, body: Body) -> Response {
+    let id = HeaderValue::from_str(&exec_id.to_string()).expect("an id is plain ASCII");
     let headers = [
         (header::CONTENT_TYPE, NDJSON),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         UNBUFFERED,
+        (EXEC_ID, id),
     ];
-    Ok((headers, body).into_response())
-}
-
-/// Refuses what would otherwise be ignored: a command that is meant to outlive its request.
-fn refuse_detached(body: &JsonBytes) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Detach {
-        #[serde(default)]
-        detach: Option<bool>,
-    }
-    let named = body.0.windows(8).any(|window| window == b"\"detach\"");
-    if named && body.parse::<Detach>()?.detach == Some(true) {
-        return Err(no_detached());
-    }
-    Ok(())
-}
-
-fn no_detached() -> Failure {
-    Failure::unsupported("detached execs (detach) are not supported by this version")
+    (headers, body).into_response()
 }
 
 /// GET `/exec/ws`.
@@ -68,9 +72,4 @@ pub(super) async fn socket(Target(_): Target) -> Failure {
     Failure::unsupported(
         "exec over WebSocket is not supported by this version, use POST exec with \"stream\":true",
     )
-}
-
-/// Everything under `/execs`.
-pub(super) async fn detached() -> Failure {
-    no_detached()
 }

@@ -5,6 +5,7 @@ mod archives;
 mod bad_days;
 mod doors;
 mod exec;
+mod execs;
 mod fake;
 mod files;
 mod http;

@@ -330,21 +330,7 @@ async fn what_this_version_lacks_says_so() {
     let server = Server::plain().await;
     let at = server.address;
     let base = "/api/v1/sandboxes/sb-00000000";
-    let detached = post(
-        at,
-        &format!("{base}/exec"),
-        "{\"command\":\"x\",\"detach\":true}",
-    )
-    .await;
-    detached.expect(422, "UNSUPPORTED");
-    assert!(detached.text().contains("detach"));
     get(at, &format!("{base}/exec/ws"))
-        .await
-        .expect(422, "UNSUPPORTED");
-    get(at, &format!("{base}/execs"))
-        .await
-        .expect(422, "UNSUPPORTED");
-    post(at, &format!("{base}/execs/3/stdin"), "{}")
         .await
         .expect(422, "UNSUPPORTED");
     let templates = get(at, "/api/v1/templates").await;

@@ -61,6 +61,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         user: args.user,
         stdin,
         stream: None,
+        detach: None,
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;

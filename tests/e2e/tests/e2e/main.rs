@@ -9,6 +9,7 @@ mod harness;
 mod cli;
 mod config;
 mod crash;
+mod detached;
 mod disk;
 mod exec;
 mod image;

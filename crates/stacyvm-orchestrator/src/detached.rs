@@ -1,0 +1,328 @@
+//! Commands that outlive the request that started them. They belong to the sandbox: its agent
+//! keeps them, their output and their end, also while the server is down. Here is only the way to
+//! them.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use stacyvm_provider::SandboxOps;
+use stacyvm_provider::ops::{
+    AttachEvent, Attached, ExecControl, ExecExit, ExecRecord, OpError, TtySize,
+};
+use stacyvm_types::{ExecId, ExecInfo, ExecRequest, ExecState, ExitReason, GoDuration};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::metrics::Operation;
+use crate::registry::Entry;
+use crate::shared::Shared;
+use crate::{Caller, Error, Orchestrator, command, ops};
+
+/// How long an agent may take to answer what it need not wait for.
+const ANSWER: Duration = Duration::from_secs(30);
+/// How long a command may take to take its input.
+const INPUT: Duration = Duration::from_secs(30);
+/// Events between the sandbox and a slow listener.
+const BUFFERED: usize = 8;
+
+/// A detached command that somebody follows. Dropping it leaves the command alone.
+#[derive(Debug)]
+pub struct AttachedExec {
+    /// What was known of it when the following began.
+    pub info: ExecInfo,
+    /// Where output begins, output, and its exit. A channel that ends without an exit or an end
+    /// means that the agent's connection was lost: attach again from the last offset.
+    pub events: mpsc::Receiver<AttachEvent>,
+    /// Its input and control.
+    pub control: mpsc::Sender<ExecControl>,
+}
+
+impl Orchestrator {
+    /// Starts a command that outlives its request. Without text for its input the input stays
+    /// open, for [`Self::tell_exec`].
+    ///
+    /// # Errors
+    /// Whatever is wrong before the command runs.
+    pub async fn exec_detached(
+        &self,
+        caller: &Caller,
+        id: &str,
+        request: ExecRequest,
+        tty: Option<TtySize>,
+    ) -> Result<ExecInfo, Error> {
+        let _token = self.shared.enter()?;
+        let entry = self.shared.find_running(caller, id)?;
+        let mut plan = command::Plan::new(&self.shared.settings, request)?;
+        plan.spec.stdin = true;
+        plan.spec.tty = tty;
+        let ops = way_in(&entry).await?;
+        let began = Instant::now();
+        let (exec_id, pid) = match answer(&entry, ops.exec_detached(plan.spec)).await {
+            Ok(started) => started,
+            Err(error) => {
+                record(&entry, began, true);
+                return Err(error);
+            }
+        };
+        tracing::debug!(sandbox = %entry.facts.id, exec = exec_id, pid, "detached exec started");
+        if let Some(stdin) = plan.stdin {
+            let ops = Arc::clone(&ops);
+            self.shared
+                .tasks
+                .spawn(feed(Arc::clone(&self.shared), ops, exec_id, stdin));
+        }
+        let info = answer(&entry, ops.exec_record(exec_id)).await.map(info);
+        watch(&self.shared, entry, ops, exec_id, began);
+        info
+    }
+
+    /// The commands that run in a sandbox and the detached ones that it remembers, oldest first.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when the sandbox does not run, `Provider` when it does not answer.
+    pub async fn execs(&self, caller: &Caller, id: &str) -> Result<Vec<ExecInfo>, Error> {
+        let _token = self.shared.enter()?;
+        let entry = self.shared.find_running(caller, id)?;
+        let ops = way_in(&entry).await?;
+        let all = answer(&entry, ops.execs()).await?;
+        Ok(all.into_iter().map(info).collect())
+    }
+
+    /// One command of a sandbox.
+    ///
+    /// # Errors
+    /// As for [`Self::execs`].
+    pub async fn exec_info(
+        &self,
+        caller: &Caller,
+        id: &str,
+        exec_id: ExecId,
+    ) -> Result<ExecInfo, Error> {
+        let _token = self.shared.enter()?;
+        let entry = self.shared.find_running(caller, id)?;
+        let ops = way_in(&entry).await?;
+        answer(&entry, ops.exec_record(exec_id.0)).await.map(info)
+    }
+
+    /// Reads a detached command's output from `offset` on; with `follow` also what comes, to its
+    /// exit.
+    ///
+    /// # Errors
+    /// As for [`Self::execs`]; `Conflict` for a command that is not detached.
+    pub async fn attach_exec(
+        &self,
+        caller: &Caller,
+        id: &str,
+        exec_id: ExecId,
+        offset: u64,
+        follow: bool,
+    ) -> Result<AttachedExec, Error> {
+        let _token = self.shared.enter()?;
+        let entry = self.shared.find_running(caller, id)?;
+        let ops = way_in(&entry).await?;
+        let info = answer(&entry, ops.exec_record(exec_id.0)).await.map(info)?;
+        let attached = answer(&entry, ops.attach(exec_id.0, offset, follow)).await?;
+        let (sender, events) = mpsc::channel(BUFFERED);
+        let control = attached.control.clone();
+        let shared = Arc::clone(&self.shared);
+        // No part of the work that a shutdown waits for: the command lives on, and so does its
+        // output for whoever attaches to the next server.
+        self.shared.tasks.spawn(async move {
+            deliver(&shared, &entry, attached, sender).await;
+        });
+        Ok(AttachedExec {
+            info,
+            events,
+            control,
+        })
+    }
+
+    /// Waits until a detached command has ended, at most `limit`, and says what it does then.
+    ///
+    /// # Errors
+    /// As for [`Self::attach_exec`].
+    pub async fn wait_exec(
+        &self,
+        caller: &Caller,
+        id: &str,
+        exec_id: ExecId,
+        limit: Option<Duration>,
+    ) -> Result<ExecInfo, Error> {
+        let _token = self.shared.enter()?;
+        let entry = self.shared.find_running(caller, id)?;
+        let ops = way_in(&entry).await?;
+        let waiting = async {
+            tokio::select! {
+                () = self.shared.stop.cancelled() => Err(Error::shutting_down()),
+                ended = ops.wait_exec(exec_id.0) => {
+                    ended.map_err(|error| ops::public_error(&entry, error))
+                }
+            }
+        };
+        match limit {
+            None => {
+                waiting.await?;
+            }
+            Some(limit) => {
+                if let Ok(ended) = timeout(limit, waiting).await {
+                    ended?;
+                }
+            }
+        }
+        answer(&entry, ops.exec_record(exec_id.0)).await.map(info)
+    }
+
+    /// Tells a running command something: input, its end, a signal, a size, the end of its tree.
+    ///
+    /// # Errors
+    /// As for [`Self::execs`]; `Conflict` when it has ended, or takes no input.
+    pub async fn tell_exec(
+        &self,
+        caller: &Caller,
+        id: &str,
+        exec_id: ExecId,
+        control: ExecControl,
+    ) -> Result<(), Error> {
+        let _token = self.shared.enter()?;
+        let entry = self.shared.find_running(caller, id)?;
+        let ops = way_in(&entry).await?;
+        let input = matches!(control, ExecControl::Stdin(_));
+        let told = timeout(INPUT, ops.tell_exec(exec_id.0, control)).await;
+        match told {
+            Ok(told) => told.map_err(|error| ops::public_error(&entry, error)),
+            Err(_) if input => Err(Error::Conflict(format!(
+                "the command has not read its input for {INPUT:?}; part of what was sent may have been taken"
+            ))),
+            Err(_) => Err(ops::public_error(&entry, silent())),
+        }
+    }
+}
+
+/// The operations of a sandbox, ended when it is.
+async fn way_in(entry: &Arc<Entry>) -> Result<Arc<dyn SandboxOps>, Error> {
+    let inner = Arc::clone(ops::open(entry).await?);
+    Ok(Arc::new(ops::Metered::new(Arc::clone(entry), inner)))
+}
+
+/// An answer that the agent need not wait for.
+async fn answer<T>(
+    entry: &Entry,
+    asking: impl Future<Output = Result<T, OpError>>,
+) -> Result<T, Error> {
+    timeout(ANSWER, asking)
+        .await
+        .unwrap_or_else(|_| Err(silent()))
+        .map_err(|error| ops::public_error(entry, error))
+}
+
+fn silent() -> OpError {
+    OpError::Gone("the agent does not answer".to_owned())
+}
+
+fn record(entry: &Entry, began: Instant, failed: bool) {
+    if let Some(slot) = &entry.slot {
+        slot.metrics
+            .record(Operation::Exec, began.elapsed(), failed);
+    }
+}
+
+fn info(record: ExecRecord) -> ExecInfo {
+    let exit = record.exit.as_ref();
+    ExecInfo {
+        exec_id: ExecId(record.exec_id),
+        state: match exit {
+            None => ExecState::Running,
+            Some(_) => ExecState::Exited,
+        },
+        argv: record.argv,
+        pid: record.pid,
+        tty: record.tty,
+        detached: record.kept,
+        started_at: record.started_at,
+        exit_code: exit.map(|exit| exit.exit_code),
+        reason: exit.map(|exit| exit.reason),
+        duration: exit.map(|exit| GoDuration::from(exit.duration).to_string()),
+        log_start: record.log_start,
+        log_end: record.log_end,
+    }
+}
+
+/// Feeds the input that came with the request, and its end.
+async fn feed(shared: Arc<Shared>, ops: Arc<dyn SandboxOps>, exec_id: u64, stdin: Bytes) {
+    let feeding = async {
+        // A command that takes no input, or has ended, does without.
+        if !stdin.is_empty() {
+            ops.tell_exec(exec_id, ExecControl::Stdin(stdin)).await?;
+        }
+        ops.tell_exec(exec_id, ExecControl::CloseStdin).await
+    };
+    tokio::select! {
+        _ = feeding => {}
+        () = shared.stop.cancelled() => {}
+    }
+}
+
+/// Counts a detached command while this server can see it.
+fn watch(
+    shared: &Arc<Shared>,
+    entry: Arc<Entry>,
+    ops: Arc<dyn SandboxOps>,
+    exec_id: u64,
+    began: Instant,
+) {
+    let shared = Arc::clone(shared);
+    let tasks = shared.tasks.clone();
+    tasks.spawn(async move {
+        let execs = &shared.totals.active_execs;
+        execs.fetch_add(1, Ordering::Relaxed);
+        let ended = tokio::select! {
+            ended = ops.wait_exec(exec_id) => Some(ended),
+            // It runs on; whoever looks at it next asks its agent.
+            () = shared.stop.cancelled() => None,
+        };
+        execs.fetch_sub(1, Ordering::Relaxed);
+        if let Some(ended) = ended {
+            record(&entry, began, ended.is_err());
+        }
+    });
+}
+
+/// Hands an attachment's events to a listener of its own pace, and an exit to it when the sandbox
+/// is destroyed.
+async fn deliver(
+    shared: &Shared,
+    entry: &Entry,
+    mut attached: Attached,
+    listener: mpsc::Sender<AttachEvent>,
+) {
+    let began = Instant::now();
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = listener.closed() => return,
+            () = entry.ended.cancelled() => AttachEvent::Exit(ExecExit {
+                exit_code: 137,
+                signal: Some(9),
+                reason: ExitReason::SandboxDestroyed,
+                duration: began.elapsed(),
+            }),
+            // The command lives on; a listener that hears no exit attaches again.
+            () = shared.stop.cancelled() => return,
+            event = attached.events.recv() => match event {
+                Some(event) => event,
+                None => return,
+            },
+        };
+        let last = matches!(event, AttachEvent::Exit(_) | AttachEvent::End);
+        let gone = tokio::select! {
+            sent = listener.send(event) => sent.is_err(),
+            () = shared.stop.cancelled() => true,
+            () = entry.ended.cancelled(), if !last => false,
+        };
+        if last || gone {
+            return;
+        }
+    }
+}
