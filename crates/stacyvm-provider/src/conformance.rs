@@ -10,6 +10,7 @@
 
 pub mod archives;
 pub mod commands;
+pub mod detached;
 pub mod escapes;
 pub mod files;
 pub mod life;
@@ -180,6 +181,10 @@ macro_rules! conformance_tests {
                 a_terminal_or_a_refusal
                 output_is_kept_in_the_log
                 usage_is_counted
+            }
+            detached {
+                output_is_kept_and_read_again
+                one_command_is_told_and_waited_for_by_many
             }
             trees {
                 a_timeout_kills_the_whole_tree

@@ -86,6 +86,8 @@ pub enum Capability {
     Files,
     /// Terminals.
     Pty,
+    /// Commands that outlive their connection.
+    DetachedExec,
     /// Reach a port inside from outside.
     Forward,
     /// Memory, cpu and process limits that really hold.
@@ -105,6 +107,7 @@ impl Capability {
             Self::Exec => "exec",
             Self::Files => "files",
             Self::Pty => "pty",
+            Self::DetachedExec => "detached-exec",
             Self::Forward => "forward",
             Self::ResourceLimits => "resource-limits",
             Self::ReadOnlyRootfs => "read-only-rootfs",

@@ -160,6 +160,7 @@ impl Provider for MockProvider {
             Capability::Exec,
             Capability::Files,
             Capability::Pty,
+            Capability::DetachedExec,
             Capability::Forward,
         ]
     }

@@ -248,6 +248,7 @@ impl Provider for NativeProvider {
             Capability::Exec,
             Capability::Files,
             Capability::Pty,
+            Capability::DetachedExec,
             Capability::Forward,
             Capability::ResourceLimits,
             Capability::ReadOnlyRootfs,
