@@ -16,6 +16,7 @@ pub enum ExecMode {
 
 /// The body of POST `/sandboxes/{id}/exec`, as it came in; validated by the orchestrator.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecRequest {
     /// The program or the shell text.
     #[serde(default)]
@@ -48,6 +49,7 @@ pub struct ExecRequest {
 
 /// Why a command ended, when it did not simply exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
     /// It exited by itself.
@@ -64,6 +66,7 @@ pub enum ExitReason {
 
 /// The answer of a synchronous exec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecResponse {
     /// 0–255; 128+N after death by signal N.
     pub exit_code: i32,
@@ -83,6 +86,7 @@ pub struct ExecResponse {
 
 /// Where a piece of output came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OutputStream {
     /// Standard output; everything when the command has a terminal.
@@ -93,6 +97,7 @@ pub enum OutputStream {
 
 /// One line of a streamed exec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StreamLine {
     /// `stdout`, `stderr` or, last, `exit`.
     pub stream: String,
