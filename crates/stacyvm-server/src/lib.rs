@@ -14,6 +14,7 @@ mod front;
 mod gunzip;
 mod host;
 mod ndjson;
+mod openapi;
 mod owner;
 mod query;
 mod range;

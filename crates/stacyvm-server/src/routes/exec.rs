@@ -5,13 +5,14 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderValue, header};
 use serde::Deserialize;
-use stacyvm_types::ExecRequest;
+use stacyvm_types::{ExecRequest, ExecResponse};
 
 use super::ok;
 use crate::body::JsonBytes;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
 use crate::ndjson::ExecBody;
+use crate::openapi::{Deadline, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::target::Target;
 
@@ -22,6 +23,24 @@ const UNBUFFERED: (header::HeaderName, HeaderValue) = (
     HeaderValue::from_static("no"),
 );
 
+/// Runs a command, to its end or streamed.
+///
+/// A non-zero exit code is still 200; death by signal N is 128+N. With `stream` the answer is
+/// NDJSON while it runs, and a client that goes away ends the command.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/exec", tag = "exec",
+    request_body = ExecRequest,
+    responses(
+        (
+            status = 200,
+            description = "It ran, or runs and streams.",
+            content((ExecResponse = "application/json"), (Lines = "application/x-ndjson")),
+        ),
+        InSandbox,
+        JsonBody,
+        Deadline,
+    ),
+)]
 pub(super) async fn run(
     State(front): State<Shared>,
     Target(id): Target,
