@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::tools::{run, step, works};
 use crate::workspace::{self, Workspace};
-use crate::{agent, layers, licences};
+use crate::{agent, layers, licences, openapi};
 
 /// The quick checks first.
 pub(crate) fn everything_but_tests(workspace: &Workspace) -> Result<()> {
@@ -27,6 +27,10 @@ pub(crate) fn everything_but_tests(workspace: &Workspace) -> Result<()> {
             "-D",
             "warnings",
         ]))
+    })?;
+    // A test, but one that compares two texts; it needs all of the server to make one of them.
+    step("description of the API", || {
+        openapi::run(workspace, openapi::Stale::Fail)
     })
 }
 

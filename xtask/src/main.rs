@@ -10,6 +10,7 @@ mod check;
 mod elf;
 mod layers;
 mod licences;
+mod openapi;
 mod server;
 mod test;
 mod tools;
@@ -25,10 +26,11 @@ const USAGE: &str = "usage: cargo xtask TASK
 
   build [--profile ci|release]   the programs for inside, then the server: target/stacyvm
   test [--rust|--python]         installs what the tests need and runs them all
-  check                          format, layers, licences, agent size and symbols, clippy
+  check                          format, layers, licences, agent size and symbols, clippy, openapi
   ci                             check, then test
   agent [--check]                static stacyvm-agent and stacyvm-launcher in target/agent
   layers                         the rules of ARCHITECTURE.md
+  openapi [--check]              openapi/stacyvm.json from the code, or whether it is current
   licences                       the licences of everything that is linked in
   dist                           a release build, with its size
 ";
@@ -63,6 +65,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         }
         ("dist", []) => server::dist(&workspace),
         ("layers", []) => layers::check(&workspace),
+        ("openapi", []) => openapi::run(&workspace, openapi::Stale::Update),
+        ("openapi", ["--check"]) => openapi::run(&workspace, openapi::Stale::Fail),
         ("licences", []) => licences::check(&workspace),
         ("check", []) => check::everything_but_tests(&workspace),
         ("test", []) => test::run(&workspace, test::Suites::ALL),

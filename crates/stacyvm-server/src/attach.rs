@@ -33,7 +33,7 @@ pub(crate) enum Encoding {
 }
 
 /// Turns the events of one attachment into lines.
-pub(crate) struct Lines {
+pub(crate) struct Writer {
     encoding: Encoding,
     /// The offset behind what has come.
     offset: u64,
@@ -58,7 +58,7 @@ struct Exact<'a> {
     offset: u64,
 }
 
-impl Lines {
+impl Writer {
     /// For an attachment that was asked for from `offset` on.
     pub(crate) fn new(offset: u64, encoding: Encoding) -> Self {
         Self {
@@ -156,7 +156,7 @@ fn line(buffer: &mut BytesMut, value: &impl Serialize) {
 /// The body of a followed command.
 pub(crate) struct AttachBody {
     exec: AttachedExec,
-    lines: Lines,
+    writer: Writer,
     buffer: BytesMut,
     done: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -165,12 +165,12 @@ pub(crate) struct AttachBody {
 impl AttachBody {
     pub(crate) fn new(
         exec: AttachedExec,
-        lines: Lines,
+        writer: Writer,
         cut: WaitForCancellationFutureOwned,
     ) -> Self {
         Self {
             exec,
-            lines,
+            writer,
             buffer: BytesMut::new(),
             done: false,
             cut: Box::pin(cut),
@@ -191,7 +191,7 @@ impl Body for AttachBody {
         while !this.done && this.buffer.len() < FULL {
             match this.exec.events.poll_recv(context) {
                 Poll::Ready(Some(event)) => {
-                    this.done = this.lines.write(&mut this.buffer, &event);
+                    this.done = this.writer.write(&mut this.buffer, &event);
                 }
                 Poll::Ready(None) => {
                     this.done = true;
@@ -237,7 +237,7 @@ mod tests {
             .collect()
     }
 
-    fn write(lines: &mut Lines, events: &[AttachEvent]) -> BytesMut {
+    fn write(lines: &mut Writer, events: &[AttachEvent]) -> BytesMut {
         let mut buffer = BytesMut::new();
         for event in events {
             lines.write(&mut buffer, event);
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_told_with_what_was_lost() {
-        let mut all = Lines::new(5, Encoding::Text);
+        let mut all = Writer::new(5, Encoding::Text);
         let events = [
             AttachEvent::Resumed(5),
             out(b"ab"),
@@ -278,7 +278,7 @@ mod tests {
             cut in 0usize..40,
         ) {
             let bytes = text.as_bytes();
-            let mut first = Lines::new(0, Encoding::Text);
+            let mut first = Writer::new(0, Encoding::Text);
             let (mut seen, mut offset, mut at) = (String::new(), 0_u64, 0);
             for length in pieces.iter().take(cut) {
                 let end = (at + length).min(bytes.len());
@@ -289,7 +289,7 @@ mod tests {
                     offset = line["offset"].as_u64().unwrap();
                 }
             }
-            let mut second = Lines::new(offset, Encoding::Text);
+            let mut second = Writer::new(offset, Encoding::Text);
             let rest = &bytes[usize::try_from(offset).unwrap()..];
             let buffer = write(&mut second, &[out(rest), AttachEvent::End]);
             for line in lines(&buffer) {

@@ -82,6 +82,7 @@ pub fn router(
         cut,
     });
     routes::all()
+        .into_router()
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(front.clone(), pass))

@@ -15,6 +15,7 @@ mod front;
 mod gunzip;
 mod host;
 mod ndjson;
+mod openapi;
 mod owner;
 mod query;
 mod range;

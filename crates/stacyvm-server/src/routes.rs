@@ -1,6 +1,7 @@
 //! Which path leads where. Every route stands here, so that the whole surface is seen at once.
 
 mod archive;
+mod description;
 mod exec;
 mod execs;
 mod files;
@@ -10,89 +11,75 @@ mod sandboxes;
 mod system;
 mod templates;
 
-use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::routes;
 
 use crate::body::JSON;
-use crate::front::Shared;
+use crate::openapi::Routes;
 
-pub(crate) fn all() -> Router<Shared> {
-    let sandboxes = || {
-        get(sandboxes::list)
-            .post(sandboxes::spawn)
-            .delete(sandboxes::prune)
-    };
-    let templates = || get(templates::list).post(templates::refuse);
-    let archive = get(archive::read).put(archive::write);
-    Router::new()
-        .route("/api/v1/sandboxes", sandboxes())
-        .route("/api/v1/sandboxes/", sandboxes())
-        .route("/api/v1/sandboxes/admission", post(sandboxes::admission))
-        .route(
-            "/api/v1/sandboxes/{id}",
-            get(sandboxes::get).delete(sandboxes::destroy),
+/// Every route. What is not described here stands in `unlisted`, with the reason.
+pub(crate) fn all() -> Routes {
+    let described = Routes::new()
+        .collection(routes!(sandboxes::list, sandboxes::spawn, sandboxes::prune))
+        .add(routes!(sandboxes::admission))
+        .add(routes!(sandboxes::get, sandboxes::destroy))
+        .add(routes!(sandboxes::extend))
+        .add(routes!(sandboxes::stats))
+        .add(routes!(sandboxes::logs))
+        .add(routes!(exec::run))
+        .collection(routes!(execs::list))
+        .add(routes!(execs::get, execs::kill))
+        .add(routes!(execs::attach))
+        .add(routes!(execs::stdin))
+        .add(routes!(execs::signal))
+        .add(routes!(execs::resize))
+        .add(routes!(execs::wait, execs::wait_posted))
+        .add(routes!(files::read, files::write, files::remove))
+        .add(routes!(files::list))
+        .add(routes!(files::rename))
+        .add(routes!(files::chmod))
+        .add(routes!(files::stat))
+        .add(routes!(files::glob))
+        .add(routes!(files::mkdir))
+        .add(routes!(archive::read, archive::write))
+        .collection(routes!(providers::list))
+        .add(routes!(providers::test))
+        .add(routes!(providers::get))
+        .collection(routes!(templates::list))
+        .add(routes!(system::pool))
+        .collection(routes!(system::snapshots))
+        .add(routes!(system::quotas))
+        .add(routes!(system::health))
+        .add(routes!(system::live))
+        .add(routes!(system::ready))
+        .add(routes!(metrics::json))
+        .add(routes!(metrics::prometheus))
+        .add(routes!(description::document));
+    unlisted(described)
+}
+
+fn unlisted(routes: Routes) -> Routes {
+    const LATER: &str = "not part of this version";
+    const PAGE: &str = "for people, not for clients";
+    let refuse = || post(templates::refuse);
+    routes
+        .unlisted("/api/v1/sandboxes/{id}/exec/ws", get(exec::socket), LATER)
+        .unlisted("/api/v1/templates", refuse(), LATER)
+        .unlisted("/api/v1/templates/", refuse(), LATER)
+        .unlisted("/api/v1/templates/{*rest}", any(templates::refuse), LATER)
+        .unlisted(
+            "/openapi.json",
+            get(description::document),
+            "the same without a key",
         )
-        .route("/api/v1/sandboxes/{id}/extend", post(sandboxes::extend))
-        .route("/api/v1/sandboxes/{id}/stats", get(sandboxes::stats))
-        .route("/api/v1/sandboxes/{id}/logs", get(sandboxes::logs))
-        .route("/api/v1/sandboxes/{id}/exec", post(exec::run))
-        .route("/api/v1/sandboxes/{id}/exec/ws", get(exec::socket))
-        .route("/api/v1/sandboxes/{id}/execs", get(execs::list))
-        .route("/api/v1/sandboxes/{id}/execs/", get(execs::list))
-        .route(
-            "/api/v1/sandboxes/{id}/execs/{exec_id}",
-            get(execs::get).delete(execs::kill),
-        )
-        .route(
-            "/api/v1/sandboxes/{id}/execs/{exec_id}/attach",
-            get(execs::attach),
-        )
-        .route(
-            "/api/v1/sandboxes/{id}/execs/{exec_id}/stdin",
-            post(execs::stdin),
-        )
-        .route(
-            "/api/v1/sandboxes/{id}/execs/{exec_id}/signal",
-            post(execs::signal),
-        )
-        .route(
-            "/api/v1/sandboxes/{id}/execs/{exec_id}/resize",
-            post(execs::resize),
-        )
-        .route(
-            "/api/v1/sandboxes/{id}/execs/{exec_id}/wait",
-            get(execs::wait).post(execs::wait),
-        )
-        .route(
-            "/api/v1/sandboxes/{id}/files",
-            get(files::read).post(files::write).delete(files::remove),
-        )
-        .route("/api/v1/sandboxes/{id}/files/list", get(files::list))
-        .route("/api/v1/sandboxes/{id}/files/move", post(files::rename))
-        .route("/api/v1/sandboxes/{id}/files/chmod", post(files::chmod))
-        .route("/api/v1/sandboxes/{id}/files/stat", get(files::stat))
-        .route("/api/v1/sandboxes/{id}/files/glob", get(files::glob))
-        .route("/api/v1/sandboxes/{id}/files/mkdir", post(files::mkdir))
-        .route("/api/v1/sandboxes/{id}/files/archive", archive)
-        .route("/api/v1/providers", get(providers::list))
-        .route("/api/v1/providers/", get(providers::list))
-        .route("/api/v1/providers/test", post(providers::test))
-        .route("/api/v1/providers/{name}", get(providers::get))
-        .route("/api/v1/templates", templates())
-        .route("/api/v1/templates/", templates())
-        .route("/api/v1/templates/{*rest}", any(templates::refuse))
-        .route("/api/v1/pool/status", get(system::pool))
-        .route("/api/v1/snapshots", get(system::snapshots))
-        .route("/api/v1/snapshots/", get(system::snapshots))
-        .route("/api/v1/quotas/summary", get(system::quotas))
-        .route("/api/v1/health", get(system::health))
-        .route("/api/v1/live", get(system::live))
-        .route("/api/v1/ready", get(system::ready))
-        .route("/api/v1/metrics", get(metrics::json))
-        .route("/api/v1/metrics/prometheus", get(metrics::prometheus))
+        .unlisted("/docs", get(description::page), PAGE)
+        .unlisted("/docs/docs.css", get(description::style), PAGE)
+        .unlisted("/docs/docs.js", get(description::script), PAGE)
+        .unlisted("/api/v1/docs", get(description::to_page), PAGE)
 }
 
 /// An answer in compact JSON.
@@ -106,11 +93,14 @@ fn ok(body: &impl Serialize) -> Response {
     json(StatusCode::OK, body)
 }
 
+/// What routes answer that have nothing to show.
+#[derive(Serialize, ToSchema)]
+struct Done {
+    /// What was done.
+    status: &'static str,
+}
+
 /// `{"status": word}`
 fn done(word: &'static str) -> Response {
-    #[derive(Serialize)]
-    struct Done {
-        status: &'static str,
-    }
     ok(&Done { status: word })
 }

@@ -1,6 +1,7 @@
 //! Signals as clients name them: `SIGINT`, `INT`, `2`.
 
 use serde::Deserialize;
+use utoipa::ToSchema;
 
 use crate::error::Failure;
 
@@ -29,10 +30,12 @@ const NAMES: [(&str, i32); 20] = [
 ];
 
 /// A signal in a request.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Named {
+    /// By its number.
     Number(i64),
+    /// By its name.
     Name(String),
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// What kind of failure a client is told about. The set is closed; HTTP statuses are mapped in
 /// one place, in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ErrorCode {
     /// The request is malformed.
@@ -37,6 +38,7 @@ pub enum ErrorCode {
 
 /// The body of every error answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ApiError {
     /// What kind of failure.

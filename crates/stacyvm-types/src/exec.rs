@@ -20,6 +20,7 @@ pub enum ExecMode {
 
 /// The body of POST `/sandboxes/{id}/exec`, as it came in; validated by the orchestrator.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecRequest {
     /// The program or the shell text.
     #[serde(default)]
@@ -55,6 +56,7 @@ pub struct ExecRequest {
 
 /// Why a command ended, when it did not simply exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
     /// It exited by itself.
@@ -71,6 +73,7 @@ pub enum ExitReason {
 
 /// The answer of a synchronous exec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecResponse {
     /// 0–255; 128+N after death by signal N.
     pub exit_code: i32,
@@ -90,6 +93,7 @@ pub struct ExecResponse {
 
 /// Where a piece of output came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OutputStream {
     /// Standard output; everything when the command has a terminal.
@@ -100,6 +104,7 @@ pub enum OutputStream {
 
 /// One line of a streamed exec.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct StreamLine {
     /// `stdout`, `stderr` or, last, `exit`.
     pub stream: String,
@@ -118,6 +123,11 @@ pub struct StreamLine {
 
 /// Names one exec within its sandbox: `ex-` and a decimal number that grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(value_type = String, pattern = "^ex-(0|[1-9][0-9]*)$", examples("ex-1"))
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct ExecId(pub u64);
 
@@ -162,6 +172,7 @@ impl From<ExecId> for String {
 
 /// What an exec is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ExecState {
     /// It runs.
@@ -172,6 +183,7 @@ pub enum ExecState {
 
 /// One exec, as listed below `/sandboxes/{id}/execs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecInfo {
     /// Its name.
     pub exec_id: ExecId,

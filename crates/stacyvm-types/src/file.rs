@@ -72,6 +72,7 @@ impl fmt::Display for FileMode {
 
 /// One file, directory or link inside a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FileInfo {
     /// The last part of the path; `/` for the root.
     pub name: String,

@@ -9,6 +9,8 @@ mod error;
 mod exec;
 mod file;
 mod id;
+#[cfg(feature = "openapi")]
+mod openapi;
 mod provider;
 mod sandbox;
 mod timestamp;

@@ -6,6 +6,7 @@ use crate::{Isolation, Timestamp};
 
 /// One configured provider as GET `/providers` lists it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProviderInfo {
     /// `native`, `mock`, …
     pub name: String,

@@ -10,6 +10,7 @@ use crate::{OwnerId, SandboxId, Timestamp};
 
 /// Where a sandbox is in its life. Transitions belong to the orchestrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxState {
     /// Its intent is written; the backend works on it.
@@ -69,6 +70,7 @@ impl fmt::Display for SandboxState {
 
 /// What separates a sandbox from the host and its neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Isolation {
     /// A plain process of the host: nothing.
@@ -148,6 +150,7 @@ impl fmt::Display for Isolation {
 
 /// A sandbox as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Sandbox {
     /// `sb-` and 8 hexadecimal digits, unique for ever.
     pub id: SandboxId,
@@ -185,6 +188,7 @@ pub struct Sandbox {
 
 /// The body of POST `/sandboxes`, as it came in; validated by the orchestrator. `null` means absent.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SpawnRequest {
     /// An image of the provider; absent means its default.
     #[serde(default)]
@@ -235,6 +239,7 @@ pub struct SpawnRequest {
 
 /// What POST `/sandboxes/admission` answers; exactly these keys, because a client splats it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Admission {
     /// Whether a spawn would be accepted now.
     pub allowed: bool,
@@ -256,6 +261,7 @@ pub struct Admission {
 
 /// What a sandbox uses, as GET `/sandboxes/{id}/stats` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SandboxStats {
     /// Whether the provider can measure at all; when false every figure is zero.
     pub supported: bool,

@@ -9,16 +9,33 @@ use axum::response::IntoResponse;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::done;
 use super::files::{op_failure, path, upload_failure};
+use super::{Done, done};
 use crate::download::ByteBody;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
+use crate::openapi::{Archive, FileBody, InSandbox};
 use crate::owner::Asker;
 use crate::query::Query;
 use crate::target::Target;
 use crate::upload::{self, Kind};
 
+/// Gives a whole directory as tar or tar.gz.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/files/archive", tag = "files", operation_id = "read_archive",
+    params(
+        ("path" = String, Query, min_length = 1, max_length = 4095, description = "The directory."),
+        ("format" = Option<String>, Query, description = "`tar`, the default, or `tar.gz`."),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The archive.",
+            content((Archive = "application/x-tar"), (Archive = "application/gzip")),
+        ),
+        InSandbox,
+    ),
+)]
 pub(super) async fn read(
     State(front): State<Shared>,
     Target(id): Target,
@@ -46,6 +63,28 @@ pub(super) async fn read(
     Ok((kind, Body::new(body)).into_response())
 }
 
+/// Unpacks a tar or tar.gz into a directory, which is made when it is not there.
+///
+/// Entries that would leave it are refused.
+#[utoipa::path(
+    put, path = "/api/v1/sandboxes/{id}/files/archive", tag = "files", operation_id = "write_archive",
+    params(
+        ("path" = String, Query, min_length = 1, max_length = 4095, description = "The directory."),
+    ),
+    request_body(
+        description = "The content type is not looked at.",
+        content(
+            (Archive = "application/x-tar"),
+            (Archive = "application/gzip"),
+            (Archive = "application/octet-stream"),
+        ),
+    ),
+    responses(
+        (status = 200, description = "Done.", body = Done, example = json!({"status": "written"})),
+        InSandbox,
+        FileBody,
+    ),
+)]
 pub(super) async fn write(
     State(front): State<Shared>,
     Target(id): Target,

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use stacyvm_types::{ExecId, ExecRequest};
+use stacyvm_types::{ExecId, ExecInfo, ExecRequest, ExecResponse};
 
 use super::execs::{self, Wanted};
 use super::{json, ok};
@@ -12,6 +12,7 @@ use crate::body::JsonBytes;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
 use crate::ndjson::ExecBody;
+use crate::openapi::{Deadline, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::target::Target;
 
@@ -25,6 +26,27 @@ const UNBUFFERED: (header::HeaderName, HeaderValue) = (
 /// Names the exec of a streamed answer.
 const EXEC_ID: HeaderName = HeaderName::from_static("x-exec-id");
 
+/// Runs a command, to its end, streamed, or detached.
+///
+/// A non-zero exit code is still 200; death by signal N is 128+N. With `stream` the answer is
+/// NDJSON while it runs, and a client that goes away ends the command. With `detach` the command
+/// outlives its request: the answer names it, or with `stream` too follows it.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/exec", tag = "exec",
+    request_body = ExecRequest,
+    responses(
+        (
+            status = 200,
+            description = "It ran, or runs and streams.",
+            headers(("X-Exec-ID" = ExecId, description = "Which exec a stream is of.")),
+            content((ExecResponse = "application/json"), (Lines = "application/x-ndjson")),
+        ),
+        (status = 201, description = "It runs, detached.", body = ExecInfo),
+        InSandbox,
+        JsonBody,
+        Deadline,
+    ),
+)]
 pub(super) async fn run(
     State(front): State<Shared>,
     Target(id): Target,

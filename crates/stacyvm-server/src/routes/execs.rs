@@ -10,14 +10,16 @@ use http::request::Parts;
 use serde::Deserialize;
 use stacyvm_orchestrator::Caller;
 use stacyvm_provider::ops::{ExecControl, Signal, TtySize};
-use stacyvm_types::{ExecId, GoDuration, SandboxId};
+use stacyvm_types::{ExecId, ExecInfo, GoDuration, SandboxId};
+use utoipa::ToSchema;
 
 use super::exec::streamed;
-use super::{done, ok};
-use crate::attach::{AttachBody, Encoding, Lines};
+use super::{Done, done, ok};
+use crate::attach::{AttachBody, Encoding, Writer};
 use crate::body::{Json, read_raw};
 use crate::error::{Failure, Reply};
 use crate::front::{Front, Shared};
+use crate::openapi::{Content, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::query::Query;
 use crate::signal;
@@ -50,7 +52,14 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecTarget {
         })
     }
 }
-
+/// Lists the commands of a sandbox, oldest first.
+///
+/// Those that run, detached or not, and the detached ones that ended last.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/execs", tag = "exec",
+    operation_id = "list_execs",
+    responses((status = 200, description = "The commands.", body = [ExecInfo]), InSandbox),
+)]
 pub(super) async fn list(
     State(front): State<Shared>,
     Target(id): Target,
@@ -58,7 +67,12 @@ pub(super) async fn list(
 ) -> Reply {
     Ok(ok(&front.orchestrator.execs(&caller, &id).await?))
 }
-
+/// Shows one command.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/execs/{exec_id}", tag = "exec",
+    operation_id = "get_exec",
+    responses((status = 200, description = "The command.", body = ExecInfo), InSandbox),
+)]
 pub(super) async fn get(
     State(front): State<Shared>,
     target: ExecTarget,
@@ -70,7 +84,12 @@ pub(super) async fn get(
     Ok(ok(&info.await?))
 }
 
-/// Kills the whole tree; one that has ended already is as good.
+/// Kills the whole process tree of a command; one that has ended already is as good.
+#[utoipa::path(
+    delete, path = "/api/v1/sandboxes/{id}/execs/{exec_id}", tag = "exec",
+    operation_id = "kill_exec",
+    responses((status = 200, description = "It has ended, or will at once.", body = Done, example = json!({"status": "killed"})), InSandbox),
+)]
 pub(super) async fn kill(
     State(front): State<Shared>,
     target: ExecTarget,
@@ -128,7 +147,20 @@ impl Wanted {
         })
     }
 }
-
+/// Reads a detached command's output, and follows it to its exit.
+///
+/// Lines are those of a streamed exec, with the `offset` behind them. Attach again at the last
+/// offset seen and what follows comes, nothing missing, nothing twice. What is no longer kept is
+/// told in a line `{"stream":"gap","data":"","lost":BYTES,"offset":N}`.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/attach", tag = "exec",
+    params(
+        ("offset" = Option<u64>, Query, description = "The first byte wanted, over both streams; 0 without it."),
+        ("follow" = Option<bool>, Query, description = "Whether to wait for what comes; true without it."),
+        ("encoding" = Option<String>, Query, description = "`utf-8`, or `base64` for every byte as it is, in `data_b64`."),
+    ),
+    responses((status = 200, description = "Its output, as it comes.", body = Lines, content_type = "application/x-ndjson"), InSandbox),
+)]
 pub(super) async fn attach(
     State(front): State<Shared>,
     target: ExecTarget,
@@ -151,22 +183,34 @@ pub(super) async fn follow(
         .orchestrator
         .attach_exec(caller, id, exec_id, wanted.offset, wanted.follow)
         .await?;
-    let lines = Lines::new(wanted.offset, wanted.encoding);
-    let body = Body::new(AttachBody::new(attached, lines, front.cut()));
+    let writer = Writer::new(wanted.offset, wanted.encoding);
+    let body = Body::new(AttachBody::new(attached, writer, front.cut()));
     Ok(streamed(exec_id, body))
 }
 
-#[derive(Deserialize)]
-struct Stdin {
+/// Input for a command.
+#[derive(Deserialize, ToSchema)]
+pub(super) struct Stdin {
+    /// As text.
     #[serde(default)]
     data: Option<String>,
+    /// As base64 with padding, instead.
     #[serde(default)]
     data_b64: Option<String>,
+    /// Whether the input ends after it.
     #[serde(default)]
     close: Option<bool>,
 }
 
-/// Input, as JSON or, with the content type for it, as raw bytes; `close` ends it.
+/// Feeds a running command, and ends its input with `close`.
+///
+/// As JSON, or as raw bytes with the content type `application/octet-stream`.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/stdin", tag = "exec",
+    request_body(content((Stdin = "application/json"), (Content = "application/octet-stream"))),
+    params(("close" = Option<bool>, Query, description = "For raw bytes: whether the input ends after them.")),
+    responses((status = 200, description = "The command has room for it.", body = Done, example = json!({"status": "written"})), InSandbox, JsonBody),
+)]
 pub(super) async fn stdin(
     State(front): State<Shared>,
     target: ExecTarget,
@@ -203,11 +247,18 @@ pub(super) async fn stdin(
     Ok(done("written"))
 }
 
-#[derive(Deserialize)]
+/// A signal for a command.
+#[derive(Deserialize, ToSchema)]
 pub(super) struct Signalled {
+    /// Its name or number: `SIGINT`, `INT`, `2`.
     signal: signal::Named,
 }
-
+/// Sends a signal to a running command's process group.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/signal", tag = "exec",
+    request_body = Signalled,
+    responses((status = 200, description = "It was sent.", body = Done, example = json!({"status": "signalled"})), InSandbox, JsonBody),
+)]
 pub(super) async fn signal(
     State(front): State<Shared>,
     target: ExecTarget,
@@ -225,12 +276,22 @@ pub(super) async fn signal(
     Ok(done("signalled"))
 }
 
-#[derive(Deserialize)]
+/// A terminal's size in characters.
+#[derive(Deserialize, ToSchema)]
 pub(super) struct Resized {
+    /// Columns, at least 1.
+    #[schema(minimum = 1)]
     cols: u16,
+    /// Rows, at least 1.
+    #[schema(minimum = 1)]
     rows: u16,
 }
-
+/// Gives a command's terminal another size; without a terminal nothing happens.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/resize", tag = "exec",
+    request_body = Resized,
+    responses((status = 200, description = "It was told.", body = Done, example = json!({"status": "resized"})), InSandbox, JsonBody),
+)]
 pub(super) async fn resize(
     State(front): State<Shared>,
     target: ExecTarget,
@@ -245,7 +306,15 @@ pub(super) async fn resize(
     Ok(done("resized"))
 }
 
-/// Waits for the end; a wait that is over first answers with a command that still runs.
+/// Waits for a detached command's end.
+///
+/// A wait that is over before the command answers with one whose `state` is `running`.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/wait", tag = "exec",
+    operation_id = "wait_exec",
+    params(("timeout" = Option<String>, Query, description = "How long to wait at most, like `30s`; to the end without it.")),
+    responses((status = 200, description = "The command, ended or not.", body = ExecInfo), InSandbox),
+)]
 pub(super) async fn wait(
     State(front): State<Shared>,
     target: ExecTarget,
@@ -280,4 +349,20 @@ async fn tell(
         .orchestrator
         .tell_exec(caller, &target.id, target.exec_id, control);
     Ok(told.await?)
+}
+
+/// Waits for a detached command's end, for clients that would rather not GET for long.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/wait", tag = "exec",
+    operation_id = "wait_exec_posted",
+    params(("timeout" = Option<String>, Query, description = "How long to wait at most, like `30s`; to the end without it.")),
+    responses((status = 200, description = "The command, ended or not.", body = ExecInfo), InSandbox),
+)]
+pub(super) async fn wait_posted(
+    front: State<Shared>,
+    target: ExecTarget,
+    asker: Asker,
+    query: Query,
+) -> Reply {
+    wait(front, target, asker, query).await
 }

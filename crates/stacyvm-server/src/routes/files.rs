@@ -10,13 +10,15 @@ use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, X_CONTENT_TYPE_OP
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 use stacyvm_provider::ops::{OpError, ReadRange, WriteOptions};
-use stacyvm_types::FileMode;
+use stacyvm_types::{FileInfo, FileMode};
+use utoipa::ToSchema;
 
-use super::{done, ok};
+use super::{Done, done, ok};
 use crate::body::Json;
 use crate::download::ByteBody;
 use crate::error::{Failure, Reply};
 use crate::front::{Front, Shared};
+use crate::openapi::{Content, FileBody, InSandbox, JsonBody, Range};
 use crate::owner::Asker;
 use crate::query::Query;
 use crate::range::Asked;
@@ -55,12 +57,15 @@ pub(super) fn upload_failure(front: &Front, id: &str, error: UploadError) -> Fai
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = WriteFile)]
 struct WriteBody {
     path: String,
     content: String,
+    /// Octal; `0644` when absent.
     #[serde(default)]
     mode: Option<String>,
+    /// How `content` is written: `utf-8`, the default, or `base64`.
     #[serde(default)]
     encoding: Option<String>,
 }
@@ -83,6 +88,32 @@ fn is_raw(headers: &HeaderMap, query: &Query) -> Result<bool, Failure> {
     Ok(is("application/octet-stream") || (query.get("path")?.is_some() && !is("application/json")))
 }
 
+/// Writes a file, all of it or nothing.
+///
+/// As JSON, or as the bytes themselves with `path` and `mode` in the query. Missing directories
+/// are made.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/files", tag = "files",
+    params(
+        (
+            "path" = Option<String>,
+            Query,
+            max_length = 4095,
+            description = "For a body that is the bytes themselves.",
+        ),
+        (
+            "mode" = Option<String>,
+            Query,
+            description = "For a body that is the bytes themselves; octal.",
+        ),
+    ),
+    request_body(content((WriteBody = "application/json"), (Content = "application/octet-stream"))),
+    responses(
+        (status = 200, description = "Done.", body = Done, example = json!({"status": "written"})),
+        InSandbox,
+        FileBody,
+    ),
+)]
 pub(super) async fn write(
     State(front): State<Shared>,
     Target(id): Target,
@@ -128,6 +159,36 @@ fn decode(content: String, encoding: Option<&str>) -> Result<Bytes, Failure> {
     }
 }
 
+/// Gives the bytes of a file. Links are followed.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/files", tag = "files",
+    params(
+        ("path" = String, Query, min_length = 1, max_length = 4095, description = "The file."),
+        (
+            "Range" = Option<String>,
+            Header,
+            description = "One range of bytes (RFC 9110); anything else is ignored.",
+            example = "bytes=0-99",
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The file.",
+            body = Content,
+            content_type = "application/octet-stream",
+        ),
+        (
+            status = 206,
+            description = "The asked part of it.",
+            body = Content,
+            content_type = "application/octet-stream",
+            headers(("Content-Range" = String, description = "Which part of how much.")),
+        ),
+        InSandbox,
+        Range,
+    ),
+)]
 pub(super) async fn read(
     State(front): State<Shared>,
     Target(id): Target,
@@ -209,6 +270,24 @@ fn unsatisfiable(size: u64) -> Response {
     response
 }
 
+/// Deletes a file, or a directory with all that is in it.
+#[utoipa::path(
+    delete, path = "/api/v1/sandboxes/{id}/files", tag = "files",
+    params(
+        (
+            "path" = String,
+            Query,
+            min_length = 1,
+            max_length = 4095,
+            description = "What to delete.",
+        ),
+        ("recursive" = Option<bool>, Query, description = "Needed for a directory."),
+    ),
+    responses(
+        (status = 200, description = "Done.", body = Done, example = json!({"status": "deleted"})),
+        InSandbox,
+    ),
+)]
 pub(super) async fn remove(
     State(front): State<Shared>,
     Target(id): Target,
@@ -223,6 +302,25 @@ pub(super) async fn remove(
     Ok(done("deleted"))
 }
 
+/// Lists a directory, sorted by name.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/files/list", tag = "files",
+    params(
+        (
+            "path" = Option<String>,
+            Query,
+            max_length = 4095,
+            description = "The directory; `/` when absent.",
+        ),
+        (
+            "depth" = Option<u32>,
+            Query,
+            minimum = 1,
+            description = "How many levels; 1 when absent.",
+        ),
+    ),
+    responses((status = 200, description = "What is in it.", body = Vec<FileInfo>), InSandbox),
+)]
 pub(super) async fn list(
     State(front): State<Shared>,
     Target(id): Target,
@@ -236,6 +334,20 @@ pub(super) async fn list(
     Ok(ok(&listed.map_err(op_failure(&front, &id))?))
 }
 
+/// Shows one file, directory or link.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/files/stat", tag = "files",
+    params(
+        (
+            "path" = String,
+            Query,
+            min_length = 1,
+            max_length = 4095,
+            description = "What to look at.",
+        ),
+    ),
+    responses((status = 200, description = "What it is.", body = FileInfo), InSandbox),
+)]
 pub(super) async fn stat(
     State(front): State<Shared>,
     Target(id): Target,
@@ -248,6 +360,29 @@ pub(super) async fn stat(
     Ok(ok(&info.map_err(op_failure(&front, &id))?))
 }
 
+/// Finds paths by a pattern: `*`, `?`, `[]`, `{a,b}`, `**`.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/files/glob", tag = "files",
+    params(
+        (
+            "pattern" = String,
+            Query,
+            min_length = 1,
+            max_length = 4095,
+            description = "Absolute, or relative to `/workspace`.",
+            example = "**/*.py",
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "Absolute paths.",
+            body = Vec<String>,
+            example = json!(["/workspace/main.py"]),
+        ),
+        InSandbox,
+    ),
+)]
 pub(super) async fn glob(
     State(front): State<Shared>,
     Target(id): Target,
@@ -260,12 +395,23 @@ pub(super) async fn glob(
     Ok(ok(&paths.map_err(op_failure(&front, &id))?))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MoveFile)]
 pub(super) struct Move {
     old_path: String,
     new_path: String,
 }
 
+/// Moves a file or directory. Missing directories on the way to its new place are made.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/files/move", tag = "files",
+    request_body = Move,
+    responses(
+        (status = 200, description = "Done.", body = Done, example = json!({"status": "moved"})),
+        InSandbox,
+        JsonBody,
+    ),
+)]
 pub(super) async fn rename(
     State(front): State<Shared>,
     Target(id): Target,
@@ -279,12 +425,29 @@ pub(super) async fn rename(
     Ok(done("moved"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ChangeMode)]
 pub(super) struct Chmod {
     path: String,
+    /// Octal.
     mode: String,
 }
 
+/// Sets permission bits.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/files/chmod", tag = "files",
+    request_body = Chmod,
+    responses(
+        (
+            status = 200,
+            description = "Done.",
+            body = Done,
+            example = json!({"status": "chmod applied"}),
+        ),
+        InSandbox,
+        JsonBody,
+    ),
+)]
 pub(super) async fn chmod(
     State(front): State<Shared>,
     Target(id): Target,
@@ -298,13 +461,25 @@ pub(super) async fn chmod(
     Ok(done("chmod applied"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = MakeDirectory)]
 pub(super) struct Mkdir {
     path: String,
+    /// Octal; `0755` when absent.
     #[serde(default)]
     mode: Option<String>,
 }
 
+/// Makes a directory and those above it.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/files/mkdir", tag = "files",
+    request_body = Mkdir,
+    responses(
+        (status = 200, description = "Done.", body = Done, example = json!({"status": "created"})),
+        InSandbox,
+        JsonBody,
+    ),
+)]
 pub(super) async fn mkdir(
     State(front): State<Shared>,
     Target(id): Target,

@@ -13,13 +13,14 @@ use http::header::CONTENT_TYPE;
 use serde::Serialize;
 use stacyvm_orchestrator::{BUCKET_BOUNDS, MetricsSnapshot};
 use stacyvm_types::{GoDuration, SandboxState};
+use utoipa::ToSchema;
 
 use super::ok;
 use super::system::uptime;
 use crate::error::Reply;
 use crate::front::{Front, Shared};
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Metrics<'a> {
     uptime: GoDuration,
     active_sandboxes: u64,
@@ -33,7 +34,8 @@ struct Metrics<'a> {
     operations: Vec<Operation<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SandboxCounts)]
 struct Sandboxes<'a> {
     total: u64,
     active: u64,
@@ -41,7 +43,8 @@ struct Sandboxes<'a> {
     by_provider: &'a BTreeMap<String, u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = OperationCounts)]
 struct Operation<'a> {
     operation: &'static str,
     provider: &'a str,
@@ -50,6 +53,11 @@ struct Operation<'a> {
     avg_ms: f64,
 }
 
+/// Shows the counters.
+#[utoipa::path(
+    get, path = "/api/v1/metrics", tag = "system",
+    responses((status = 200, description = "The counters.", body = Metrics)),
+)]
 pub(super) async fn json(State(front): State<Shared>) -> Reply {
     let snapshot = front.orchestrator.metrics();
     let operations = snapshot.operations.iter().map(|metrics| Operation {
@@ -77,6 +85,19 @@ pub(super) async fn json(State(front): State<Shared>) -> Reply {
     }))
 }
 
+/// Shows the counters as Prometheus reads them, text format 0.0.4.
+#[utoipa::path(
+    get, path = "/api/v1/metrics/prometheus", tag = "system",
+    responses(
+        (
+            status = 200,
+            description = "The counters.",
+            body = String,
+            content_type = "text/plain; version=0.0.4; charset=utf-8",
+            example = json!("stacyvm_uptime_seconds 3723.4\n"),
+        ),
+    ),
+)]
 pub(super) async fn prometheus(State(front): State<Shared>) -> Reply {
     let text = exposition(&front, &front.orchestrator.metrics());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -5,27 +5,42 @@ use std::collections::BTreeMap;
 use axum::extract::State;
 use serde::Serialize;
 use stacyvm_types::ProviderInfo;
+use utoipa::ToSchema;
 
 use super::ok;
 use crate::error::Reply;
 use crate::front::Shared;
+use crate::openapi::NoSuch;
 use crate::target::RawTarget;
 
+/// Lists the providers, sorted by name. Exactly one is the default.
+#[utoipa::path(
+    get, path = "/api/v1/providers", tag = "providers",
+    responses((status = 200, description = "The providers.", body = Vec<ProviderInfo>)),
+)]
 pub(super) async fn list(State(front): State<Shared>) -> Reply {
     Ok(ok(&front.orchestrator.providers().await))
 }
 
 /// What GET `/providers/{name}` adds to the listing.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ProviderDetail)]
 struct Detail<'a> {
     #[serde(flatten)]
     info: &'a ProviderInfo,
+    /// Sandboxes alive here.
     sandbox_count: u64,
     /// What the provider really uses; never a secret.
     config: BTreeMap<&'static str, &'a str>,
+    /// What this machine does not let it do, for people to read.
     degradations: &'a [String],
 }
 
+/// Shows one provider and how it is configured.
+#[utoipa::path(
+    get, path = "/api/v1/providers/{name}", tag = "providers",
+    responses((status = 200, description = "The provider.", body = Detail), NoSuch),
+)]
 pub(super) async fn get(State(front): State<Shared>, RawTarget(name): RawTarget) -> Reply {
     let detail = front.orchestrator.provider(&name).await?;
     Ok(ok(&Detail {
@@ -36,6 +51,18 @@ pub(super) async fn get(State(front): State<Shared>, RawTarget(name): RawTarget)
     }))
 }
 
+/// Checks every provider now.
+#[utoipa::path(
+    post, path = "/api/v1/providers/test", tag = "providers",
+    responses(
+        (
+            status = 200,
+            description = "Which are healthy.",
+            body = BTreeMap<String, bool>,
+            example = json!({"mock": true, "native": true}),
+        ),
+    ),
+)]
 pub(super) async fn test(State(front): State<Shared>) -> Reply {
     Ok(ok(&front.orchestrator.test_providers().await))
 }

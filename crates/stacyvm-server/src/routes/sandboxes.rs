@@ -4,12 +4,16 @@ use axum::extract::State;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
 use stacyvm_orchestrator::ListFilter;
-use stacyvm_types::{OwnerId, SandboxId, SpawnRequest};
+use stacyvm_types::{
+    Admission, OwnerId, Sandbox, SandboxId, SandboxState, SandboxStats, SpawnRequest,
+};
+use utoipa::ToSchema;
 
-use super::{done, json, ok};
+use super::{Done, done, json, ok};
 use crate::body::Json;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
+use crate::openapi::{Destroying, InSandbox, JsonBody, NoSuch, NotNow, Planning, Spawning};
 use crate::owner::Asker;
 use crate::query::Query;
 use crate::target::{RawTarget, Target};
@@ -18,6 +22,23 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const MAX_KEY: usize = 255;
 const DEFAULT_LINES: usize = 100;
 
+/// Makes a sandbox and waits until it runs.
+///
+/// Every field is optional. The same `Idempotency-Key` within 24 hours gives the same sandbox.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes", tag = "sandboxes",
+    params(
+        (
+            "Idempotency-Key" = Option<String>,
+            Header,
+            min_length = 1,
+            max_length = 255,
+            description = "1 to 255 printable ASCII characters.",
+        ),
+    ),
+    request_body = SpawnRequest,
+    responses((status = 201, description = "It runs.", body = Sandbox), Spawning, JsonBody),
+)]
 pub(super) async fn spawn(
     State(front): State<Shared>,
     Asker(caller): Asker,
@@ -41,6 +62,16 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
     }
 }
 
+/// Says whether a spawn would be accepted now. Nothing is made.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/admission", tag = "sandboxes",
+    request_body = SpawnRequest,
+    responses(
+        (status = 200, description = "Whether, and why not.", body = Admission),
+        Planning,
+        JsonBody,
+    ),
+)]
 pub(super) async fn admission(
     State(front): State<Shared>,
     Asker(caller): Asker,
@@ -49,6 +80,20 @@ pub(super) async fn admission(
     Ok(ok(&front.orchestrator.admission(&caller, request).await?))
 }
 
+/// Lists living sandboxes, newest first.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes", tag = "sandboxes",
+    params(
+        ("state" = Option<SandboxState>, Query, description = "Only those in this state."),
+        ("owner" = Option<OwnerId>, Query, description = "Only those of this owner."),
+        (
+            "metadata.KEY" = Option<String>,
+            Query,
+            description = "Only those whose label KEY, any name, has this value.",
+        ),
+    ),
+    responses((status = 200, description = "The sandboxes.", body = Vec<Sandbox>)),
+)]
 pub(super) async fn list(State(front): State<Shared>, Asker(caller): Asker, query: Query) -> Reply {
     let filter = filter(&query)?;
     Ok(ok(&front.orchestrator.list(&caller, filter).await?))
@@ -75,15 +120,27 @@ fn filter(query: &Query) -> Result<ListFilter, Failure> {
     Ok(filter)
 }
 
+#[derive(Serialize, ToSchema)]
+struct Pruned {
+    /// How many were destroyed.
+    pruned: u64,
+}
+
+/// Destroys the sandboxes that have expired.
+#[utoipa::path(
+    delete, path = "/api/v1/sandboxes", tag = "sandboxes",
+    responses((status = 200, description = "How many.", body = Pruned), NotNow),
+)]
 pub(super) async fn prune(State(front): State<Shared>, Asker(caller): Asker) -> Reply {
-    #[derive(Serialize)]
-    struct Pruned {
-        pruned: u64,
-    }
     let pruned = front.orchestrator.prune(&caller).await?;
     Ok(ok(&Pruned { pruned }))
 }
 
+/// Shows one sandbox.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}", tag = "sandboxes",
+    responses((status = 200, description = "The sandbox.", body = Sandbox), NoSuch),
+)]
 pub(super) async fn get(
     State(front): State<Shared>,
     Target(id): Target,
@@ -92,7 +149,21 @@ pub(super) async fn get(
     Ok(ok(&front.orchestrator.get(&caller, &id).await?))
 }
 
+/// Destroys a sandbox. When it answers, nothing of it runs.
+///
 /// Idempotent: what never was is as gone as what no longer is.
+#[utoipa::path(
+    delete, path = "/api/v1/sandboxes/{id}", tag = "sandboxes",
+    responses(
+        (
+            status = 200,
+            description = "It is gone.",
+            body = Done,
+            example = json!({"status": "destroyed"}),
+        ),
+        Destroying,
+    ),
+)]
 pub(super) async fn destroy(
     State(front): State<Shared>,
     RawTarget(id): RawTarget,
@@ -104,11 +175,18 @@ pub(super) async fn destroy(
     Ok(done("destroyed"))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(super) struct Extend {
+    /// How long from now; a Go duration over zero.
     ttl: String,
 }
 
+/// Lets a sandbox live until now plus `ttl`, which may be sooner than before.
+#[utoipa::path(
+    post, path = "/api/v1/sandboxes/{id}/extend", tag = "sandboxes",
+    request_body = Extend,
+    responses((status = 200, description = "The sandbox.", body = Sandbox), InSandbox, JsonBody),
+)]
 pub(super) async fn extend(
     State(front): State<Shared>,
     Target(id): Target,
@@ -118,6 +196,11 @@ pub(super) async fn extend(
     Ok(ok(&front.orchestrator.extend(&caller, &id, &ttl).await?))
 }
 
+/// Shows what a sandbox uses now.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/stats", tag = "sandboxes",
+    responses((status = 200, description = "Its use.", body = SandboxStats), InSandbox),
+)]
 pub(super) async fn stats(
     State(front): State<Shared>,
     Target(id): Target,
@@ -126,6 +209,27 @@ pub(super) async fn stats(
     Ok(ok(&front.orchestrator.stats(&caller, &id).await?))
 }
 
+/// Shows the last lines of the console and of what commands printed, newest last.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/logs", tag = "sandboxes",
+    params(
+        (
+            "lines" = Option<u32>,
+            Query,
+            minimum = 1,
+            description = "How many lines; 100 when absent.",
+        ),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The lines.",
+            body = Vec<String>,
+            example = json!(["listening on :8000", "GET / 200"]),
+        ),
+        InSandbox,
+    ),
+)]
 pub(super) async fn logs(
     State(front): State<Shared>,
     Target(id): Target,

@@ -4,10 +4,12 @@ use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
 use stacyvm_types::GoDuration;
+use utoipa::ToSchema;
 
 use super::{json, ok};
 use crate::error::Reply;
 use crate::front::{Front, Shared};
+use crate::openapi::NoneYet;
 
 /// Time since the start, to the millisecond.
 pub(super) fn uptime(front: &Front) -> GoDuration {
@@ -15,13 +17,18 @@ pub(super) fn uptime(front: &Front) -> GoDuration {
     GoDuration::from_nanos(millis.saturating_mul(1_000_000))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Health<'a> {
     status: &'static str,
     version: &'a str,
     uptime: GoDuration,
 }
 
+/// Says that the server answers, and its version.
+#[utoipa::path(
+    get, path = "/api/v1/health", tag = "system",
+    responses((status = 200, description = "It answers.", body = Health)),
+)]
 pub(super) async fn health(State(front): State<Shared>) -> Reply {
     Ok(ok(&Health {
         status: "ok",
@@ -30,7 +37,7 @@ pub(super) async fn health(State(front): State<Shared>) -> Reply {
     }))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Probe {
     status: &'static str,
     uptime: GoDuration,
@@ -38,6 +45,18 @@ struct Probe {
     reason: Option<String>,
 }
 
+/// Says that the process lives. Needs no key.
+#[utoipa::path(
+    get, path = "/api/v1/live", tag = "system",
+    responses(
+        (
+            status = 200,
+            description = "It lives.",
+            body = Probe,
+            example = json!({"status": "alive", "uptime": "1h2m3.4s"}),
+        ),
+    ),
+)]
 pub(super) async fn live(State(front): State<Shared>) -> Reply {
     Ok(ok(&Probe {
         status: "alive",
@@ -46,6 +65,19 @@ pub(super) async fn live(State(front): State<Shared>) -> Reply {
     }))
 }
 
+/// Says whether a spawn would find a healthy provider. Needs no key and probes nothing.
+#[utoipa::path(
+    get, path = "/api/v1/ready", tag = "system",
+    responses(
+        (status = 200, description = "It is ready.", body = Probe),
+        (
+            status = 503,
+            description = "It is not.",
+            body = Probe,
+            example = json!({"status": "not_ready", "uptime": "3.4s", "reason": "shutting down"}),
+        ),
+    ),
+)]
 pub(super) async fn ready(State(front): State<Shared>) -> Reply {
     let (code, status, reason) = match front.orchestrator.ready() {
         Ok(()) => (StatusCode::OK, "ready", None),
@@ -59,21 +91,32 @@ pub(super) async fn ready(State(front): State<Shared>) -> Reply {
     Ok(json(code, &probe))
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Pool {
     enabled: bool,
 }
 
+/// Shows how full the pool is.
+#[utoipa::path(
+    get, path = "/api/v1/pool/status", tag = "pool",
+    responses((status = 200, description = "The pool.", body = Pool)),
+)]
 pub(super) async fn pool() -> Reply {
     Ok(ok(&Pool { enabled: false }))
 }
 
+/// Lists the snapshots.
+#[utoipa::path(
+    get, path = "/api/v1/snapshots", tag = "snapshots",
+    responses((status = 200, description = "The snapshots.", body = NoneYet)),
+)]
 pub(super) async fn snapshots() -> Reply {
     Ok(ok(&[(); 0]))
 }
 
 /// Exactly these keys: a client splats them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = QuotaSummary)]
 struct Quotas {
     total: u64,
     with_max_sandboxes: u64,
@@ -81,6 +124,11 @@ struct Quotas {
     with_max_exec_timeout: u64,
 }
 
+/// Counts the quotas.
+#[utoipa::path(
+    get, path = "/api/v1/quotas/summary", tag = "quotas",
+    responses((status = 200, description = "How many owners have which limit.", body = Quotas)),
+)]
 pub(super) async fn quotas() -> Reply {
     Ok(ok(&Quotas {
         total: 0,

@@ -2,7 +2,13 @@
 
 use super::ok;
 use crate::error::{Failure, Reply};
+use crate::openapi::NoneYet;
 
+/// Lists the templates.
+#[utoipa::path(
+    get, path = "/api/v1/templates", tag = "templates",
+    responses((status = 200, description = "The templates.", body = NoneYet)),
+)]
 pub(super) async fn list() -> Reply {
     Ok(ok(&[(); 0]))
 }

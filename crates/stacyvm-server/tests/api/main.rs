@@ -11,6 +11,7 @@ mod files;
 mod http;
 mod logging;
 mod mock;
+mod openapi;
 mod sandboxes;
 mod support;
 mod system;

@@ -1,0 +1,120 @@
+//! One example of each type: it stands at the type, and at every body of that type that has none
+//! of its own.
+
+use serde_json::{Value, json};
+
+/// The example of the schema with this name.
+pub(super) fn of(schema: &str) -> Option<Value> {
+    sandbox(schema)
+        .or_else(|| inside(schema))
+        .or_else(|| server(schema))
+}
+
+fn sandbox(schema: &str) -> Option<Value> {
+    Some(match schema {
+        "Sandbox" => json!({
+            "id": "sb-0123abcd", "state": "running", "provider": "native", "image": "host",
+            "memory_mb": 512, "vcpus": 1, "owner_id": "alice", "isolation": "container",
+            "created_at": "2026-01-02T03:04:05.678901Z",
+            "expires_at": "2026-01-02T03:34:05.678901Z",
+            "metadata": {"task": "tests"}, "preview_domain": "localhost:7423",
+        }),
+        "SpawnRequest" => json!({
+            "ttl": "30m", "memory_mb": 512, "vcpus": 1,
+            "env": {"LANG": "C.UTF-8"}, "metadata": {"task": "tests"},
+        }),
+        "Admission" => json!({
+            "allowed": true, "queueable": false, "reason": "", "active_sandboxes": 3,
+            "max_sandboxes": 100, "active_owner_sandboxes": 1, "max_owner_sandboxes": 0,
+            "max_ttl": "24h0m0s",
+        }),
+        "SandboxStats" => json!({
+            "supported": true, "cpu_pct": 12.5, "mem_bytes": 7_340_032,
+            "mem_limit_bytes": 536_870_912, "pids": 4, "disk_bytes": 40_960,
+            "net_rx_bytes": 0, "net_tx_bytes": 0,
+        }),
+        "Extend" => json!({"ttl": "1h"}),
+        "Pruned" => json!({"pruned": 2}),
+        _ => return None,
+    })
+}
+
+fn inside(schema: &str) -> Option<Value> {
+    Some(match schema {
+        "ExecRequest" => json!({
+            "command": "python3 -c 'print(6 * 7)'", "timeout": "30s",
+            "env": {"PYTHONUNBUFFERED": "1"},
+        }),
+        "ExecResponse" => json!({
+            "exit_code": 0, "stdout": "42\n", "stderr": "", "duration": "31.4ms",
+        }),
+        "ExecInfo" => json!({
+            "exec_id": "ex-1", "state": "exited", "argv": ["/bin/sh", "-c", "make test"],
+            "pid": 7, "tty": false, "detached": true,
+            "started_at": "2026-01-02T03:04:05.678901Z", "exit_code": 0, "reason": "exit",
+            "duration": "31.4ms", "log_start": 0, "log_end": 4096,
+        }),
+        "Stdin" => json!({"data": "yes\n", "close": true}),
+        "Signalled" => json!({"signal": "SIGINT"}),
+        "Resized" => json!({"cols": 120, "rows": 40}),
+        "StreamLine" => json!({"stream": "stdout", "data": "42\n"}),
+        "Lines" => json!(
+            "{\"stream\":\"stdout\",\"data\":\"42\\n\"}\n{\"stream\":\"exit\",\"data\":\"\",\
+             \"exit_code\":0,\"duration\":\"31.4ms\"}\n"
+        ),
+        "FileInfo" => json!({
+            "name": "main.py", "path": "/workspace/main.py", "size": 12, "mode": "0644",
+            "is_dir": false, "is_symlink": false, "owner": "user", "group": "user",
+            "mod_time": "2026-01-02T03:04:05.678901Z",
+        }),
+        "WriteFile" => json!({"path": "/workspace/main.py", "content": "print(6 * 7)"}),
+        "MoveFile" => json!({"old_path": "main.py", "new_path": "src/main.py"}),
+        "ChangeMode" => json!({"path": "main.py", "mode": "0755"}),
+        "MakeDirectory" => json!({"path": "/workspace/src"}),
+        "Content" => json!("print(6 * 7)"),
+        "Archive" => json!("the bytes of a tar file"),
+        _ => return None,
+    })
+}
+
+fn server(schema: &str) -> Option<Value> {
+    let provider = json!({
+        "name": "native", "healthy": true, "default": true, "isolation": "container",
+        "latency_ms": 3.2, "last_checked": "2026-01-02T03:04:05.678901Z",
+        "capabilities": ["exec", "files", "logs", "stats"], "runtime_count": 3,
+    });
+    Some(match schema {
+        "ApiError" => json!({
+            "code": "NOT_FOUND", "message": "sandbox \"sb-0123abcd\" not found",
+        }),
+        "ProviderInfo" => provider,
+        "ProviderDetail" => {
+            let mut detail = provider;
+            detail["sandbox_count"] = json!(3);
+            detail["config"] = json!({"default_image": "host"});
+            detail["degradations"] = json!([]);
+            detail
+        }
+        "NoneYet" => json!([]),
+        "Pool" => json!({"enabled": false}),
+        "QuotaSummary" => json!({
+            "total": 0, "with_max_sandboxes": 0, "with_max_ttl": 0, "with_max_exec_timeout": 0,
+        }),
+        "Health" => json!({"status": "ok", "version": "0.1.0", "uptime": "1h2m3.4s"}),
+        "Probe" => json!({"status": "ready", "uptime": "1h2m3.4s"}),
+        "Metrics" => json!({
+            "uptime": "1h2m3.4s", "active_sandboxes": 3, "total_sandboxes": 40,
+            "memory_alloc": 31_457_280,
+            "sandboxes": {
+                "total": 40, "active": 3, "by_state": {"running": 3},
+                "by_provider": {"native": 3},
+            },
+            "active_execs": 1, "expired_sandboxes": 5, "reconcile_actions": 0,
+            "operations": [{
+                "operation": "exec", "provider": "native", "count": 120, "errors": 0,
+                "avg_ms": 14.5,
+            }],
+        }),
+        _ => return None,
+    })
+}

@@ -1,0 +1,63 @@
+//! Bodies that are no JSON objects of ours.
+
+use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::{KnownFormat, RefOr, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+fn binary(description: &str) -> RefOr<Schema> {
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Binary)))
+        .description(Some(description))
+        .into()
+}
+
+/// The bytes of a file.
+pub(crate) struct Content;
+
+impl ToSchema for Content {}
+impl PartialSchema for Content {
+    fn schema() -> RefOr<Schema> {
+        binary("The bytes of a file.")
+    }
+}
+
+/// A directory as one stream.
+pub(crate) struct Archive;
+
+impl ToSchema for Archive {}
+impl PartialSchema for Archive {
+    fn schema() -> RefOr<Schema> {
+        binary("A directory as a tar stream, plain or gzip.")
+    }
+}
+
+/// Text whose lines are objects. OpenAPI 3.1 has no word for what a line is.
+pub(crate) struct Lines;
+
+impl ToSchema for Lines {}
+impl PartialSchema for Lines {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "One `StreamLine` object a line, flushed as it happens; the last has `stream` \
+                 `exit` and the exit code.",
+            ))
+            .into()
+    }
+}
+
+/// A list of what this version does not have.
+pub(crate) struct NoneYet;
+
+impl ToSchema for NoneYet {}
+impl PartialSchema for NoneYet {
+    fn schema() -> RefOr<Schema> {
+        ArrayBuilder::new()
+            .items(ObjectBuilder::new())
+            .max_items(Some(0))
+            .description(Some("Always empty in this version."))
+            .into()
+    }
+}
