@@ -6,6 +6,7 @@
 
 mod duration;
 mod error;
+mod event;
 mod exec;
 mod file;
 mod id;
@@ -15,6 +16,9 @@ mod timestamp;
 
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
+pub use event::{
+    Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError,
+};
 pub use exec::{ExecMode, ExecRequest, ExecResponse, ExitReason, OutputStream, StreamLine};
 pub use file::{FileInfo, FileMode, ParseModeError};
 pub use id::{OwnerId, ParseIdError, SandboxId};
