@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecExit, ExecSession, OpError};
-use stacyvm_types::{ExecResponse, ExitReason, GoDuration, OutputStream};
+use stacyvm_types::{EventData, EventType, ExecResponse, ExitReason, GoDuration, OutputStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -69,9 +69,15 @@ pub(crate) async fn start(
             if let Some(slot) = &entry.slot {
                 slot.metrics.record(Operation::Exec, began.elapsed(), true);
             }
-            return Err(crate::ops::public_error(&entry, error));
+            let error = crate::ops::public_error(&entry, error);
+            // Without the message: it may name what the request brought.
+            let data = EventData::none().with("reason", "not_started");
+            shared.events.of(&entry, EventType::ExecFailed, data);
+            return Err(error);
         }
     };
+    let data = EventData::none().with("exec_id", session.exec_id);
+    shared.events.of(&entry, EventType::ExecStarted, data);
     if let Some(stdin) = plan.stdin {
         shared.tasks.spawn(feed(session.control.clone(), stdin));
     }
@@ -81,6 +87,7 @@ pub(crate) async fn start(
         shared: Arc::clone(shared),
         entry,
         deadline: limit.and_then(|limit| TokioInstant::now().checked_add(limit + GRACE)),
+        exec_id: session.exec_id,
         session: Some(session),
         limit,
         killed: false,
@@ -122,6 +129,7 @@ enum Ended {
 pub(crate) struct Pump {
     shared: Arc<Shared>,
     entry: Arc<Entry>,
+    exec_id: u64,
     session: Option<ExecSession>,
     limit: Option<Duration>,
     deadline: Option<TokioInstant>,
@@ -151,7 +159,7 @@ impl Pump {
                 () = self.shared.abort.cancelled() => return self.exit(Ended::Shutdown),
                 event = session.events.recv() => match event {
                     Some(ExecEvent::Exit(exit)) => {
-                        self.close(Ended::Reported);
+                        self.close(Ended::Reported, &exit);
                         return ExecEvent::Exit(exit);
                     }
                     Some(output) => return output,
@@ -183,24 +191,55 @@ impl Pump {
     }
 
     fn exit(&mut self, ended: Ended) -> ExecEvent {
-        self.close(ended);
         let reason = match ended {
             Ended::Stuck => ExitReason::Timeout,
             Ended::Destroyed | Ended::Lost => ExitReason::SandboxDestroyed,
             Ended::Shutdown | Ended::Reported => ExitReason::Signal,
         };
-        ExecEvent::Exit(ExecExit {
+        let exit = ExecExit {
             exit_code: 137,
             signal: Some(9),
             reason,
             duration: self.began.elapsed(),
-        })
+        };
+        self.close(ended, &exit);
+        ExecEvent::Exit(exit)
     }
 
-    fn close(&mut self, ended: Ended) {
+    fn close(&mut self, ended: Ended, exit: &ExecExit) {
         if self.session.take().is_some() {
             self.ended = Some(ended);
+            self.tell(ended, exit);
         }
+    }
+
+    /// Publishes how it ended.
+    fn tell(&self, ended: Ended, exit: &ExecExit) {
+        let data = EventData::none()
+            .with("exec_id", self.exec_id)
+            .with("exit_code", exit.exit_code)
+            .with("duration", GoDuration::from(exit.duration).to_string());
+        let reason = match (ended, exit.reason) {
+            (Ended::Shutdown, _) => "shutdown",
+            (Ended::Lost, _) => "agent_lost",
+            (_, ExitReason::Exit) => return self.publish(EventType::ExecCompleted, data),
+            (_, ExitReason::Timeout) => return self.publish(EventType::ExecTimeout, data),
+            (_, ExitReason::Signal) => "signal",
+            (_, ExitReason::SandboxDestroyed) => "sandbox_destroyed",
+            (_, ExitReason::Oom) => {
+                let limit = EventData::none()
+                    .with("operation", "exec")
+                    .with("limit", "memory")
+                    .with("exec_id", self.exec_id);
+                self.publish(EventType::ResourceLimit, limit);
+                "oom"
+            }
+        };
+        self.publish(EventType::ExecFailed, data.with("reason", reason));
+    }
+
+    fn publish(&self, kind: EventType, data: EventData) {
+        self.shared.events.of(&self.entry, kind, data);
     }
 }
 
@@ -208,6 +247,14 @@ impl Drop for Pump {
     fn drop(&mut self) {
         let execs = &self.shared.totals.active_execs;
         execs.fetch_sub(1, Ordering::Relaxed);
+        if self.ended.is_none() {
+            let duration = GoDuration::from(self.began.elapsed()).to_string();
+            let data = EventData::none()
+                .with("exec_id", self.exec_id)
+                .with("duration", duration)
+                .with("reason", "abandoned");
+            self.publish(EventType::ExecFailed, data);
+        }
         let failed = self.ended != Some(Ended::Reported);
         if let Some(slot) = &self.entry.slot {
             slot.metrics

@@ -9,6 +9,7 @@ mod backoff;
 mod clock;
 mod command;
 mod error;
+mod events;
 mod exec;
 mod expiry;
 mod health;
@@ -28,6 +29,7 @@ mod spawn;
 mod tests;
 
 pub use error::{Error, Source, StartError};
+pub use events::{EventFilter, Subscription};
 pub use exec::RunningExec;
 pub use metrics::{BUCKET_BOUNDS, MetricsSnapshot, Operation, OperationMetrics};
 pub use orchestrator::{Orchestrator, ProviderDetail};

@@ -16,9 +16,7 @@ mod timestamp;
 
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
-pub use event::{
-    Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError,
-};
+pub use event::{Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError};
 pub use exec::{ExecMode, ExecRequest, ExecResponse, ExitReason, OutputStream, StreamLine};
 pub use file::{FileInfo, FileMode, ParseModeError};
 pub use id::{OwnerId, ParseIdError, SandboxId};
