@@ -21,6 +21,7 @@ mod request_id;
 mod routes;
 mod serve;
 mod settings;
+mod sse;
 mod target;
 mod upload;
 mod utf8;

@@ -145,6 +145,14 @@ fn write_exit(buffer: &mut BytesMut, exit: &ExecExit) {
 /// Compact JSON without the three characters that some call line ends.
 struct OneLine(CompactFormatter);
 
+/// Compact JSON of `value` in one line, whatever a client takes for a line end.
+pub(crate) fn write_line(buffer: &mut BytesMut, value: &impl Serialize) {
+    let mut serializer = Serializer::with_formatter(buffer.writer(), OneLine(CompactFormatter));
+    value
+        .serialize(&mut serializer)
+        .expect("our own types are always JSON, and memory takes them");
+}
+
 impl Formatter for OneLine {
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,

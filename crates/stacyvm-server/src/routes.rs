@@ -1,6 +1,7 @@
 //! Which path leads where. Every route stands here, so that the whole surface is seen at once.
 
 mod archive;
+mod events;
 mod exec;
 mod files;
 mod metrics;
@@ -52,6 +53,7 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/sandboxes/{id}/files/glob", get(files::glob))
         .route("/api/v1/sandboxes/{id}/files/mkdir", post(files::mkdir))
         .route("/api/v1/sandboxes/{id}/files/archive", archive)
+        .route("/api/v1/events", get(events::follow))
         .route("/api/v1/providers", get(providers::list))
         .route("/api/v1/providers/", get(providers::list))
         .route("/api/v1/providers/test", post(providers::test))

@@ -4,6 +4,7 @@
 mod archives;
 mod bad_days;
 mod doors;
+mod events;
 mod exec;
 mod fake;
 mod files;
