@@ -9,12 +9,13 @@ mod convert;
 mod exec;
 mod files;
 mod forward;
+mod logs;
 mod ops;
 mod unary;
 
 pub use agent::Agent;
 pub use ops::{
     ByteReceiver, ByteSender, Configure, Credentials, ExecControl, ExecEvent, ExecExit,
-    ExecSession, ExecSpec, FileRead, LogLine, OnDisconnect, OpError, ReadRange, Signal, TtySize,
-    UsageStats, WriteOptions,
+    ExecSession, ExecSpec, FileRead, LogBatch, LogReceiver, OnDisconnect, OpError, ReadRange,
+    Signal, TtySize, UsageStats, WriteOptions,
 };

@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::SandboxOps;
 use crate::ops::{
-    Agent, ByteReceiver, Configure, ExecSession, ExecSpec, FileRead, OpError, ReadRange,
-    UsageStats, WriteOptions,
+    Agent, ByteReceiver, Configure, ExecSession, ExecSpec, FileRead, LogReceiver, OpError,
+    ReadRange, UsageStats, WriteOptions,
 };
 
 /// The two halves of a connection to an agent.
@@ -169,6 +169,10 @@ impl SandboxOps for AgentSandbox {
 
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         self.agent().await?.logs(lines).await
+    }
+
+    async fn follow_logs(&self, lines: usize) -> Result<LogReceiver, OpError> {
+        self.agent().await?.follow_logs(lines).await
     }
 
     async fn usage(&self) -> Result<UsageStats, OpError> {
