@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::{
-    ByteReceiver, ExecSession, ExecSpec, FileRead, OpError, ReadRange, UsageStats, WriteOptions,
+    ByteReceiver, ExecSession, ExecSpec, FileRead, LogReceiver, OpError, ReadRange, UsageStats,
+    WriteOptions,
 };
 use stacyvm_types::{EventData, EventType, FileInfo, FileMode};
 use tokio::sync::mpsc;
@@ -193,6 +194,11 @@ impl SandboxOps for Metered {
 
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         self.run(Operation::Logs, self.inner.logs(lines)).await
+    }
+
+    async fn follow_logs(&self, lines: usize) -> Result<LogReceiver, OpError> {
+        self.run(Operation::Logs, self.inner.follow_logs(lines))
+            .await
     }
 
     async fn usage(&self) -> Result<UsageStats, OpError> {

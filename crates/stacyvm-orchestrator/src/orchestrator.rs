@@ -32,7 +32,7 @@ use crate::{
 /// How long a backend may take to measure one box.
 const STATS: Duration = Duration::from_secs(10);
 /// How long an agent may take to hand out log lines.
-const LOGS: Duration = Duration::from_secs(10);
+pub(crate) const LOGS: Duration = Duration::from_secs(10);
 
 /// One provider with what only its own page shows.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,6 +10,7 @@ mod body;
 mod cors;
 mod download;
 mod error;
+mod follow;
 mod front;
 mod gunzip;
 mod host;

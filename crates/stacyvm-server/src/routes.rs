@@ -11,7 +11,8 @@ mod system;
 mod templates;
 
 use axum::Router;
-use axum::http::{StatusCode, header};
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
@@ -77,6 +78,21 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
     let mut bytes = Vec::with_capacity(512);
     serde_json::to_writer(&mut bytes, body).expect("our own answers are always JSON");
     (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response()
+}
+
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// A body that goes on; asks proxies neither to keep nor to collect it.
+fn streamed(content_type: HeaderValue, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
+    ];
+    (headers, body).into_response()
 }
 
 fn ok(body: &impl Serialize) -> Response {

@@ -1,11 +1,11 @@
 //! What happens, as it happens.
 
 use axum::extract::State;
-use axum::response::IntoResponse;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use stacyvm_orchestrator::EventFilter;
 use stacyvm_types::{EventId, EventTypes, ParseEventError, SandboxId};
 
+use super::streamed;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
 use crate::owner::Asker;
@@ -13,11 +13,6 @@ use crate::query::Query;
 use crate::sse;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-/// Asks proxies not to collect the stream.
-const UNBUFFERED: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("x-accel-buffering"),
-    HeaderValue::from_static("no"),
-);
 
 /// GET `/events`.
 pub(super) async fn follow(
@@ -30,15 +25,10 @@ pub(super) async fn follow(
     let after = last_seen(&headers, &query)?;
     let subscription = front.orchestrator.events(&caller, filter, after);
     let body = sse::body(subscription, front.heartbeat, front.cut());
-    let headers = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/event-stream"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        UNBUFFERED,
-    ];
-    Ok((headers, body).into_response())
+    Ok(streamed(
+        HeaderValue::from_static("text/event-stream"),
+        body,
+    ))
 }
 
 /// `type` may be there several times and hold several words each.

@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use stacyvm_orchestrator::ListFilter;
 use stacyvm_types::{OwnerId, SandboxId, SpawnRequest};
 
-use super::{done, json, ok};
+use super::{NDJSON, done, json, ok, streamed};
 use crate::body::Json;
 use crate::error::{Failure, Reply};
+use crate::follow;
 use crate::front::Shared;
 use crate::owner::Asker;
 use crate::query::Query;
@@ -133,5 +134,9 @@ pub(super) async fn logs(
     query: Query,
 ) -> Reply {
     let lines = query.positive::<usize>("lines")?.unwrap_or(DEFAULT_LINES);
+    if query.switch("follow")? {
+        let logs = front.orchestrator.follow_logs(&caller, &id, lines).await?;
+        return Ok(streamed(NDJSON, follow::body(logs, front.cut())));
+    }
     Ok(ok(&front.orchestrator.logs(&caller, &id, lines).await?))
 }

@@ -10,6 +10,7 @@ mod fake;
 mod files;
 mod http;
 mod logging;
+mod logs;
 mod mock;
 mod sandboxes;
 mod support;

@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod crash;
 mod disk;
+mod events;
 mod exec;
 mod image;
 mod lifetime;
