@@ -1,11 +1,13 @@
 //! Watching a server from the command line.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use serde_json::{Value, json};
 
+use crate::harness::server::bare_command;
 use crate::harness::{SOON, Server};
 
 /// A command of the command line that goes on printing; it ends with this value.
@@ -108,4 +110,45 @@ fn a_log_is_followed_until_its_sandbox_ends() {
     server.cli(&["kill", &id]).ok();
     assert_eq!(log.line(), None);
     assert!(log.child.wait().unwrap().success());
+}
+
+/// Takes one request, says these events, and closes. The request's head.
+fn answer_once(listener: &TcpListener, events: &[u64]) -> String {
+    let (mut stream, _) = listener.accept().unwrap();
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0);
+    }
+    let mut text =
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            .to_owned();
+    for id in events {
+        let block = format!(
+            "id: evt-{id}\ndata: {{\"id\":\"evt-{id}\",\"type\":\"new.type\",\"timestamp\":\"t\"}}\n\n"
+        );
+        text.push_str(&format!("{:x}\r\n{block}\r\n", block.len()));
+    }
+    // No last chunk: the connection breaks.
+    stream.write_all(text.as_bytes()).unwrap();
+    head.to_ascii_lowercase()
+}
+
+#[test]
+fn a_broken_connection_is_taken_up_after_the_last_event() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let home = tempfile::tempdir().unwrap();
+    let mut command = bare_command(home.path());
+    command.args(["--server", &address, "events", "--output", "json"]);
+    let watching = Watching::start(command);
+    let first = answer_once(&listener, &[4, 5]);
+    assert!(!first.contains("last-event-id"), "{first}");
+    let second = answer_once(&listener, &[6]);
+    assert!(second.contains("last-event-id: evt-5\r\n"), "{second}");
+    for id in [4, 5, 6] {
+        let line = watching.line().unwrap();
+        assert!(line.contains(&format!("\"evt-{id}\"")), "{line}");
+        assert!(line.contains("new.type"), "{line}");
+    }
 }
