@@ -135,7 +135,8 @@ impl Agent {
     /// `Gone` when the connection is lost.
     pub async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         let lines = u32::try_from(lines).unwrap_or(u32::MAX);
-        let stream = self.open(Request::Logs(message::Logs { lines }))?;
+        let follow = false;
+        let stream = self.open(Request::Logs(message::Logs { lines, follow }))?;
         unary::paths(stream).await
     }
 

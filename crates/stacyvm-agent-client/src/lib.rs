@@ -10,12 +10,13 @@ mod convert;
 mod exec;
 mod files;
 mod forward;
+mod logs;
 mod ops;
 mod unary;
 
 pub use agent::Agent;
 pub use ops::{
     AttachEvent, Attached, ByteReceiver, ByteSender, Configure, Credentials, ExecControl,
-    ExecEvent, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead, LogLine, OnDisconnect,
-    OpError, ReadRange, Signal, TtySize, UsageStats, WriteOptions,
+    ExecEvent, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead, LogBatch, LogReceiver,
+    OnDisconnect, OpError, ReadRange, Signal, TtySize, UsageStats, WriteOptions,
 };

@@ -276,9 +276,18 @@ pub struct WriteOptions {
     pub parents: bool,
 }
 
-/// One line of what the sandbox's execs printed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogLine(pub String);
+/// Some of what a sandbox's execs print.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogBatch {
+    /// Bytes that were lost before these lines, because they were not read fast enough.
+    pub skipped: u64,
+    /// Lines without their ends.
+    pub lines: Vec<String>,
+}
+
+/// A followed log. Bounded: a slow reader misses lines and is told, and slows nothing. Dropping it
+/// ends the following; an error is the last item.
+pub type LogReceiver = mpsc::Receiver<Result<LogBatch, OpError>>;
 
 /// What the agent can count from inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

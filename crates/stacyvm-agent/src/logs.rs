@@ -3,20 +3,29 @@
 //! Output is kept as it comes, piece by piece, and cut into lines only when somebody asks: a
 //! command that prints a gigabyte must not pay for lines nobody reads.
 
-use std::collections::{HashMap, VecDeque};
+mod cutter;
+mod follow;
+
+pub(crate) use follow::serve;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use cutter::Cutter;
+use tokio::sync::Notify;
 
 /// Bytes kept.
 const MAX_BYTES: usize = 256 * 1024;
 /// Lines answered at most.
 pub(crate) const MAX_LINES: usize = 1000;
-/// Bytes of one answered line; the rest of a longer one is dropped.
-const MAX_LINE: usize = 8 * 1024;
 /// Pieces of one lane are joined up to this size.
 const JOIN: usize = 4 * 1024;
 
 #[derive(Debug)]
 struct Piece {
     lane: u64,
+    /// Where it begins among all that was ever printed.
+    start: u64,
     bytes: Vec<u8>,
 }
 
@@ -25,6 +34,10 @@ struct Piece {
 pub(crate) struct Logs {
     pieces: VecDeque<Piece>,
     bytes: usize,
+    /// Bytes ever taken note of.
+    total: u64,
+    /// Told when there is more.
+    grown: Arc<Notify>,
 }
 
 impl Logs {
@@ -35,6 +48,8 @@ impl Logs {
             return;
         }
         self.bytes += bytes.len();
+        let start = self.total;
+        self.total += bytes.len() as u64;
         // What falls out gives its memory to what comes in.
         let mut free = None;
         while self.bytes > MAX_BYTES
@@ -55,53 +70,51 @@ impl Logs {
                 buffer.extend_from_slice(bytes);
                 self.pieces.push_back(Piece {
                     lane,
+                    start,
                     bytes: buffer,
                 });
             }
         }
+        // Nobody waits, mostly, and then this is one load.
+        self.grown.notify_waiters();
     }
 
     /// The last `count` lines, newest last; unfinished ones count.
     pub(crate) fn lines(&self, count: usize) -> Vec<String> {
-        let count = count.min(MAX_LINES);
-        let mut lines = VecDeque::new();
-        let mut unfinished: HashMap<u64, Vec<u8>> = HashMap::new();
-        let mut keep = |line: &[u8]| {
-            if lines.len() == count {
-                lines.pop_front();
-            }
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            lines.push_back(String::from_utf8_lossy(line).into_owned());
-        };
-        if count == 0 {
-            return Vec::new();
-        }
+        let mut newest = Newest::new(count);
+        let mut cutter = Cutter::default();
         for piece in &self.pieces {
-            let begun = unfinished.entry(piece.lane).or_default();
-            let mut parts = piece.bytes.split(|byte| *byte == b'\n').peekable();
-            while let Some(part) = parts.next() {
-                let room = MAX_LINE.saturating_sub(begun.len());
-                begun.extend_from_slice(&part[..part.len().min(room)]);
-                if parts.peek().is_some() {
-                    keep(begun);
-                    begun.clear();
-                }
-            }
+            cutter.cut(piece.lane, &piece.bytes, &mut |line| newest.keep(line));
         }
-        let mut rest: Vec<_> = unfinished
-            .into_iter()
-            .filter(|(_, line)| !line.is_empty())
-            .collect();
-        rest.sort_unstable_by_key(|(lane, _)| *lane);
-        for (_, line) in rest {
-            keep(&line);
+        for line in cutter.rest() {
+            newest.keep(line);
         }
-        lines.into()
+        newest.0.into()
+    }
+}
+
+/// The newest lines, so many at most.
+struct Newest(VecDeque<String>, usize);
+
+impl Newest {
+    fn new(count: usize) -> Self {
+        Self(VecDeque::new(), count.min(MAX_LINES))
+    }
+
+    fn keep(&mut self, line: String) {
+        let Self(lines, count) = self;
+        if lines.len() == *count {
+            lines.pop_front();
+        }
+        if *count > 0 {
+            lines.push_back(line);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::cutter::MAX_LINE;
     use super::*;
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::agent::{Agent, lock};
 use crate::failure::{failure, reply};
-use crate::{exec, forward, init, usage};
+use crate::{exec, forward, init, logs, usage};
 
 /// Peers at once; the server is one.
 const MAX_PEERS: usize = 64;
@@ -27,11 +27,20 @@ const HELLO_WITHIN: Duration = Duration::from_secs(10);
 /// After a failed accept (no descriptors left) the next one waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What this agent can do.
-const CAPABILITIES: [&str; 9] = [
-    "exec", "pty", "files", "archive", "forward", "logs", "usage", "shutdown", "execs",
+const CAPABILITIES: [&str; 10] = [
+    "exec",
+    "execs",
+    "pty",
+    "files",
+    "archive",
+    "forward",
+    "logs",
+    "logs-follow",
+    "usage",
+    "shutdown",
 ];
 /// Bytes of names that go into one message.
-const NAMES_PER_MESSAGE: usize = 32 * 1024;
+pub(crate) const NAMES_PER_MESSAGE: usize = 32 * 1024;
 
 /// Accepts peers for as long as it is polled.
 pub(crate) async fn accept(agent: Arc<Agent>, listener: UnixListener) {
@@ -107,6 +116,10 @@ async fn serve_request(agent: Arc<Agent>, request: Option<Request>, stream: Stre
             forward::serve(agent, request, stream).await;
             Ok(())
         }
+        Some(Request::Logs(request)) if request.follow => {
+            logs::serve(agent, request.lines as usize, stream).await;
+            Ok(())
+        }
         Some(Request::Logs(request)) => {
             let lines = lock(&agent.logs).lines(request.lines as usize);
             names(&stream.sender, lines).await
@@ -151,6 +164,12 @@ fn done() -> Reply {
 
 /// Sends names in messages of a bounded size, and the end.
 async fn names(sender: &Sender, names: Vec<String>) -> Result<(), MuxError> {
+    name_parts(sender, names).await?;
+    sender.last_message(&done()).await
+}
+
+/// Sends names in messages of a bounded size.
+pub(crate) async fn name_parts(sender: &Sender, names: Vec<String>) -> Result<(), MuxError> {
     let mut part = Paths::default();
     let mut bytes = 0;
     for name in names {
@@ -166,5 +185,5 @@ async fn names(sender: &Sender, names: Vec<String>) -> Result<(), MuxError> {
     if !part.paths.is_empty() {
         sender.message(&reply(Answer::Paths(part))).await?;
     }
-    sender.last_message(&done()).await
+    Ok(())
 }

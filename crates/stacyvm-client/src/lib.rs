@@ -6,14 +6,19 @@
 
 mod connection;
 mod error;
+mod events;
 mod files;
+mod lines;
+mod logs;
 mod request;
 mod sandboxes;
 mod stream;
 mod system;
 
 pub use error::ClientError;
+pub use events::{EventQuery, EventStream, ServerEvent};
 pub use files::ArchiveForm;
+pub use logs::{FollowedLog, LogStream};
 pub use sandboxes::ListFilter;
 pub use stream::{ByteStream, LineStream};
 pub use system::Health;

@@ -28,6 +28,8 @@ pub struct Config {
     pub images: ImagesConfig,
     /// What a spawn gets that asks for nothing, and the limits of what it may ask for.
     pub defaults: DefaultsConfig,
+    /// What is remembered of what happens.
+    pub events: EventsConfig,
     /// Who may use the API.
     pub auth: AuthConfig,
     /// Where the records are.
@@ -127,6 +129,19 @@ impl Default for DefaultsConfig {
             max_sandboxes: 0,
             max_sandboxes_per_owner: 0,
         }
+    }
+}
+
+/// What is remembered of what happens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventsConfig {
+    /// How many of the newest events are kept for those who come back.
+    pub history: u32,
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self { history: 10_000 }
     }
 }
 

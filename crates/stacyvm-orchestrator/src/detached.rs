@@ -11,21 +11,24 @@ use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::{
     AttachEvent, Attached, ExecControl, ExecExit, ExecRecord, OpError, TtySize,
 };
-use stacyvm_types::{ExecId, ExecInfo, ExecRequest, ExecState, ExitReason, GoDuration};
+use stacyvm_types::{
+    EventData, EventType, ExecId, ExecInfo, ExecRequest, ExecState, ExitReason, GoDuration,
+};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::metrics::Operation;
 use crate::registry::Entry;
 use crate::shared::Shared;
-use crate::{Caller, Error, Orchestrator, command, ops};
+use crate::{Caller, Error, Orchestrator, command, exec, ops};
 
 /// How long an agent may take to answer what it need not wait for.
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a command may take to take its input.
 const INPUT: Duration = Duration::from_secs(30);
-/// Events between the sandbox and a slow listener.
-const BUFFERED: usize = 8;
+/// Events between the sandbox and a slow listener: few, because what is lost here with a broken
+/// connection must still be kept inside.
+const BUFFERED: usize = 2;
 
 /// A detached command that somebody follows. Dropping it leaves the command alone.
 #[derive(Debug)]
@@ -57,15 +60,19 @@ impl Orchestrator {
         let mut plan = command::Plan::new(&self.shared.settings, request)?;
         plan.spec.stdin = true;
         plan.spec.tty = tty;
-        let ops = way_in(&entry).await?;
+        let ops = self.way_in(&entry).await?;
         let began = Instant::now();
         let (exec_id, pid) = match answer(&entry, ops.exec_detached(plan.spec)).await {
             Ok(started) => started,
             Err(error) => {
                 record(&entry, began, true);
+                let data = EventData::none().with("reason", "not_started");
+                self.shared.events.of(&entry, EventType::ExecFailed, data);
                 return Err(error);
             }
         };
+        let data = EventData::none().with("exec_id", exec::named(exec_id));
+        self.shared.events.of(&entry, EventType::ExecStarted, data);
         tracing::debug!(sandbox = %entry.facts.id, exec = exec_id, pid, "detached exec started");
         if let Some(stdin) = plan.stdin {
             let ops = Arc::clone(&ops);
@@ -85,7 +92,7 @@ impl Orchestrator {
     pub async fn execs(&self, caller: &Caller, id: &str) -> Result<Vec<ExecInfo>, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let ops = way_in(&entry).await?;
+        let ops = self.way_in(&entry).await?;
         let all = answer(&entry, ops.execs()).await?;
         Ok(all.into_iter().map(info).collect())
     }
@@ -102,7 +109,7 @@ impl Orchestrator {
     ) -> Result<ExecInfo, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let ops = way_in(&entry).await?;
+        let ops = self.way_in(&entry).await?;
         answer(&entry, ops.exec_record(exec_id.0)).await.map(info)
     }
 
@@ -121,7 +128,7 @@ impl Orchestrator {
     ) -> Result<AttachedExec, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let ops = way_in(&entry).await?;
+        let ops = self.way_in(&entry).await?;
         let info = answer(&entry, ops.exec_record(exec_id.0)).await.map(info)?;
         let attached = answer(&entry, ops.attach(exec_id.0, offset, follow)).await?;
         let (sender, events) = mpsc::channel(BUFFERED);
@@ -152,7 +159,7 @@ impl Orchestrator {
     ) -> Result<ExecInfo, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let ops = way_in(&entry).await?;
+        let ops = self.way_in(&entry).await?;
         let waiting = async {
             tokio::select! {
                 () = self.shared.stop.cancelled() => Err(Error::shutting_down()),
@@ -187,7 +194,7 @@ impl Orchestrator {
     ) -> Result<(), Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let ops = way_in(&entry).await?;
+        let ops = self.way_in(&entry).await?;
         let input = matches!(control, ExecControl::Stdin(_));
         let told = timeout(INPUT, ops.tell_exec(exec_id.0, control)).await;
         match told {
@@ -198,12 +205,12 @@ impl Orchestrator {
             Err(_) => Err(ops::public_error(&entry, silent())),
         }
     }
-}
 
-/// The operations of a sandbox, ended when it is.
-async fn way_in(entry: &Arc<Entry>) -> Result<Arc<dyn SandboxOps>, Error> {
-    let inner = Arc::clone(ops::open(entry).await?);
-    Ok(Arc::new(ops::Metered::new(Arc::clone(entry), inner)))
+    /// The operations of a sandbox, ended when it is.
+    async fn way_in(&self, entry: &Arc<Entry>) -> Result<Arc<dyn SandboxOps>, Error> {
+        let inner = Arc::clone(ops::open(entry).await?);
+        Ok(Arc::new(self.shared.metered(Arc::clone(entry), inner)))
+    }
 }
 
 /// An answer that the agent need not wait for.
@@ -283,10 +290,30 @@ fn watch(
             () = shared.stop.cancelled() => None,
         };
         execs.fetch_sub(1, Ordering::Relaxed);
-        if let Some(ended) = ended {
-            record(&entry, began, ended.is_err());
+        match ended {
+            Some(Ok(exit)) => {
+                record(&entry, began, false);
+                exec::tell_end(&shared, &entry, exec_id, &exit, None);
+            }
+            Some(Err(_)) => {
+                record(&entry, began, true);
+                let exit = killed(began.elapsed());
+                let lost = (!entry.ended.is_cancelled()).then_some("agent_lost");
+                exec::tell_end(&shared, &entry, exec_id, &exit, lost);
+            }
+            None => {}
         }
     });
+}
+
+/// The end of a command whose sandbox is destroyed.
+fn killed(duration: Duration) -> ExecExit {
+    ExecExit {
+        exit_code: 137,
+        signal: Some(9),
+        reason: ExitReason::SandboxDestroyed,
+        duration,
+    }
 }
 
 /// Hands an attachment's events to a listener of its own pace, and an exit to it when the sandbox
@@ -302,12 +329,7 @@ async fn deliver(
         let event = tokio::select! {
             biased;
             () = listener.closed() => return,
-            () = entry.ended.cancelled() => AttachEvent::Exit(ExecExit {
-                exit_code: 137,
-                signal: Some(9),
-                reason: ExitReason::SandboxDestroyed,
-                duration: began.elapsed(),
-            }),
+            () = entry.ended.cancelled() => AttachEvent::Exit(killed(began.elapsed())),
             // The command lives on; a listener that hears no exit attaches again.
             () = shared.stop.cancelled() => return,
             event = attached.events.recv() => match event {

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecExit, ExecSession, OpError};
-use stacyvm_types::{ExecResponse, ExitReason, GoDuration, OutputStream};
+use stacyvm_types::{
+    EventData, EventType, ExecId, ExecResponse, ExitReason, GoDuration, OutputStream,
+};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -69,9 +71,15 @@ pub(crate) async fn start(
             if let Some(slot) = &entry.slot {
                 slot.metrics.record(Operation::Exec, began.elapsed(), true);
             }
-            return Err(crate::ops::public_error(&entry, error));
+            let error = crate::ops::public_error(&entry, error);
+            // Without the message: it may name what the request brought.
+            let data = EventData::none().with("reason", "not_started");
+            shared.events.of(&entry, EventType::ExecFailed, data);
+            return Err(error);
         }
     };
+    let data = EventData::none().with("exec_id", named(session.exec_id));
+    shared.events.of(&entry, EventType::ExecStarted, data);
     if let Some(stdin) = plan.stdin {
         shared.tasks.spawn(feed(session.control.clone(), stdin));
     }
@@ -81,6 +89,7 @@ pub(crate) async fn start(
         shared: Arc::clone(shared),
         entry,
         deadline: limit.and_then(|limit| TokioInstant::now().checked_add(limit + GRACE)),
+        exec_id: session.exec_id,
         session: Some(session),
         limit,
         killed: false,
@@ -122,6 +131,7 @@ enum Ended {
 pub(crate) struct Pump {
     shared: Arc<Shared>,
     entry: Arc<Entry>,
+    exec_id: u64,
     session: Option<ExecSession>,
     limit: Option<Duration>,
     deadline: Option<TokioInstant>,
@@ -151,7 +161,7 @@ impl Pump {
                 () = self.shared.abort.cancelled() => return self.exit(Ended::Shutdown),
                 event = session.events.recv() => match event {
                     Some(ExecEvent::Exit(exit)) => {
-                        self.close(Ended::Reported);
+                        self.close(Ended::Reported, &exit);
                         return ExecEvent::Exit(exit);
                     }
                     Some(output) => return output,
@@ -183,31 +193,89 @@ impl Pump {
     }
 
     fn exit(&mut self, ended: Ended) -> ExecEvent {
-        self.close(ended);
         let reason = match ended {
             Ended::Stuck => ExitReason::Timeout,
             Ended::Destroyed | Ended::Lost => ExitReason::SandboxDestroyed,
             Ended::Shutdown | Ended::Reported => ExitReason::Signal,
         };
-        ExecEvent::Exit(ExecExit {
+        let exit = ExecExit {
             exit_code: 137,
             signal: Some(9),
             reason,
             duration: self.began.elapsed(),
-        })
+        };
+        self.close(ended, &exit);
+        ExecEvent::Exit(exit)
     }
 
-    fn close(&mut self, ended: Ended) {
+    fn close(&mut self, ended: Ended, exit: &ExecExit) {
         if self.session.take().is_some() {
             self.ended = Some(ended);
+            self.tell(ended, exit);
         }
     }
+
+    /// Publishes how it ended.
+    fn tell(&self, ended: Ended, exit: &ExecExit) {
+        let other = match ended {
+            Ended::Shutdown => Some("shutdown"),
+            Ended::Lost => Some("agent_lost"),
+            Ended::Reported | Ended::Stuck | Ended::Destroyed => None,
+        };
+        tell_end(&self.shared, &self.entry, self.exec_id, exit, other);
+    }
+}
+
+/// The name of an exec in events.
+pub(crate) fn named(exec_id: u64) -> String {
+    ExecId(exec_id).to_string()
+}
+
+/// Publishes how a command ended; `other` is a reason that is not the command's.
+pub(crate) fn tell_end(
+    shared: &Shared,
+    entry: &Entry,
+    exec_id: u64,
+    exit: &ExecExit,
+    other: Option<&'static str>,
+) {
+    let publish = |kind, data| shared.events.of(entry, kind, data);
+    let data = EventData::none()
+        .with("exec_id", named(exec_id))
+        .with("exit_code", exit.exit_code)
+        .with("duration", GoDuration::from(exit.duration).to_string());
+    let reason = match (other, exit.reason) {
+        (Some(other), _) => other,
+        (None, ExitReason::Exit) => return publish(EventType::ExecCompleted, data),
+        (None, ExitReason::Timeout) => return publish(EventType::ExecTimeout, data),
+        (None, ExitReason::Signal) => "signal",
+        (None, ExitReason::SandboxDestroyed) => "sandbox_destroyed",
+        (None, ExitReason::Oom) => {
+            let limit = EventData::none()
+                .with("operation", "exec")
+                .with("limit", "memory")
+                .with("exec_id", named(exec_id));
+            publish(EventType::ResourceLimit, limit);
+            "oom"
+        }
+    };
+    publish(EventType::ExecFailed, data.with("reason", reason));
 }
 
 impl Drop for Pump {
     fn drop(&mut self) {
         let execs = &self.shared.totals.active_execs;
         execs.fetch_sub(1, Ordering::Relaxed);
+        if self.ended.is_none() {
+            let duration = GoDuration::from(self.began.elapsed()).to_string();
+            let data = EventData::none()
+                .with("exec_id", named(self.exec_id))
+                .with("duration", duration)
+                .with("reason", "abandoned");
+            self.shared
+                .events
+                .of(&self.entry, EventType::ExecFailed, data);
+        }
         let failed = self.ended != Some(Ended::Reported);
         if let Some(slot) = &self.entry.slot {
             slot.metrics

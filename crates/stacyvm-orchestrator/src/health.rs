@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use stacyvm_provider::{Health, Provider};
-use stacyvm_types::{ProviderInfo, Timestamp};
+use stacyvm_types::{EventData, EventType, ProviderInfo, Timestamp};
 use tokio::time::Instant;
 
+use crate::events::Events;
 use crate::metrics::ProviderMetrics;
 use crate::shared::Shared;
 
@@ -21,6 +22,7 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(crate) struct ProviderSlot {
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) metrics: ProviderMetrics,
+    events: Arc<Events>,
     cached: Mutex<Cached>,
     /// Held during a check: one at a time.
     checking: tokio::sync::Mutex<()>,
@@ -35,9 +37,10 @@ struct Cached {
 }
 
 impl ProviderSlot {
-    pub(crate) fn new(provider: Arc<dyn Provider>, now: Timestamp) -> Self {
+    pub(crate) fn new(provider: Arc<dyn Provider>, now: Timestamp, events: Arc<Events>) -> Self {
         Self {
             provider,
+            events,
             metrics: ProviderMetrics::default(),
             cached: Mutex::new(Cached {
                 health: Health {
@@ -111,6 +114,11 @@ impl ProviderSlot {
             (false, true) => tracing::info!(provider = name, "provider is healthy"),
             _ => {}
         }
+        // The first check of a healthy provider is no recovery.
+        let first = checked.is_none();
+        if was != health.healthy && !first || first && !health.healthy {
+            self.tell((!health.healthy).then_some(error));
+        }
         let healthy = health.healthy;
         let boxes = match tokio::time::timeout(CHECK, self.provider.list()).await {
             Ok(Ok(boxes)) if healthy => Some(boxes.len() as u64),
@@ -122,6 +130,19 @@ impl ProviderSlot {
         cached.checked_at = now();
         cached.fresh_since = Some(Instant::now());
         healthy
+    }
+
+    /// Publishes that it failed with this error, or has recovered.
+    fn tell(&self, error: Option<&str>) {
+        let data = EventData::none().with("provider", self.provider.name().to_owned());
+        let (kind, data) = match error {
+            Some(error) => (
+                EventType::ProviderFailed,
+                data.with("error", error.to_owned()),
+            ),
+            None => (EventType::ProviderRecovered, data),
+        };
+        self.events.publish(kind, None, None, data);
     }
 
     fn lock(&self) -> MutexGuard<'_, Cached> {

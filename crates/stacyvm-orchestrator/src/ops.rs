@@ -10,13 +10,14 @@ use bytes::Bytes;
 use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::{
     Attached, ByteReceiver, ExecControl, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead,
-    OpError, ReadRange, UsageStats, WriteOptions,
+    LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
 };
-use stacyvm_types::{FileInfo, FileMode};
+use stacyvm_types::{EventData, EventType, FileInfo, FileMode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::Error;
+use crate::events::Events;
 use crate::lifecycle::Phase;
 use crate::metrics::Operation;
 use crate::registry::Entry;
@@ -66,11 +67,22 @@ pub(crate) fn public_error(entry: &Entry, error: OpError) -> Error {
 pub(crate) struct Metered {
     entry: Arc<Entry>,
     inner: Arc<dyn SandboxOps>,
+    events: Arc<Events>,
 }
 
 impl Metered {
-    pub(crate) fn new(entry: Arc<Entry>, inner: Arc<dyn SandboxOps>) -> Self {
-        Self { entry, inner }
+    pub(crate) fn new(entry: Arc<Entry>, inner: Arc<dyn SandboxOps>, events: Arc<Events>) -> Self {
+        Self {
+            entry,
+            inner,
+            events,
+        }
+    }
+
+    /// Publishes that something happened to a file, named as the client named it.
+    fn tell(&self, kind: EventType, path: &str) {
+        let data = EventData::none().with("path", path.to_owned());
+        self.events.of(&self.entry, kind, data);
     }
 
     /// Work that ends with the sandbox.
@@ -148,8 +160,11 @@ impl SandboxOps for Metered {
     }
 
     async fn read(&self, path: &str, range: ReadRange) -> Result<FileRead, OpError> {
-        self.run(Operation::FileRead, self.inner.read(path, range))
-            .await
+        let file = self
+            .run(Operation::FileRead, self.inner.read(path, range))
+            .await?;
+        self.tell(EventType::FileRead, path);
+        Ok(file)
     }
 
     async fn write(
@@ -159,7 +174,9 @@ impl SandboxOps for Metered {
         data: ByteReceiver,
     ) -> Result<(), OpError> {
         self.run(Operation::FileWrite, self.inner.write(path, options, data))
-            .await
+            .await?;
+        self.tell(EventType::FileWritten, path);
+        Ok(())
     }
 
     async fn mkdir(&self, path: &str, mode: FileMode) -> Result<(), OpError> {
@@ -169,12 +186,17 @@ impl SandboxOps for Metered {
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), OpError> {
         self.run(Operation::FileChange, self.inner.rename(from, to))
-            .await
+            .await?;
+        self.tell(EventType::FileDeleted, from);
+        self.tell(EventType::FileWritten, to);
+        Ok(())
     }
 
     async fn remove(&self, path: &str, recursive: bool) -> Result<(), OpError> {
         self.run(Operation::FileChange, self.inner.remove(path, recursive))
-            .await
+            .await?;
+        self.tell(EventType::FileDeleted, path);
+        Ok(())
     }
 
     async fn chmod(&self, path: &str, mode: FileMode) -> Result<(), OpError> {
@@ -188,17 +210,27 @@ impl SandboxOps for Metered {
     }
 
     async fn archive_out(&self, path: &str) -> Result<ByteReceiver, OpError> {
-        self.run(Operation::FileRead, self.inner.archive_out(path))
-            .await
+        let archive = self
+            .run(Operation::FileRead, self.inner.archive_out(path))
+            .await?;
+        self.tell(EventType::FileRead, path);
+        Ok(archive)
     }
 
     async fn archive_in(&self, path: &str, data: ByteReceiver) -> Result<(), OpError> {
         self.run(Operation::FileWrite, self.inner.archive_in(path, data))
-            .await
+            .await?;
+        self.tell(EventType::FileWritten, path);
+        Ok(())
     }
 
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         self.run(Operation::Logs, self.inner.logs(lines)).await
+    }
+
+    async fn follow_logs(&self, lines: usize) -> Result<LogReceiver, OpError> {
+        self.run(Operation::Logs, self.inner.follow_logs(lines))
+            .await
     }
 
     async fn usage(&self) -> Result<UsageStats, OpError> {

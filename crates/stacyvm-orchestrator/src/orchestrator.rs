@@ -32,7 +32,7 @@ use crate::{
 /// How long a backend may take to measure one box.
 const STATS: Duration = Duration::from_secs(10);
 /// How long an agent may take to hand out log lines.
-const LOGS: Duration = Duration::from_secs(10);
+pub(crate) const LOGS: Duration = Duration::from_secs(10);
 
 /// One provider with what only its own page shows.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +69,9 @@ impl Orchestrator {
         idempotency_key: Option<&str>,
     ) -> Result<Sandbox, Error> {
         let _token = self.shared.enter()?;
-        spawn::spawn(&self.shared, caller, request, idempotency_key).await
+        let owner = admission::owner(caller, &request).ok().flatten();
+        let made = spawn::spawn(&self.shared, caller, request, idempotency_key).await;
+        made.inspect_err(|error| self.shared.tell_limit("spawn", None, owner.as_ref(), error))
     }
 
     /// Whether a spawn would be admitted now. Nothing is made or reserved.
@@ -243,7 +245,8 @@ impl Orchestrator {
     ) -> Result<Vec<String>, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let ops = ops::Metered::new(Arc::clone(&entry), Arc::clone(ops::open(&entry).await?));
+        let inner = Arc::clone(ops::open(&entry).await?);
+        let ops = self.shared.metered(Arc::clone(&entry), inner);
         let result = timeout(LOGS, ops.logs(lines)).await;
         result
             .unwrap_or_else(|_| Err(OpError::Gone("the agent does not answer".to_owned())))
@@ -286,8 +289,13 @@ impl Orchestrator {
     ) -> Result<exec::Pump, Error> {
         let token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let plan = command::Plan::new(&self.shared.settings, request)?;
-        exec::start(&self.shared, entry, plan, token).await
+        let started = match command::Plan::new(&self.shared.settings, request) {
+            Ok(plan) => exec::start(&self.shared, Arc::clone(&entry), plan, token).await,
+            Err(error) => Err(error),
+        };
+        let facts = &entry.facts;
+        let (sandbox, owner) = (Some(&facts.id), facts.owner.as_ref());
+        started.inspect_err(|error| self.shared.tell_limit("exec", sandbox, owner, error))
     }
 
     /// What can be done inside a running sandbox: files, forwarding and the rest. Its errors are
@@ -299,7 +307,7 @@ impl Orchestrator {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let inner = Arc::clone(ops::open(&entry).await?);
-        Ok(Arc::new(ops::Metered::new(entry, inner)))
+        Ok(Arc::new(self.shared.metered(entry, inner)))
     }
 
     /// What a failed operation of [`Self::sandbox`]'s result means to its client, knowing what

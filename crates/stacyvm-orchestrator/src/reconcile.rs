@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use stacyvm_provider::BoxState;
-use stacyvm_store::SandboxRecord;
-use stacyvm_types::SandboxId;
+use stacyvm_store::{SandboxRecord, StoredState};
+use stacyvm_types::{EventData, EventType, OwnerId, SandboxId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -57,6 +57,16 @@ fn adopt(shared: &Arc<Shared>, record: SandboxRecord, lists: &HashMap<String, Op
         destroy_failed: false,
     };
     let stored = record.state;
+    let action = match (stored, phase) {
+        (StoredState::Creating, _) => Some("creation_undone"),
+        (StoredState::Destroying, _) => Some("destruction_resumed"),
+        (StoredState::Running, Phase::Stopped | Phase::Lost) => Some("end_noticed"),
+        _ => None,
+    };
+    if let Some(action) = action {
+        let owner = record.owner.as_ref();
+        tell(shared, action, &record.id, owner, &record.provider);
+    }
     let slot = shared.providers.get(&record.provider).cloned();
     let facts = Facts {
         id: record.id,
@@ -116,6 +126,8 @@ async fn pass(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>) {
         let observed = observe(&boxes, &entry.facts.id);
         if observed.event().is_some() {
             act(shared);
+            let facts = &entry.facts;
+            tell(shared, "end_noticed", &facts.id, facts.owner.as_ref(), name);
         }
         // An owner with a full queue is busy; the next pass tells it again.
         let _ = entry.commands.try_send(Command::Seen(observed));
@@ -160,6 +172,8 @@ fn remove_orphans(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>, boxes: &Boxes)
             continue;
         }
         act(shared);
+        let name = slot.provider.name();
+        tell(shared, "orphan_destroyed", id, None, name);
         let (id, slot, abort) = (id.clone(), Arc::clone(slot), shared.abort.clone());
         shared.tasks.spawn(async move {
             let provider = slot.provider.name();
@@ -177,6 +191,21 @@ fn remove_orphans(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>, boxes: &Boxes)
             }
         });
     }
+}
+
+/// Publishes what is put right.
+fn tell(
+    shared: &Shared,
+    action: &'static str,
+    id: &SandboxId,
+    owner: Option<&OwnerId>,
+    provider: &str,
+) {
+    let data = EventData::none()
+        .with("action", action)
+        .with("provider", provider.to_owned());
+    let kind = EventType::ReconcileAction;
+    shared.events.publish(kind, Some(id), owner, data);
 }
 
 fn act(shared: &Shared) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stacyvm_store::StoredState;
-use stacyvm_types::{Sandbox, SandboxId, Timestamp};
+use stacyvm_types::{EventData, EventType, Sandbox, SandboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Error;
@@ -90,7 +90,10 @@ impl Owner {
     /// Lives a recovered sandbox's life.
     pub(crate) async fn run_recovered(self, stored: StoredState) {
         match (stored, self.phase) {
-            (StoredState::Running, Phase::Stopped | Phase::Lost) => self.record().await,
+            (StoredState::Running, Phase::Stopped | Phase::Lost) => {
+                self.tell_end();
+                self.record().await;
+            }
             (StoredState::Creating, _) => {
                 return self.destroy(destroy::Start::Abandon).await;
             }
@@ -140,6 +143,7 @@ impl Owner {
                     tracing::info!(sandbox = %self.id(), "sandbox expired");
                     let expired = &self.shared.totals.expired;
                     expired.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    self.tell(EventType::SandboxExpired, EventData::none());
                 }
                 self.apply(Event::DestroyAsked);
                 self.waiting.extend(reply);
@@ -155,6 +159,7 @@ impl Owner {
                     self.apply(event);
                     if self.phase != before {
                         tracing::info!(sandbox = %self.id(), phase = ?self.phase, "sandbox ended by itself");
+                        self.tell_end();
                         self.record().await;
                     }
                 }
@@ -211,6 +216,22 @@ impl Owner {
         if let Err(error) = written {
             tracing::warn!(sandbox = %self.id(), %error, "sandbox state could not be stored");
         }
+    }
+
+    fn tell(&self, kind: EventType, data: EventData) {
+        self.shared.events.of(&self.entry, kind, data);
+    }
+
+    /// That it came to an end that nobody asked for.
+    fn tell_end(&self) {
+        let (state, reason) = match self.phase {
+            Phase::Stopped => ("stopped", "what ran in it has ended"),
+            _ => ("error", "its provider has lost it"),
+        };
+        let data = EventData::none()
+            .with("state", state)
+            .with("reason", reason);
+        self.tell(EventType::SandboxError, data);
     }
 
     fn id(&self) -> &SandboxId {

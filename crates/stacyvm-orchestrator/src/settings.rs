@@ -50,6 +50,8 @@ pub struct Settings {
     pub pool_mode: bool,
     /// What clients build preview addresses from.
     pub preview_domain: String,
+    /// How many of the newest events are kept for those who come back.
+    pub event_history: usize,
     /// How often store and providers are compared.
     pub reconcile_interval: Duration,
     /// How often providers are checked.
@@ -76,6 +78,7 @@ impl Default for Settings {
             max_owner_sandboxes: 0,
             pool_mode: false,
             preview_domain: "localhost:7423".to_owned(),
+            event_history: 10_000,
             reconcile_interval: Duration::from_secs(60),
             health_interval: Duration::from_secs(30),
         }

@@ -8,18 +8,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use stacyvm_provider::SandboxOps;
 use stacyvm_store::Store;
-use stacyvm_types::SandboxId;
+use stacyvm_types::{EventData, EventType, OwnerId, SandboxId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::clock::Clock;
+use crate::events::Events;
 use crate::expiry::Expiry;
 use crate::health::ProviderSlot;
 use crate::keys::Keys;
 use crate::lifecycle::Phase;
 use crate::metrics::Totals;
+use crate::ops::Metered;
 use crate::registry::{Entry, Registry};
 use crate::{Caller, Error, Settings};
 
@@ -32,6 +35,7 @@ pub(crate) struct Shared {
     pub(crate) expiry: Expiry,
     pub(crate) keys: Arc<Keys>,
     pub(crate) totals: Totals,
+    pub(crate) events: Arc<Events>,
     /// Draws the number of a new id.
     pub(crate) draw: Box<dyn Fn() -> u32 + Send + Sync>,
     pub(crate) started: Instant,
@@ -64,6 +68,28 @@ impl Shared {
             return Err(Error::shutting_down());
         }
         Ok(token)
+    }
+
+    /// Publishes that a limit refused something, when that is what the error says.
+    pub(crate) fn tell_limit(
+        &self,
+        operation: &'static str,
+        sandbox: Option<&SandboxId>,
+        owner: Option<&OwnerId>,
+        error: &Error,
+    ) {
+        if let Error::ResourceLimit(message) = error {
+            let data = EventData::none()
+                .with("operation", operation)
+                .with("message", message.clone());
+            self.events
+                .publish(EventType::ResourceLimit, sandbox, owner, data);
+        }
+    }
+
+    /// A sandbox's operations, counted, timed and told.
+    pub(crate) fn metered(&self, entry: Arc<Entry>, inner: Arc<dyn SandboxOps>) -> Metered {
+        Metered::new(entry, inner, Arc::clone(&self.events))
     }
 
     /// Whether `caller` may know of this sandbox. In pool mode owners see their own only; who

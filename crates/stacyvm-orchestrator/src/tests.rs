@@ -2,6 +2,7 @@
 
 mod admission;
 mod crash;
+mod events;
 mod exec;
 mod expiry;
 mod fake;

@@ -198,6 +198,10 @@ pub struct Logs {
     /// How many at most.
     #[prost(uint32, tag = "1")]
     pub lines: u32,
+    /// Whether to go on with every line that is printed, until the stream is reset. Only for
+    /// agents that announce `logs-follow`; others answer with the lines alone.
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
 }
 
 /// Ask for counts.

@@ -165,7 +165,14 @@ fn requests(all: &mut BTreeMap<&'static str, String>) {
         "open-forward",
         &open(Request::Forward(Forward { port: 3000 })),
     );
-    sample(all, "open-logs", &open(Request::Logs(Logs { lines: 100 })));
+    // Without the fields that came later, byte for byte what it always was; then with them.
+    let mut logs = Logs {
+        lines: 100,
+        follow: false,
+    };
+    sample(all, "open-logs", &open(Request::Logs(logs)));
+    logs.follow = true;
+    sample(all, "open-logs-follow", &open(Request::Logs(logs)));
     sample(all, "open-usage", &open(Request::Usage(Usage {})));
     let shutdown = Shutdown { grace_ms: 2000 };
     sample(all, "open-shutdown", &open(Request::Shutdown(shutdown)));
@@ -219,8 +226,14 @@ fn answers(all: &mut BTreeMap<&'static str, String>, failure: Failure) {
     sample(all, "reply-entries", &reply(Answer::Entries(entries)));
     let paths = Paths {
         paths: vec!["/a".into(), "/b".into()],
+        skipped: 0,
     };
     sample(all, "reply-paths", &reply(Answer::Paths(paths)));
+    let paths = Paths {
+        paths: vec!["/a".into()],
+        skipped: 300,
+    };
+    sample(all, "reply-paths-skipped", &reply(Answer::Paths(paths)));
     let opened = Opened { entry: Some(entry) };
     sample(all, "reply-opened", &reply(Answer::Opened(opened)));
     let counts = Counts {

@@ -12,7 +12,7 @@ use stacyvm_types::{FileInfo, FileMode};
 
 use crate::ops::{
     Attached, ByteReceiver, ExecControl, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead,
-    OpError, ReadRange, UsageStats, WriteOptions,
+    LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
 };
 
 /// Operations inside one live box. Paths are absolute inside it or relative to `/workspace`, and
@@ -83,6 +83,13 @@ pub trait SandboxOps: Send + Sync + std::fmt::Debug {
     async fn archive_in(&self, path: &str, data: ByteReceiver) -> Result<(), OpError>;
     /// The last `lines` lines of what execs printed, newest last.
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError>;
+    /// The last `lines` lines, then every line as it is printed. One without an end comes when
+    /// nothing was added to it for a second.
+    async fn follow_logs(&self, lines: usize) -> Result<LogReceiver, OpError> {
+        let _ = lines;
+        let message = "followed logs (follow) are not supported by this sandbox's provider";
+        Err(OpError::Unsupported(message.to_owned()))
+    }
     /// What the agent counts from inside.
     async fn usage(&self) -> Result<UsageStats, OpError>;
     /// Connects to a TCP port inside, on its loopback. Bytes in, bytes out.

@@ -19,7 +19,7 @@ use stacyvm_types::OutputStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::download::Broken;
-use crate::ndjson::{FULL, write_exit, write_line};
+use crate::ndjson::{FULL, write_exit, write_line, write_piece};
 use crate::utf8::Utf8Stitcher;
 
 /// How output is written.
@@ -132,7 +132,7 @@ impl Writer {
         if !text.is_empty() {
             let safe = self.waiting_from.iter().flatten().min();
             let offset = safe.copied().unwrap_or(self.offset);
-            write_line(buffer, name, &text, Some(offset));
+            write_piece(buffer, name, &text, Some(offset));
         }
     }
 
@@ -142,14 +142,14 @@ impl Writer {
         for (stream, name) in self.streams.iter_mut().zip(["stdout", "stderr"]) {
             let text = stream.finish();
             if !text.is_empty() {
-                write_line(buffer, name, text, Some(self.offset));
+                write_piece(buffer, name, text, Some(self.offset));
             }
         }
     }
 }
 
 fn line(buffer: &mut BytesMut, value: &impl Serialize) {
-    serde_json::to_writer(buffer.writer(), value).expect("a line is always JSON");
+    write_line(buffer, value);
     buffer.put_slice(b"\n");
 }
 

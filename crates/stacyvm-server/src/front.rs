@@ -3,7 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -32,6 +32,7 @@ pub(crate) struct Front {
     pub(crate) version: String,
     pub(crate) json_limit: usize,
     pub(crate) file_limit: u64,
+    pub(crate) heartbeat: Duration,
     pub(crate) started: Instant,
     key: Option<Secret>,
     hosts: HostRule,
@@ -77,6 +78,7 @@ pub fn router(
         version: settings.version,
         json_limit: settings.json_limit,
         file_limit: settings.file_limit,
+        heartbeat: settings.event_heartbeat,
         started: Instant::now(),
         key: settings.api_key.filter(|key| !key.expose().is_empty()),
         cut,

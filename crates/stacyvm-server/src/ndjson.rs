@@ -108,12 +108,12 @@ impl Body for ExecBody {
 /// Writes a line of output; nothing when there is no text.
 pub(crate) fn write_output(buffer: &mut BytesMut, stream: &'static str, text: &str) {
     if !text.is_empty() {
-        write_line(buffer, stream, text, None);
+        write_piece(buffer, stream, text, None);
     }
 }
 
 /// Writes a line of output, with the offset behind it where there is one.
-pub(crate) fn write_line(
+pub(crate) fn write_piece(
     buffer: &mut BytesMut,
     stream: &'static str,
     text: &str,
@@ -124,9 +124,7 @@ pub(crate) fn write_line(
     buffer.put_slice(b"{\"stream\":\"");
     buffer.put_slice(stream.as_bytes());
     buffer.put_slice(b"\",\"data\":");
-    let mut serializer = Serializer::with_formatter(buffer.writer(), OneLine(CompactFormatter));
-    text.serialize(&mut serializer)
-        .expect("writing text to memory cannot fail");
+    write_line(buffer, text);
     if let Some(offset) = offset {
         buffer.put_slice(format!(",\"offset\":{offset}").as_bytes());
     }
@@ -158,6 +156,14 @@ pub(crate) fn write_exit(buffer: &mut BytesMut, exit: &ExecExit) {
 
 /// Compact JSON without the three characters that some call line ends.
 struct OneLine(CompactFormatter);
+
+/// Compact JSON of `value` in one line, whatever a client takes for a line end.
+pub(crate) fn write_line(buffer: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
+    let mut serializer = Serializer::with_formatter(buffer.writer(), OneLine(CompactFormatter));
+    value
+        .serialize(&mut serializer)
+        .expect("our own types are always JSON, and memory takes them");
+}
 
 impl Formatter for OneLine {
     fn write_string_fragment<W: ?Sized + Write>(

@@ -30,14 +30,14 @@ use axum::Router;
 use axum::routing::MethodRouter;
 use bytes::Bytes;
 use serde_json::Value;
-use stacyvm_types::{ApiError, StreamLine};
+use stacyvm_types::{ApiError, Event, StreamLine};
 use utoipa::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 pub(crate) use self::failures::{
     Deadline, Destroying, FileBody, InSandbox, JsonBody, NoSuch, NotNow, Planning, Range, Spawning,
 };
-pub(crate) use self::shapes::{Archive, Content, Lines, NoneYet};
+pub(crate) use self::shapes::{Archive, Content, EventStream, Lines, NoneYet};
 use crate::front::Shared;
 
 /// What stands in the description whatever the routes are.
@@ -68,7 +68,7 @@ use crate::front::Shared;
         (name = "auth", description = "Tickets for browsers."),
         (name = "system", description = "How the server is, and its description."),
     ),
-    components(schemas(ApiError, StreamLine))
+    components(schemas(ApiError, Event, StreamLine))
 )]
 struct Frame;
 

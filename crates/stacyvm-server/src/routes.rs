@@ -2,6 +2,7 @@
 
 mod archive;
 mod description;
+mod events;
 mod exec;
 mod execs;
 mod files;
@@ -11,7 +12,8 @@ mod sandboxes;
 mod system;
 mod templates;
 
-use axum::http::{StatusCode, header};
+use axum::body::Body;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use serde::Serialize;
@@ -46,6 +48,7 @@ pub(crate) fn all() -> Routes {
         .add(routes!(files::glob))
         .add(routes!(files::mkdir))
         .add(routes!(archive::read, archive::write))
+        .add(routes!(events::follow))
         .collection(routes!(providers::list))
         .add(routes!(providers::test))
         .add(routes!(providers::get))
@@ -87,6 +90,21 @@ fn json(status: StatusCode, body: &impl Serialize) -> Response {
     let mut bytes = Vec::with_capacity(512);
     serde_json::to_writer(&mut bytes, body).expect("our own answers are always JSON");
     (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response()
+}
+
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// A body that goes on; asks proxies neither to keep nor to collect it.
+fn streamed(content_type: HeaderValue, body: Body) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (
+            HeaderName::from_static("x-accel-buffering"),
+            HeaderValue::from_static("no"),
+        ),
+    ];
+    (headers, body).into_response()
 }
 
 fn ok(body: &impl Serialize) -> Response {

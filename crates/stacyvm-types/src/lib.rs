@@ -6,6 +6,7 @@
 
 mod duration;
 mod error;
+mod event;
 mod exec;
 mod file;
 mod id;
@@ -17,6 +18,7 @@ mod timestamp;
 
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
+pub use event::{Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError};
 pub use exec::{
     ExecId, ExecInfo, ExecMode, ExecRequest, ExecResponse, ExecState, ExitReason, OutputStream,
     ParseExecIdError, StreamLine,

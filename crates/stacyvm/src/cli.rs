@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod copy;
 mod doctor;
+mod events;
 mod exec;
 mod image;
 mod kill;
@@ -106,6 +107,8 @@ enum Command {
     Kill(kill::Args),
     /// Show what a sandbox printed.
     Logs(logs::Args),
+    /// Follow what happens on the server.
+    Events(events::Args),
     /// Copy files into or out of a sandbox.
     Cp(copy::Args),
     /// Manage the images of this machine.
@@ -134,6 +137,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::List(args) => block_on(list::run(args, &global)),
         Command::Kill(args) => block_on(kill::run(args, &global)),
         Command::Logs(args) => block_on(logs::run(args, &global)),
+        Command::Events(args) => block_on(events::run(args, &global)),
         Command::Cp(args) => block_on(copy::run(args, &global)),
         Command::Image(args) => image::run(args, &global),
         Command::Doctor(args) => doctor::run(args, &global),

@@ -98,6 +98,7 @@ pub(crate) fn settings(config: &Config, default_provider: &str) -> Settings {
         max_owner_sandboxes: defaults.max_sandboxes_per_owner,
         pool_mode: config.pool.enabled,
         preview_domain: config.server.preview_domain.clone(),
+        event_history: usize::try_from(config.events.history).unwrap_or(usize::MAX),
         reconcile_interval: Duration::from_secs(60),
         health_interval: Duration::from_secs(30),
     }

@@ -18,8 +18,11 @@ use tokio::time::Instant;
 
 use crate::agent::lock;
 
-/// What is kept of one command, bytes, bookkeeping included.
-pub(super) const KEPT: usize = 1024 * 1024;
+/// What is kept of one command, bytes, bookkeeping included. It grows as output comes.
+pub(super) const KEPT: usize = 4 * 1024 * 1024;
+/// What a reader has been given stays for this much longer, bytes: it may be under way in buffers
+/// of the server, of both kernels and of the client, and is asked for again when they break.
+const UNDER_WAY: u64 = 2 * 1024 * 1024;
 /// What a piece costs beside its bytes, so that a flood of tiny ones is bounded too.
 const PIECE_COST: usize = 64;
 /// Pieces of one channel are joined up to this size.
@@ -55,9 +58,18 @@ struct Piece {
     bytes: Vec<u8>,
 }
 
+impl Reader {
+    /// The first byte that it may still ask for.
+    fn needs(&self) -> u64 {
+        self.begin.max(self.position.saturating_sub(UNDER_WAY))
+    }
+}
+
 #[derive(Debug)]
 struct Reader {
     id: u64,
+    /// Where it began, or went on after a loss.
+    begin: u64,
     position: u64,
     moved: Instant,
 }
@@ -136,6 +148,7 @@ impl Record {
         let position = offset.min(inner.end);
         inner.readers.push(Reader {
             id,
+            begin: position,
             position,
             moved: Instant::now(),
         });
@@ -166,7 +179,7 @@ impl Inner {
         let now = Instant::now();
         self.readers
             .iter()
-            .filter(|reader| (self.start..start).contains(&reader.position))
+            .filter(|reader| (self.start..start).contains(&reader.needs()))
             .map(|reader| reader.moved + STALL)
             .filter(|patience| *patience > now)
             .min()
@@ -238,6 +251,7 @@ impl Reading<'_> {
         let begun = std::mem::replace(&mut self.begun, true);
         let next = if position < inner.start || !begun {
             let offset = position.max(inner.start);
+            inner.readers[at].begin = offset;
             inner.readers[at].position = offset;
             Next::Resumed(offset)
         } else if position < inner.end {
@@ -351,7 +365,7 @@ mod tests {
         let mut reading = record.read_from(0);
         let begin = Instant::now();
         let writing = async {
-            for number in 0..100_u8 {
+            for number in 0..200_u8 {
                 record.reserve().await;
                 record.append(1, &[number; MAX_CHUNK]);
             }
@@ -373,7 +387,7 @@ mod tests {
         let ((), seen) = tokio::join!(writing, taking);
         assert_eq!(
             seen,
-            100 * MAX_CHUNK as u64,
+            200 * MAX_CHUNK as u64,
             "nothing is missing or doubled"
         );
         assert!(
@@ -383,6 +397,29 @@ mod tests {
         assert!(begin.elapsed() < 2 * STALL);
         let (_, resumed) = drain(&mut stalled);
         assert_eq!(resumed, [record.bounds().0], "and hears what it lost");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_reader_was_given_can_be_asked_for_again() {
+        let record = Record::default();
+        let mut reading = record.read_from(0);
+        let writing = async {
+            for _ in 0..200 {
+                record.reserve().await;
+                record.append(1, &[0; MAX_CHUNK]);
+            }
+        };
+        let taking = async {
+            let mut position = 0;
+            while position < 199 * MAX_CHUNK as u64 {
+                if let Next::Data(_, bytes) = reading.next().await {
+                    position += bytes.len() as u64;
+                }
+                assert!(record.bounds().0 <= position.saturating_sub(UNDER_WAY));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::join!(writing, taking);
     }
 
     #[tokio::test(start_paused = true)]

@@ -194,13 +194,13 @@ mod tests {
         assert!(running.info().argv[0].len() <= SHOWN && running.info().argv.len() == 1);
 
         let (large, _told) = table.add(201, &exec(true), 7);
-        for _ in 0..32 {
+        for _ in 0..128 {
             large.record.append(1, &[0; 64 * 1024]);
         }
         large.record.finish(Exit::default());
         for number in 300..320 {
             let (known, _told) = table.add(number, &exec(true), 7);
-            for _ in 0..32 {
+            for _ in 0..128 {
                 known.record.append(1, &[0; 64 * 1024]);
             }
             known.record.finish(Exit::default());

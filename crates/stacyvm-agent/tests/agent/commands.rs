@@ -8,7 +8,7 @@ use stacyvm_agent_client::{
 };
 use stacyvm_types::ExitReason;
 
-use crate::harness::{Box, argv, finish, refused, sh, soon};
+use crate::harness::{Box, DEADLINE, argv, finish, refused, sh, soon};
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_told() {
@@ -309,4 +309,27 @@ async fn lines_of_all_commands_are_kept() {
     assert!(lines[..2].contains(&"one".to_owned()) && lines[..2].contains(&"two".to_owned()));
     assert_eq!(lines[2], "unfinished");
     assert_eq!(sandbox.agent.logs(1).await.unwrap(), ["unfinished"]);
+}
+
+#[tokio::test]
+async fn a_followed_log_has_every_line_once() {
+    let sandbox = Box::new().await;
+    sandbox.sh("echo before").await;
+    let mut log = sandbox.agent.follow_logs(10).await.unwrap();
+    let mut lines = Vec::new();
+    let mut follow = async |until: &str| {
+        while !lines.iter().any(|line| line == until) {
+            let batch = tokio::time::timeout(DEADLINE, log.recv()).await;
+            let batch = batch.unwrap().unwrap().unwrap();
+            assert_eq!(batch.skipped, 0);
+            lines.extend(batch.lines);
+        }
+        lines.len()
+    };
+    assert_eq!(follow("before").await, 1);
+    sandbox.sh("seq 1 2000; printf 'no end'").await;
+    // Its line has no end, and comes all the same.
+    assert_eq!(follow("no end").await, 2002);
+    assert_eq!(lines[1..4], ["1", "2", "3"]);
+    assert_eq!(lines[2000], "2000");
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, SystemClock};
+use crate::events::Events;
 use crate::expiry::Expiry;
 use crate::health::ProviderSlot;
 use crate::keys::Keys;
@@ -47,7 +48,8 @@ impl Orchestrator {
         clock: Arc<dyn Clock>,
         draw: Box<dyn Fn() -> u32 + Send + Sync>,
     ) -> Result<Self, StartError> {
-        let providers = by_name(providers, clock.as_ref())?;
+        let events = Arc::new(Events::new(settings.event_history, Arc::clone(&clock)));
+        let providers = by_name(providers, clock.as_ref(), &events)?;
         if !providers.contains_key(&settings.default_provider) {
             let names: Vec<&str> = providers.keys().map(String::as_str).collect();
             return Err(StartError::UnknownDefault {
@@ -66,6 +68,7 @@ impl Orchestrator {
             expiry: Expiry::default(),
             keys: Arc::new(Keys::default()),
             totals: Totals::default(),
+            events,
             draw,
             started: Instant::now(),
             closed: AtomicBool::new(false),
@@ -119,11 +122,12 @@ impl Orchestrator {
 fn by_name(
     providers: Vec<Arc<dyn Provider>>,
     clock: &dyn Clock,
+    events: &Arc<Events>,
 ) -> Result<BTreeMap<String, Arc<ProviderSlot>>, StartError> {
     let mut slots = BTreeMap::new();
     for provider in providers {
         let name = provider.name().to_owned();
-        let slot = Arc::new(ProviderSlot::new(provider, clock.now()));
+        let slot = Arc::new(ProviderSlot::new(provider, clock.now(), Arc::clone(events)));
         if slots.insert(name.clone(), slot).is_some() {
             return Err(StartError::DuplicateProvider(name));
         }

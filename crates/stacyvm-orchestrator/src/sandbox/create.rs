@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use stacyvm_provider::{BoxSpec, ProviderError};
 use stacyvm_store::{IdempotencyClaim, IntentOutcome, SandboxRecord, StoredState};
-use stacyvm_types::Sandbox;
+use stacyvm_types::{EventData, EventType, Sandbox};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -83,6 +83,11 @@ impl Owner {
         }
         let given_out = &self.shared.totals.sandboxes;
         given_out.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let facts = &self.entry.facts;
+        let data = EventData::none()
+            .with("provider", facts.provider.clone())
+            .with("image", facts.image.clone());
+        self.tell(EventType::SandboxCreated, data);
         let made = self.make(&spec).await;
         self.measure(Operation::Spawn, began, made.is_err());
         if let Err(error) = made {
@@ -90,6 +95,10 @@ impl Owner {
                 return;
             }
             let error = error.into_public(&self.entry.facts.provider);
+            let data = EventData::none()
+                .with("state", "error")
+                .with("reason", error.to_string());
+            self.tell(EventType::SandboxError, data);
             self.apply(Event::CreateFailed);
             let start = Start::Failed {
                 reply,
@@ -99,6 +108,9 @@ impl Owner {
             return self.destroy(start).await;
         }
         self.apply(Event::Created);
+        let provider = self.entry.facts.provider.clone();
+        let data = EventData::none().with("provider", provider);
+        self.tell(EventType::SandboxRunning, data);
         self.schedule();
         drop(key);
         let sandbox = self.entry.public(&self.shared.settings.preview_domain);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stacyvm_store::StoreError;
-use stacyvm_types::Sandbox;
+use stacyvm_types::{EventData, EventType, Sandbox};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
@@ -62,6 +62,12 @@ impl Owner {
             };
             let Err(message) = outcome else { break };
             tracing::warn!(sandbox = %self.id(), error = message, "sandbox could not be destroyed and is tried again");
+            if !self.entry.view().destroy_failed {
+                let data = EventData::none()
+                    .with("state", "error")
+                    .with("reason", format!("it could not be destroyed: {message}"));
+                self.tell(EventType::SandboxError, data);
+            }
             self.entry.update(|view| view.destroy_failed = true);
             for reply in self.waiting.drain(..) {
                 let error = Error::Provider {
@@ -82,6 +88,7 @@ impl Owner {
         let written = self.write_down(abandon).await;
         self.shared.registry.remove(self.id());
         tracing::info!(sandbox = %self.id(), "sandbox destroyed");
+        self.tell(EventType::SandboxDestroyed, EventData::none());
         for reply in self.waiting.drain(..) {
             let _ = reply.send(Ok(true));
         }

@@ -161,6 +161,9 @@ pub struct Paths {
     /// In order.
     #[prost(string, repeated, tag = "1")]
     pub paths: Vec<String>,
+    /// Bytes of output that a follower of the log was too slow for, before these lines.
+    #[prost(uint64, tag = "2")]
+    pub skipped: u64,
 }
 
 /// Something is open.

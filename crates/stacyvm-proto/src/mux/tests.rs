@@ -38,7 +38,11 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn a_request_is_answered_and_ends() {
     let (host, mut incoming) = pair();
-    let mut asked = host.open(&Logs { lines: 7 }).unwrap();
+    let logs = Logs {
+        lines: 7,
+        ..Logs::default()
+    };
+    let mut asked = host.open(&logs).unwrap();
     let accepted = soon(incoming.accept()).await.unwrap();
     let request: Logs = prost::Message::decode(accepted.request).unwrap();
     assert_eq!(request.lines, 7);

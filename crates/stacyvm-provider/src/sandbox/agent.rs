@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::SandboxOps;
 use crate::ops::{
     Agent, Attached, ByteReceiver, Configure, ExecControl, ExecExit, ExecRecord, ExecSession,
-    ExecSpec, FileRead, OpError, ReadRange, UsageStats, WriteOptions,
+    ExecSpec, FileRead, LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
 };
 
 /// The two halves of a connection to an agent.
@@ -193,6 +193,10 @@ impl SandboxOps for AgentSandbox {
 
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         self.agent().await?.logs(lines).await
+    }
+
+    async fn follow_logs(&self, lines: usize) -> Result<LogReceiver, OpError> {
+        self.agent().await?.follow_logs(lines).await
     }
 
     async fn usage(&self) -> Result<UsageStats, OpError> {

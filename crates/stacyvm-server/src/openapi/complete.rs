@@ -6,7 +6,7 @@ use super::{examples, failures};
 use crate::auth;
 
 /// Routes below these look at who asks.
-const OWNED: [&str; 1] = ["/api/v1/sandboxes"];
+const OWNED: [&str; 2] = ["/api/v1/events", "/api/v1/sandboxes"];
 
 /// Adds to a description whatever does not depend on one route.
 pub(super) fn complete(mut document: Value) -> Value {

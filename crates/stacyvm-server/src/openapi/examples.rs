@@ -48,6 +48,16 @@ fn inside(schema: &str) -> Option<Value> {
         "ExecResponse" => json!({
             "exit_code": 0, "stdout": "42\n", "stderr": "", "duration": "31.4ms",
         }),
+        "Event" => json!({
+            "id": "evt-7000000000000001", "type": "exec.completed", "sandbox_id": "sb-0123abcd",
+            "timestamp": "2026-01-02T03:04:05.678901Z",
+            "data": {"exec_id": "ex-1", "exit_code": 0, "duration": "31.4ms"},
+        }),
+        "EventStream" => json!(
+            "id: evt-7000000000000001\ndata: {\"id\":\"evt-7000000000000001\",\"type\":\
+             \"sandbox.running\",\"sandbox_id\":\"sb-0123abcd\",\"timestamp\":\
+             \"2026-01-02T03:04:05.678901Z\"}\n\n"
+        ),
         "ExecInfo" => json!({
             "exec_id": "ex-1", "state": "exited", "argv": ["/bin/sh", "-c", "make test"],
             "pid": 7, "tty": false, "detached": true,

@@ -48,6 +48,21 @@ impl PartialSchema for Lines {
     }
 }
 
+/// Server-sent events, as the HTML standard defines them.
+pub(crate) struct EventStream;
+
+impl ToSchema for EventStream {}
+impl PartialSchema for EventStream {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "Blocks of an `id:` line and a `data:` line that holds one `Event` object.",
+            ))
+            .into()
+    }
+}
+
 /// A list of what this version does not have.
 pub(crate) struct NoneYet;
 

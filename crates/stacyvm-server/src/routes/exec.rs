@@ -2,12 +2,12 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, StatusCode};
 use stacyvm_types::{ExecId, ExecInfo, ExecRequest, ExecResponse};
 
 use super::execs::{self, Wanted};
-use super::{json, ok};
+use super::{NDJSON, json, ok};
 use crate::body::JsonBytes;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
@@ -15,13 +15,6 @@ use crate::ndjson::ExecBody;
 use crate::openapi::{Deadline, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::target::Target;
-
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
-/// Asks proxies not to collect the stream.
-const UNBUFFERED: (header::HeaderName, HeaderValue) = (
-    header::HeaderName::from_static("x-accel-buffering"),
-    HeaderValue::from_static("no"),
-);
 
 /// Names the exec of a streamed answer.
 const EXEC_ID: HeaderName = HeaderName::from_static("x-exec-id");
@@ -80,13 +73,9 @@ pub(super) async fn run(
 /// An NDJSON answer that goes on for as long as its command.
 pub(super) fn streamed(exec_id: ExecId, body: Body) -> Response {
     let id = HeaderValue::from_str(&exec_id.to_string()).expect("an id is plain ASCII");
-    let headers = [
-        (header::CONTENT_TYPE, NDJSON),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        UNBUFFERED,
-        (EXEC_ID, id),
-    ];
-    (headers, body).into_response()
+    let mut response = super::streamed(NDJSON, body);
+    response.headers_mut().insert(EXEC_ID, id);
+    response
 }
 
 /// GET `/exec/ws`.

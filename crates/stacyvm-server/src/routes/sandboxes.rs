@@ -9,11 +9,12 @@ use stacyvm_types::{
 };
 use utoipa::ToSchema;
 
-use super::{Done, done, json, ok};
+use super::{Done, NDJSON, done, json, ok, streamed};
 use crate::body::Json;
 use crate::error::{Failure, Reply};
+use crate::follow;
 use crate::front::Shared;
-use crate::openapi::{Destroying, InSandbox, JsonBody, NoSuch, NotNow, Planning, Spawning};
+use crate::openapi::{Destroying, InSandbox, JsonBody, Lines, NoSuch, NotNow, Planning, Spawning};
 use crate::owner::Asker;
 use crate::query::Query;
 use crate::target::{RawTarget, Target};
@@ -219,13 +220,21 @@ pub(super) async fn stats(
             minimum = 1,
             description = "How many lines; 100 when absent.",
         ),
+        (
+            "follow" = Option<bool>,
+            Query,
+            description = "Whether to go on with what comes, as NDJSON of `{\"line\":…}`; \
+                `{\"skipped\":BYTES}` tells a slow reader what it missed.",
+        ),
     ),
     responses(
         (
             status = 200,
             description = "The lines.",
-            body = Vec<String>,
-            example = json!(["listening on :8000", "GET / 200"]),
+            content(
+                (Vec<String> = "application/json", example = json!(["listening on :8000", "GET / 200"])),
+                (Lines = "application/x-ndjson", example = "{\"line\":\"listening on :8000\"}\n"),
+            ),
         ),
         InSandbox,
     ),
@@ -237,5 +246,9 @@ pub(super) async fn logs(
     query: Query,
 ) -> Reply {
     let lines = query.positive::<usize>("lines")?.unwrap_or(DEFAULT_LINES);
+    if query.switch("follow")? {
+        let logs = front.orchestrator.follow_logs(&caller, &id, lines).await?;
+        return Ok(streamed(NDJSON, follow::body(logs, front.cut())));
+    }
     Ok(ok(&front.orchestrator.logs(&caller, &id, lines).await?))
 }

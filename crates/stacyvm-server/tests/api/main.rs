@@ -4,12 +4,14 @@
 mod archives;
 mod bad_days;
 mod doors;
+mod events;
 mod exec;
 mod execs;
 mod fake;
 mod files;
 mod http;
 mod logging;
+mod logs;
 mod mock;
 mod openapi;
 mod sandboxes;

@@ -125,6 +125,15 @@ impl Mocked {
         lines.try_collect().await.unwrap()
     }
 
+    /// Ends the server while sandboxes run, and then these.
+    pub(crate) async fn stop_first(self) {
+        self.server.stop_within(Duration::from_secs(5)).await;
+        for left in self.provider.list().await.unwrap() {
+            self.provider.destroy(&left.id).await.unwrap();
+        }
+        self.provider.close().await;
+    }
+
     /// Destroys every sandbox and ends the server.
     pub(crate) async fn stop(self) {
         let client: &Client = &self.server.client;

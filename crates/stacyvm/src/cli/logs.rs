@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use stacyvm_client::FollowedLog;
 
 use super::{Form, Global, output};
 
@@ -15,9 +16,15 @@ pub(crate) struct Args {
     /// How many lines, the newest last.
     #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     lines: u32,
+    /// Go on with what is printed from now on, until the sandbox ends.
+    #[arg(long, short = 'f')]
+    follow: bool,
 }
 
 pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
+    if args.follow {
+        return follow(&args, global).await;
+    }
     let lines = global
         .client()?
         .logs(&args.id, args.lines as usize)
@@ -28,6 +35,24 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         Form::Table => {
             for line in lines {
                 output::line(&line)?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn follow(args: &Args, global: &Global) -> Result<ExitCode> {
+    let failed = || format!("cannot follow the log of {}", args.id);
+    let client = global.client()?;
+    let following = client.follow_logs(&args.id, args.lines as usize).await;
+    let mut log = following.with_context(failed)?;
+    while let Some(told) = log.next().await {
+        let told = told.with_context(failed)?;
+        match (global.output, &told) {
+            (Form::Json, told) => output::line(&serde_json::to_string(told)?)?,
+            (Form::Table, FollowedLog::Line(line)) => output::line(line)?,
+            (Form::Table, FollowedLog::Skipped(bytes)) => {
+                eprintln!("stacyvm: {bytes} bytes of output came too fast and are left out");
             }
         }
     }

@@ -11,6 +11,7 @@ mod config;
 mod crash;
 mod detached;
 mod disk;
+mod events;
 mod exec;
 mod image;
 mod lifetime;

@@ -1,0 +1,89 @@
+//! What happens, as it happens.
+
+use axum::extract::State;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use stacyvm_orchestrator::EventFilter;
+use stacyvm_types::{EventId, EventTypes, ParseEventError, SandboxId};
+
+use super::streamed;
+use crate::error::{Failure, Reply};
+use crate::front::Shared;
+use crate::openapi::EventStream;
+use crate::owner::Asker;
+use crate::query::Query;
+use crate::sse;
+
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+
+/// Tells what happens, as server-sent events.
+///
+/// Each is an unnamed `data:` block with an `id:` line; comments keep the connection alive. What a
+/// reader missed is told as an event of type `events.lost`. Ids grow, also across restarts.
+#[utoipa::path(
+    get, path = "/api/v1/events", tag = "events",
+    operation_id = "follow",
+    params(
+        ("type" = Option<String>, Query, description = "Only these: types separated by commas, \
+            or like `sandbox.*`; may be there several times."),
+        ("sandbox_id" = Option<SandboxId>, Query, description = "Only of this sandbox."),
+        ("last_event_id" = Option<String>, Query, description = "Go on after this one; `evt-0` \
+            means everything that is kept."),
+        ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers send it."),
+    ),
+    responses(
+        (status = 200, description = "The events, until the client leaves.",
+            body = EventStream, content_type = "text/event-stream"),
+    ),
+)]
+pub(super) async fn follow(
+    State(front): State<Shared>,
+    Asker(caller): Asker,
+    headers: HeaderMap,
+    query: Query,
+) -> Reply {
+    let filter = filter(&query)?;
+    let after = last_seen(&headers, &query)?;
+    let subscription = front.orchestrator.events(&caller, filter, after);
+    let body = sse::body(subscription, front.heartbeat, front.cut());
+    Ok(streamed(
+        HeaderValue::from_static("text/event-stream"),
+        body,
+    ))
+}
+
+/// `type` may be there several times and hold several words each.
+fn filter(query: &Query) -> Result<EventFilter, Failure> {
+    let mut filter = EventFilter::default();
+    let mut types: Option<EventTypes> = None;
+    let values = query.pairs().filter(|(key, _)| *key == "type");
+    let words = values.flat_map(|(_, value)| value.split(','));
+    for word in words.map(str::trim).filter(|word| !word.is_empty()) {
+        let more: EventTypes = word.parse()?;
+        types = Some(types.unwrap_or_default().and(more));
+    }
+    if let Some(types) = types {
+        filter.types = types;
+    }
+    if let Some(id) = query.get("sandbox_id")? {
+        filter.sandbox = Some(id.parse::<SandboxId>()?);
+    }
+    Ok(filter)
+}
+
+/// The header, which a browser sends when it comes back by itself; else the query, which says
+/// what it had seen when it came first.
+fn last_seen(headers: &HeaderMap, query: &Query) -> Result<Option<EventId>, Failure> {
+    let from_query = query.get("last_event_id")?;
+    let from_header = headers.get(LAST_EVENT_ID).map(HeaderValue::to_str);
+    let text = match from_header {
+        Some(Ok("")) | None => from_query,
+        Some(text) => Some(text.unwrap_or("?")),
+    };
+    Ok(text.map(str::parse).transpose()?)
+}
+
+impl From<ParseEventError> for Failure {
+    fn from(error: ParseEventError) -> Self {
+        Self::bad_request(error.to_string())
+    }
+}
