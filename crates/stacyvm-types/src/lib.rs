@@ -10,6 +10,7 @@ mod exec;
 mod file;
 mod id;
 mod provider;
+mod quota;
 mod sandbox;
 mod timestamp;
 
@@ -19,6 +20,7 @@ pub use exec::{ExecMode, ExecRequest, ExecResponse, ExitReason, OutputStream, St
 pub use file::{FileInfo, FileMode, ParseModeError};
 pub use id::{OwnerId, ParseIdError, SandboxId};
 pub use provider::ProviderInfo;
+pub use quota::{Quota, QuotaRequest, QuotaSummary};
 pub use sandbox::{
     Admission, Isolation, ParseIsolationError, Sandbox, SandboxState, SandboxStats, SpawnRequest,
 };
