@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use stacyvm_store::Store;
 use stacyvm_types::SandboxId;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -20,6 +21,8 @@ use crate::health::ProviderSlot;
 use crate::keys::Keys;
 use crate::lifecycle::Phase;
 use crate::metrics::Totals;
+use crate::queue::SpawnQueue;
+use crate::quotas::Quotas;
 use crate::registry::{Entry, Registry};
 use crate::{Caller, Error, Settings};
 
@@ -31,6 +34,10 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) expiry: Expiry,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) quotas: Quotas,
+    pub(crate) queue: SpawnQueue,
+    /// Boxes that are made at once; none means no limit.
+    pub(crate) creates: Option<Semaphore>,
     pub(crate) totals: Totals,
     /// Draws the number of a new id.
     pub(crate) draw: Box<dyn Fn() -> u32 + Send + Sync>,
