@@ -139,7 +139,7 @@ pub(crate) fn changed(
     request: &QuotaRequest,
     now: Timestamp,
 ) -> Result<Quota, Error> {
-    let mut quota = before.cloned().unwrap_or_else(|| Quota {
+    let mut quota = before.cloned().unwrap_or(Quota {
         owner_id: owner,
         max_sandboxes: None,
         max_ttl: None,

@@ -114,6 +114,18 @@ pub(crate) fn over(limit: u64) -> Failure {
     Failure::too_large(format!("the request body is longer than {limit}"))
 }
 
+/// A whole body under the limit of JSON.
+async fn whole(request: Request, front: &Shared) -> Result<Bytes, Failure> {
+    let limit = front.json_limit as u64;
+    let announced = announced_length(request.headers());
+    let body = request.into_body();
+    if announced.is_some_and(|length| length > limit) {
+        drain(body).await;
+        return Err(over(limit));
+    }
+    read_all(body, limit).await
+}
+
 /// A whole JSON body as bytes, not empty.
 pub(crate) struct JsonBytes(pub(crate) Bytes);
 
@@ -121,14 +133,7 @@ impl FromRequest<Shared> for JsonBytes {
     type Rejection = Failure;
 
     async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
-        let limit = front.json_limit as u64;
-        let announced = announced_length(request.headers());
-        let body = request.into_body();
-        if announced.is_some_and(|length| length > limit) {
-            drain(body).await;
-            return Err(over(limit));
-        }
-        let bytes = read_all(body, limit).await?;
+        let bytes = whole(request, front).await?;
         if bytes.trim_ascii().is_empty() {
             return Err(Failure::bad_request(
                 "the request body is empty where a JSON object is needed",
@@ -163,6 +168,21 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
     async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
         let bytes = JsonBytes::from_request(request, front).await?;
         bytes.parse().map(Self)
+    }
+}
+
+/// A JSON body, parsed; none at all is the default.
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Shared> for OptionalJson<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
+        let bytes = whole(request, front).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        JsonBytes(bytes).parse().map(Self)
     }
 }
 

@@ -8,23 +8,27 @@
 mod auth;
 mod body;
 mod cors;
+mod door;
 mod download;
 mod error;
 mod front;
 mod gunzip;
 mod host;
+mod limiter;
 mod ndjson;
 mod owner;
 mod query;
 mod range;
+mod rate;
 mod request_id;
 mod routes;
 mod serve;
 mod settings;
 mod target;
+mod tickets;
 mod upload;
 mod utf8;
 
 pub use front::router;
 pub use serve::serve;
-pub use settings::{Secret, ServerSettings};
+pub use settings::{RateSettings, Secret, ServerSettings};

@@ -5,9 +5,11 @@ mod exec;
 mod files;
 mod metrics;
 mod providers;
+mod quotas;
 mod sandboxes;
 mod system;
 mod templates;
+mod tickets;
 
 use axum::Router;
 use axum::http::{StatusCode, header};
@@ -62,7 +64,15 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/pool/status", get(system::pool))
         .route("/api/v1/snapshots", get(system::snapshots))
         .route("/api/v1/snapshots/", get(system::snapshots))
-        .route("/api/v1/quotas/summary", get(system::quotas))
+        .route("/api/v1/quotas", get(quotas::list).post(quotas::create))
+        .route("/api/v1/quotas/", get(quotas::list).post(quotas::create))
+        .route("/api/v1/quotas/summary", get(quotas::summary))
+        .route(
+            "/api/v1/quotas/{owner}",
+            get(quotas::get).put(quotas::set).delete(quotas::delete),
+        )
+        .route("/api/v1/tickets", post(tickets::issue))
+        .route("/api/v1/tickets/", post(tickets::issue))
         .route("/api/v1/health", get(system::health))
         .route("/api/v1/live", get(system::live))
         .route("/api/v1/ready", get(system::ready))

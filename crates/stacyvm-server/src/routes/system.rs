@@ -71,21 +71,3 @@ pub(super) async fn pool() -> Reply {
 pub(super) async fn snapshots() -> Reply {
     Ok(ok(&[(); 0]))
 }
-
-/// Exactly these keys: a client splats them.
-#[derive(Serialize)]
-struct Quotas {
-    total: u64,
-    with_max_sandboxes: u64,
-    with_max_ttl: u64,
-    with_max_exec_timeout: u64,
-}
-
-pub(super) async fn quotas() -> Reply {
-    Ok(ok(&Quotas {
-        total: 0,
-        with_max_sandboxes: 0,
-        with_max_ttl: 0,
-        with_max_exec_timeout: 0,
-    }))
-}

@@ -13,5 +13,6 @@ mod disk;
 mod exec;
 mod image;
 mod lifetime;
+mod limits;
 mod reach;
 mod run;
