@@ -368,13 +368,7 @@ fn limits_are_read_from_everywhere_and_must_fit_together() {
     let loaded = variables(&[("STACYVM_LIMITS_SPAWNS_PER_MINUTE", "12")]).unwrap();
     assert_eq!(loaded.config.limits.spawns_per_minute, 12);
     for (text, names) in [
-        ("limits: {burst: 5}", "limits.burst"),
-        ("limits: {owner_burst: 5}", "limits.owner_burst"),
-        ("limits: {spawn_queue: 5}", "limits.spawn_queue"),
-        (
-            "limits: {spawn_queue: 5001}\ndefaults: {max_sandboxes: 1}",
-            "limits.spawn_queue",
-        ),
+        ("limits: {spawn_queue: 5001}", "limits.spawn_queue"),
         (
             "limits: {spawn_queue_timeout: 0s}",
             "limits.spawn_queue_timeout",

@@ -1,4 +1,5 @@
-//! Limits that do not fit together.
+//! Limits that make no sense. One that merely has no effect, such as a burst without a rate, is
+//! left alone.
 
 use stacyvm_types::GoDuration;
 
@@ -12,40 +13,11 @@ const LONGEST_TICKET: GoDuration = GoDuration::from_secs(60 * 60);
 
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     let limits = &config.limits;
-    for (burst_key, burst, rate_key, rate) in [
-        (
-            "limits.burst",
-            limits.burst,
-            "limits.requests_per_second",
-            limits.requests_per_second,
-        ),
-        (
-            "limits.owner_burst",
-            limits.owner_burst,
-            "limits.owner_requests_per_second",
-            limits.owner_requests_per_second,
-        ),
-    ] {
-        if burst > 0 && rate == 0 {
-            found.add(
-                burst_key,
-                format!("it does nothing while {rate_key} is 0"),
-                Some(format!("set {rate_key} too")),
-            );
-        }
-    }
     if limits.spawn_queue > LONGEST_QUEUE {
         found.add(
             "limits.spawn_queue",
             format!("it must not be above {LONGEST_QUEUE}"),
             None,
-        );
-    }
-    if limits.spawn_queue > 0 && config.defaults.max_sandboxes == 0 {
-        found.add(
-            "limits.spawn_queue",
-            "it does nothing while defaults.max_sandboxes is 0",
-            Some("set defaults.max_sandboxes too".to_owned()),
         );
     }
     if !limits.spawn_queue_timeout.is_positive() {

@@ -72,6 +72,20 @@ async fn who_came_first_is_served_first() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_newcomer_does_not_take_what_somebody_waits_for() {
+    let rig = rig(1, 5).await;
+    let shared = Arc::clone(&rig.orchestrator.shared);
+    let mut earlier = shared.queue.join(None, None).unwrap();
+    earlier.wait(&shared.registry.freed).await.unwrap();
+    // There is room, but it is another's turn.
+    let newcomer = queued(&rig, "a").await;
+    pass(&rig, Duration::from_secs(1)).await;
+    assert_eq!(rig.list().await.len(), 0);
+    drop(earlier);
+    newcomer.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_line_and_time_over_are_refused() {
     let rig = rig(1, 2).await;
     let first = rig.spawn(r#"{"ttl":"10s"}"#).await;
