@@ -1,5 +1,7 @@
 //! What no single value shows: values that do not fit together, or that this program cannot serve.
 
+mod limits;
+
 use std::collections::BTreeMap;
 
 use stacyvm_types::GoDuration;
@@ -20,6 +22,7 @@ pub(crate) fn check(
     };
     auth(config, &mut found);
     defaults(config, &mut found);
+    limits::check(config, &mut found);
     providers(config, built, &mut found);
     if config.pool.enabled {
         found.add(

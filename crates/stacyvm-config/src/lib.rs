@@ -19,9 +19,9 @@ pub use directories::{default_data_dir, home_dir};
 pub use load::{Entry, Loaded, Loader};
 pub use model::{
     AuthConfig, Config, CustomConfig, DatabaseConfig, DefaultsConfig, DockerConfig, E2bConfig,
-    EventsConfig, FirecrackerConfig, ImagesConfig, LogFormat, LogLevel, LoggingConfig, MockConfig,
-    NativeConfig, NetworkMode, Overflow, PoolConfig, PoolSecurityConfig, ProotConfig,
-    ProviderChoice, ProvidersConfig, ServerConfig,
+    EventsConfig, FirecrackerConfig, ImagesConfig, LimitsConfig, LogFormat, LogLevel,
+    LoggingConfig, MockConfig, NativeConfig, NetworkMode, Overflow, PoolConfig, PoolSecurityConfig,
+    ProotConfig, ProviderChoice, ProvidersConfig, ServerConfig,
 };
 pub use problem::{ConfigError, Origin, Problem};
 pub use secret::Secret;

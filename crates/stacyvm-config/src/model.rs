@@ -3,6 +3,7 @@
 //! A key's default is what `Default` says here; a key without a default is an `Option`. Limits
 //! use 0 (or `0s`) for "none".
 
+mod limits;
 mod providers;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use stacyvm_types::GoDuration;
 
 use crate::Secret;
+pub use limits::LimitsConfig;
 pub use providers::{
     CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
     NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
@@ -32,6 +34,8 @@ pub struct Config {
     pub events: EventsConfig,
     /// Who may use the API.
     pub auth: AuthConfig,
+    /// How much may be asked for at once.
+    pub limits: LimitsConfig,
     /// Where the records are.
     pub database: DatabaseConfig,
     /// What is logged.
@@ -146,12 +150,24 @@ impl Default for EventsConfig {
 }
 
 /// Who may use the API.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AuthConfig {
     /// Refuse to start without a key. A key that is set counts in any case.
     pub enabled: bool,
     /// What clients send as `X-API-Key`.
     pub api_key: Secret,
+    /// How long a ticket is good, which stands in for the key where browsers cannot send it.
+    pub ticket_ttl: GoDuration,
+}
+
+impl Default for AuthConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            api_key: Secret::default(),
+            ticket_ttl: GoDuration::from_secs(60),
+        }
+    }
 }
 
 /// Where the records are.

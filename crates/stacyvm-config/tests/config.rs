@@ -356,3 +356,31 @@ fn a_half_commented_out_file_sets_nothing() {
     assert_eq!(loaded.warnings, []);
     assert_eq!(loaded.config.defaults.ttl.to_string(), "30m0s");
 }
+
+#[test]
+fn limits_are_read_from_everywhere_and_must_fit_together() {
+    let loaded = load("auth: {ticket_ttl: 5s}\ndefaults: {max_sandboxes: 9}\nlimits: {requests_per_second: 7, burst: 20, spawn_queue: 3, spawn_queue_timeout: 1m}\n").unwrap();
+    assert_eq!(loaded.warnings, []);
+    let limits = &loaded.config.limits;
+    assert_eq!((limits.requests_per_second, limits.burst), (7, 20));
+    assert_eq!(limits.spawn_queue_timeout.to_string(), "1m0s");
+    assert_eq!(loaded.config.auth.ticket_ttl.to_string(), "5s");
+    let loaded = variables(&[("STACYVM_LIMITS_SPAWNS_PER_MINUTE", "12")]).unwrap();
+    assert_eq!(loaded.config.limits.spawns_per_minute, 12);
+    for (text, names) in [
+        ("limits: {spawn_queue: 5001}", "limits.spawn_queue"),
+        (
+            "limits: {spawn_queue_timeout: 0s}",
+            "limits.spawn_queue_timeout",
+        ),
+        (
+            "limits: {requests_per_second: -1}",
+            "limits.requests_per_second",
+        ),
+        ("auth: {ticket_ttl: 0s}", "auth.ticket_ttl"),
+        ("auth: {ticket_ttl: 2h}", "auth.ticket_ttl"),
+    ] {
+        let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(names), "{text}: {error}");
+    }
+}

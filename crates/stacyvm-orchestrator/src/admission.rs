@@ -11,14 +11,10 @@ use stacyvm_provider::{BoxSpec, Capability, NetworkMode};
 use stacyvm_types::{Admission, GoDuration, Isolation, OwnerId, SandboxId, SpawnRequest};
 
 use crate::health::ProviderSlot;
-use crate::limits::{self, bad, shown};
+use crate::limits::{self, MEMORY_BOUND, VCPUS_BOUND, bad, shown};
 use crate::registry::{Counts, Full};
+use crate::shared::Shared;
 use crate::{Caller, Error, Settings};
-
-/// More memory than any machine has, MiB; keeps later arithmetic from overflowing.
-const MEMORY_BOUND: i64 = 16 * 1024 * 1024;
-/// More cores than any machine has.
-const VCPUS_BOUND: i64 = 4096;
 
 /// A request that makes sense.
 #[derive(Clone, Debug)]
@@ -212,9 +208,12 @@ pub(crate) fn ttl(settings: &Settings, text: &str) -> Result<Duration, Error> {
     }
 }
 
-/// What a full registry means to a client.
-pub(crate) fn refusal(settings: &Settings, full: Full) -> Error {
-    Error::ResourceLimit(match full {
+/// How soon and how late a client whose spawn found no room is told to come back.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// What a full registry means to a client, in words.
+pub(crate) fn reason(settings: &Settings, full: Full) -> String {
+    match full {
         Full::All => format!(
             "all {} sandboxes are in use; destroy one or wait for one to expire",
             settings.max_sandboxes
@@ -224,29 +223,52 @@ pub(crate) fn refusal(settings: &Settings, full: Full) -> Error {
             settings.max_owner_sandboxes
         ),
         Full::IdInUse => "no free sandbox id was found".to_owned(),
-    })
+    }
 }
 
-/// The answer of a dry run; `refused` is what a limit said about the request itself.
+/// The refusal for want of room: worth another try when the next sandbox expires.
+pub(crate) fn full(shared: &Shared, message: String) -> Error {
+    let now = shared.clock.now();
+    let next = shared.expiry.next();
+    let until = next.map_or(RETRY.1, |next| next.saturating_since(now));
+    Error::Full {
+        message,
+        retry_after: until.clamp(RETRY.0, RETRY.1),
+    }
+}
+
+/// How many more sandboxes an owner may have; none when that is not limited.
+pub(crate) fn left(shared: &Shared, owner: Option<&OwnerId>) -> Option<u64> {
+    let max = shared.settings_for(owner).max_owner_sandboxes;
+    let counts = shared.registry.counts(owner);
+    (owner.is_some() && max != 0).then(|| max.saturating_sub(counts.of_owner))
+}
+
+/// The answer of a dry run; `refused` is what a limit said about the request itself, `place`
+/// whether the spawn queue has a place.
 pub(crate) fn answer(
     settings: &Settings,
     counts: Counts,
     owned: bool,
     refused: Option<String>,
+    place: bool,
 ) -> Admission {
     let full = |limit: u64, count: u64| limit != 0 && count >= limit;
+    let of_owner = owned && full(settings.max_owner_sandboxes, counts.of_owner);
+    let all = full(settings.max_sandboxes, counts.all);
+    let queueable = refused.is_none() && all && !of_owner && place;
     let reason = refused.or_else(|| {
-        if full(settings.max_sandboxes, counts.all) {
-            Some(refusal(settings, Full::All).to_string())
-        } else if owned && full(settings.max_owner_sandboxes, counts.of_owner) {
-            Some(refusal(settings, Full::OfOwner).to_string())
+        if all {
+            Some(reason(settings, Full::All))
+        } else if of_owner {
+            Some(reason(settings, Full::OfOwner))
         } else {
             None
         }
     });
     Admission {
         allowed: reason.is_none(),
-        queueable: false,
+        queueable,
         reason: reason.unwrap_or_default(),
         active_sandboxes: counts.all,
         max_sandboxes: settings.max_sandboxes,

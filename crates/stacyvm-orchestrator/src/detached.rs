@@ -57,7 +57,10 @@ impl Orchestrator {
     ) -> Result<ExecInfo, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let mut plan = command::Plan::new(&self.shared.settings, request)?;
+        let owner = entry.facts.owner.as_ref().or(caller.owner.as_ref());
+        let plan = command::Plan::new(&self.shared.settings_for(owner), request);
+        let named = Some(&entry.facts.id);
+        let mut plan = self.shared.noted("exec", named, owner, plan)?;
         plan.spec.stdin = true;
         plan.spec.tty = tty;
         let ops = self.way_in(&entry).await?;

@@ -1,6 +1,8 @@
 //! The public failure of every orchestrator operation: a closed set of codes, a message that a
 //! client may read, and a cause that goes to the log only.
 
+use std::time::Duration;
+
 use stacyvm_provider::ProviderError;
 use stacyvm_provider::ops::OpError;
 use stacyvm_store::StoreError;
@@ -30,6 +32,17 @@ pub enum Error {
     /// A quota or limit said no.
     #[error("{0}")]
     ResourceLimit(String),
+    /// There is no room now; later there may be.
+    #[error("{message}")]
+    Full {
+        /// What is full.
+        message: String,
+        /// When it is worth asking again.
+        retry_after: Duration,
+    },
+    /// The caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
     /// The backend failed.
     #[error("provider {provider}: {message}")]
     Provider {
@@ -64,7 +77,8 @@ impl Error {
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::Conflict(_) => ErrorCode::Conflict,
             Self::Unsupported(_) => ErrorCode::Unsupported,
-            Self::ResourceLimit(_) => ErrorCode::ResourceLimit,
+            Self::ResourceLimit(_) | Self::Full { .. } => ErrorCode::ResourceLimit,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::Provider { .. } => ErrorCode::ProviderError,
             Self::Unavailable(_) => ErrorCode::Unavailable,
             Self::Internal { .. } => ErrorCode::InternalError,

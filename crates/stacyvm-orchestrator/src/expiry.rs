@@ -42,7 +42,8 @@ impl Expiry {
         due
     }
 
-    fn next(&self) -> Option<Timestamp> {
+    /// The soonest.
+    pub(crate) fn next(&self) -> Option<Timestamp> {
         self.lock().first().map(|(at, _)| *at)
     }
 

@@ -18,6 +18,11 @@ const USER_BYTES: usize = 64;
 const KEY_BYTES: usize = 255;
 const IMAGE_BYTES: usize = 4096;
 
+/// More memory than any machine has, MiB; keeps later arithmetic from overflowing.
+pub(crate) const MEMORY_BOUND: i64 = 16 * 1024 * 1024;
+/// More cores than any machine has.
+pub(crate) const VCPUS_BOUND: i64 = 4096;
+
 pub(crate) fn metadata(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > METADATA_KEYS {
         return bad(format!("metadata has more than {METADATA_KEYS} keys"));

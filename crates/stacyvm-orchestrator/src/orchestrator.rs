@@ -3,6 +3,7 @@
 //! Owns nothing itself; it finds the sandbox, checks who asks, and hands the work to its owner
 //! task or straight to the sandbox.
 
+mod quotas;
 mod start;
 
 use std::collections::BTreeMap;
@@ -69,9 +70,9 @@ impl Orchestrator {
         idempotency_key: Option<&str>,
     ) -> Result<Sandbox, Error> {
         let _token = self.shared.enter()?;
-        let owner = admission::owner(caller, &request).ok().flatten();
-        let made = spawn::spawn(&self.shared, caller, request, idempotency_key).await;
-        made.inspect_err(|error| self.shared.tell_limit("spawn", None, owner.as_ref(), error))
+        let owner = admission::owner(caller, &request)?;
+        let spawned = spawn::spawn(&self.shared, caller, request, idempotency_key).await;
+        self.shared.noted("spawn", None, owner.as_ref(), spawned)
     }
 
     /// Whether a spawn would be admitted now. Nothing is made or reserved.
@@ -86,18 +87,21 @@ impl Orchestrator {
         let shared = &self.shared;
         let _token = shared.enter()?;
         let owner = admission::owner(caller, &request)?;
-        let plan = admission::Plan::new(&shared.settings, &shared.providers, caller, request);
+        let settings = shared.settings_for(owner.as_ref());
+        let plan = admission::Plan::new(&settings, &shared.providers, caller, request);
         let refused = match plan {
             Ok(_) => None,
             Err(Error::ResourceLimit(reason)) => Some(reason),
             Err(error) => return Err(error),
         };
         let counts = shared.registry.counts(owner.as_ref());
+        let left = admission::left(shared, owner.as_ref());
         Ok(admission::answer(
-            &shared.settings,
+            &settings,
             counts,
             owner.is_some(),
             refused,
+            shared.queue.has_place(owner.as_ref(), left),
         ))
     }
 
@@ -193,8 +197,13 @@ impl Orchestrator {
     /// `BadRequest`, `ResourceLimit` for the duration; `NotFound`; `Conflict` when not running.
     pub async fn extend(&self, caller: &Caller, id: &str, ttl: &str) -> Result<Sandbox, Error> {
         let _token = self.shared.enter()?;
-        let ttl = admission::ttl(&self.shared.settings, ttl)?;
-        let entry = self.shared.find_running(caller, id)?;
+        let shared = &self.shared;
+        let asked = admission::ttl(&shared.settings, ttl);
+        shared.noted("extend", None, caller.owner.as_ref(), asked)?;
+        let entry = shared.find_running(caller, id)?;
+        let owner = entry.facts.owner.as_ref().or(caller.owner.as_ref());
+        let ttl = admission::ttl(&shared.settings_for(owner), ttl);
+        let ttl = shared.noted("extend", Some(&entry.facts.id), owner, ttl)?;
         let (reply, answer) = oneshot::channel();
         let gone = || Error::no_sandbox(id);
         let sent = entry.commands.send(Command::Extend { ttl, reply }).await;
@@ -289,13 +298,13 @@ impl Orchestrator {
     ) -> Result<exec::Pump, Error> {
         let token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let started = match command::Plan::new(&self.shared.settings, request) {
+        let owner = entry.facts.owner.as_ref().or(caller.owner.as_ref());
+        let started = match command::Plan::new(&self.shared.settings_for(owner), request) {
             Ok(plan) => exec::start(&self.shared, Arc::clone(&entry), plan, token).await,
             Err(error) => Err(error),
         };
-        let facts = &entry.facts;
-        let (sandbox, owner) = (Some(&facts.id), facts.owner.as_ref());
-        started.inspect_err(|error| self.shared.tell_limit("exec", sandbox, owner, error))
+        self.shared
+            .noted("exec", Some(&entry.facts.id), owner, started)
     }
 
     /// What can be done inside a running sandbox: files, forwarding and the rest. Its errors are

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stacyvm_provider::SandboxOps;
 use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp};
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::{Notify, OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::ProviderSlot;
@@ -128,6 +128,8 @@ pub(crate) enum Full {
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     inner: Mutex<Inner>,
+    /// Told when one has gone.
+    pub(crate) freed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -181,6 +183,8 @@ impl Registry {
                 inner.of_owner.remove(owner);
             }
         }
+        drop(inner);
+        self.freed.notify_one();
     }
 
     pub(crate) fn counts(&self, owner: Option<&OwnerId>) -> Counts {

@@ -46,6 +46,12 @@ pub struct Settings {
     pub max_sandboxes: u64,
     /// Living sandboxes of one owner at most; 0 means no limit.
     pub max_owner_sandboxes: u64,
+    /// Spawns that may wait for room; 0 means that none does.
+    pub spawn_queue: usize,
+    /// How long one waits.
+    pub spawn_queue_timeout: Duration,
+    /// Boxes that are made at once; 0 means no limit.
+    pub concurrent_creates: usize,
     /// Whether owners are an access check.
     pub pool_mode: bool,
     /// What clients build preview addresses from.
@@ -76,6 +82,9 @@ impl Default for Settings {
             max_output_bytes: 16 * 1024 * 1024,
             max_sandboxes: 0,
             max_owner_sandboxes: 0,
+            spawn_queue: 0,
+            spawn_queue_timeout: Duration::from_secs(30),
+            concurrent_creates: 64,
             pool_mode: false,
             preview_domain: "localhost:7423".to_owned(),
             event_history: 10_000,

@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use stacyvm_provider::SandboxOps;
 use stacyvm_store::Store;
-use stacyvm_types::{EventData, EventType, OwnerId, SandboxId};
+use stacyvm_types::SandboxId;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -23,6 +24,8 @@ use crate::keys::Keys;
 use crate::lifecycle::Phase;
 use crate::metrics::Totals;
 use crate::ops::Metered;
+use crate::queue::SpawnQueue;
+use crate::quotas::Quotas;
 use crate::registry::{Entry, Registry};
 use crate::{Caller, Error, Settings};
 
@@ -34,6 +37,10 @@ pub(crate) struct Shared {
     pub(crate) registry: Registry,
     pub(crate) expiry: Expiry,
     pub(crate) keys: Arc<Keys>,
+    pub(crate) quotas: Quotas,
+    pub(crate) queue: SpawnQueue,
+    /// Boxes that are made at once; none means no limit.
+    pub(crate) creates: Option<Semaphore>,
     pub(crate) totals: Totals,
     pub(crate) events: Arc<Events>,
     /// Draws the number of a new id.
@@ -68,23 +75,6 @@ impl Shared {
             return Err(Error::shutting_down());
         }
         Ok(token)
-    }
-
-    /// Publishes that a limit refused something, when that is what the error says.
-    pub(crate) fn tell_limit(
-        &self,
-        operation: &'static str,
-        sandbox: Option<&SandboxId>,
-        owner: Option<&OwnerId>,
-        error: &Error,
-    ) {
-        if let Error::ResourceLimit(message) = error {
-            let data = EventData::none()
-                .with("operation", operation)
-                .with("message", message.clone());
-            self.events
-                .publish(EventType::ResourceLimit, sandbox, owner, data);
-        }
     }
 
     /// A sandbox's operations, counted, timed and told.

@@ -1,6 +1,8 @@
 //! From a spawn request to a running sandbox, idempotency keys included. The work itself is done
 //! by the sandbox's owner task; this only waits for it.
 
+mod line;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use crate::registry::{Entry, Facts, Full, View};
 use crate::sandbox::{NewSandbox, Owner, QUEUE, SpawnFailure};
 use crate::shared::Shared;
 use crate::{Caller, Error, limits};
+use line::Line;
 
 /// How long a key is honoured.
 const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,7 +35,9 @@ pub(crate) async fn spawn(
     key: Option<&str>,
 ) -> Result<Sandbox, Error> {
     let digest = key.map(|_| keys::digest(&request));
-    let plan = Plan::new(&shared.settings, &shared.providers, caller, request)?;
+    let owner = admission::owner(caller, &request)?;
+    let settings = shared.settings_for(owner.as_ref());
+    let plan = Plan::new(&settings, &shared.providers, caller, request)?;
     let mut held = None;
     if let (Some(key), Some(digest)) = (key, digest) {
         limits::idempotency_key(key)?;
@@ -42,7 +47,10 @@ pub(crate) async fn spawn(
         }
     }
     check_provider(shared, &plan).await?;
-    for _ in 0..DRAWS {
+    let mut line = Line::new(shared, plan.owner.as_ref());
+    line.behind_others().await?;
+    let mut draws = 0;
+    while draws < DRAWS {
         let id = SandboxId::from_u32((shared.draw)());
         let key = held.as_ref().map(|(guard, key, digest)| {
             let claim = IdempotencyClaim {
@@ -53,8 +61,9 @@ pub(crate) async fn spawn(
             };
             (claim, Arc::clone(guard))
         });
-        match attempt(shared, &plan, id, key).await {
-            Err(SpawnFailure::IdTaken) => {}
+        match attempt(shared, &plan, id, key, &mut line).await {
+            Err(SpawnFailure::IdTaken) => draws += 1,
+            Err(SpawnFailure::NoRoom(full)) => line.after(full).await?,
             Err(SpawnFailure::Failed(error)) => return Err(error),
             Ok(sandbox) => return Ok(sandbox),
         }
@@ -136,6 +145,7 @@ async fn attempt(
     plan: &Plan,
     id: SandboxId,
     key: Option<(IdempotencyClaim, Arc<KeyGuard>)>,
+    line: &mut Line<'_>,
 ) -> Result<Sandbox, SpawnFailure> {
     let created_at = shared.clock.now();
     let provider = &plan.slot.provider;
@@ -159,12 +169,12 @@ async fn attempt(
     let (sender, commands) = mpsc::channel(QUEUE);
     let slot = Some(Arc::clone(&plan.slot));
     let entry = Arc::new(Entry::new(facts, slot, sender, view));
-    let settings = &shared.settings;
+    let settings = shared.settings_for(plan.owner.as_ref());
     let limits = (settings.max_sandboxes, settings.max_owner_sandboxes);
     match shared.registry.admit(&entry, limits.0, limits.1) {
-        Ok(()) => {}
+        Ok(()) => line.leave(),
         Err(Full::IdInUse) => return Err(SpawnFailure::IdTaken),
-        Err(full) => return Err(SpawnFailure::Failed(admission::refusal(settings, full))),
+        Err(full) => return Err(SpawnFailure::NoRoom(full)),
     }
     let (reply, answer) = oneshot::channel();
     let (claim, key) = key.unzip();

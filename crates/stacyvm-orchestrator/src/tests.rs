@@ -8,6 +8,8 @@ mod expiry;
 mod fake;
 mod keys;
 mod life;
+mod queue;
+mod quotas;
 mod reconcile;
 mod server;
 mod support;

@@ -19,6 +19,11 @@ pub(crate) fn guards(path: &str) -> bool {
     path.starts_with("/api/") && !exempt
 }
 
+/// Whether a request brings a key, right or wrong.
+pub(crate) fn is_sent(headers: &HeaderMap) -> bool {
+    headers.contains_key(API_KEY)
+}
+
 /// Checks the key, in a time that does not depend on how much of it is right.
 pub(crate) fn check(headers: &HeaderMap, key: &Secret) -> Result<(), Failure> {
     let mut sent = headers.get_all(API_KEY).iter();

@@ -171,6 +171,21 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
     }
 }
 
+/// A JSON body, parsed; none at all is the default.
+pub(crate) struct OptionalJson<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default> FromRequest<Shared> for OptionalJson<T> {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
+        let bytes = read_raw(request, front.json_limit).await?;
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(T::default()));
+        }
+        JsonBytes(bytes).parse().map(Self)
+    }
+}
+
 /// Says what is wrong with a JSON text without repeating what stands there: it may be secret.
 fn malformed(error: &serde_json::Error) -> Failure {
     let place = format!("line {} column {}", error.line(), error.column());

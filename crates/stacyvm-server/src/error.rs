@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -20,6 +21,8 @@ pub(crate) type Reply = Result<Response, Failure>;
 pub(crate) struct Failure {
     code: ErrorCode,
     message: Cow<'static, str>,
+    /// When it is worth asking again.
+    retry_after: Option<Duration>,
     /// For the log only.
     cause: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -29,7 +32,16 @@ impl Failure {
         Self {
             code,
             message: message.into(),
+            retry_after: None,
             cause: None,
+        }
+    }
+
+    /// Too often or too many; `wait` is how long until it may be asked again.
+    pub(crate) fn limited(message: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
+        Self {
+            retry_after: Some(wait),
+            ..Self::new(ErrorCode::ResourceLimit, message)
         }
     }
 
@@ -58,6 +70,7 @@ impl Failure {
             code: ErrorCode::InternalError,
             message: "internal error, the server's log has the detail under this request's id"
                 .into(),
+            retry_after: None,
             cause: Some(cause.into()),
         }
     }
@@ -131,15 +144,28 @@ impl IntoResponse for Failure {
         };
         let body = serde_json::to_vec(&body).expect("two texts are always JSON");
         let json = HeaderValue::from_static("application/json");
-        (status(self.code), [(header::CONTENT_TYPE, json)], body).into_response()
+        let headers = [(header::CONTENT_TYPE, json)];
+        let mut response = (status(self.code), headers, body).into_response();
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, never so few that the next try comes too early.
+            let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+            let seconds = HeaderValue::from(seconds.max(1));
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
     }
 }
 
 impl From<OrchestratorError> for Failure {
     fn from(error: OrchestratorError) -> Self {
         let code = error.code();
+        let retry_after = match &error {
+            OrchestratorError::Full { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        };
         Self {
             code,
+            retry_after,
             message: error.to_string().into(),
             cause: status(code)
                 .is_server_error()

@@ -1,5 +1,5 @@
 //! What every request passes on its way in and out, in one place and in this order: request id
-//! and span, host, origin, key, route, headers of the answer, log line.
+//! and span, host, origin, key or ticket, rate, route, headers of the answer, log line.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -19,8 +19,10 @@ use tracing::Instrument;
 use crate::cors::{self, Origin, OriginRule};
 use crate::error::Failure;
 use crate::host::HostRule;
+use crate::limiter::Limiter;
 use crate::request_id::{self, RequestId};
-use crate::{Secret, ServerSettings, auth, body, routes};
+use crate::tickets::Tickets;
+use crate::{Secret, ServerSettings, body, routes};
 
 /// What handlers share.
 pub(crate) type Shared = Arc<Front>;
@@ -34,7 +36,9 @@ pub(crate) struct Front {
     pub(crate) file_limit: u64,
     pub(crate) heartbeat: Duration,
     pub(crate) started: Instant,
-    key: Option<Secret>,
+    pub(crate) key: Option<Secret>,
+    pub(crate) tickets: Tickets,
+    pub(crate) limiter: Limiter,
     hosts: HostRule,
     origins: OriginRule,
     cut: CancellationToken,
@@ -47,20 +51,14 @@ impl Front {
     }
 
     /// Whether a request may come in at all; `Some` is an answer that needs no route.
-    fn admit(&self, request: &Request, origin: &Origin) -> Result<Option<Response>, Failure> {
+    fn admit(&self, request: &mut Request, origin: &Origin) -> Result<Option<Response>, Failure> {
         if self.key.is_none() {
             self.hosts.check(request)?;
         }
         if cors::is_preflight(request) {
             return Ok(Some(cors::preflight(origin)));
         }
-        match &self.key {
-            Some(key) if auth::guards(request.uri().path()) => {
-                auth::check(request.headers(), key)?;
-            }
-            Some(_) => {}
-            None => cors::check_change(request.method(), origin)?,
-        }
+        self.let_in(request, origin)?;
         Ok(None)
     }
 }
@@ -81,6 +79,8 @@ pub fn router(
         heartbeat: settings.event_heartbeat,
         started: Instant::now(),
         key: settings.api_key.filter(|key| !key.expose().is_empty()),
+        tickets: Tickets::new(settings.ticket_life),
+        limiter: Limiter::new(&settings.rates),
         cut,
     });
     routes::all()
@@ -138,11 +138,11 @@ async fn pass(State(front): State<Shared>, request: Request, next: Next) -> Resp
 }
 
 async fn answer(front: &Front, request: Request, origin: &Origin, next: Next) -> Response {
-    let request = match body::settle(request).await {
+    let mut request = match body::settle(request).await {
         Ok(request) => request,
         Err(failure) => return failure.into_response(),
     };
-    match front.admit(&request, origin) {
+    match front.admit(&mut request, origin) {
         Ok(None) => next.run(request).await,
         Ok(Some(response)) => response,
         Err(failure) => failure.into_response(),

@@ -36,6 +36,7 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 pub(crate) use self::failures::{
     Deadline, Destroying, FileBody, InSandbox, JsonBody, NoSuch, NotNow, Planning, Range, Spawning,
+    Taken,
 };
 pub(crate) use self::shapes::{Archive, Content, EventStream, Lines, NoneYet};
 use crate::front::Shared;

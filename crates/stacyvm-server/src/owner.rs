@@ -7,7 +7,7 @@ use stacyvm_orchestrator::Caller;
 
 use crate::error::Failure;
 
-const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
+pub(crate) const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// The caller of a request. A header that is absent or blank names nobody.
 pub(crate) struct Asker(pub(crate) Caller);

@@ -8,9 +8,11 @@ mod execs;
 mod files;
 mod metrics;
 mod providers;
+mod quotas;
 mod sandboxes;
 mod system;
 mod templates;
+mod tickets;
 
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -55,7 +57,10 @@ pub(crate) fn all() -> Routes {
         .collection(routes!(templates::list))
         .add(routes!(system::pool))
         .collection(routes!(system::snapshots))
-        .add(routes!(system::quotas))
+        .collection(routes!(quotas::list, quotas::create))
+        .add(routes!(quotas::summary))
+        .add(routes!(quotas::get, quotas::set, quotas::delete))
+        .collection(routes!(tickets::issue))
         .add(routes!(system::health))
         .add(routes!(system::live))
         .add(routes!(system::ready))

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use crate::limiter::Peer;
 use crate::{ServerSettings, router};
 
 /// Connections at once; more wait in the listener's queue.
@@ -78,10 +79,10 @@ pub async fn serve(
             accepted = accept(&listener, &seats) => accepted,
         };
         match accepted {
-            Ok((stream, seat)) => {
+            Ok((stream, peer, seat)) => {
                 let server = server.clone();
                 tasks.spawn(async move {
-                    server.connection(stream).await;
+                    server.connection(stream, peer).await;
                     drop(seat);
                 });
             }
@@ -110,13 +111,13 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     seats: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
     let seat = seats.clone().acquire_owned().await;
     let seat = seat.expect("the semaphore is never closed");
-    let (stream, _) = listener.accept().await?;
+    let (stream, address) = listener.accept().await?;
     // Without it small answers wait for the client's acknowledgement.
     stream.set_nodelay(true)?;
-    Ok((stream, seat))
+    Ok((stream, Peer::new(address.ip()), seat))
 }
 
 fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
@@ -142,10 +143,11 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, peer: Peer) {
         let spoken = AtomicBool::new(false);
-        let service = service_fn(|request: hyper::Request<Incoming>| {
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(peer);
             // A router is always ready.
             self.router.clone().call(request.map(Body::new))
         });

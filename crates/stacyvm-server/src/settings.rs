@@ -59,6 +59,29 @@ pub struct ServerSettings {
     pub event_heartbeat: Duration,
     /// How long requests in flight may take to end after the shutdown was asked for.
     pub drain_timeout: Duration,
+    /// How long a ticket is good.
+    pub ticket_life: Duration,
+    /// How often the API may be used.
+    pub rates: RateSettings,
+}
+
+/// How often the API may be used; 0 means no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RateSettings {
+    /// Requests of one key, or of one address while no key is set.
+    pub requests_per_second: u32,
+    /// How many of them at once; 0 means those of one second.
+    pub burst: u32,
+    /// Requests of one owner.
+    pub owner_requests_per_second: u32,
+    /// How many of them at once; 0 means those of one second.
+    pub owner_burst: u32,
+    /// Spawns of one key, or of one address while no key is set.
+    pub spawns_per_minute: u32,
+    /// Spawns of one owner.
+    pub owner_spawns_per_minute: u32,
+    /// Wrong keys and tickets of one address.
+    pub auth_failures_per_minute: u32,
 }
 
 impl Default for ServerSettings {
@@ -73,6 +96,8 @@ impl Default for ServerSettings {
             file_limit: 1024 * 1024 * 1024,
             event_heartbeat: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
+            ticket_life: Duration::from_secs(60),
+            rates: RateSettings::default(),
         }
     }
 }

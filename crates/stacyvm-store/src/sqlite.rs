@@ -2,6 +2,7 @@
 
 pub(crate) mod migrate;
 pub(crate) mod open;
+pub(crate) mod quotas;
 pub(crate) mod statements;
 pub(crate) mod worker;
 

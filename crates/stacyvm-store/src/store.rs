@@ -18,7 +18,7 @@ const READERS: usize = 2;
 /// A write that was queued is done even when its future is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
-    workers: Shared,
+    pub(crate) workers: Shared,
 }
 
 impl Store {

@@ -6,6 +6,8 @@
 mod crash;
 #[path = "store/open.rs"]
 mod open;
+#[path = "store/quotas.rs"]
+mod quotas;
 #[path = "store/words.rs"]
 mod words;
 

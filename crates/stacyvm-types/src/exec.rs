@@ -123,11 +123,6 @@ pub struct StreamLine {
 
 /// Names one exec within its sandbox: `ex-` and a decimal number that grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(
-    feature = "openapi",
-    derive(utoipa::ToSchema),
-    schema(value_type = String, pattern = "^ex-(0|[1-9][0-9]*)$", examples("ex-1"))
-)]
 #[serde(try_from = "String", into = "String")]
 pub struct ExecId(pub u64);
 

@@ -13,6 +13,7 @@ mod id;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod provider;
+mod quota;
 mod sandbox;
 mod timestamp;
 
@@ -26,6 +27,7 @@ pub use exec::{
 pub use file::{FileInfo, FileMode, ParseModeError};
 pub use id::{OwnerId, ParseIdError, SandboxId};
 pub use provider::ProviderInfo;
+pub use quota::{Quota, QuotaRequest, QuotaSummary};
 pub use sandbox::{
     Admission, Isolation, ParseIsolationError, Sandbox, SandboxState, SandboxStats, SpawnRequest,
 };

@@ -4,7 +4,7 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{KnownFormat, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{FileMode, GoDuration, OwnerId, SandboxId, Timestamp};
+use crate::{ExecId, FileMode, GoDuration, OwnerId, SandboxId, Timestamp};
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -28,6 +28,8 @@ macro_rules! described {
 described! {
     SandboxId => text("Names one sandbox for ever.", "sb-0123abcd")
         .pattern(Some("^sb-[0-9a-f]{8}$"));
+    ExecId => text("Names one exec within its sandbox.", "ex-1")
+        .pattern(Some("^ex-(0|[1-9][0-9]*)$"));
     OwnerId => text(
         "Who a sandbox belongs to. No white space, control character, `/` or `\\`; at most 128 bytes.",
         "alice",

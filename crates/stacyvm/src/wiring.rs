@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_config::{Config, Loaded, Origin};
+use stacyvm_config::{Config, LimitsConfig, Loaded, Origin};
 use stacyvm_orchestrator::{Orchestrator, Settings};
 use stacyvm_provider::Provider;
-use stacyvm_server::ServerSettings;
+use stacyvm_server::{RateSettings, ServerSettings};
 use stacyvm_store::Store;
 use stacyvm_types::{GoDuration, Isolation};
 
@@ -96,6 +96,9 @@ pub(crate) fn settings(config: &Config, default_provider: &str) -> Settings {
         max_output_bytes: usize::try_from(defaults.max_output_bytes).unwrap_or(usize::MAX),
         max_sandboxes: defaults.max_sandboxes,
         max_owner_sandboxes: defaults.max_sandboxes_per_owner,
+        spawn_queue: config.limits.spawn_queue as usize,
+        spawn_queue_timeout: config.limits.spawn_queue_timeout.to_std(),
+        concurrent_creates: config.limits.concurrent_creates as usize,
         pool_mode: config.pool.enabled,
         preview_domain: config.server.preview_domain.clone(),
         event_history: usize::try_from(config.events.history).unwrap_or(usize::MAX),
@@ -114,7 +117,22 @@ fn server_settings(config: &Config, preview_domain: &str) -> ServerSettings {
         preview_domain: preview_domain.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         drain_timeout: config.server.shutdown_timeout.to_std(),
+        ticket_life: config.auth.ticket_ttl.to_std(),
+        rates: rates(&config.limits),
         ..ServerSettings::default()
+    }
+}
+
+/// How often the front door may be used.
+fn rates(limits: &LimitsConfig) -> RateSettings {
+    RateSettings {
+        requests_per_second: limits.requests_per_second,
+        burst: limits.burst,
+        owner_requests_per_second: limits.owner_requests_per_second,
+        owner_burst: limits.owner_burst,
+        spawns_per_minute: limits.spawns_per_minute,
+        owner_spawns_per_minute: limits.owner_spawns_per_minute,
+        auth_failures_per_minute: limits.auth_failures_per_minute,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use stacyvm_provider::Provider;
 use stacyvm_store::Store;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +19,8 @@ use crate::expiry::Expiry;
 use crate::health::ProviderSlot;
 use crate::keys::Keys;
 use crate::metrics::Totals;
+use crate::queue::SpawnQueue;
+use crate::quotas::Quotas;
 use crate::registry::Registry;
 use crate::shared::Shared;
 use crate::{Orchestrator, Settings, StartError, expiry, health, reconcile};
@@ -59,8 +62,14 @@ impl Orchestrator {
         }
         let records = store.list_active().await.map_err(StartError::Store)?;
         let total = store.total_sandboxes().await.map_err(StartError::Store)?;
+        let quotas = store.list_quotas().await.map_err(StartError::Store)?;
+        let queue = SpawnQueue::new(settings.spawn_queue, settings.spawn_queue_timeout);
+        let creates = Some(settings.concurrent_creates).filter(|&most| most > 0);
         let shared = Arc::new(Shared {
             settings,
+            quotas: Quotas::load(quotas),
+            queue,
+            creates: creates.map(Semaphore::new),
             store,
             clock,
             providers,
@@ -94,6 +103,7 @@ impl Orchestrator {
         let shared = &self.shared;
         shared.closed.store(true, Ordering::SeqCst);
         shared.work.close();
+        shared.queue.close();
         if timeout(deadline, shared.work.wait()).await.is_err() {
             let left = shared.work.len();
             tracing::warn!(left, "requests in flight are cut off");

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stacyvm_provider::{BoxSpec, ProviderError};
+use stacyvm_provider::{BoxSpec, Provider, ProviderError, SandboxOps};
 use stacyvm_store::{IdempotencyClaim, IntentOutcome, SandboxRecord, StoredState};
 use stacyvm_types::{EventData, EventType, Sandbox};
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +15,7 @@ use crate::Error;
 use crate::keys::KeyGuard;
 use crate::lifecycle::{Event, Phase};
 use crate::metrics::Operation;
-use crate::registry::Entry;
+use crate::registry::{Entry, Full};
 use crate::sandbox::destroy::Start;
 use crate::sandbox::{Command, Owner};
 use crate::shared::Shared;
@@ -28,6 +28,8 @@ const CREATE: Duration = Duration::from_secs(120);
 pub(crate) enum SpawnFailure {
     /// The id was given out before; draw another.
     IdTaken,
+    /// There are as many as there may be.
+    NoRoom(Full),
     Failed(Error),
 }
 
@@ -130,7 +132,7 @@ impl Owner {
         let ops = tokio::select! {
             biased;
             () = abort.cancelled() => return Err(Made::Aborted),
-            made = timeout(CREATE, slot.provider.create(spec)) => made,
+            made = timeout(CREATE, self.create(slot.provider.as_ref(), spec)) => made,
         };
         let ops = ops.map_err(|_| Made::TooSlow)?.map_err(Made::Provider)?;
         // Set once: this is the only writer before the sandbox is shown as running.
@@ -143,6 +145,19 @@ impl Owner {
             })),
             Err(error) => Err(Made::Store(error.into())),
         }
+    }
+
+    /// The box, once not too many others are being made.
+    async fn create(
+        &self,
+        provider: &dyn Provider,
+        spec: &BoxSpec,
+    ) -> Result<Arc<dyn SandboxOps>, ProviderError> {
+        let _permit = match &self.shared.creates {
+            None => None,
+            Some(creates) => Some(creates.acquire().await),
+        };
+        provider.create(spec).await
     }
 
     /// Ends a sandbox of which nothing was made or written.

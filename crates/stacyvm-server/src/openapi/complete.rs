@@ -6,7 +6,12 @@ use super::{examples, failures};
 use crate::auth;
 
 /// Routes below these look at who asks.
-const OWNED: [&str; 2] = ["/api/v1/events", "/api/v1/sandboxes"];
+const OWNED: [&str; 4] = [
+    "/api/v1/events",
+    "/api/v1/quotas",
+    "/api/v1/sandboxes",
+    "/api/v1/tickets",
+];
 
 /// Adds to a description whatever does not depend on one route.
 pub(super) fn complete(mut document: Value) -> Value {

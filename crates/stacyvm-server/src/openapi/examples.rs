@@ -48,6 +48,19 @@ fn inside(schema: &str) -> Option<Value> {
         "ExecResponse" => json!({
             "exit_code": 0, "stdout": "42\n", "stderr": "", "duration": "31.4ms",
         }),
+        "Quota" => json!({
+            "owner_id": "alice", "max_sandboxes": 5, "max_ttl": "2h0m0s",
+            "created_at": "2026-01-02T03:04:05.678901Z",
+            "updated_at": "2026-01-02T03:04:05.678901Z",
+        }),
+        "QuotaRequest" => json!({"owner_id": "alice", "max_sandboxes": 5, "max_ttl": "2h"}),
+        "QuotaSummary" => json!({
+            "total": 2, "with_max_sandboxes": 2, "with_max_ttl": 1, "with_max_exec_timeout": 0,
+        }),
+        "TicketRequest" => json!({"path": "/api/v1/events"}),
+        "Ticket" => json!({
+            "ticket": "tk-0123456789abcdef", "expires_at": "2026-01-02T03:05:05.678901Z",
+        }),
         "Event" => json!({
             "id": "evt-7000000000000001", "type": "exec.completed", "sandbox_id": "sb-0123abcd",
             "timestamp": "2026-01-02T03:04:05.678901Z",
@@ -107,9 +120,6 @@ fn server(schema: &str) -> Option<Value> {
         }
         "NoneYet" => json!([]),
         "Pool" => json!({"enabled": false}),
-        "QuotaSummary" => json!({
-            "total": 0, "with_max_sandboxes": 0, "with_max_ttl": 0, "with_max_exec_timeout": 0,
-        }),
         "Health" => json!({"status": "ok", "version": "0.1.0", "uptime": "1h2m3.4s"}),
         "Probe" => json!({"status": "ready", "uptime": "1h2m3.4s"}),
         "Metrics" => json!({

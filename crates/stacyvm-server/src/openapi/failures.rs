@@ -206,6 +206,8 @@ groups! {
     Spawning = NOT_FOUND CONFLICT UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
     /// The route destroys a sandbox.
     Destroying = NOT_FOUND PROVIDER_ERROR UNAVAILABLE;
+    /// The route makes something that may be there already.
+    Taken = CONFLICT;
     /// The route takes JSON.
     JsonBody = PAYLOAD_TOO_LARGE;
     /// The route takes a file or an archive.

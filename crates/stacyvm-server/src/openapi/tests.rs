@@ -25,6 +25,8 @@ fn what_is_not_described_is_known() {
         "providers",
         "templates",
         "snapshots",
+        "quotas",
+        "tickets",
     ];
     let mut expected: Vec<String> = slashes.map(|name| format!("/api/v1/{name}/")).into();
     expected.extend(

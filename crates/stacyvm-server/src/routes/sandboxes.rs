@@ -1,9 +1,10 @@
 //! Making, finding and ending sandboxes.
 
+use axum::Extension;
 use axum::extract::State;
 use http::{HeaderMap, HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
-use stacyvm_orchestrator::ListFilter;
+use stacyvm_orchestrator::{Caller, ListFilter};
 use stacyvm_types::{
     Admission, OwnerId, Sandbox, SandboxId, SandboxState, SandboxStats, SpawnRequest,
 };
@@ -14,6 +15,7 @@ use crate::body::Json;
 use crate::error::{Failure, Reply};
 use crate::follow;
 use crate::front::Shared;
+use crate::limiter::Principal;
 use crate::openapi::{Destroying, InSandbox, JsonBody, Lines, NoSuch, NotNow, Planning, Spawning};
 use crate::owner::Asker;
 use crate::query::Query;
@@ -43,12 +45,22 @@ const DEFAULT_LINES: usize = 100;
 pub(super) async fn spawn(
     State(front): State<Shared>,
     Asker(caller): Asker,
+    Extension(who): Extension<Principal>,
     headers: HeaderMap,
     Json(request): Json<SpawnRequest>,
 ) -> Reply {
+    front
+        .limiter
+        .spawn(who, spawns_for(&caller, &request).as_ref())?;
     let key = idempotency_key(&headers)?;
     let sandbox = front.orchestrator.spawn(&caller, request, key).await?;
     Ok(json(StatusCode::CREATED, &sandbox))
+}
+
+/// Whose sandbox it will be, if the name is one; what is wrong with it is said later.
+fn spawns_for(caller: &Caller, request: &SpawnRequest) -> Option<OwnerId> {
+    let named = || request.owner_id.as_deref()?.parse().ok();
+    caller.owner.clone().or_else(named)
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {

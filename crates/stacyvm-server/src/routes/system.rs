@@ -113,27 +113,3 @@ pub(super) async fn pool() -> Reply {
 pub(super) async fn snapshots() -> Reply {
     Ok(ok(&[(); 0]))
 }
-
-/// Exactly these keys: a client splats them.
-#[derive(Serialize, ToSchema)]
-#[schema(as = QuotaSummary)]
-struct Quotas {
-    total: u64,
-    with_max_sandboxes: u64,
-    with_max_ttl: u64,
-    with_max_exec_timeout: u64,
-}
-
-/// Counts the quotas.
-#[utoipa::path(
-    get, path = "/api/v1/quotas/summary", tag = "quotas",
-    responses((status = 200, description = "How many owners have which limit.", body = Quotas)),
-)]
-pub(super) async fn quotas() -> Reply {
-    Ok(ok(&Quotas {
-        total: 0,
-        with_max_sandboxes: 0,
-        with_max_ttl: 0,
-        with_max_exec_timeout: 0,
-    }))
-}

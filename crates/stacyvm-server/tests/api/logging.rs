@@ -63,6 +63,12 @@ async fn a_request_is_logged_under_its_id_and_without_its_secrets() {
     .await;
     let path = "/api/v1/sandboxes/sb-00000000/files?path=/path-hunter3";
     send(at, "POST", path, headers, b"content-hunter3").await;
+    let issued = send(at, "POST", "/api/v1/tickets", headers, b"").await;
+    let ticket = issued.json()["ticket"].as_str().unwrap().to_owned();
+    for ticket in ["ticket-hunter3", &ticket] {
+        let path = format!("/api/v1/events?type=x&ticket={ticket}");
+        send(at, "GET", &path, "X-Request-ID: trace-43\r\n", b"").await;
+    }
     server.stop().await;
     let log = log.text();
     let lines: Vec<serde_json::Value> = log
@@ -74,10 +80,11 @@ async fn a_request_is_logged_under_its_id_and_without_its_secrets() {
         .filter(|line| line["span"]["request_id"] == "trace-42")
         .filter(|line| line["fields"]["message"] == "request answered")
         .collect();
-    assert_eq!(answered.len(), 2, "{log}");
+    assert_eq!(answered.len(), 3, "{log}");
     assert_eq!(answered[0]["span"]["method"], "POST");
     assert_eq!(answered[0]["span"]["route"], "/api/v1/sandboxes/{id}/exec");
     assert!(answered[0]["fields"]["status"].is_u64());
     assert!(answered[0]["fields"]["latency_ms"].is_f64());
-    assert!(!log.contains("hunter"), "{log}");
+    assert!(log.contains("trace-43"), "{log}");
+    assert!(!log.contains("hunter") && !log.contains(&ticket), "{log}");
 }

@@ -6,7 +6,10 @@ use rusqlite::Connection;
 /// Marks a SQLite file as ours ("stvm" in ASCII), so that another program's is never touched.
 const APPLICATION_ID: i32 = 0x7374_766d;
 
-const STEPS: [&str; 1] = [include_str!("../../migrations/0001_sandboxes.sql")];
+const STEPS: [&str; 2] = [
+    include_str!("../../migrations/0001_sandboxes.sql"),
+    include_str!("../../migrations/0002_quotas.sql"),
+];
 
 /// The schema this program knows.
 pub(crate) const KNOWN: u32 = STEPS.len() as u32;
@@ -60,6 +63,34 @@ mod tests {
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .unwrap();
         assert_eq!(version, KNOWN);
+    }
+
+    #[test]
+    fn what_an_older_program_wrote_is_kept() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(STEPS[0]).unwrap();
+        connection
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID};
+                 PRAGMA user_version = 1;
+                 INSERT INTO taken_id (id) VALUES (7), (8);
+                 INSERT INTO sandbox VALUES
+                   (7, 'running', 'native', 'host', 512, 1, 'alice', NULL, 'container', 1, 2, '{{}}');
+                 INSERT INTO idempotency VALUES ('alice', 'key', x'00', 7, 9);"
+            ))
+            .unwrap();
+        migrate(&mut connection).unwrap();
+        let kept = |what: &str| -> i64 {
+            connection
+                .query_row(&format!("SELECT count(*) FROM {what}"), [], |row| {
+                    row.get(0)
+                })
+                .unwrap()
+        };
+        assert_eq!(kept("taken_id"), 2);
+        assert_eq!(kept("sandbox WHERE owner = 'alice' AND id = 7"), 1);
+        assert_eq!(kept("idempotency"), 1);
+        assert_eq!(kept("quota"), 0);
     }
 
     #[test]

@@ -15,5 +15,6 @@ mod events;
 mod exec;
 mod image;
 mod lifetime;
+mod limits;
 mod reach;
 mod run;

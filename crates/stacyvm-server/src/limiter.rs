@@ -1,0 +1,150 @@
+//! Who may ask how often: each key (or address, while no key is set), each owner, and each
+//! address that guesses keys.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use stacyvm_types::OwnerId;
+
+use crate::error::Failure;
+use crate::rate::{Buckets, Rate};
+use crate::settings::RateSettings;
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Peer(IpAddr);
+
+impl Peer {
+    /// The address, or the network that one customer of a provider has all addresses of.
+    pub(crate) fn new(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V6(address) => {
+                let network = address.to_bits() & !u128::from(u64::MAX);
+                Self(Ipv6Addr::from_bits(network).into())
+            }
+            address => Self(address),
+        }
+    }
+
+    /// Of a request that came over no connection of ours.
+    pub(crate) fn unknown() -> Self {
+        Self(Ipv6Addr::UNSPECIFIED.into())
+    }
+}
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Principal {
+    /// Everybody who has the key.
+    Key,
+    /// Without a key, everybody at one address.
+    Peer(Peer),
+}
+
+/// All limits of how often.
+#[derive(Debug)]
+pub(crate) struct Limiter {
+    requests: Buckets<Principal>,
+    owner_requests: Buckets<OwnerId>,
+    spawns: Buckets<Principal>,
+    owner_spawns: Buckets<OwnerId>,
+    failures: Buckets<Peer>,
+}
+
+impl Limiter {
+    pub(crate) fn new(rates: &RateSettings) -> Self {
+        let second = Rate::each_second;
+        let minute = Rate::each_minute;
+        Self {
+            requests: Buckets::new(second(rates.requests_per_second, rates.burst)),
+            owner_requests: Buckets::new(second(
+                rates.owner_requests_per_second,
+                rates.owner_burst,
+            )),
+            spawns: Buckets::new(minute(rates.spawns_per_minute)),
+            owner_spawns: Buckets::new(minute(rates.owner_spawns_per_minute)),
+            failures: Buckets::new(minute(rates.auth_failures_per_minute)),
+        }
+    }
+
+    /// Counts a request.
+    pub(crate) fn request(&self, who: Principal, owner: Option<&OwnerId>) -> Result<(), Failure> {
+        let now = Instant::now();
+        if let Err(wait) = self.requests.take(&who, now) {
+            return Err(refusal("too many requests", wait));
+        }
+        match owner.map(|owner| self.owner_requests.take(owner, now)) {
+            Some(Err(wait)) => Err(refusal("too many requests of this owner", wait)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a spawn; the owner is the one that the sandbox will have.
+    pub(crate) fn spawn(&self, who: Principal, owner: Option<&OwnerId>) -> Result<(), Failure> {
+        let now = Instant::now();
+        if let Err(wait) = self.spawns.take(&who, now) {
+            return Err(refusal("too many spawns", wait));
+        }
+        match owner.map(|owner| self.owner_spawns.take(owner, now)) {
+            Some(Err(wait)) => Err(refusal("too many spawns of this owner", wait)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a key or ticket from there is looked at at all. The right one is refused like any
+    /// other while there were too many wrong ones, else a guess would still show.
+    pub(crate) fn may_guess(&self, peer: Peer) -> Result<(), Failure> {
+        let checked = self.failures.check(&peer, Instant::now());
+        checked.map_err(|wait| refusal("too many wrong keys from this address", wait))
+    }
+
+    /// Counts a wrong key or ticket.
+    pub(crate) fn failed(&self, peer: Peer) {
+        // One too many is refused before the next look.
+        let _ = self.failures.take(&peer, Instant::now());
+    }
+}
+
+fn refusal(what: &'static str, wait: Duration) -> Failure {
+    let failure = Failure::limited(what, wait);
+    tracing::debug!(what, "request refused by its rate");
+    failure
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_network_count_together() {
+        let peer = |text: &str| Peer::new(text.parse().unwrap());
+        assert_eq!(peer("2001:db8::1"), peer("2001:db8::ffff:0:1"));
+        assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
+        assert_eq!(peer("::ffff:10.0.0.1"), peer("10.0.0.1"));
+        assert_ne!(peer("10.0.0.2"), peer("10.0.0.1"));
+    }
+
+    #[test]
+    fn keys_and_owners_are_counted_apart() {
+        let limiter = Limiter::new(&RateSettings {
+            requests_per_second: 3,
+            owner_requests_per_second: 2,
+            spawns_per_minute: 2,
+            owner_spawns_per_minute: 1,
+            ..RateSettings::default()
+        });
+        let (alice, bob): (OwnerId, OwnerId) = ("alice".parse().unwrap(), "bob".parse().unwrap());
+        let other = Principal::Peer(Peer::unknown());
+        assert!(limiter.request(Principal::Key, Some(&alice)).is_ok());
+        assert!(limiter.request(Principal::Key, Some(&alice)).is_ok());
+        let refused = limiter.request(Principal::Key, Some(&alice)).unwrap_err();
+        assert!(refused.message().contains("owner"));
+        let refused = limiter.request(Principal::Key, Some(&bob)).unwrap_err();
+        assert!(!refused.message().contains("owner"));
+        assert!(limiter.request(other, Some(&bob)).is_ok());
+        assert!(limiter.spawn(Principal::Key, Some(&alice)).is_ok());
+        assert!(limiter.spawn(Principal::Key, Some(&alice)).is_err());
+        assert!(limiter.spawn(other, None).is_ok());
+    }
+}

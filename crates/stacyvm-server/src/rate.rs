@@ -1,0 +1,188 @@
+//! Token buckets: how often something may be done, for each of many keys.
+//!
+//! A bucket holds at most `burst` tokens and gets new ones evenly; each time takes one. Time is
+//! handed in. Memory is bounded: of the keys only those used lately are remembered, in two
+//! generations; a forgotten one starts with a full bucket, as one that has rested would.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Keys of one generation.
+const GENERATION: usize = 10_000;
+
+/// How often, and how often at once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Rate {
+    per_second: f64,
+    burst: f64,
+}
+
+impl Rate {
+    /// So many a second, `burst` of them at once; 0 for `burst` means those of one second. None
+    /// when the count is 0, which means no limit.
+    pub(crate) fn each_second(count: u32, burst: u32) -> Option<Self> {
+        let burst = if burst == 0 { count } else { burst };
+        Self::new(f64::from(count), f64::from(burst))
+    }
+
+    /// So many a minute, all of them at once if need be.
+    pub(crate) fn each_minute(count: u32) -> Option<Self> {
+        Self::new(f64::from(count) / 60.0, f64::from(count))
+    }
+
+    fn new(per_second: f64, burst: f64) -> Option<Self> {
+        (per_second > 0.0).then_some(Self { per_second, burst })
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn fill(&mut self, rate: Rate, now: Instant) {
+        let rested = now.saturating_duration_since(self.at).as_secs_f64();
+        self.tokens = (self.tokens + rested * rate.per_second).min(rate.burst);
+        self.at = now;
+    }
+}
+
+/// One bucket for each key.
+#[derive(Debug)]
+pub(crate) struct Buckets<K> {
+    rate: Option<Rate>,
+    generation: usize,
+    inner: Mutex<Generations<K>>,
+}
+
+#[derive(Debug)]
+struct Generations<K> {
+    young: HashMap<K, Bucket>,
+    old: HashMap<K, Bucket>,
+}
+
+impl<K: Eq + Hash + Clone> Buckets<K> {
+    /// Without a rate everything is allowed and nothing remembered.
+    pub(crate) fn new(rate: Option<Rate>) -> Self {
+        Self {
+            rate,
+            generation: GENERATION,
+            inner: Mutex::new(Generations {
+                young: HashMap::new(),
+                old: HashMap::new(),
+            }),
+        }
+    }
+
+    /// Takes a token, or says how long until there is one.
+    pub(crate) fn take(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        self.look(key, now, 1.0)
+    }
+
+    /// Whether there is a token, without taking it.
+    pub(crate) fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
+        self.look(key, now, 0.0)
+    }
+
+    fn look(&self, key: &K, now: Instant, price: f64) -> Result<(), Duration> {
+        let Some(rate) = self.rate else {
+            return Ok(());
+        };
+        let mut inner = self.lock();
+        let known = inner.young.get(key).copied();
+        let known = known.or_else(|| inner.old.remove(key));
+        let mut bucket = known.unwrap_or(Bucket {
+            tokens: rate.burst,
+            at: now,
+        });
+        bucket.fill(rate, now);
+        let answer = if bucket.tokens >= 1.0 {
+            bucket.tokens -= price;
+            Ok(())
+        } else {
+            let missing = (1.0 - bucket.tokens) / rate.per_second;
+            Err(Duration::from_secs_f64(missing))
+        };
+        if known.is_some() || price > 0.0 {
+            if inner.young.len() >= self.generation && !inner.young.contains_key(key) {
+                inner.old = mem::take(&mut inner.young);
+            }
+            inner.young.insert(key.clone(), bucket);
+        }
+        answer
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Generations<K>> {
+        // Whatever a panic left half done is a bucket forgotten, which is allowed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_burst_then_the_rate() {
+        let buckets = Buckets::new(Rate::each_second(2, 5));
+        let mut now = Instant::now();
+        for _ in 0..5 {
+            assert!(buckets.check(&"a", now).is_ok());
+            buckets.take(&"a", now).unwrap();
+        }
+        let wait = buckets.take(&"a", now).unwrap_err();
+        assert!((wait.as_secs_f64() - 0.5).abs() < 0.001, "{wait:?}");
+        assert!(buckets.check(&"a", now).is_err());
+        // What is refused costs nothing.
+        now += wait + MILLI;
+        buckets.take(&"a", now).unwrap();
+        assert!(buckets.take(&"a", now).is_err());
+        // Another key has its own bucket.
+        buckets.take(&"b", now).unwrap();
+        // Rest fills it up to the burst and no further.
+        now += Duration::from_secs(3600);
+        let taken = (0..100).filter(|_| buckets.take(&"a", now).is_ok());
+        assert_eq!(taken.count(), 5);
+    }
+
+    #[test]
+    fn rates_and_their_bursts() {
+        assert_eq!(Rate::each_second(0, 9), None);
+        assert_eq!(Rate::each_minute(0), None);
+        let buckets = Buckets::new(Rate::each_minute(3));
+        let now = Instant::now();
+        let taken = (0..9).filter(|_| buckets.take(&(), now).is_ok()).count();
+        assert_eq!(taken, 3);
+        let wait = buckets.take(&(), now).unwrap_err();
+        assert!((wait.as_secs_f64() - 20.0).abs() < 0.1, "{wait:?}");
+        let free = Buckets::new(None);
+        assert!((0..1000).all(|_| free.take(&(), now).is_ok()));
+        assert!(free.lock().young.is_empty());
+        // A clock that goes back gives nothing away and breaks nothing.
+        assert!(buckets.take(&(), now.checked_sub(MILLI).unwrap()).is_err());
+    }
+
+    #[test]
+    fn only_so_many_keys_are_remembered_and_the_busy_one_is() {
+        let mut buckets = Buckets::new(Rate::each_second(1, 1));
+        buckets.generation = 10;
+        let now = Instant::now();
+        buckets.take(&0, now).unwrap();
+        for key in 1..500 {
+            buckets.take(&key, now).unwrap();
+            assert!(buckets.take(&0, now).is_err(), "after {key}");
+            let inner = buckets.lock();
+            assert!(inner.young.len() <= 10 && inner.old.len() <= 10);
+        }
+        // One that nobody used for long is forgotten.
+        assert!(buckets.take(&1, now).is_ok());
+    }
+}

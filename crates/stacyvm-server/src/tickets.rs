@@ -1,0 +1,291 @@
+//! Tickets: what a browser sends instead of the key where it cannot set headers, that is when it
+//! opens a WebSocket or an event stream.
+//!
+//! A ticket is good for one request, for a short time, for the owner who asked for it and, if
+//! they said so, below one path. Only its digest is kept, in memory: a restart ends them all.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::{Method, Uri};
+use sha2::{Digest, Sha256};
+use stacyvm_types::OwnerId;
+
+use crate::error::Failure;
+
+/// Tickets that are given out within one lifetime.
+const MOST: usize = 10_000;
+/// What a ticket's path lies below.
+const BASE: &str = "/api/v1/";
+/// The longest path a ticket is bound to.
+const MAX_PATH: usize = 1024;
+/// The query parameter.
+const PARAMETER: &str = "ticket=";
+
+type Hash = [u8; 32];
+
+/// The tickets that are good.
+#[derive(Debug)]
+pub(crate) struct Tickets {
+    life: Duration,
+    most: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    good: HashMap<Hash, Grant>,
+    /// Every ticket whose time is not over, used or not, the oldest first.
+    given: VecDeque<(Instant, Hash)>,
+}
+
+/// What a ticket is good for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Who asked for it.
+    pub(crate) owner: Option<OwnerId>,
+    /// The path below which it is good; none means wherever tickets are.
+    pub(crate) path: Option<String>,
+}
+
+impl Grant {
+    /// For this owner, below this path.
+    pub(crate) fn new(owner: Option<OwnerId>, path: Option<String>) -> Result<Self, Failure> {
+        let path = path
+            .map(|path| path.trim_end_matches('/').to_owned())
+            .filter(|path| !path.is_empty());
+        if let Some(path) = &path
+            && (!path.starts_with(BASE) || path.len() > MAX_PATH)
+        {
+            return Err(Failure::bad_request(format!(
+                "a ticket's path begins with {BASE} and has at most {MAX_PATH} bytes"
+            )));
+        }
+        Ok(Self { owner, path })
+    }
+
+    fn covers(&self, path: &str) -> bool {
+        self.path.as_deref().is_none_or(|own| {
+            let below = path.strip_prefix(own);
+            below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    }
+}
+
+impl Tickets {
+    pub(crate) fn new(life: Duration) -> Self {
+        Self {
+            life,
+            most: MOST,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// How long a ticket is good.
+    pub(crate) fn life(&self) -> Duration {
+        self.life
+    }
+
+    /// A new ticket.
+    pub(crate) fn issue(&self, grant: Grant, now: Instant) -> Result<String, Failure> {
+        let mut inner = self.lock();
+        inner.sweep(now);
+        if inner.given.len() >= self.most {
+            let oldest = inner.given.front().map(|(until, _)| *until);
+            let wait = oldest.map_or(self.life, |until| until.saturating_duration_since(now));
+            return Err(Failure::limited("too many tickets are out", wait));
+        }
+        let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
+        let hash = hash(&ticket);
+        inner.given.push_back((now + self.life, hash));
+        inner.good.insert(hash, grant);
+        Ok(ticket)
+    }
+
+    /// Takes a ticket for a request of this path; none when it is not good for it.
+    pub(crate) fn redeem(&self, ticket: &str, path: &str, now: Instant) -> Option<Grant> {
+        let hash = hash(ticket);
+        let mut inner = self.lock();
+        inner.sweep(now);
+        if !inner.good.get(&hash)?.covers(path) {
+            return None;
+        }
+        inner.good.remove(&hash)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whatever a panic left half done is a ticket that is not good.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn sweep(&mut self, now: Instant) {
+        while self.given.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, hash)) = self.given.pop_front() {
+                self.good.remove(&hash);
+            }
+        }
+    }
+}
+
+/// Looked up by digest, so that the time it takes says nothing about the tickets there are.
+fn hash(ticket: &str) -> Hash {
+    Sha256::digest(ticket.as_bytes()).into()
+}
+
+/// Whether a ticket may stand in for the key here: where browsers cannot set headers.
+pub(crate) fn is_for(method: &Method, uri: &Uri) -> bool {
+    let path = uri.path().strip_prefix(BASE).unwrap_or_default();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let parts: Vec<&str> = path.split('/').collect();
+    *method == Method::GET
+        && match parts[..] {
+            ["events"]
+            | ["sandboxes", _, "exec", "ws"]
+            | ["sandboxes", _, "execs", _, "attach"] => true,
+            ["sandboxes", _, "logs"] => pairs(uri).any(|pair| {
+                matches!(pair.split_once('='), Some(("follow", value)) if matches!(value, "true" | "1"))
+            }),
+            _ => false,
+        }
+}
+
+/// The ticket in a query, and the address without it: nothing behind the door gets to see it.
+/// None when there is no ticket, or more than one.
+pub(crate) fn split(uri: &Uri) -> Option<(String, Uri)> {
+    let mut tickets = pairs(uri).filter_map(|pair| pair.strip_prefix(PARAMETER));
+    let (Some(ticket), None) = (tickets.next(), tickets.next()) else {
+        return None;
+    };
+    let rest: Vec<&str> = pairs(uri)
+        .filter(|pair| !pair.starts_with(PARAMETER))
+        .collect();
+    let bare = match rest.as_slice() {
+        [] => uri.path().to_owned(),
+        rest => format!("{}?{}", uri.path(), rest.join("&")),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(bare.parse().ok()?);
+    Some((ticket.to_owned(), Uri::from_parts(parts).ok()?))
+}
+
+fn pairs(uri: &Uri) -> impl Iterator<Item = &str> {
+    uri.query()
+        .unwrap_or_default()
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use stacyvm_types::ErrorCode;
+
+    const LIFE: Duration = Duration::from_secs(60);
+    const EVENTS: &str = "/api/v1/events";
+
+    fn grant(path: Option<&str>) -> Grant {
+        Grant::new(Some("alice".parse().unwrap()), path.map(str::to_owned)).unwrap()
+    }
+
+    #[test]
+    fn a_ticket_is_good_once_in_time_and_below_its_path() {
+        let tickets = Tickets::new(LIFE);
+        let now = Instant::now();
+        let ticket = tickets.issue(grant(None), now).unwrap();
+        assert_eq!(ticket.len(), 43);
+        assert_eq!(tickets.redeem("x", EVENTS, now), None);
+        assert_eq!(tickets.redeem(&ticket, EVENTS, now), Some(grant(None)));
+        assert_eq!(tickets.redeem(&ticket, EVENTS, now), None);
+
+        let ticket = tickets.issue(grant(None), now).unwrap();
+        let last = now + LIFE - Duration::from_nanos(1);
+        assert_eq!(tickets.redeem(&ticket, EVENTS, now + LIFE), None);
+        let ticket = tickets.issue(grant(None), now).unwrap();
+        assert!(tickets.redeem(&ticket, EVENTS, last).is_some());
+
+        let bound = grant(Some("/api/v1/sandboxes/sb-1/"));
+        let ticket = tickets.issue(bound.clone(), now).unwrap();
+        for elsewhere in [
+            EVENTS,
+            "/api/v1/sandboxes/sb-2/exec/ws",
+            "/api/v1/sandboxes/sb-11/exec/ws",
+            "/api/v1/sandboxes/sb-%31/exec/ws",
+        ] {
+            assert_eq!(tickets.redeem(&ticket, elsewhere, now), None, "{elsewhere}");
+        }
+        // A try elsewhere does not use it up.
+        let path = "/api/v1/sandboxes/sb-1/exec/ws";
+        assert_eq!(tickets.redeem(&ticket, path, now), Some(bound));
+    }
+
+    #[test]
+    fn only_so_many_are_out_and_old_ones_are_swept() {
+        let mut tickets = Tickets::new(LIFE);
+        tickets.most = 3;
+        let now = Instant::now();
+        for _ in 0..3 {
+            let ticket = tickets.issue(grant(None), now).unwrap();
+            tickets.redeem(&ticket, EVENTS, now);
+        }
+        let failure = tickets.issue(grant(None), now).unwrap_err();
+        assert_eq!(failure.code(), ErrorCode::ResourceLimit);
+        tickets.issue(grant(None), now + LIFE).unwrap();
+        let inner = tickets.lock();
+        assert_eq!((inner.good.len(), inner.given.len()), (1, 1));
+    }
+
+    #[test]
+    fn paths_outside_the_api_are_refused() {
+        for path in ["/", "/api/v1x/y", "sandboxes", "/x"] {
+            let made = Grant::new(None, Some(path.to_owned()));
+            assert_eq!(made.is_err(), path != "/", "{path}");
+        }
+        assert!(Grant::new(None, Some(format!("{BASE}{}", "x".repeat(1024)))).is_err());
+    }
+
+    #[test]
+    fn tickets_are_for_streams_alone() {
+        let ask = |method: Method, uri: &str| is_for(&method, &uri.parse().unwrap());
+        for uri in [
+            "/api/v1/events",
+            "/api/v1/events/?ticket=x",
+            "/api/v1/sandboxes/sb-0/exec/ws",
+            "/api/v1/sandboxes/sb-0/execs/3/attach?offset=1",
+            "/api/v1/sandboxes/sb-0/logs?lines=1&follow=true",
+        ] {
+            assert!(ask(Method::GET, uri), "{uri}");
+            assert!(!ask(Method::POST, uri), "{uri}");
+        }
+        for uri in [
+            "/",
+            "/events",
+            "/api/v1/sandboxes",
+            "/api/v1/sandboxes/sb-0/exec",
+            "/api/v1/sandboxes/sb-0/execs/3",
+            "/api/v1/sandboxes/sb-0/logs",
+            "/api/v1/sandboxes/sb-0/logs?follow=false",
+            "/api/v1/sandboxes/sb-0/x/exec/ws",
+            "/api/v1/tickets",
+        ] {
+            assert!(!ask(Method::GET, uri), "{uri}");
+        }
+    }
+
+    #[test]
+    fn the_ticket_leaves_the_address() {
+        let split = |uri: &str| split(&uri.parse().unwrap());
+        let (ticket, rest) = split("/api/v1/events?type=a&ticket=abc&sandbox_id=b").unwrap();
+        assert_eq!(ticket, "abc");
+        assert_eq!(rest, "/api/v1/events?type=a&sandbox_id=b");
+        let (_, rest) = split("http://localhost/api/v1/events?ticket=abc").unwrap();
+        assert_eq!(rest, "http://localhost/api/v1/events");
+        assert!(split("/x?ticket=a&ticket=b").is_none());
+        assert!(split("/x?tickets=a").is_none());
+    }
+}

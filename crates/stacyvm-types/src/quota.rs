@@ -1,0 +1,72 @@
+//! What one owner may use at most, as the API shows it and the store keeps it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{GoDuration, OwnerId, Timestamp};
+
+/// The limits of one owner. A part that is absent is limited by the configuration alone; where
+/// both say something, the smaller wins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Quota {
+    /// Whose.
+    pub owner_id: OwnerId,
+    /// Sandboxes alive at once, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_sandboxes: Option<u64>,
+    /// The longest life of a sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_ttl: Option<GoDuration>,
+    /// The longest time of a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_exec_timeout: Option<GoDuration>,
+    /// The largest memory of a sandbox, MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory_mb: Option<u64>,
+    /// The most cores of a sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_vcpus: Option<u32>,
+    /// When it was first set.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// The body of POST `/quotas` and PUT `/quotas/{owner}`, as it came in; validated by the
+/// orchestrator. What is absent or `null` stays as it is; 0 and `0s` take a limit away.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QuotaRequest {
+    /// Whose; in PUT the path says it.
+    #[serde(default)]
+    pub owner_id: Option<String>,
+    /// Sandboxes alive at once.
+    #[serde(default)]
+    pub max_sandboxes: Option<i64>,
+    /// Go duration.
+    #[serde(default)]
+    pub max_ttl: Option<String>,
+    /// Go duration.
+    #[serde(default)]
+    pub max_exec_timeout: Option<String>,
+    /// MiB.
+    #[serde(default)]
+    pub max_memory_mb: Option<i64>,
+    /// Whole cores.
+    #[serde(default)]
+    pub max_vcpus: Option<i64>,
+}
+
+/// What GET `/quotas/summary` answers; exactly these keys, because a client splats it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct QuotaSummary {
+    /// Owners with a quota.
+    pub total: u64,
+    /// Of them, those whose sandboxes are counted.
+    pub with_max_sandboxes: u64,
+    /// Those whose sandboxes' life is limited.
+    pub with_max_ttl: u64,
+    /// Those whose commands' time is limited.
+    pub with_max_exec_timeout: u64,
+}
