@@ -14,6 +14,8 @@ use crate::{Error, Settings};
 pub(crate) struct Plan {
     pub(crate) spec: ExecSpec,
     pub(crate) stdin: Option<Bytes>,
+    /// Whether more input follows it.
+    pub(crate) keep_stdin_open: bool,
 }
 
 impl Plan {
@@ -63,7 +65,11 @@ impl Plan {
             on_disconnect: OnDisconnect::Kill,
             kill_orphans: false,
         };
-        Ok(Self { spec, stdin })
+        Ok(Self {
+            spec,
+            stdin,
+            keep_stdin_open: false,
+        })
     }
 }
 

@@ -12,6 +12,7 @@ mod error;
 mod exec;
 mod expiry;
 mod health;
+mod interactive;
 mod keys;
 mod lifecycle;
 mod limits;
@@ -29,6 +30,7 @@ mod tests;
 
 pub use error::{Error, Source, StartError};
 pub use exec::RunningExec;
+pub use interactive::Interactive;
 pub use metrics::{BUCKET_BOUNDS, MetricsSnapshot, Operation, OperationMetrics};
 pub use orchestrator::{Orchestrator, ProviderDetail};
 pub use settings::{Caller, ListFilter, Settings};

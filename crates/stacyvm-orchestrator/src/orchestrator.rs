@@ -26,7 +26,7 @@ use crate::registry::Entry;
 use crate::sandbox::{Command, Why};
 use crate::shared::Shared;
 use crate::{
-    Caller, Error, ListFilter, MetricsSnapshot, RunningExec, admission, command, exec, ops, spawn,
+    Caller, Error, Interactive, ListFilter, MetricsSnapshot, RunningExec, admission, command, exec, ops, spawn,
 };
 
 /// How long a backend may take to measure one box.
@@ -260,7 +260,22 @@ impl Orchestrator {
         id: &str,
         request: ExecRequest,
     ) -> Result<RunningExec, Error> {
-        let pump = self.start_exec(caller, id, request).await?;
+        let plain = Interactive::default();
+        self.exec_interactive(caller, id, request, plain).await
+    }
+
+    /// As [`Self::exec`], with a terminal or an input that stays open, as `interactive` says.
+    ///
+    /// # Errors
+    /// Whatever is wrong before the command runs.
+    pub async fn exec_interactive(
+        &self,
+        caller: &Caller,
+        id: &str,
+        request: ExecRequest,
+        interactive: Interactive,
+    ) -> Result<RunningExec, Error> {
+        let pump = self.start_exec(caller, id, request, interactive).await?;
         Ok(exec::stream(&self.shared, pump))
     }
 
@@ -274,7 +289,8 @@ impl Orchestrator {
         id: &str,
         request: ExecRequest,
     ) -> Result<ExecResponse, Error> {
-        let pump = self.start_exec(caller, id, request).await?;
+        let plain = Interactive::default();
+        let pump = self.start_exec(caller, id, request, plain).await?;
         exec::capture(pump, self.shared.settings.max_output_bytes).await
     }
 
@@ -283,11 +299,12 @@ impl Orchestrator {
         caller: &Caller,
         id: &str,
         request: ExecRequest,
+        interactive: Interactive,
     ) -> Result<exec::Pump, Error> {
         let token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let plan = command::Plan::new(&self.shared.settings, request)?;
-        exec::start(&self.shared, entry, plan, token).await
+        exec::start(&self.shared, entry, plan.connected(interactive), token).await
     }
 
     /// What can be done inside a running sandbox: files, forwarding and the rest. Its errors are
