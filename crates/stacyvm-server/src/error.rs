@@ -62,6 +62,24 @@ impl Failure {
         }
     }
 
+    /// What the client is told; the log is told the cause.
+    pub(crate) fn told(self) -> (ErrorCode, Cow<'static, str>) {
+        self.log();
+        (self.code, self.message)
+    }
+
+    fn log(&self) {
+        match (&self.cause, self.code) {
+            (Some(cause), ErrorCode::Unavailable) => {
+                tracing::warn!(cause = %Chain(cause.as_ref()), "request refused");
+            }
+            (Some(cause), _) => {
+                tracing::error!(cause = %Chain(cause.as_ref()), "request failed");
+            }
+            (None, _) => {}
+        }
+    }
+
     #[cfg(test)]
     pub(crate) fn code(&self) -> ErrorCode {
         self.code
@@ -116,15 +134,7 @@ impl std::fmt::Display for Chain<'_> {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        match (&self.cause, self.code) {
-            (Some(cause), ErrorCode::Unavailable) => {
-                tracing::warn!(cause = %Chain(cause.as_ref()), "request refused");
-            }
-            (Some(cause), _) => {
-                tracing::error!(cause = %Chain(cause.as_ref()), "request failed");
-            }
-            (None, _) => {}
-        }
+        self.log();
         let body = ErrorBody {
             code: self.code,
             message: &self.message,

@@ -58,7 +58,7 @@ impl Front {
                 auth::check(request.headers(), key)?;
             }
             Some(_) => {}
-            None => cors::check_change(request.method(), origin)?,
+            None => cors::check_change(request, origin)?,
         }
         Ok(None)
     }

@@ -21,9 +21,11 @@ mod request_id;
 mod routes;
 mod serve;
 mod settings;
+mod signals;
 mod target;
 mod upload;
 mod utf8;
+mod ws;
 
 pub use front::router;
 pub use serve::serve;

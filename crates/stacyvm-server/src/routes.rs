@@ -2,6 +2,7 @@
 
 mod archive;
 mod exec;
+mod exec_ws;
 mod files;
 mod metrics;
 mod providers;
@@ -38,7 +39,7 @@ pub(crate) fn all() -> Router<Shared> {
         .route("/api/v1/sandboxes/{id}/stats", get(sandboxes::stats))
         .route("/api/v1/sandboxes/{id}/logs", get(sandboxes::logs))
         .route("/api/v1/sandboxes/{id}/exec", post(exec::run))
-        .route("/api/v1/sandboxes/{id}/exec/ws", get(exec::socket))
+        .route("/api/v1/sandboxes/{id}/exec/ws", get(exec_ws::open))
         .route("/api/v1/sandboxes/{id}/execs", any(exec::detached))
         .route("/api/v1/sandboxes/{id}/execs/{*rest}", any(exec::detached))
         .route(

@@ -2,7 +2,7 @@
 //!
 //! A shutdown has two steps. First nothing new is accepted, idle connections close and answers in
 //! flight go on; when the drain time is over, what is left is cut. Every connection is a tracked
-//! task, so when `serve` returns none is left.
+//! task, and what it becomes by an upgrade holds a token, so when `serve` returns none is left.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,15 +13,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use http::header::UPGRADE;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use stacyvm_orchestrator::Orchestrator;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 
 use crate::{ServerSettings, router};
@@ -80,10 +82,11 @@ pub async fn serve(
         match accepted {
             Ok((stream, seat)) => {
                 let server = server.clone();
-                tasks.spawn(async move {
-                    server.connection(stream).await;
-                    drop(seat);
+                let seat = Arc::new(Seat {
+                    _permit: seat,
+                    _token: tasks.token(),
                 });
+                tasks.spawn(async move { server.connection(stream, &seat).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
@@ -110,7 +113,7 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     seats: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
     let seat = seats.clone().acquire_owned().await;
     let seat = seat.expect("the semaphore is never closed");
     let (stream, _) = listener.accept().await?;
@@ -134,6 +137,14 @@ fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
     builder
 }
 
+/// What a connection holds for as long as it lives, also after it was upgraded: a place among the
+/// connections, and the right to be waited for.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _permit: OwnedSemaphorePermit,
+    _token: TaskTrackerToken,
+}
+
 struct Server {
     router: Router,
     builder: Builder<TrackedExecutor>,
@@ -142,14 +153,18 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream) {
+    async fn connection(&self, stream: TcpStream, seat: &Arc<Seat>) {
         let spoken = AtomicBool::new(false);
-        let service = service_fn(|request: hyper::Request<Incoming>| {
+        let service = service_fn(|mut request: hyper::Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(Arc::clone(seat));
+            }
             // A router is always ready.
             self.router.clone().call(request.map(Body::new))
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(stream);
+        let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut silence = pin!(tokio::time::sleep(HEAD_TIME));
         let (mut draining, mut watching) = (false, true);

@@ -59,15 +59,8 @@ fn refuse_detached(body: &JsonBytes) -> Result<(), Failure> {
     Ok(())
 }
 
-fn no_detached() -> Failure {
+pub(super) fn no_detached() -> Failure {
     Failure::unsupported("detached execs (detach) are not supported by this version")
-}
-
-/// GET `/exec/ws`.
-pub(super) async fn socket(Target(_): Target) -> Failure {
-    Failure::unsupported(
-        "exec over WebSocket is not supported by this version, use POST exec with \"stream\":true",
-    )
 }
 
 /// Everything under `/execs`.

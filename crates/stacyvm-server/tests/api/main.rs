@@ -14,3 +14,4 @@ mod sandboxes;
 mod support;
 mod system;
 mod transport;
+mod ws;
