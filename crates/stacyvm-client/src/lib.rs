@@ -7,6 +7,7 @@
 mod connection;
 mod error;
 mod files;
+mod interactive;
 mod request;
 mod sandboxes;
 mod stream;
@@ -14,6 +15,7 @@ mod system;
 
 pub use error::ClientError;
 pub use files::ArchiveForm;
+pub use interactive::{ExecFrame, ExecInput, ExecOutput};
 pub use sandboxes::ListFilter;
 pub use stream::{ByteStream, LineStream};
 pub use system::Health;

@@ -14,7 +14,9 @@ use crate::{Error, Settings};
 pub(crate) struct Plan {
     pub(crate) spec: ExecSpec,
     pub(crate) stdin: Option<Bytes>,
-    /// Whether more input follows it.
+    /// Whether a shell runs it.
+    pub(crate) shell: bool,
+    /// Whether more input follows `stdin`.
     pub(crate) keep_stdin_open: bool,
 }
 
@@ -68,6 +70,7 @@ impl Plan {
         Ok(Self {
             spec,
             stdin,
+            shell: mode == ExecMode::Shell,
             keep_stdin_open: false,
         })
     }

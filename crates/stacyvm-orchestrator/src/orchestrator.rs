@@ -26,7 +26,8 @@ use crate::registry::Entry;
 use crate::sandbox::{Command, Why};
 use crate::shared::Shared;
 use crate::{
-    Caller, Error, Interactive, ListFilter, MetricsSnapshot, RunningExec, admission, command, exec, ops, spawn,
+    Caller, Error, Interactive, ListFilter, MetricsSnapshot, RunningExec, admission, command, exec,
+    ops, spawn,
 };
 
 /// How long a backend may take to measure one box.
