@@ -104,8 +104,10 @@ pub(crate) fn preflight(origin: &Origin) -> Response {
 /// Refuses a change that a foreign page asks for. An upgrade is one: browsers let any page open a
 /// WebSocket anywhere, and commands run over it.
 pub(crate) fn check_change<B>(request: &Request<B>, origin: &Origin) -> Result<(), Failure> {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS)
-        && !request.headers().contains_key(UPGRADE);
+    let reads = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    ) && !request.headers().contains_key(UPGRADE);
     match origin {
         Origin::Foreign if !reads => Err(foreign()),
         _ => Ok(()),

@@ -93,10 +93,7 @@ mod tests {
             (r#"{"type":"stdin","data":"é\n"}"#, stdin("é\n".as_bytes())),
             (r#"{"type":"stdin","data_b64":"/wA="}"#, stdin(b"\xff\0")),
             (r#"{"type":"stdin_close"}"#, Said::CloseStdin),
-            (
-                r#"{"type":"resize","cols":9,"rows":8}"#,
-                Said::Resize(size),
-            ),
+            (r#"{"type":"resize","cols":9,"rows":8}"#, Said::Resize(size)),
             (r#"{"type":"resize","cols":0,"rows":8}"#, Said::Nothing),
             (
                 r#"{"type":"signal","name":"SIGINT"}"#,

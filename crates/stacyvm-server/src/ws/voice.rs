@@ -174,9 +174,8 @@ mod tests {
     }
 
     fn events() -> Vec<ExecEvent> {
-        let output = |stream, bytes: &'static [u8]| {
-            ExecEvent::Output(stream, Bytes::from_static(bytes))
-        };
+        let output =
+            |stream, bytes: &'static [u8]| ExecEvent::Output(stream, Bytes::from_static(bytes));
         vec![
             output(OutputStream::Stdout, b"a\xe2\x82"),
             output(OutputStream::Stdout, b"\xac"),

@@ -49,10 +49,7 @@ impl Socket {
     }
 
     async fn say(&mut self, frame: Value) {
-        self.0
-            .send(Message::text(frame.to_string()))
-            .await
-            .unwrap();
+        self.0.send(Message::text(frame.to_string())).await.unwrap();
     }
 
     /// The next frame of text; none at the close, whose code is kept.
@@ -128,7 +125,9 @@ async fn the_typed_dialect_runs_a_command_with_input() {
     assert_eq!(started["type"], "started");
     assert!(started["pid"].as_u64().unwrap() > 0, "{started}");
     assert!(started["exec_id"].is_u64(), "{started}");
-    socket.say(json!({"type": "stdin", "data": "second "})).await;
+    socket
+        .say(json!({"type": "stdin", "data": "second "}))
+        .await;
     socket
         .say(json!({"type": "stdin", "data_b64": "w6k="}))
         .await;
@@ -137,7 +136,10 @@ async fn the_typed_dialect_runs_a_command_with_input() {
     assert_eq!(printed(&frames, "stdout"), "first second é");
     assert_eq!(printed(&frames, "stderr"), "err\n");
     let last = frames.last().unwrap();
-    assert_eq!((&last["type"], &last["exit_code"]), (&json!("exit"), &json!(7)));
+    assert_eq!(
+        (&last["type"], &last["exit_code"]),
+        (&json!("exit"), &json!(7))
+    );
     assert!(last.get("reason").is_none(), "{last}");
     assert_eq!(close, 1000);
     server.stop().await;
@@ -155,7 +157,10 @@ async fn the_plain_dialect_is_a_stream_with_two_last_words() {
     let [.., exit, done] = frames.as_slice() else {
         panic!("{frames:?}");
     };
-    assert_eq!((&exit["type"], &exit["exit_code"]), (&json!("exit"), &json!(3)));
+    assert_eq!(
+        (&exit["type"], &exit["exit_code"]),
+        (&json!("exit"), &json!(3))
+    );
     assert!(exit["duration"].is_string(), "{exit}");
     assert_eq!(*done, json!({"type": "done"}));
     assert_eq!(close, 1000);
@@ -178,14 +183,19 @@ async fn a_terminal_is_one_with_a_size_and_control_characters() {
     socket.say(json!({"type": "stdin", "data": "\u{3}"})).await;
     let (frames, _) = socket.rest().await;
     let last = frames.last().unwrap();
-    assert_eq!((&last["exit_code"], &last["reason"]), (&json!(130), &json!("signal")));
+    assert_eq!(
+        (&last["exit_code"], &last["reason"]),
+        (&json!(130), &json!("signal"))
+    );
     let start = json!({
         "type": "start", "tty": true,
         "command": "trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.05; done"
     });
     let mut socket = Socket::start(server.address, &id, start).await;
     socket.until("ready").await;
-    socket.say(json!({"type": "resize", "cols": 120, "rows": 40})).await;
+    socket
+        .say(json!({"type": "resize", "cols": 120, "rows": 40}))
+        .await;
     let (frames, _) = socket.rest().await;
     assert!(printed(&frames, "stdout").contains("40 120"), "{frames:?}");
     server.stop().await;
@@ -195,7 +205,11 @@ async fn a_terminal_is_one_with_a_size_and_control_characters() {
 async fn signals_reach_the_command() {
     let server = Mocked::start().await;
     let id = server.spawn().await;
-    for (name, code) in [(json!("SIGTERM"), 143), (json!("INT"), 130), (json!(9), 137)] {
+    for (name, code) in [
+        (json!("SIGTERM"), 143),
+        (json!("INT"), 130),
+        (json!(9), 137),
+    ] {
         let start = json!({"type": "start", "command": "echo ready; exec sleep 1000"});
         let mut socket = Socket::start(server.address, &id, start).await;
         socket.until("ready").await;
@@ -399,14 +413,17 @@ async fn a_client_that_does_not_read_stops_the_command() {
 async fn a_signal_overtakes_input_that_nobody_reads() {
     let (server, _) = Server::with_fake().await;
     let id = spawn(&server).await;
-    let start = json!({"type": "start", "command": "deaf", "mode": "argv", "stdin": "x".repeat(500_000)});
+    let start =
+        json!({"type": "start", "command": "deaf", "mode": "argv", "stdin": "x".repeat(500_000)});
     let mut socket = Socket::start(server.address, &id, start).await;
     assert_eq!(socket.hear().await.unwrap()["type"], "started");
     for _ in 0..8 {
         let data = "y".repeat(100_000);
         socket.say(json!({"type": "stdin", "data": data})).await;
     }
-    socket.say(json!({"type": "resize", "cols": 1, "rows": 1})).await;
+    socket
+        .say(json!({"type": "resize", "cols": 1, "rows": 1}))
+        .await;
     socket.say(json!({"type": "signal", "name": "INT"})).await;
     let (frames, close) = socket.rest().await;
     assert_eq!(frames.last().unwrap()["exit_code"], 130);
@@ -424,9 +441,7 @@ async fn a_frame_over_the_limit_ends_the_connection() {
     socket
         .say(json!({"type": "stdin", "data": "x".repeat(20_000)}))
         .await;
-    let ending = async {
-        while let Some(Ok(_)) = socket.0.next().await {}
-    };
+    let ending = async { while let Some(Ok(_)) = socket.0.next().await {} };
     tokio::time::timeout(PATIENCE, ending).await.unwrap();
     server.stop().await;
 }
