@@ -113,7 +113,9 @@ struct UnderWay {
 impl Window {
     async fn take(&self, length: usize) {
         let weight = length.max(LEAST);
-        let room = self.room.acquire_many(u32::try_from(weight).unwrap_or(u32::MAX));
+        let room = self
+            .room
+            .acquire_many(u32::try_from(weight).unwrap_or(u32::MAX));
         if let Ok(room) = room.await {
             room.forget();
         }
