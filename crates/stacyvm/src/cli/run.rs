@@ -12,9 +12,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use stacyvm_orchestrator::Caller;
 use stacyvm_provider::SandboxOps;
-use stacyvm_provider::ops::{
-    ExecControl, ExecEvent, ExecSpec, Signal as SandboxSignal, TtySize,
-};
+use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecSpec, Signal as SandboxSignal, TtySize};
 use stacyvm_types::GoDuration;
 use tokio::sync::mpsc;
 
