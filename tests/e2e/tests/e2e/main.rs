@@ -15,3 +15,4 @@ mod image;
 mod lifetime;
 mod reach;
 mod run;
+mod terminal;
