@@ -33,7 +33,7 @@ const SILENCE: Duration = Duration::from_secs(60);
 const FIRST: Duration = Duration::from_secs(15);
 /// How long a client may take to answer a close. Until then what it still sends is read: unread
 /// bytes would turn the end of the connection into a reset, which destroys our last words.
-const LINGER: Duration = Duration::from_secs(5);
+const LINGER: Duration = Duration::from_secs(2);
 /// How long last words may take when the server stops.
 const HASTE: Duration = Duration::from_secs(1);
 /// Waiting events that go into one write.

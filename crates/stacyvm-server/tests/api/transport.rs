@@ -338,9 +338,6 @@ async fn what_this_version_lacks_says_so() {
     .await;
     detached.expect(422, "UNSUPPORTED");
     assert!(detached.text().contains("detach"));
-    get(at, &format!("{base}/exec/ws"))
-        .await
-        .expect(422, "UNSUPPORTED");
     get(at, &format!("{base}/execs"))
         .await
         .expect(422, "UNSUPPORTED");

@@ -253,7 +253,7 @@ async fn a_client_that_leaves_takes_the_whole_tree_with_it() {
         let start = json!({"type": "start", "command": command});
         let mut socket = Socket::start(server.address, &id, start).await;
         socket.until("ready").await;
-        assert_eq!(with_argument(&mark), 2);
+        eventually("both run", async || with_argument(&mark) == 2).await;
         if politely {
             socket.0.close(None).await.unwrap();
             assert_eq!(socket.rest().await.1, 1005);
@@ -453,12 +453,21 @@ async fn a_stopping_server_leaves_no_conversation_behind() {
     let mut talking = Socket::start(server.address, &id, flood()).await;
     assert_eq!(talking.hear().await.unwrap()["type"], "started");
     let silent = Socket::open(server.address, &id).await;
+    // One that owes the server its close.
+    let mut rude = Socket::open(server.address, &id).await;
+    rude.say(json!("nonsense")).await;
     let seen = fake.seen(&id);
     // It returns only when every connection has ended, also those that were upgraded, although
-    // one of these clients never reads and the other never speaks.
+    // none of these clients does its part.
     server.stop_within(Duration::from_millis(100)).await;
+    for socket in [silent, rude] {
+        let mut stream = socket.0.into_inner().into_std().unwrap();
+        let mut rest = Vec::new();
+        // It does not block: were the connection still open, this would be an error.
+        std::io::Read::read_to_end(&mut stream, &mut rest).unwrap();
+    }
     tokio::time::timeout(PATIENCE, seen.abandoned.notified())
         .await
         .unwrap();
-    drop((talking, silent));
+    drop(talking);
 }

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::harness::{SOON, Server, eventually, skip};
+use crate::harness::{SOON, Server, eventually, host, skip};
 
 /// A terminal of its own with a shell in it, whose command line talks to one server.
 struct Terminal {
@@ -211,17 +211,19 @@ fn the_terminal_is_restored_when_the_server_or_the_client_is_killed() {
     let mut server = Server::start();
     let id = server.spawn(json!({}));
     let terminal = Terminal::open(&server);
-    let command = |word| format!("{id} -- sh -c \"echo the\\re {word}; exec sleep 1000\"");
+    // An argument that no other process on the machine has.
+    let mark = format!("86420.{}", std::process::id());
+    let command = |word| format!("{id} -- sh -c \"echo the\\re {word}; exec sleep {mark}\"");
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
         let pid = terminal.exec(&server, &command(code));
         terminal.see(&format!("there {code}\n"));
+        assert_eq!(host::with_argument(&mark).len(), 1);
         kill_process(pid, signal).unwrap();
         terminal.is_back_with(code);
+        eventually("its command is gone", SOON, || {
+            host::with_argument(&mark).is_empty()
+        });
     }
-    eventually("their commands are gone", SOON, || {
-        let left = server.exec(&id, "ps -e 2>/dev/null | grep -c '[s]leep' || true");
-        left["stdout"].as_str().unwrap().trim() == "0"
-    });
     terminal.exec(&server, &command(125));
     terminal.see("there 125\n");
     server.kill();
@@ -311,7 +313,7 @@ fn a_reader_of_a_socket_that_stops_reading_leaves_the_servers_memory_flat() {
     let server = Server::start();
     let id = server.spawn(json!({}));
     server.exec(&id, "true");
-    let before = crate::harness::host::memory_kib(server.pid(), "VmHWM");
+    let before = host::memory_kib(server.pid(), "VmHWM");
     let print = "head -c 150000000 /dev/zero | tr '\\0' x";
     let mut child = server
         .command(&["exec", "-n", &id, "--", "sh", "-c", print])
@@ -325,11 +327,11 @@ fn a_reader_of_a_socket_that_stops_reading_leaves_the_servers_memory_flat() {
     for _ in 0..50 {
         assert_eq!(server.exec(&id, "true")["exit_code"], 0);
     }
-    let grown = crate::harness::host::memory_kib(server.pid(), "VmHWM") - before;
+    let grown = host::memory_kib(server.pid(), "VmHWM") - before;
     assert!(grown < 64 * 1024, "the server grew by {grown} KiB");
     let rest = std::io::copy(&mut stdout, &mut std::io::sink()).unwrap();
     assert_eq!(rest, 149_999_999);
     assert!(child.wait().unwrap().success());
-    let grown = crate::harness::host::memory_kib(server.pid(), "VmHWM") - before;
+    let grown = host::memory_kib(server.pid(), "VmHWM") - before;
     assert!(grown < 64 * 1024, "the server grew by {grown} KiB");
 }
