@@ -119,8 +119,9 @@ impl Pool {
                     server: self.base.clone(),
                     source,
                 })?;
-        // Ends by itself when the sender is dropped or the server closes.
-        tokio::spawn(connection);
+        // Ends by itself when the sender is dropped or the server closes, or hands the stream over
+        // when an answer upgrades it.
+        tokio::spawn(connection.with_upgrades());
         Ok(sender)
     }
 }

@@ -36,6 +36,15 @@ pub enum ClientError {
         #[source]
         source: hyper::Error,
     },
+    /// A WebSocket broke or fell silent.
+    #[error("the connection to {server} was lost")]
+    Socket {
+        /// `http://host:port`.
+        server: String,
+        /// What broke.
+        #[source]
+        source: io::Error,
+    },
     /// The server refused the request or failed at it.
     #[error("{error}")]
     Api {

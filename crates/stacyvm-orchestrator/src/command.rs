@@ -14,6 +14,10 @@ use crate::{Error, Settings};
 pub(crate) struct Plan {
     pub(crate) spec: ExecSpec,
     pub(crate) stdin: Option<Bytes>,
+    /// Whether a shell runs it.
+    pub(crate) shell: bool,
+    /// Whether more input follows `stdin`.
+    pub(crate) keep_stdin_open: bool,
 }
 
 impl Plan {
@@ -63,7 +67,12 @@ impl Plan {
             on_disconnect: OnDisconnect::Kill,
             kill_orphans: false,
         };
-        Ok(Self { spec, stdin })
+        Ok(Self {
+            spec,
+            stdin,
+            shell: mode == ExecMode::Shell,
+            keep_stdin_open: false,
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use crate::metrics::Operation;
 use crate::registry::Entry;
 use crate::shared::Shared;
-use crate::{Caller, Error, Orchestrator, command, exec, ops};
+use crate::{Caller, Error, Interactive, Orchestrator, command, exec, ops};
 
 /// How long an agent may take to answer what it need not wait for.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -60,9 +60,8 @@ impl Orchestrator {
         let owner = entry.facts.owner.as_ref().or(caller.owner.as_ref());
         let plan = command::Plan::new(&self.shared.settings_for(owner), request);
         let named = Some(&entry.facts.id);
-        let mut plan = self.shared.noted("exec", named, owner, plan)?;
-        plan.spec.stdin = true;
-        plan.spec.tty = tty;
+        let plan = self.shared.noted("exec", named, owner, plan)?;
+        let plan = plan.connected(Interactive { tty, stdin: true });
         let ops = self.way_in(&entry).await?;
         let began = Instant::now();
         let (exec_id, pid) = match answer(&entry, ops.exec_detached(plan.spec)).await {

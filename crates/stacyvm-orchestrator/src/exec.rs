@@ -81,7 +81,8 @@ pub(crate) async fn start(
     let data = EventData::none().with("exec_id", named(session.exec_id));
     shared.events.of(&entry, EventType::ExecStarted, data);
     if let Some(stdin) = plan.stdin {
-        shared.tasks.spawn(feed(session.control.clone(), stdin));
+        let feeding = feed(session.control.clone(), stdin, plan.keep_stdin_open);
+        shared.tasks.spawn(feeding);
     }
     let execs = &shared.totals.active_execs;
     execs.fetch_add(1, Ordering::Relaxed);
@@ -101,14 +102,16 @@ pub(crate) async fn start(
 
 /// Feeds standard input beside the output, so that neither waits for the other. Ends by itself
 /// when the command no longer listens.
-async fn feed(control: mpsc::Sender<ExecControl>, mut stdin: Bytes) {
+async fn feed(control: mpsc::Sender<ExecControl>, mut stdin: Bytes, keep_open: bool) {
     while !stdin.is_empty() {
         let piece = stdin.split_to(stdin.len().min(PIECE));
         if control.send(ExecControl::Stdin(piece)).await.is_err() {
             return;
         }
     }
-    let _ = control.send(ExecControl::CloseStdin).await;
+    if !keep_open {
+        let _ = control.send(ExecControl::CloseStdin).await;
+    }
 }
 
 /// How a command came to its end, from the server's side.

@@ -27,7 +27,8 @@ use crate::registry::Entry;
 use crate::sandbox::{Command, Why};
 use crate::shared::Shared;
 use crate::{
-    Caller, Error, ListFilter, MetricsSnapshot, RunningExec, admission, command, exec, ops, spawn,
+    Caller, Error, Interactive, ListFilter, MetricsSnapshot, RunningExec, admission, command, exec,
+    ops, spawn,
 };
 
 /// How long a backend may take to measure one box.
@@ -272,7 +273,22 @@ impl Orchestrator {
         id: &str,
         request: ExecRequest,
     ) -> Result<RunningExec, Error> {
-        let pump = self.start_exec(caller, id, request).await?;
+        let plain = Interactive::default();
+        self.exec_interactive(caller, id, request, plain).await
+    }
+
+    /// As [`Self::exec`], with a terminal or an input that stays open, as `interactive` says.
+    ///
+    /// # Errors
+    /// Whatever is wrong before the command runs.
+    pub async fn exec_interactive(
+        &self,
+        caller: &Caller,
+        id: &str,
+        request: ExecRequest,
+        interactive: Interactive,
+    ) -> Result<RunningExec, Error> {
+        let pump = self.start_exec(caller, id, request, interactive).await?;
         Ok(exec::stream(&self.shared, pump))
     }
 
@@ -286,7 +302,8 @@ impl Orchestrator {
         id: &str,
         request: ExecRequest,
     ) -> Result<ExecResponse, Error> {
-        let pump = self.start_exec(caller, id, request).await?;
+        let plain = Interactive::default();
+        let pump = self.start_exec(caller, id, request, plain).await?;
         exec::capture(pump, self.shared.settings.max_output_bytes).await
     }
 
@@ -295,12 +312,16 @@ impl Orchestrator {
         caller: &Caller,
         id: &str,
         request: ExecRequest,
+        interactive: Interactive,
     ) -> Result<exec::Pump, Error> {
         let token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let owner = entry.facts.owner.as_ref().or(caller.owner.as_ref());
         let started = match command::Plan::new(&self.shared.settings_for(owner), request) {
-            Ok(plan) => exec::start(&self.shared, Arc::clone(&entry), plan, token).await,
+            Ok(plan) => {
+                let plan = plan.connected(interactive);
+                exec::start(&self.shared, Arc::clone(&entry), plan, token).await
+            }
             Err(error) => Err(error),
         };
         self.shared

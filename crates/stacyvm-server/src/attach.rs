@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use serde::Serialize;
 use stacyvm_orchestrator::AttachedExec;
-use stacyvm_provider::ops::AttachEvent;
+use stacyvm_provider::ops::{AttachEvent, ExecExit};
 use stacyvm_types::OutputStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -32,14 +32,124 @@ pub(crate) enum Encoding {
     Base64,
 }
 
-/// Turns the events of one attachment into lines.
-pub(crate) struct Writer {
+/// One thing that a follower is told.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Output as text, and the offset to go on from.
+    Text {
+        stream: OutputStream,
+        data: String,
+        offset: u64,
+    },
+    /// Output as it is, and the offset behind it.
+    Exact {
+        stream: OutputStream,
+        data: Bytes,
+        offset: u64,
+    },
+    /// Output that is no longer kept, and the offset behind it.
+    Gap { lost: u64, offset: u64 },
+    /// There is no more at present.
+    End,
+    /// The command's end.
+    Exit(ExecExit),
+}
+
+/// Turns the events of one attachment into what its follower is told, with offsets.
+#[derive(Debug)]
+pub(crate) struct Follower {
     encoding: Encoding,
     /// The offset behind what has come.
     offset: u64,
     streams: [Utf8Stitcher; 2],
     /// Where the characters begin that wait in each stream.
     waiting_from: [Option<u64>; 2],
+}
+
+impl Follower {
+    /// For an attachment that was asked for from `offset` on.
+    pub(crate) fn new(offset: u64, encoding: Encoding) -> Self {
+        Self {
+            encoding,
+            offset,
+            streams: Default::default(),
+            waiting_from: [None; 2],
+        }
+    }
+
+    /// What an event means to the follower; after `End` or `Exit` comes nothing.
+    pub(crate) fn hear(&mut self, event: AttachEvent) -> Vec<Piece> {
+        match event {
+            AttachEvent::Resumed(offset) => self.resume(offset),
+            AttachEvent::Output(stream, bytes) => self.output(stream, bytes).into_iter().collect(),
+            AttachEvent::End => self.finish(Some(Piece::End)),
+            AttachEvent::Exit(exit) => self.finish(Some(Piece::Exit(exit))),
+        }
+    }
+
+    fn resume(&mut self, offset: u64) -> Vec<Piece> {
+        // Beyond the end there was nothing to lose.
+        let lost = offset.saturating_sub(self.offset);
+        let gap = (lost > 0).then_some(Piece::Gap { lost, offset });
+        let pieces = match gap {
+            Some(gap) => self.finish(Some(gap)),
+            None => Vec::new(),
+        };
+        self.offset = offset;
+        pieces
+    }
+
+    fn output(&mut self, stream: OutputStream, data: Bytes) -> Option<Piece> {
+        let index = match stream {
+            OutputStream::Stdout => 0,
+            OutputStream::Stderr => 1,
+        };
+        self.offset += data.len() as u64;
+        if self.encoding == Encoding::Base64 {
+            let offset = self.offset;
+            return Some(Piece::Exact {
+                stream,
+                data,
+                offset,
+            });
+        }
+        let waited = self.streams[index].waiting();
+        let text = self.streams[index].push(&data).to_owned();
+        let waiting = self.streams[index].waiting();
+        self.waiting_from[index] = match waiting {
+            0 => None,
+            // Still the same unfinished character.
+            _ if waited > 0 && waiting == waited + data.len() => self.waiting_from[index],
+            _ => Some(self.offset - waiting as u64),
+        };
+        let safe = self.waiting_from.iter().flatten().min();
+        let offset = safe.copied().unwrap_or(self.offset);
+        (!text.is_empty()).then_some(Piece::Text {
+            stream,
+            data: text,
+            offset,
+        })
+    }
+
+    /// What waits for an end that does not come, and then `last`.
+    fn finish(&mut self, last: Option<Piece>) -> Vec<Piece> {
+        self.waiting_from = [None; 2];
+        let streams = [OutputStream::Stdout, OutputStream::Stderr];
+        let offset = self.offset;
+        let rest = self
+            .streams
+            .iter_mut()
+            .zip(streams)
+            .filter_map(|(stitcher, stream)| {
+                let data = stitcher.finish().to_owned();
+                (!data.is_empty()).then_some(Piece::Text {
+                    stream,
+                    data,
+                    offset,
+                })
+            });
+        rest.chain(last).collect()
+    }
 }
 
 #[derive(Serialize)]
@@ -52,100 +162,54 @@ struct Gap {
 }
 
 #[derive(Serialize)]
-struct Exact<'a> {
-    stream: &'static str,
-    data_b64: &'a str,
+struct Exact {
+    stream: OutputStream,
+    data_b64: String,
     offset: u64,
 }
 
-impl Writer {
-    /// For an attachment that was asked for from `offset` on.
-    pub(crate) fn new(offset: u64, encoding: Encoding) -> Self {
-        Self {
-            encoding,
+/// Writes a piece as a line; `true` when it was the last.
+fn write(buffer: &mut BytesMut, piece: Piece) -> bool {
+    match piece {
+        Piece::Text {
+            stream,
+            data,
             offset,
-            streams: Default::default(),
-            waiting_from: [None; 2],
+        } => {
+            let stream = match stream {
+                OutputStream::Stdout => "stdout",
+                OutputStream::Stderr => "stderr",
+            };
+            write_piece(buffer, stream, &data, Some(offset));
         }
-    }
-
-    /// Writes what an event has to say; `true` when it was the last.
-    pub(crate) fn write(&mut self, buffer: &mut BytesMut, event: &AttachEvent) -> bool {
-        match event {
-            AttachEvent::Resumed(offset) => self.resume(buffer, *offset),
-            AttachEvent::Output(stream, bytes) => self.output(buffer, *stream, bytes),
-            AttachEvent::End => {
-                self.finish(buffer);
-                return true;
-            }
-            AttachEvent::Exit(exit) => {
-                self.finish(buffer);
-                write_exit(buffer, exit);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn resume(&mut self, buffer: &mut BytesMut, offset: u64) {
-        // Beyond the end there was nothing to lose.
-        let lost = offset.saturating_sub(self.offset);
-        if lost > 0 {
-            self.finish(buffer);
-            let gap = Gap {
+        Piece::Exact {
+            stream,
+            data,
+            offset,
+        } => line(
+            buffer,
+            &Exact {
+                stream,
+                data_b64: STANDARD.encode(&data),
+                offset,
+            },
+        ),
+        Piece::Gap { lost, offset } => line(
+            buffer,
+            &Gap {
                 stream: "gap",
                 data: "",
                 lost,
                 offset,
-            };
-            line(buffer, &gap);
-        }
-        self.offset = offset;
-    }
-
-    fn output(&mut self, buffer: &mut BytesMut, stream: OutputStream, bytes: &Bytes) {
-        let (index, name) = match stream {
-            OutputStream::Stdout => (0, "stdout"),
-            OutputStream::Stderr => (1, "stderr"),
-        };
-        let before = self.offset;
-        self.offset += bytes.len() as u64;
-        if self.encoding == Encoding::Base64 {
-            let exact = Exact {
-                stream: name,
-                data_b64: &STANDARD.encode(bytes),
-                offset: self.offset,
-            };
-            line(buffer, &exact);
-            return;
-        }
-        let waited = self.streams[index].waiting();
-        let text = self.streams[index].push(bytes).to_owned();
-        let waiting = self.streams[index].waiting();
-        self.waiting_from[index] = match waiting {
-            0 => None,
-            // Still the same unfinished character.
-            _ if waiting == waited + bytes.len() && waited > 0 => self.waiting_from[index],
-            _ => Some(self.offset - waiting as u64),
-        };
-        debug_assert!(self.waiting_from[index].is_none_or(|from| from >= before || waited > 0));
-        if !text.is_empty() {
-            let safe = self.waiting_from.iter().flatten().min();
-            let offset = safe.copied().unwrap_or(self.offset);
-            write_piece(buffer, name, &text, Some(offset));
+            },
+        ),
+        Piece::End => return true,
+        Piece::Exit(exit) => {
+            write_exit(buffer, &exit);
+            return true;
         }
     }
-
-    /// What waits for an end that does not come.
-    fn finish(&mut self, buffer: &mut BytesMut) {
-        self.waiting_from = [None; 2];
-        for (stream, name) in self.streams.iter_mut().zip(["stdout", "stderr"]) {
-            let text = stream.finish();
-            if !text.is_empty() {
-                write_piece(buffer, name, text, Some(self.offset));
-            }
-        }
-    }
+    false
 }
 
 fn line(buffer: &mut BytesMut, value: &impl Serialize) {
@@ -156,7 +220,7 @@ fn line(buffer: &mut BytesMut, value: &impl Serialize) {
 /// The body of a followed command.
 pub(crate) struct AttachBody {
     exec: AttachedExec,
-    writer: Writer,
+    follower: Follower,
     buffer: BytesMut,
     done: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -165,12 +229,12 @@ pub(crate) struct AttachBody {
 impl AttachBody {
     pub(crate) fn new(
         exec: AttachedExec,
-        writer: Writer,
+        follower: Follower,
         cut: WaitForCancellationFutureOwned,
     ) -> Self {
         Self {
             exec,
-            writer,
+            follower,
             buffer: BytesMut::new(),
             done: false,
             cut: Box::pin(cut),
@@ -191,7 +255,9 @@ impl Body for AttachBody {
         while !this.done && this.buffer.len() < FULL {
             match this.exec.events.poll_recv(context) {
                 Poll::Ready(Some(event)) => {
-                    this.done = this.writer.write(&mut this.buffer, &event);
+                    for piece in this.follower.hear(event) {
+                        this.done |= write(&mut this.buffer, piece);
+                    }
                 }
                 Poll::Ready(None) => {
                     this.done = true;
@@ -237,10 +303,12 @@ mod tests {
             .collect()
     }
 
-    fn write(lines: &mut Writer, events: &[AttachEvent]) -> BytesMut {
+    fn written(follower: &mut Follower, events: Vec<AttachEvent>) -> BytesMut {
         let mut buffer = BytesMut::new();
         for event in events {
-            lines.write(&mut buffer, event);
+            for piece in follower.hear(event) {
+                write(&mut buffer, piece);
+            }
         }
         buffer
     }
@@ -251,15 +319,15 @@ mod tests {
 
     #[test]
     fn a_gap_is_told_with_what_was_lost() {
-        let mut all = Writer::new(5, Encoding::Text);
-        let events = [
+        let mut all = Follower::new(5, Encoding::Text);
+        let events = vec![
             AttachEvent::Resumed(5),
             out(b"ab"),
             AttachEvent::Resumed(100),
             out(b"c"),
             AttachEvent::End,
         ];
-        let buffer = write(&mut all, &events);
+        let buffer = written(&mut all, events);
         let text = std::str::from_utf8(&buffer).unwrap();
         assert_eq!(
             text,
@@ -278,20 +346,20 @@ mod tests {
             cut in 0usize..40,
         ) {
             let bytes = text.as_bytes();
-            let mut first = Writer::new(0, Encoding::Text);
+            let mut first = Follower::new(0, Encoding::Text);
             let (mut seen, mut offset, mut at) = (String::new(), 0_u64, 0);
             for length in pieces.iter().take(cut) {
                 let end = (at + length).min(bytes.len());
-                let buffer = write(&mut first, &[out(&bytes[at..end])]);
+                let buffer = written(&mut first, vec![out(&bytes[at..end])]);
                 at = end;
                 for line in lines(&buffer) {
                     seen.push_str(line["data"].as_str().unwrap());
                     offset = line["offset"].as_u64().unwrap();
                 }
             }
-            let mut second = Writer::new(offset, Encoding::Text);
+            let mut second = Follower::new(offset, Encoding::Text);
             let rest = &bytes[usize::try_from(offset).unwrap()..];
-            let buffer = write(&mut second, &[out(rest), AttachEvent::End]);
+            let buffer = written(&mut second, vec![out(rest), AttachEvent::End]);
             for line in lines(&buffer) {
                 seen.push_str(line["data"].as_str().unwrap());
             }

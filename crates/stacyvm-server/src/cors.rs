@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, HOST,
-    ORIGIN, VARY,
+    ORIGIN, UPGRADE, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 
@@ -101,9 +101,13 @@ pub(crate) fn preflight(origin: &Origin) -> Response {
     }
 }
 
-/// Refuses a change that a foreign page asks for.
-pub(crate) fn check_change(method: &Method, origin: &Origin) -> Result<(), Failure> {
-    let reads = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+/// Refuses a change that a foreign page asks for. An upgrade is one: browsers let any page open a
+/// WebSocket anywhere, and commands run over it.
+pub(crate) fn check_change<B>(request: &Request<B>, origin: &Origin) -> Result<(), Failure> {
+    let reads = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    ) && !request.headers().contains_key(UPGRADE);
     match origin {
         Origin::Foreign if !reads => Err(foreign()),
         _ => Ok(()),

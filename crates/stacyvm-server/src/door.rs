@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::Request;
-use http::header::UPGRADE;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use stacyvm_types::{ErrorCode, OwnerId};
 
 use crate::auth;
@@ -35,17 +34,7 @@ impl Front {
                     auth::check(request.headers(), key)?;
                 }
             }
-            None if !by_ticket => {
-                // A page opens a WebSocket without asking for leave, and through it changes
-                // whatever it likes.
-                let changes = request.headers().contains_key(UPGRADE);
-                let method = if changes {
-                    &Method::POST
-                } else {
-                    request.method()
-                };
-                cors::check_change(method, origin)?;
-            }
+            None if !by_ticket => cors::check_change(request, origin)?,
             _ => {}
         }
         if is_counted(request.uri().path()) {

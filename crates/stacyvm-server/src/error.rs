@@ -61,10 +61,6 @@ impl Failure {
         Self::new(ErrorCode::PayloadTooLarge, message)
     }
 
-    pub(crate) fn unsupported(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(ErrorCode::Unsupported, message)
-    }
-
     pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             code: ErrorCode::InternalError,
@@ -72,6 +68,24 @@ impl Failure {
                 .into(),
             retry_after: None,
             cause: Some(cause.into()),
+        }
+    }
+
+    /// What the client is told; the log is told the cause.
+    pub(crate) fn told(self) -> (ErrorCode, Cow<'static, str>) {
+        self.log();
+        (self.code, self.message)
+    }
+
+    fn log(&self) {
+        match (&self.cause, self.code) {
+            (Some(cause), ErrorCode::Unavailable) => {
+                tracing::warn!(cause = %Chain(cause.as_ref()), "request refused");
+            }
+            (Some(cause), _) => {
+                tracing::error!(cause = %Chain(cause.as_ref()), "request failed");
+            }
+            (None, _) => {}
         }
     }
 
@@ -129,15 +143,7 @@ impl std::fmt::Display for Chain<'_> {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        match (&self.cause, self.code) {
-            (Some(cause), ErrorCode::Unavailable) => {
-                tracing::warn!(cause = %Chain(cause.as_ref()), "request refused");
-            }
-            (Some(cause), _) => {
-                tracing::error!(cause = %Chain(cause.as_ref()), "request failed");
-            }
-            (None, _) => {}
-        }
+        self.log();
         let body = ErrorBody {
             code: self.code,
             message: &self.message,

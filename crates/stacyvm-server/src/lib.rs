@@ -27,12 +27,13 @@ mod request_id;
 mod routes;
 mod serve;
 mod settings;
-mod signal;
+mod signals;
 mod sse;
 mod target;
 mod tickets;
 mod upload;
 mod utf8;
+mod ws;
 
 pub use front::router;
 pub use serve::serve;

@@ -4,6 +4,7 @@ mod archive;
 mod description;
 mod events;
 mod exec;
+mod exec_ws;
 mod execs;
 mod files;
 mod metrics;
@@ -35,6 +36,7 @@ pub(crate) fn all() -> Routes {
         .add(routes!(sandboxes::stats))
         .add(routes!(sandboxes::logs))
         .add(routes!(exec::run))
+        .add(routes!(exec_ws::open))
         .collection(routes!(execs::list))
         .add(routes!(execs::get, execs::kill))
         .add(routes!(execs::attach))
@@ -75,7 +77,6 @@ fn unlisted(routes: Routes) -> Routes {
     const PAGE: &str = "for people, not for clients";
     let refuse = || post(templates::refuse);
     routes
-        .unlisted("/api/v1/sandboxes/{id}/exec/ws", get(exec::socket), LATER)
         .unlisted("/api/v1/templates", refuse(), LATER)
         .unlisted("/api/v1/templates/", refuse(), LATER)
         .unlisted("/api/v1/templates/{*rest}", any(templates::refuse), LATER)

@@ -2,7 +2,7 @@
 //!
 //! A shutdown has two steps. First nothing new is accepted, idle connections close and answers in
 //! flight go on; when the drain time is over, what is left is cut. Every connection is a tracked
-//! task, so when `serve` returns none is left.
+//! task, and what it becomes by an upgrade holds a token, so when `serve` returns none is left.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,15 +13,17 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use http::header::UPGRADE;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use stacyvm_orchestrator::Orchestrator;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 
 use crate::limiter::Peer;
@@ -81,10 +83,11 @@ pub async fn serve(
         match accepted {
             Ok((stream, peer, seat)) => {
                 let server = server.clone();
-                tasks.spawn(async move {
-                    server.connection(stream, peer).await;
-                    drop(seat);
+                let seat = Arc::new(Seat {
+                    _permit: seat,
+                    _token: tasks.token(),
                 });
+                tasks.spawn(async move { server.connection(stream, peer, &seat).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
@@ -111,7 +114,7 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     seats: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Peer, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let seat = seats.clone().acquire_owned().await;
     let seat = seat.expect("the semaphore is never closed");
     let (stream, address) = listener.accept().await?;
@@ -135,6 +138,14 @@ fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
     builder
 }
 
+/// What a connection holds for as long as it lives, also after it was upgraded: a place among the
+/// connections, and the right to be waited for.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _permit: OwnedSemaphorePermit,
+    _token: TaskTrackerToken,
+}
+
 struct Server {
     router: Router,
     builder: Builder<TrackedExecutor>,
@@ -143,15 +154,19 @@ struct Server {
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, peer: Peer) {
+    async fn connection(&self, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) {
         let spoken = AtomicBool::new(false);
         let service = service_fn(|mut request: hyper::Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);
             request.extensions_mut().insert(peer);
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(Arc::clone(seat));
+            }
             // A router is always ready.
             self.router.clone().call(request.map(Body::new))
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let stream = TokioIo::new(stream);
+        let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut silence = pin!(tokio::time::sleep(HEAD_TIME));
         let (mut draining, mut watching) = (false, true);

@@ -1,5 +1,6 @@
 //! The command line: the commands, the options that all share, and how a command is run.
 
+mod attached;
 mod bench;
 mod completions;
 mod config;

@@ -31,7 +31,6 @@ fn what_is_not_described_is_known() {
     let mut expected: Vec<String> = slashes.map(|name| format!("/api/v1/{name}/")).into();
     expected.extend(
         [
-            "/api/v1/sandboxes/{id}/exec/ws",
             "/api/v1/templates",
             "/api/v1/templates/",
             "/api/v1/templates/{*rest}",

@@ -9,7 +9,7 @@ use stacyvm_types::{ExecId, ExecInfo, ExecRequest, ExecResponse};
 use super::execs::{self, Wanted};
 use super::{NDJSON, json, ok};
 use crate::body::JsonBytes;
-use crate::error::{Failure, Reply};
+use crate::error::Reply;
 use crate::front::Shared;
 use crate::ndjson::ExecBody;
 use crate::openapi::{Deadline, InSandbox, JsonBody, Lines};
@@ -76,11 +76,4 @@ pub(super) fn streamed(exec_id: ExecId, body: Body) -> Response {
     let mut response = super::streamed(NDJSON, body);
     response.headers_mut().insert(EXEC_ID, id);
     response
-}
-
-/// GET `/exec/ws`.
-pub(super) async fn socket(Target(_): Target) -> Failure {
-    Failure::unsupported(
-        "exec over WebSocket is not supported by this version, use POST exec with \"stream\":true",
-    )
 }

@@ -1,11 +1,17 @@
 //! Commands that outlive their request: listed, followed, fed, signalled, waited for.
 
+use std::sync::Arc;
+
+use axum::Extension;
 use axum::body::Body;
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request, State};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
 use serde::Deserialize;
 use stacyvm_orchestrator::Caller;
@@ -14,15 +20,17 @@ use stacyvm_types::{ExecId, ExecInfo, GoDuration, SandboxId};
 use utoipa::ToSchema;
 
 use super::exec::streamed;
+use super::exec_ws;
 use super::{Done, done, ok};
-use crate::attach::{AttachBody, Encoding, Writer};
+use crate::attach::{AttachBody, Encoding, Follower};
 use crate::body::{Json, read_raw};
 use crate::error::{Failure, Reply};
 use crate::front::{Front, Shared};
 use crate::openapi::{Content, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::query::Query;
-use crate::signal;
+use crate::serve::Seat;
+use crate::signals;
 use crate::target::Target;
 
 /// The `{id}` and `{exec_id}` of a path, well formed.
@@ -158,17 +166,38 @@ impl Wanted {
         ("offset" = Option<u64>, Query, description = "The first byte wanted, over both streams; 0 without it."),
         ("follow" = Option<bool>, Query, description = "Whether to wait for what comes; true without it."),
         ("encoding" = Option<String>, Query, description = "`utf-8`, or `base64` for every byte as it is, in `data_b64`."),
+        ("stdin_ack" = Option<bool>, Query, description = "Over a WebSocket: whether input is acknowledged."),
     ),
-    responses((status = 200, description = "Its output, as it comes.", body = Lines, content_type = "application/x-ndjson"), InSandbox),
+    responses((status = 101, description = "The same over a WebSocket, where one is asked for: typed frames both ways."), (status = 200, description = "Its output, as it comes.", body = Lines, content_type = "application/x-ndjson"), InSandbox),
 )]
 pub(super) async fn attach(
     State(front): State<Shared>,
-    target: ExecTarget,
+    ExecTarget { id, exec_id }: ExecTarget,
     Asker(caller): Asker,
     query: Query,
+    seat: Option<Extension<Arc<Seat>>>,
+    headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Reply {
     let wanted = Wanted::of(&query)?;
-    follow(&front, &caller, &target.id, target.exec_id, wanted).await
+    let upgrade = match upgrade {
+        Ok(upgrade) => upgrade,
+        Err(_) if headers.contains_key(UPGRADE) => return Err(exec_ws::no_socket()),
+        Err(_) => return follow(&front, &caller, &id, exec_id, wanted).await,
+    };
+    let acknowledge = query.switch("stdin_ack")?;
+    let attached = front
+        .orchestrator
+        .attach_exec(&caller, &id, exec_id, wanted.offset, wanted.follow)
+        .await?;
+    Ok(exec_ws::follow(
+        front,
+        attached,
+        wanted,
+        acknowledge,
+        seat,
+        upgrade,
+    ))
 }
 
 /// Answers with a command's output as it comes.
@@ -183,8 +212,8 @@ pub(super) async fn follow(
         .orchestrator
         .attach_exec(caller, id, exec_id, wanted.offset, wanted.follow)
         .await?;
-    let writer = Writer::new(wanted.offset, wanted.encoding);
-    let body = Body::new(AttachBody::new(attached, writer, front.cut()));
+    let follower = Follower::new(wanted.offset, wanted.encoding);
+    let body = Body::new(AttachBody::new(attached, follower, front.cut()));
     Ok(streamed(exec_id, body))
 }
 
@@ -251,7 +280,17 @@ pub(super) async fn stdin(
 #[derive(Deserialize, ToSchema)]
 pub(super) struct Signalled {
     /// Its name or number: `SIGINT`, `INT`, `2`.
-    signal: signal::Named,
+    signal: Named,
+}
+
+/// A signal in a request.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum Named {
+    /// By its number.
+    Number(i32),
+    /// By its name.
+    Name(String),
 }
 /// Sends a signal to a running command's process group.
 #[utoipa::path(
@@ -265,7 +304,13 @@ pub(super) async fn signal(
     Asker(caller): Asker,
     Json(body): Json<Signalled>,
 ) -> Reply {
-    let number = body.signal.number()?;
+    let name = match body.signal {
+        Named::Number(number) => number.to_string(),
+        Named::Name(name) => name,
+    };
+    let number = signals::number(&name).ok_or_else(|| {
+        Failure::bad_request("signal must be the name or number of one, like SIGINT or 2")
+    })?;
     tell(
         &front,
         &caller,

@@ -194,6 +194,43 @@ fn flood(
     });
 }
 
+/// A session that never takes its input, as the agent's end behaves then: two pieces are held, and
+/// everything else is heard. It ends with the first signal.
+fn deaf(
+    this: Arc<Seen>,
+    events: mpsc::Sender<ExecEvent>,
+    mut control: mpsc::Receiver<ExecControl>,
+) {
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            let heard = tokio::select! {
+                heard = control.recv() => heard,
+                () = events.closed() => break,
+            };
+            match heard {
+                Some(ExecControl::Stdin(bytes)) => {
+                    assert!(held.len() < 2, "input fills the way of the signals");
+                    held.push(bytes);
+                }
+                Some(ExecControl::Signal(signal)) => {
+                    let exit = ExecExit {
+                        exit_code: 128 + signal.0,
+                        signal: Some(signal.0),
+                        reason: ExitReason::Signal,
+                        duration: Duration::ZERO,
+                    };
+                    let _ = events.send(ExecEvent::Exit(exit)).await;
+                    break;
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        this.abandoned.notify_one();
+    });
+}
+
 #[async_trait]
 impl SandboxOps for FakeBox {
     async fn ping(&self) -> Result<(), OpError> {
@@ -205,6 +242,7 @@ impl SandboxOps for FakeBox {
         let (control, commands) = mpsc::channel(4);
         match spec.argv.first().map(String::as_str) {
             Some("flood") => flood(self.0.clone(), sender, commands),
+            Some("deaf") => deaf(self.0.clone(), sender, commands),
             Some("refuse") => return Err(OpError::Invalid("no such directory".to_owned())),
             _ => {
                 let _ = commands;

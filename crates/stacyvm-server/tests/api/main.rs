@@ -20,3 +20,4 @@ mod support;
 mod system;
 mod tickets;
 mod transport;
+mod ws;

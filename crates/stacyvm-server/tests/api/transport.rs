@@ -329,10 +329,6 @@ async fn malformed_ids_are_unknown_and_malformed_queries_bad() {
 async fn what_this_version_lacks_says_so() {
     let server = Server::plain().await;
     let at = server.address;
-    let base = "/api/v1/sandboxes/sb-00000000";
-    get(at, &format!("{base}/exec/ws"))
-        .await
-        .expect(422, "UNSUPPORTED");
     let templates = get(at, "/api/v1/templates").await;
     assert_eq!((templates.status, templates.text()), (200, "[]"));
     get(at, "/api/v1/templates/x")

@@ -1,26 +1,35 @@
-//! `stacyvm exec`: a command in a sandbox of a server, its output as it comes, its exit code ours.
+//! `stacyvm exec`: a command in a sandbox of a server, its input, output, signals and exit code
+//! ours; with a terminal on both ends it gets one of its own.
 //!
-//! Input that is no terminal is read to its end first and travels with the request; a terminal is
-//! not connected. When this program is interrupted the connection closes, and with it the server
-//! kills the command's whole process tree.
+//! When this program ends before the command the connection closes, and with it the server kills
+//! the command's whole process tree. As JSON the whole answer is printed at the end, and the input
+//! travels with the request.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use futures_util::StreamExt;
+use anyhow::{Context, Error, Result};
+use bytes::Bytes;
+use stacyvm_client::{Client, ExecFrame, ExecInput, ExecOutput};
 use stacyvm_types::ExecRequest;
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::attached::{Connected, Remote, Said, Source, attach};
+use super::signals::Signals;
+use super::terminal::terminal_size;
 use super::values::{Pair, map};
 use super::{Form, Global, output};
 use crate::failure::{exit_code, hinted};
 
-/// The longest input, in bytes: it must fit into a request of 4 MiB with its quoting.
+/// The longest input of a JSON answer's command, in bytes: it must fit into a request of 4 MiB with
+/// its quoting.
 const MAX_INPUT: u64 = 1024 * 1024;
-/// How long we wait for the end of the input before saying so.
+/// How long we wait for the end of such an input before saying so.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long it may take to hand a signal on.
+const HASTE: Duration = Duration::from_secs(1);
+/// The size of a terminal that we do not have.
+const SIZE: (u16, u16) = (80, 24);
 
 /// Run a command in a sandbox.
 #[derive(Debug, clap::Args)]
@@ -40,6 +49,15 @@ pub(crate) struct Args {
     /// When it is killed, like 30s or 5m.
     #[arg(long, value_name = "DURATION")]
     timeout: Option<String>,
+    /// Give it this program's input; that is so without this option too.
+    #[arg(long, short = 'i', conflicts_with = "no_stdin")]
+    interactive: bool,
+    /// Give it a terminal [default: when input and output are one].
+    #[arg(long, short = 't')]
+    tty: bool,
+    /// Give it no terminal, whatever input and output are.
+    #[arg(long, short = 'T', conflicts_with = "tty")]
+    no_tty: bool,
     /// Give it no input, whatever this program's input is.
     #[arg(long, short = 'n')]
     no_stdin: bool,
@@ -50,7 +68,6 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let mut words = args.command.into_iter();
-    let stdin = if args.no_stdin { None } else { input().await? };
     let request = ExecRequest {
         command: words.next().context("no command")?,
         args: Some(words.collect()),
@@ -59,52 +76,117 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         workdir: args.workdir,
         timeout: args.timeout,
         user: args.user,
-        stdin,
+        stdin: None,
         stream: None,
         detach: None,
     };
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-    tokio::select! {
-        code = execute(&args.id, request, global) => code,
-        _ = interrupt.recv() => Ok(exit_code(128 + 2)),
-        _ = terminate.recv() => Ok(exit_code(128 + 15)),
+    let mut signals = Signals::listen()?;
+    let client = global.client()?;
+    let failed = || format!("cannot run the command in {}", args.id);
+    if global.output == Form::Json {
+        return tokio::select! {
+            code = captured(&client, &args.id, request, !args.no_stdin) => code.with_context(failed),
+            number = signals.next_end() => Ok(exit_code(128 + number)),
+        };
+    }
+    let ours = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    let connected = Connected {
+        stdin: !args.no_stdin,
+        tty: args.tty || (ours && !args.no_tty && !args.no_stdin),
+    };
+    let size = terminal_size().map_or(SIZE, |size| (size.cols, size.rows));
+    let tty = connected.tty.then_some(size);
+    let starting = async {
+        let (input, mut output) = client.exec_interactive(&args.id, &request, tty).await?;
+        // Until it runs our terminal stays as it is.
+        let first = output.next().await?;
+        Ok::<_, Error>((input, output, first))
+    };
+    let (input, output, first) = tokio::select! {
+        started = starting => started.with_context(failed)?,
+        number = signals.next_end() => return Ok(exit_code(128 + number)),
+    };
+    let mut heard = HeardFrames {
+        first: Some(first),
+        output,
+    };
+    let remote = BehindServer {
+        input,
+        tty: connected.tty,
+    };
+    attach(&remote, &mut heard, connected, &mut signals)
+        .await
+        .with_context(failed)
+}
+
+/// The command behind a server's WebSocket.
+struct BehindServer {
+    input: ExecInput,
+    tty: bool,
+}
+
+// When the connection is gone its other half says so.
+impl Remote for BehindServer {
+    async fn stdin(&self, bytes: Bytes) -> bool {
+        self.input.stdin(bytes).await
+    }
+
+    async fn close_stdin(&self) {
+        self.input.close_stdin().await;
+    }
+
+    async fn resize(&self, cols: u16, rows: u16) {
+        self.input.resize(cols, rows).await;
+    }
+
+    async fn signal(&self, number: i32, times: u32) -> Option<ExitCode> {
+        // Keys of a terminal travel as bytes, so with one this is no Ctrl-C but somebody who wants
+        // this program to end; and who asks twice does not want to wait for the command's opinion.
+        if self.tty || times > 1 {
+            return Some(exit_code(128 + number));
+        }
+        let told = tokio::time::timeout(HASTE, self.input.signal(number)).await;
+        (told != Ok(true)).then(|| exit_code(128 + number))
     }
 }
 
-async fn execute(id: &str, request: ExecRequest, global: &Global) -> Result<ExitCode> {
-    let client = global.client()?;
-    let failed = || format!("cannot run the command in {id}");
-    if global.output == Form::Json {
-        let response = client.exec(id, &request).await.with_context(failed)?;
-        output::json(&response)?;
-        return Ok(exit_code(response.exit_code));
-    }
-    let mut lines = client
-        .exec_stream(id, &request)
-        .await
-        .with_context(failed)?;
-    while let Some(line) = lines.next().await {
-        let line = line.with_context(failed)?;
-        match line.stream.as_str() {
-            "stdout" => write(std::io::stdout().lock(), &line.data)?,
-            "stderr" => write(std::io::stderr().lock(), &line.data)?,
-            "exit" => {
-                if let Some(words) = line.reason.and_then(super::run::explain) {
-                    eprintln!("stacyvm: {words}");
+/// What the server says, from its first word.
+struct HeardFrames {
+    first: Option<ExecFrame>,
+    output: ExecOutput,
+}
+
+impl Source for HeardFrames {
+    async fn next(&mut self) -> Result<Said> {
+        loop {
+            let frame = match self.first.take() {
+                Some(frame) => frame,
+                None => self.output.next().await?,
+            };
+            match frame {
+                ExecFrame::Started { .. } => {}
+                ExecFrame::Output(stream, bytes) => return Ok(Said::Output(stream, bytes)),
+                ExecFrame::Exit { exit_code, reason } => {
+                    return Ok(Said::Exit { exit_code, reason });
                 }
-                return Ok(exit_code(line.exit_code.unwrap_or(0)));
             }
-            _ => {}
         }
     }
-    bail!("the server closed the connection before the command ended")
 }
 
-fn write(mut target: impl Write, text: &str) -> Result<()> {
-    target.write_all(text.as_bytes())?;
-    target.flush()?;
-    Ok(())
+/// Runs it to its end and prints the whole answer.
+async fn captured(
+    client: &Client,
+    id: &str,
+    mut request: ExecRequest,
+    stdin: bool,
+) -> Result<ExitCode> {
+    if stdin {
+        request.stdin = input().await?;
+    }
+    let response = client.exec(id, &request).await?;
+    output::json(&response)?;
+    Ok(exit_code(response.exit_code))
 }
 
 /// All of standard input, unless it is a terminal.
@@ -132,7 +214,7 @@ async fn input() -> Result<Option<String>> {
     if bytes.len() as u64 > MAX_INPUT {
         return Err(hinted(
             format!("standard input is longer than {MAX_INPUT} bytes"),
-            "copy it into the sandbox with \"stacyvm cp\" first",
+            "leave out --output json, or copy it into the sandbox with \"stacyvm cp\" first",
         ));
     }
     if bytes.is_empty() {
@@ -142,7 +224,7 @@ async fn input() -> Result<Option<String>> {
         Ok(text) => Ok(Some(text)),
         Err(_) => Err(hinted(
             "standard input is not UTF-8 text",
-            "copy it into the sandbox with \"stacyvm cp\" first",
+            "leave out --output json, or copy it into the sandbox with \"stacyvm cp\" first",
         )),
     }
 }

@@ -9,18 +9,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use stacyvm_orchestrator::Caller;
 use stacyvm_provider::SandboxOps;
-use stacyvm_provider::ops::{
-    ExecControl, ExecEvent, ExecExit, ExecSession, ExecSpec, Signal as SandboxSignal,
-};
-use stacyvm_types::{ExitReason, GoDuration, OutputStream};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecSpec, Signal as SandboxSignal, TtySize};
+use stacyvm_types::GoDuration;
 use tokio::sync::mpsc;
 
 use super::Global;
-use super::signals::{Heard, Signals};
-use super::terminal::{RawTerminal, terminal_size};
+use super::attached::{Connected, Remote, Said, Source, attach};
+use super::signals::Signals;
+use super::terminal::terminal_size;
 use super::values::SandboxOptions;
 use crate::failure::exit_code;
 use crate::wiring::private::Private;
@@ -107,101 +106,62 @@ async fn command(
     spec: ExecSpec,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
-    let tty = spec.tty.is_some();
-    let ExecSession {
-        events, control, ..
-    } = operations
+    let connected = Connected {
+        stdin: true,
+        tty: spec.tty.is_some(),
+    };
+    let session = operations
         .exec(spec)
         .await
         .context("cannot start the command")?;
-    let raw = if tty { RawTerminal::enter() } else { None };
-    let feeding = tokio::spawn(feed(control.clone()));
-    let mut printing = tokio::spawn(print(events));
-    let mut signalled = 0;
-    let exit = loop {
-        tokio::select! {
-            exit = &mut printing => break exit.context("the output was lost")?,
-            heard = signals.next() => {
-                let word = match heard {
-                    Heard::Signal(number) => {
-                        signalled += 1;
-                        // Who asks twice does not want to wait for the command's opinion.
-                        if signalled > 1 {
-                            Some(ExecControl::Kill)
-                        } else {
-                            Some(ExecControl::Signal(SandboxSignal(number)))
-                        }
-                    }
-                    Heard::Resize if tty => terminal_size().map(ExecControl::Resize),
-                    Heard::Resize => None,
-                };
-                if let Some(word) = word {
-                    // A command that has just ended needs no word any more.
-                    let _ = control.try_send(word);
-                }
-            }
-        }
-    };
-    feeding.abort();
-    drop(raw);
-    Ok(match exit? {
-        Some(exit) => {
-            if let Some(words) = explain(exit.reason) {
-                eprintln!("stacyvm: {words}");
-            }
-            exit_code(exit.exit_code)
-        }
-        // Whoever read our output has gone, as with "| head": what SIGPIPE would have said.
-        None => exit_code(128 + 13),
-    })
+    let remote = BehindAgent(session.control);
+    attach(&remote, &mut Events(session.events), connected, signals).await
 }
 
-/// What a person should hear about an end that was not the command's own.
-pub(crate) fn explain(reason: ExitReason) -> Option<&'static str> {
-    match reason {
-        ExitReason::Exit | ExitReason::Signal => None,
-        ExitReason::Timeout => Some("the command ran into its timeout and was killed"),
-        ExitReason::Oom => Some("the sandbox ran out of memory, give it more with --memory"),
-        ExitReason::SandboxDestroyed => Some("the sandbox was destroyed under the command"),
+/// The command behind its sandbox's agent.
+struct BehindAgent(mpsc::Sender<ExecControl>);
+
+impl Remote for BehindAgent {
+    async fn stdin(&self, bytes: Bytes) -> bool {
+        self.0.send(ExecControl::Stdin(bytes)).await.is_ok()
     }
-}
 
-/// Our input becomes the command's.
-async fn feed(control: mpsc::Sender<ExecControl>) {
-    let mut input = tokio::io::stdin();
-    let mut buffer = bytes::BytesMut::with_capacity(64 * 1024);
-    loop {
-        buffer.reserve(16 * 1024);
-        let word = match input.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => ExecControl::CloseStdin,
-            Ok(_) => ExecControl::Stdin(buffer.split().freeze()),
+    async fn close_stdin(&self) {
+        // A command that has ended needs no end of input.
+        let _ = self.0.send(ExecControl::CloseStdin).await;
+    }
+
+    async fn resize(&self, cols: u16, rows: u16) {
+        // A command that has just ended needs no word any more.
+        let size = TtySize { cols, rows };
+        let _ = self.0.try_send(ExecControl::Resize(size));
+    }
+
+    async fn signal(&self, number: i32, times: u32) -> Option<ExitCode> {
+        // Who asks twice does not want to wait for the command's opinion. The sandbox is to be
+        // destroyed in any case, so we wait for the end.
+        let word = if times > 1 {
+            ExecControl::Kill
+        } else {
+            ExecControl::Signal(SandboxSignal(number))
         };
-        let end = word == ExecControl::CloseStdin;
-        if control.send(word).await.is_err() || end {
-            return;
-        }
+        let _ = self.0.try_send(word);
+        None
     }
 }
 
-/// The command's output becomes ours; none when nobody reads it any more.
-async fn print(mut events: mpsc::Receiver<ExecEvent>) -> Result<Option<ExecExit>> {
-    let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
-    while let Some(event) = events.recv().await {
-        let written = match event {
-            ExecEvent::Output(OutputStream::Stdout, bytes) => write(&mut out, &bytes).await,
-            ExecEvent::Output(OutputStream::Stderr, bytes) => write(&mut err, &bytes).await,
-            ExecEvent::Exit(exit) => return Ok(Some(exit)),
-        };
-        match written {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(None),
-            Err(error) => return Err(error).context("cannot write the command's output"),
+/// What the agent says.
+struct Events(mpsc::Receiver<ExecEvent>);
+
+impl Source for Events {
+    async fn next(&mut self) -> Result<Said> {
+        match self.0.recv().await {
+            Some(ExecEvent::Output(stream, bytes)) => Ok(Said::Output(stream, bytes)),
+            Some(ExecEvent::Exit(exit)) => Ok(Said::Exit {
+                exit_code: exit.exit_code,
+                reason: Some(exit.reason),
+            }),
+            None => anyhow::bail!("the connection to the sandbox broke"),
         }
     }
-    anyhow::bail!("the connection to the sandbox broke")
-}
-
-async fn write(target: &mut (impl AsyncWriteExt + Unpin), bytes: &[u8]) -> std::io::Result<()> {
-    target.write_all(bytes).await?;
-    target.flush().await
 }

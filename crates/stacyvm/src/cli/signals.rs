@@ -1,4 +1,4 @@
-//! The signals that `run` hands on.
+//! The signals that `run` and `exec` hand on.
 
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};

@@ -29,6 +29,8 @@ fn every_documented_line_is_understood() {
         "stacyvm run --image host --memory 512 --vcpus 2 --timeout 5s --env A=b -e C=d --read-only --user root -- true",
         "stacyvm spawn --image python:3.12 --ttl 1h",
         "stacyvm exec sb-a1b2c3d4 -- python3 app.py",
+        "stacyvm exec -it sb-a1b2c3d4 -- python3",
+        "stacyvm exec -T -n sb-a1b2c3d4 -- ls",
         "stacyvm list",
         "stacyvm ls --state running",
         "stacyvm kill sb-a1b2c3d4",

@@ -18,3 +18,4 @@ mod lifetime;
 mod limits;
 mod reach;
 mod run;
+mod terminal;
