@@ -13,6 +13,7 @@ use stacyvm_types::{ExecResponse, ExitReason, GoDuration, OutputStream};
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument;
 
 use crate::Error;
 use crate::command::Plan;
@@ -73,7 +74,8 @@ pub(crate) async fn start(
         }
     };
     if let Some(stdin) = plan.stdin {
-        shared.tasks.spawn(feed(session.control.clone(), stdin));
+        let feeding = feed(session.control.clone(), stdin);
+        shared.tasks.spawn(feeding.in_current_span());
     }
     let execs = &shared.totals.active_execs;
     execs.fetch_add(1, Ordering::Relaxed);
@@ -227,7 +229,7 @@ pub(crate) fn stream(shared: &Arc<Shared>, pump: Pump) -> RunningExec {
         control: session.control.clone(),
         timeout: pump.limit,
     };
-    shared.tasks.spawn(deliver(pump, sender));
+    shared.tasks.spawn(deliver(pump, sender).in_current_span());
     running
 }
 

@@ -195,8 +195,12 @@ impl Orchestrator {
         let entry = self.shared.find_running(caller, id)?;
         let (reply, answer) = oneshot::channel();
         let gone = || Error::no_sandbox(id);
-        let sent = entry.commands.send(Command::Extend { ttl, reply }).await;
-        sent.map_err(|_| gone())?;
+        let sent = entry.commands.send(Command::Extend {
+            ttl,
+            reply,
+            span: tracing::Span::current(),
+        });
+        sent.await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -412,6 +416,7 @@ async fn destroy(entry: &Entry, why: Why) -> Result<bool, Error> {
     let command = Command::Destroy {
         why,
         reply: Some(reply),
+        span: tracing::Span::current(),
     };
     // An owner that has ended has either destroyed its sandbox, or stopped with the server.
     let ended = |entry: &Entry| match entry.view().phase {

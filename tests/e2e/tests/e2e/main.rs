@@ -13,5 +13,6 @@ mod disk;
 mod exec;
 mod image;
 mod lifetime;
+mod logs;
 mod reach;
 mod run;
