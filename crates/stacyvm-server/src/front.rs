@@ -20,6 +20,7 @@ use crate::cors::{self, Origin, OriginRule};
 use crate::error::Failure;
 use crate::host::HostRule;
 use crate::request_id::{self, RequestId};
+use crate::traffic::Traffic;
 use crate::{Secret, ServerSettings, auth, body, routes};
 
 /// What handlers share.
@@ -33,6 +34,7 @@ pub(crate) struct Front {
     pub(crate) json_limit: usize,
     pub(crate) file_limit: u64,
     pub(crate) started: Instant,
+    pub(crate) traffic: Traffic,
     key: Option<Secret>,
     hosts: HostRule,
     origins: OriginRule,
@@ -78,6 +80,7 @@ pub fn router(
         json_limit: settings.json_limit,
         file_limit: settings.file_limit,
         started: Instant::now(),
+        traffic: Traffic::default(),
         key: settings.api_key.filter(|key| !key.expose().is_empty()),
         cut,
     });
@@ -117,6 +120,7 @@ async fn pass(State(front): State<Shared>, request: Request, next: Next) -> Resp
         method = method.as_str(),
         route = route.as_ref().map_or("none", MatchedPath::as_str),
     );
+    let passing = front.traffic.enter();
     let mut response = async {
         let answering = AssertUnwindSafe(answer(&front, request, &origin, next)).catch_unwind();
         let response = answering.await.unwrap_or_else(|_| {
@@ -128,6 +132,8 @@ async fn pass(State(front): State<Shared>, request: Request, next: Next) -> Resp
     }
     .instrument(span)
     .await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    passing.answered(route, &method, response.status(), started.elapsed());
     let headers = response.headers_mut();
     headers.insert(request_id::HEADER, id.into_header());
     cors::stamp(origin, headers);

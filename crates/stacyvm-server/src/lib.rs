@@ -22,6 +22,7 @@ mod routes;
 mod serve;
 mod settings;
 mod target;
+mod traffic;
 mod upload;
 mod utf8;
 
