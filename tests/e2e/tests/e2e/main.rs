@@ -16,3 +16,4 @@ mod lifetime;
 mod logs;
 mod reach;
 mod run;
+mod slow;
