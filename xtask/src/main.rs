@@ -8,6 +8,7 @@
 mod agent;
 mod check;
 mod elf;
+mod fuzz;
 mod layers;
 mod licences;
 mod openapi;
@@ -18,7 +19,7 @@ mod workspace;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 
@@ -28,6 +29,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   test [--rust|--python]         installs what the tests need and runs them all
   check                          format, layers, licences, agent size and symbols, clippy, openapi
   ci                             check, then test
+  fuzz [--seconds N]             every fuzz target for N seconds (60)
   agent [--check]                static stacyvm-agent and stacyvm-launcher in target/agent
   layers                         the rules of ARCHITECTURE.md
   openapi [--check]              openapi/stacyvm.json from the code, or whether it is current
@@ -72,6 +74,11 @@ fn run(arguments: &[&str]) -> Result<()> {
         ("test", []) => test::run(&workspace, test::Suites::ALL),
         ("test", ["--rust"]) => test::run(&workspace, test::Suites::RUST),
         ("test", ["--python"]) => test::run(&workspace, test::Suites::PYTHON),
+        ("fuzz", []) => fuzz::run_all(&workspace, 60),
+        ("fuzz", ["--seconds", seconds]) => fuzz::run_all(
+            &workspace,
+            seconds.parse().context("--seconds wants a number")?,
+        ),
         ("ci", []) => {
             check::everything_but_tests(&workspace)?;
             test::run(&workspace, test::Suites::ALL)

@@ -3,9 +3,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::agent;
 use crate::tools::{run as run_program, step, works};
@@ -58,9 +58,13 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
     // One of an earlier run would repeat that run's skips.
     let _ = fs::remove_file(nextest_report(workspace));
     if suites.rust {
-        step("tests in Rust", || {
+        let slow = SlowTests::start(workspace, &skips)?;
+        let quick = step("tests in Rust", || {
             run_program(&mut rust_tests(workspace, &skips))
-        })?;
+        });
+        // Both are heard to their end, whatever became of the other.
+        let slow = slow.map_or(Ok(()), SlowTests::finish);
+        quick.and(slow)?;
     }
     if suites.python {
         step("tests in Python", || {
@@ -78,20 +82,64 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
     Ok(())
 }
 
+/// The tests that wait for minutes, on their way beside the others.
+struct SlowTests {
+    child: Child,
+    log: PathBuf,
+}
+
+impl SlowTests {
+    /// None without nextest: `cargo test` runs them with all the others.
+    fn start(workspace: &Workspace, skips: &Path) -> Result<Option<Self>> {
+        if !has_nextest() {
+            return Ok(None);
+        }
+        let log = workspace.target.join("slow-tests.log");
+        let output = fs::File::create(&log).context("make the log of the slow tests")?;
+        let mut command = nextest(workspace, "slow");
+        surroundings(&mut command, workspace, skips);
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().context("share the log")?)
+            .stderr(output)
+            .spawn()
+            .context("start the slow tests")?;
+        Ok(Some(Self { child, log }))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        step("slow tests, begun with the others", || {
+            let status = self.child.wait().context("wait for the slow tests")?;
+            eprint!("{}", fs::read_to_string(&self.log).unwrap_or_default());
+            ensure!(status.success(), "the slow tests ended with {status}");
+            Ok(())
+        })
+    }
+}
+
+fn has_nextest() -> bool {
+    works("cargo-nextest", &["nextest", "--version"])
+}
+
+fn nextest(workspace: &Workspace, profile: &str) -> Command {
+    let mut command = workspace.cargo(&["nextest", "run", "--locked", "--workspace"]);
+    command.args(["--profile", profile]);
+    command
+}
+
 fn rust_tests(workspace: &Workspace, skips: &Path) -> Command {
-    let mut command = if works("cargo-nextest", &["nextest", "--version"]) {
-        workspace.cargo(&[
-            "nextest",
-            "run",
-            "--locked",
-            "--workspace",
-            "--profile",
-            "ci",
-        ])
+    let mut command = if has_nextest() {
+        nextest(workspace, "ci")
     } else {
         eprintln!("    cargo-nextest is not installed: using cargo test, which is slower");
         workspace.cargo(&["test", "--locked", "--workspace", "--all-targets"])
     };
+    surroundings(&mut command, workspace, skips);
+    command
+}
+
+/// Where tests find the programs, and where they say what they skip.
+fn surroundings(command: &mut Command, workspace: &Workspace, skips: &Path) {
     command
         .env("STACYVM_BIN", server_binary(workspace))
         .env(
@@ -103,7 +151,6 @@ fn rust_tests(workspace: &Workspace, skips: &Path) -> Command {
             workspace.agent_program("stacyvm-launcher"),
         )
         .env("STACYVM_SKIPPED_TESTS", skips);
-    command
 }
 
 fn server_binary(workspace: &Workspace) -> PathBuf {

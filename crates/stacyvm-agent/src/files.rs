@@ -10,6 +10,9 @@
 mod archive_in;
 mod archive_out;
 mod error;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod glob;
 mod info;
 mod names;

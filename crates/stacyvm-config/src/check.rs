@@ -10,11 +10,12 @@ use crate::problem::{Origin, Problem};
 use crate::{Config, ProviderChoice};
 
 /// Everything wrong with values that each have the right type. `built` names the providers that
-/// the program contains; empty skips that check.
+/// the program contains; empty skips that check, as does no word on whether it can send spans.
 pub(crate) fn check(
     config: &Config,
     origins: &BTreeMap<String, Origin>,
     built: &[&'static str],
+    sends_spans: Option<bool>,
 ) -> Vec<Problem> {
     let mut found = Findings {
         origins,
@@ -24,6 +25,13 @@ pub(crate) fn check(
     defaults(config, &mut found);
     limits::check(config, &mut found);
     providers(config, built, &mut found);
+    if sends_spans == Some(false) && !config.telemetry.otlp_endpoint.is_empty() {
+        found.add(
+            "telemetry.otlp_endpoint",
+            "this program was built without the feature otlp",
+            Some("build it with --features otlp, or take the key out".to_owned()),
+        );
+    }
     if config.pool.enabled {
         found.add(
             "pool.enabled",

@@ -21,7 +21,7 @@ pub use model::{
     AuthConfig, Config, CustomConfig, DatabaseConfig, DefaultsConfig, DockerConfig, E2bConfig,
     EventsConfig, FirecrackerConfig, ImagesConfig, LimitsConfig, LogFormat, LogLevel,
     LoggingConfig, MockConfig, NativeConfig, NetworkMode, Overflow, PoolConfig, PoolSecurityConfig,
-    ProotConfig, ProviderChoice, ProvidersConfig, ServerConfig,
+    ProotConfig, ProviderChoice, ProvidersConfig, ServerConfig, TelemetryConfig,
 };
 pub use problem::{ConfigError, Origin, Problem};
 pub use secret::Secret;

@@ -19,6 +19,7 @@ pub struct Loader {
     variables: Vec<(String, String)>,
     flags: Vec<(&'static str, &'static str, String)>,
     built: Vec<&'static str>,
+    sends_spans: Option<bool>,
 }
 
 impl Loader {
@@ -70,6 +71,13 @@ impl Loader {
         self
     }
 
+    /// Whether this program can send spans to a collector; naming one is a problem when not.
+    #[must_use]
+    pub fn sends_spans(mut self, can: bool) -> Self {
+        self.sends_spans = Some(can);
+        self
+    }
+
     /// Puts everything together.
     ///
     /// # Errors
@@ -96,7 +104,12 @@ impl Loader {
             overlay.text(key, text, Origin::Flag((*name).to_owned()));
         }
         let mut problems = std::mem::take(&mut overlay.problems);
-        problems.extend(check::check(&overlay.config, &overlay.origins, &self.built));
+        problems.extend(check::check(
+            &overlay.config,
+            &overlay.origins,
+            &self.built,
+            self.sends_spans,
+        ));
         if problems.is_empty() {
             Ok(Loaded {
                 config: overlay.config,

@@ -40,6 +40,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// What is logged.
     pub logging: LoggingConfig,
+    /// Where spans go.
+    pub telemetry: TelemetryConfig,
     /// Pool mode.
     pub pool: PoolConfig,
 }
@@ -230,6 +232,14 @@ pub struct LoggingConfig {
     pub level: LogLevel,
     /// `json` or `pretty`.
     pub format: LogFormat,
+}
+
+/// Where spans go beside the log.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TelemetryConfig {
+    /// Base URL of an OTLP collector, `http://127.0.0.1:4318`; empty sends nothing. Only a program
+    /// with the cargo feature `otlp` can.
+    pub otlp_endpoint: String,
 }
 
 /// What happens when every pool VM is full.

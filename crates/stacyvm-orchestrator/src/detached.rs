@@ -16,6 +16,7 @@ use stacyvm_types::{
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tracing::Instrument;
 
 use crate::metrics::Operation;
 use crate::registry::Entry;
@@ -80,7 +81,7 @@ impl Orchestrator {
             let ops = Arc::clone(&ops);
             self.shared
                 .tasks
-                .spawn(feed(Arc::clone(&self.shared), ops, exec_id, stdin));
+                .spawn(feed(Arc::clone(&self.shared), ops, exec_id, stdin).in_current_span());
         }
         let info = answer(&entry, ops.exec_record(exec_id)).await.map(info);
         watch(&self.shared, entry, ops, exec_id, began);
@@ -138,9 +139,10 @@ impl Orchestrator {
         let shared = Arc::clone(&self.shared);
         // No part of the work that a shutdown waits for: the command lives on, and so does its
         // output for whoever attaches to the next server.
-        self.shared.tasks.spawn(async move {
+        let delivering = async move {
             deliver(&shared, &entry, attached, sender).await;
-        });
+        };
+        self.shared.tasks.spawn(delivering.in_current_span());
         Ok(AttachedExec {
             info,
             events,
@@ -283,7 +285,7 @@ fn watch(
 ) {
     let shared = Arc::clone(shared);
     let tasks = shared.tasks.clone();
-    tasks.spawn(async move {
+    let watching = async move {
         let execs = &shared.totals.active_execs;
         execs.fetch_add(1, Ordering::Relaxed);
         let ended = tokio::select! {
@@ -305,7 +307,8 @@ fn watch(
             }
             None => {}
         }
-    });
+    };
+    tasks.spawn(watching.in_current_span());
 }
 
 /// The end of a command whose sandbox is destroyed.

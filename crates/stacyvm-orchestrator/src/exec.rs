@@ -15,6 +15,7 @@ use stacyvm_types::{
 use tokio::sync::mpsc;
 use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Instrument;
 
 use crate::Error;
 use crate::command::Plan;
@@ -82,7 +83,7 @@ pub(crate) async fn start(
     shared.events.of(&entry, EventType::ExecStarted, data);
     if let Some(stdin) = plan.stdin {
         let feeding = feed(session.control.clone(), stdin, plan.keep_stdin_open);
-        shared.tasks.spawn(feeding);
+        shared.tasks.spawn(feeding.in_current_span());
     }
     let execs = &shared.totals.active_execs;
     execs.fetch_add(1, Ordering::Relaxed);
@@ -298,7 +299,7 @@ pub(crate) fn stream(shared: &Arc<Shared>, pump: Pump) -> RunningExec {
         control: session.control.clone(),
         timeout: pump.limit,
     };
-    shared.tasks.spawn(deliver(pump, sender));
+    shared.tasks.spawn(deliver(pump, sender).in_current_span());
     running
 }
 

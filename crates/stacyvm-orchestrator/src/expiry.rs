@@ -64,6 +64,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             let command = Command::Destroy {
                 why: Why::Expired,
                 reply: None,
+                span: tracing::Span::none(),
             };
             if let Err(TrySendError::Full(_)) = entry.commands.try_send(command) {
                 shared.expiry.schedule(&id, now.saturating_add(LOOK));

@@ -207,8 +207,12 @@ impl Orchestrator {
         let ttl = shared.noted("extend", Some(&entry.facts.id), owner, ttl)?;
         let (reply, answer) = oneshot::channel();
         let gone = || Error::no_sandbox(id);
-        let sent = entry.commands.send(Command::Extend { ttl, reply }).await;
-        sent.map_err(|_| gone())?;
+        let sent = entry.commands.send(Command::Extend {
+            ttl,
+            reply,
+            span: tracing::Span::current(),
+        });
+        sent.await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -450,6 +454,7 @@ async fn destroy(entry: &Entry, why: Why) -> Result<bool, Error> {
     let command = Command::Destroy {
         why,
         reply: Some(reply),
+        span: tracing::Span::current(),
     };
     // An owner that has ended has either destroyed its sandbox, or stopped with the server.
     let ended = |entry: &Entry| match entry.view().phase {

@@ -3,7 +3,8 @@
 //! away, what was begun is still brought to its end.
 //!
 //! It writes down what it is about to do before it does it, and tells its asker after what was
-//! done is written down.
+//! done is written down. What it logs while it obeys stands in the span of the request that told it
+//! to; what it logs of its own accord stands in none.
 
 mod create;
 mod destroy;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use stacyvm_store::StoredState;
 use stacyvm_types::{EventData, EventType, Sandbox, SandboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument, Span};
 
 use crate::Error;
 use crate::lifecycle::{Event, Observed, Phase};
@@ -41,14 +43,26 @@ pub(crate) enum Command {
     Destroy {
         why: Why,
         reply: Option<oneshot::Sender<Result<bool, Error>>>,
+        span: Span,
     },
     /// Let it live until now plus `ttl`.
     Extend {
         ttl: Duration,
         reply: oneshot::Sender<Result<Sandbox, Error>>,
+        span: Span,
     },
     /// What the backend's list said of it.
     Seen(Observed),
+}
+
+impl Command {
+    /// The span of whoever told it.
+    fn span(&self) -> Span {
+        match self {
+            Self::Destroy { span, .. } | Self::Extend { span, .. } => span.clone(),
+            Self::Seen(_) => Span::none(),
+        }
+    }
 }
 
 /// The task's state.
@@ -108,6 +122,7 @@ impl Owner {
     /// Obeys until the sandbox is destroyed or the orchestrator stops.
     async fn live(mut self) {
         let stop = self.shared.stop.clone();
+        let mut span = Span::none();
         while self.phase != Phase::Destroying {
             let watched = self.phase == Phase::Running && self.watched;
             let entry = Arc::clone(&self.entry);
@@ -126,14 +141,15 @@ impl Owner {
                 ))),
             };
             let Some(command) = command else { return };
-            self.obey(command).await;
+            span = command.span();
+            self.obey(command).instrument(span.clone()).await;
         }
-        self.destroy(destroy::Start::Fresh).await;
+        self.destroy(destroy::Start::Fresh).instrument(span).await;
     }
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Destroy { why, reply } => {
+            Command::Destroy { why, reply, .. } => {
                 if why == Why::Expired && self.expires_at > self.shared.clock.now() {
                     self.schedule();
                     answer(reply, Ok(false));
@@ -148,7 +164,7 @@ impl Owner {
                 self.apply(Event::DestroyAsked);
                 self.waiting.extend(reply);
             }
-            Command::Extend { ttl, reply } => {
+            Command::Extend { ttl, reply, .. } => {
                 let result = self.extend(ttl).await;
                 let _ = reply.send(result);
             }

@@ -183,6 +183,7 @@ async fn attempt(
         claim,
         key,
         reply,
+        span: tracing::Span::current(),
     };
     let owner = Owner::creating(Arc::clone(shared), entry, commands);
     shared.tasks.spawn(owner.run_new(new));

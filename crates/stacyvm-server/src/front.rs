@@ -22,6 +22,7 @@ use crate::host::HostRule;
 use crate::limiter::Limiter;
 use crate::request_id::{self, RequestId};
 use crate::tickets::Tickets;
+use crate::traffic::Traffic;
 use crate::{Secret, ServerSettings, body, routes};
 
 /// What handlers share.
@@ -39,6 +40,7 @@ pub(crate) struct Front {
     pub(crate) key: Option<Secret>,
     pub(crate) tickets: Tickets,
     pub(crate) limiter: Limiter,
+    pub(crate) traffic: Traffic,
     hosts: HostRule,
     origins: OriginRule,
     cut: CancellationToken,
@@ -78,6 +80,7 @@ pub fn router(
         file_limit: settings.file_limit,
         heartbeat: settings.event_heartbeat,
         started: Instant::now(),
+        traffic: Traffic::default(),
         key: settings.api_key.filter(|key| !key.expose().is_empty()),
         tickets: Tickets::new(settings.ticket_life),
         limiter: Limiter::new(&settings.rates),
@@ -120,6 +123,7 @@ async fn pass(State(front): State<Shared>, request: Request, next: Next) -> Resp
         method = method.as_str(),
         route = route.as_ref().map_or("none", MatchedPath::as_str),
     );
+    let passing = front.traffic.enter();
     let mut response = async {
         let answering = AssertUnwindSafe(answer(&front, request, &origin, next)).catch_unwind();
         let response = answering.await.unwrap_or_else(|_| {
@@ -131,6 +135,8 @@ async fn pass(State(front): State<Shared>, request: Request, next: Next) -> Resp
     }
     .instrument(span)
     .await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    passing.answered(route, &method, response.status(), started.elapsed());
     let headers = response.headers_mut();
     headers.insert(request_id::HEADER, id.into_header());
     cors::stamp(origin, headers);

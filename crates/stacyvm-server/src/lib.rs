@@ -31,6 +31,7 @@ mod signals;
 mod sse;
 mod target;
 mod tickets;
+mod traffic;
 mod upload;
 mod utf8;
 mod ws;

@@ -182,7 +182,9 @@ impl Global {
 
     /// Where the configuration is looked for, with the providers that this program contains.
     fn loader(&self) -> Loader {
-        let loader = Loader::from_environment().built_providers(&wiring::BUILT_PROVIDERS);
+        let loader = Loader::from_environment()
+            .built_providers(&wiring::BUILT_PROVIDERS)
+            .sends_spans(cfg!(feature = "otlp"));
         match &self.config {
             Some(path) => loader.file(path),
             None => loader,

@@ -7,6 +7,7 @@ mod embedded;
 mod failure;
 mod logging;
 mod progress;
+mod telemetry;
 mod wiring;
 
 use std::process::ExitCode;

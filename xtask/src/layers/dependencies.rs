@@ -102,6 +102,10 @@ const HELD: &[(&str, &[&str])] = &[
     ("indicatif", &["stacyvm"]),
     ("landlock", &["stacyvm-sys"]),
     ("libc", &["stacyvm-sys"]),
+    ("opentelemetry", &["stacyvm"]),
+    ("opentelemetry-http", &["stacyvm"]),
+    ("opentelemetry-otlp", &["stacyvm"]),
+    ("opentelemetry_sdk", &["stacyvm"]),
     (
         "prost",
         &["stacyvm-agent", "stacyvm-agent-client", "stacyvm-proto"],
@@ -111,6 +115,7 @@ const HELD: &[(&str, &[&str])] = &[
     ("tar", &["stacyvm", "stacyvm-agent", "stacyvm-image"]),
     ("tokio-tungstenite", &["stacyvm-client", "stacyvm-server"]),
     ("tower", &["stacyvm-server"]),
+    ("tracing-opentelemetry", &["stacyvm"]),
     ("tracing-subscriber", &["stacyvm"]),
     ("utoipa", &["stacyvm-server", "stacyvm-types"]),
     ("utoipa-axum", &["stacyvm-server"]),

@@ -338,7 +338,8 @@ async fn recorded(home: &Home) -> Result<Option<Identity>, ProviderError> {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
-    match tokio::task::spawn_blocking(work).await {
+    let span = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || span.in_scope(work)).await {
         Ok(result) => result,
         Err(error) => Err(backend("work on the sandbox's files", error)),
     }

@@ -81,7 +81,8 @@ async fn make(
 ) -> Result<Arc<AgentSandbox>, ProviderError> {
     let prepared = tokio::task::spawn_blocking({
         let (inner, entry, spec) = (inner.clone(), entry.clone(), spec.clone());
-        move || prepare(&inner, &entry, slot, &spec, limits)
+        let span = tracing::Span::current();
+        move || span.in_scope(|| prepare(&inner, &entry, slot, &spec, limits))
     })
     .await
     .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;

@@ -13,6 +13,7 @@ use stacyvm_provider::{
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
+use tracing::Instrument;
 
 use crate::boxes::BoxEntry;
 use crate::config::{NativeConfig, launcher_count, valid_instance};
@@ -130,14 +131,15 @@ impl NativeProvider {
         let guard = self.enter().await?;
         let (answer, caller) = tokio::sync::oneshot::channel();
         let inner = self.inner.clone();
-        tokio::spawn(async move {
+        let making = async move {
             let made = create::create(inner.clone(), spec, probe).await;
             // Dropped when the caller has gone, and then it removes the sandbox.
             let _ = answer.send(made.map(|(entry, sandbox)| Unclaimed {
                 parts: Some((inner, entry, guard)),
                 sandbox,
             }));
-        });
+        };
+        tokio::spawn(making.in_current_span());
         let made = caller.await.map_err(|error| {
             ProviderError::backend("make the sandbox", "the server's task ended", error)
         })?;
@@ -211,7 +213,7 @@ impl Drop for Unclaimed {
         else {
             return;
         };
-        runtime.spawn(async move {
+        let removing = async move {
             let _open = guard;
             let _lock = entry.lock.lock().await;
             if !inner.boxes.is_current(&entry) {
@@ -220,7 +222,8 @@ impl Drop for Unclaimed {
             if let Err(error) = inner.remove(&entry).await {
                 tracing::error!(sandbox_id = %entry.id, %error, "a sandbox that nobody waits for could not be removed");
             }
-        });
+        };
+        runtime.spawn(removing.in_current_span());
     }
 }
 
@@ -228,7 +231,8 @@ async fn blocking<T: Send + 'static>(
     step: &'static str,
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
-    tokio::task::spawn_blocking(work)
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(work))
         .await
         .map_err(|error| ProviderError::backend(step, "", error))?
 }
@@ -318,7 +322,7 @@ impl Provider for NativeProvider {
         let guard = self.enter().await?;
         let (inner, id) = (self.inner.clone(), id.clone());
         // A task of its own: a caller who goes away does not stop it half way.
-        let task = tokio::spawn(async move {
+        let removing = async move {
             let _open = guard;
             let entry = inner.boxes.get_or_bare(&id);
             let _lock = entry.lock.lock().await;
@@ -327,8 +331,9 @@ impl Provider for NativeProvider {
             } else {
                 Ok(())
             }
-        });
-        task.await
+        };
+        tokio::spawn(removing.in_current_span())
+            .await
             .map_err(|error| ProviderError::backend("remove the sandbox", "", error))?
     }
 

@@ -1,23 +1,31 @@
 //! Deleting what destroyed sandboxes leave behind, where nobody waits for it.
 //!
 //! A box is renamed into the trash directory, which is one quick call, and a thread of its own
-//! with a low priority deletes it. What a crash leaves there is deleted at the next start.
+//! with a low priority deletes it. When that cannot keep up, whoever brings more deletes it
+//! themselves, so that a busy machine does not fill its disk. What a crash leaves there is deleted at
+//! the next start.
 
 use std::ffi::{CStr, CString, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, fchmod, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
 /// How much less important than everything else, see nice(2).
 const NICENESS: i32 = 10;
+
+/// How many directories may wait for the thread before others help it.
+const MOST_WAITING: usize = 128;
+/// How long one of them helps: a hostile tree may take minutes.
+const HELP: Duration = Duration::from_secs(1);
 
 /// Levels below which a directory is moved up instead of entered: it bounds open files and stack.
 const DEEPEST: usize = 32;
@@ -28,6 +36,8 @@ pub(crate) struct Trash {
     dir: PathBuf,
     next: Arc<AtomicU64>,
     stopping: Arc<AtomicBool>,
+    waiting: Arc<AtomicUsize>,
+    handle: Arc<OwnedFd>,
     worker: Mutex<Option<(Sender<OsString>, JoinHandle<()>)>>,
 }
 
@@ -35,6 +45,7 @@ impl Trash {
     /// Starts the thread, which first deletes what is in `dir` already.
     pub(crate) fn start(dir: PathBuf) -> io::Result<Self> {
         let (sender, receiver) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
         let mut next = 0;
         for entry in std::fs::read_dir(&dir)? {
             let entry = entry?;
@@ -44,27 +55,32 @@ impl Trash {
             if let Some(number) = number.and_then(|digits| digits.parse::<u64>().ok()) {
                 next = next.max(number.saturating_add(1));
             }
+            waiting.fetch_add(1, Ordering::Relaxed);
             let _ = sender.send(name);
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = rustix::fs::open(&dir, flags, Mode::empty())?;
+        let handle = Arc::new(rustix::fs::open(&dir, flags, Mode::empty())?);
         let next = Arc::new(AtomicU64::new(next));
         let stopping = Arc::new(AtomicBool::new(false));
         let worker = std::thread::Builder::new()
             .name("native-trash".to_owned())
             .spawn({
-                let (next, stopping) = (next.clone(), stopping.clone());
-                move || work(&handle, &receiver, &next, &stopping)
+                let (handle, next) = (handle.clone(), next.clone());
+                let (stopping, waiting) = (stopping.clone(), waiting.clone());
+                move || work(&handle, &receiver, &next, &stopping, &waiting)
             })?;
         Ok(Self {
             dir,
             next,
             stopping,
+            waiting,
+            handle,
             worker: Mutex::new(Some((sender, worker))),
         })
     }
 
-    /// Moves a directory here and has it deleted. Success when there is none.
+    /// Moves a directory here and has it deleted. Success when there is none. Blocks for
+    /// [`HELP`] at the most.
     pub(crate) fn take(&self, path: &Path) -> io::Result<()> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -74,11 +90,40 @@ impl Trash {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         }
+        if self.waiting.load(Ordering::Relaxed) >= MOST_WAITING && self.help(&target) {
+            return Ok(());
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         let worker = self.worker.lock().expect("no holder of this lock panics");
         if let Some((sender, _)) = worker.as_ref() {
             let _ = sender.send(target);
         }
         Ok(())
+    }
+
+    /// Deletes one directory on the caller's own thread; whether nothing is left of it.
+    fn help(&self, name: &OsString) -> bool {
+        let mut sweep = Sweep {
+            trash: &self.handle,
+            next: &self.next,
+            stopping: &self.stopping,
+            deadline: Instant::now().checked_add(HELP),
+            later: vec![name.clone()],
+        };
+        let done = sweep.run().is_ok();
+        // Parts of it that lay too deep have names of their own by now.
+        if let Some((sender, _)) = self
+            .worker
+            .lock()
+            .expect("no holder of this lock panics")
+            .as_ref()
+        {
+            for part in sweep.later {
+                self.waiting.fetch_add(1, Ordering::Relaxed);
+                let _ = sender.send(part);
+            }
+        }
+        done
     }
 
     /// Stops the thread at the next file; the rest waits for the next start.
@@ -96,7 +141,13 @@ impl Trash {
     }
 }
 
-fn work(dir: &OwnedFd, receiver: &Receiver<OsString>, next: &AtomicU64, stopping: &AtomicBool) {
+fn work(
+    dir: &OwnedFd,
+    receiver: &Receiver<OsString>,
+    next: &AtomicU64,
+    stopping: &AtomicBool,
+    waiting: &AtomicUsize,
+) {
     // Applies to the calling thread alone, see "C library/kernel differences" in nice(2).
     let _ = rustix::process::nice(NICENESS);
     for name in receiver {
@@ -104,9 +155,12 @@ fn work(dir: &OwnedFd, receiver: &Receiver<OsString>, next: &AtomicU64, stopping
             trash: dir,
             next,
             stopping,
+            deadline: None,
             later: vec![name],
         };
-        match sweep.run() {
+        let swept = sweep.run();
+        waiting.fetch_sub(1, Ordering::Relaxed);
+        match swept {
             Ok(()) => {}
             Err(Errno::CANCELED) => return,
             Err(error) => {
@@ -123,6 +177,8 @@ struct Sweep<'a> {
     trash: &'a OwnedFd,
     next: &'a AtomicU64,
     stopping: &'a AtomicBool,
+    /// None has all the time there is.
+    deadline: Option<Instant>,
     later: Vec<OsString>,
 }
 
@@ -154,7 +210,8 @@ impl Sweep<'_> {
         let dir = open_dir(parent, name)?;
         let mut entries = Dir::read_from(&dir)?;
         while let Some(entry) = entries.read() {
-            if self.stopping.load(Ordering::Relaxed) {
+            let late = self.deadline.is_some_and(|at| Instant::now() >= at);
+            if late || self.stopping.load(Ordering::Relaxed) {
                 return Err(Errno::CANCELED);
             }
             let entry = entry?;
@@ -238,6 +295,26 @@ mod tests {
         assert!(empty(&trash));
         // One number for the tree, and one each time that it was too deep to be entered at once.
         assert_eq!(bin.next.load(Ordering::Relaxed), 1 + 100 / 32);
+    }
+
+    #[test]
+    fn a_thread_that_cannot_keep_up_is_helped() {
+        let home = tempfile::tempdir().unwrap();
+        let trash = home.path().join("trash");
+        std::fs::create_dir(&trash).unwrap();
+        // A thread that is never given the processor.
+        let bin = Trash::start(trash.clone()).unwrap();
+        finish(&bin);
+        let (sender, receiver) = channel();
+        let idle = std::thread::spawn(|| {});
+        *bin.worker.lock().unwrap() = Some((sender, idle));
+        for number in 0..MOST_WAITING + 10 {
+            let leftover = home.path().join(format!("sb-{number:08x}"));
+            std::fs::create_dir_all(leftover.join("a/b")).unwrap();
+            bin.take(&leftover).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(&trash).unwrap().count(), MOST_WAITING);
+        assert_eq!(receiver.try_iter().count(), MOST_WAITING);
     }
 
     /// Lets the thread do all that it has been given.

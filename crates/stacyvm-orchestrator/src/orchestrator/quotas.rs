@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use stacyvm_types::{Quota, QuotaRequest, QuotaSummary};
 
+use tracing::Instrument;
+
 use crate::notice::Notice;
 use crate::shared::Shared;
 use crate::{Caller, Error, Orchestrator, quotas};
@@ -138,7 +140,7 @@ impl Orchestrator {
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
         let shared = Arc::clone(&self.shared);
-        let task = self.shared.tasks.spawn(change(shared));
+        let task = self.shared.tasks.spawn(change(shared).in_current_span());
         task.await.unwrap_or_else(|_| Err(Error::shutting_down()))
     }
 

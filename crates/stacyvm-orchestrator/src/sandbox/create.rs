@@ -10,6 +10,7 @@ use stacyvm_store::{IdempotencyClaim, IntentOutcome, SandboxRecord, StoredState}
 use stacyvm_types::{EventData, EventType, Sandbox};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::{Instrument, Span};
 
 use crate::Error;
 use crate::keys::KeyGuard;
@@ -41,6 +42,8 @@ pub(crate) struct NewSandbox {
     /// Held until it runs or has failed.
     pub(crate) key: Option<Arc<KeyGuard>>,
     pub(crate) reply: oneshot::Sender<Result<Sandbox, SpawnFailure>>,
+    /// Of the request that asks for it.
+    pub(crate) span: Span,
 }
 
 impl Owner {
@@ -63,12 +66,22 @@ impl Owner {
     }
 
     /// Makes the sandbox and lives its life.
-    pub(crate) async fn run_new(mut self, new: NewSandbox) {
+    pub(crate) async fn run_new(self, new: NewSandbox) {
+        let span = new.span.clone();
+        if let Some(owner) = self.begin(new).instrument(span).await {
+            owner.live().await;
+        }
+    }
+
+    /// Makes the sandbox; none when it failed or nobody wants it any more, and nothing of it is
+    /// left then.
+    async fn begin(mut self, new: NewSandbox) -> Option<Self> {
         let NewSandbox {
             spec,
             claim,
             key,
             reply,
+            span: _,
         } = new;
         let keyed = claim.is_some();
         let began = Instant::now();
@@ -76,11 +89,13 @@ impl Owner {
         match written {
             Ok(IntentOutcome::Written) => {}
             Ok(IntentOutcome::IdTaken) => {
-                return self.give_up(reply, SpawnFailure::IdTaken);
+                self.give_up(reply, SpawnFailure::IdTaken);
+                return None;
             }
             Err(error) => {
                 tracing::error!(sandbox = %self.id(), %error, "sandbox intent could not be stored");
-                return self.give_up(reply, SpawnFailure::Failed(error.into()));
+                self.give_up(reply, SpawnFailure::Failed(error.into()));
+                return None;
             }
         }
         let given_out = &self.shared.totals.sandboxes;
@@ -94,7 +109,7 @@ impl Owner {
         self.measure(Operation::Spawn, began, made.is_err());
         if let Err(error) = made {
             if matches!(error, Made::Aborted) {
-                return;
+                return None;
             }
             let error = error.into_public(&self.entry.facts.provider);
             let data = EventData::none()
@@ -107,9 +122,11 @@ impl Owner {
                 error,
                 key: key.map(|key| key as Arc<dyn Send + Sync>),
             };
-            return self.destroy(start).await;
+            self.destroy(start).await;
+            return None;
         }
         self.apply(Event::Created);
+        tracing::info!(sandbox = %self.id(), provider = self.entry.facts.provider, "sandbox runs");
         let provider = self.entry.facts.provider.clone();
         let data = EventData::none().with("provider", provider);
         self.tell(EventType::SandboxRunning, data);
@@ -121,8 +138,10 @@ impl Owner {
             // Its client went away without ever learning its id. With a key it may come back.
             tracing::info!(sandbox = %self.id(), "sandbox has no client and is destroyed");
             self.apply(Event::DestroyAsked);
+            self.destroy(Start::Fresh).await;
+            return None;
         }
-        self.live().await;
+        Some(self)
     }
 
     /// The box, its operations, and the record that it runs.

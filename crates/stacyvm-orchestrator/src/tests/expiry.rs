@@ -85,6 +85,7 @@ async fn a_timer_that_fired_just_before_an_extension_is_too_late() {
     let command = Command::Destroy {
         why: Why::Expired,
         reply: Some(reply),
+        span: tracing::Span::none(),
     };
     let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
     entry.commands.send(command).await.unwrap();

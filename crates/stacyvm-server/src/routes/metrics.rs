@@ -1,7 +1,10 @@
 //! Counters, as JSON for people and clients and as text for Prometheus.
 //!
-//! The text is the exposition format 0.0.4. Labels come from closed sets: operations, states and
-//! configured providers.
+//! The text is the exposition format 0.0.4. Labels come from closed sets: operations, states,
+//! routes as they are written in our table, and configured providers.
+
+mod http_requests;
+mod process;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -71,7 +74,7 @@ pub(super) async fn json(State(front): State<Shared>) -> Reply {
         uptime: uptime(&front),
         active_sandboxes: snapshot.active_sandboxes,
         total_sandboxes: snapshot.total_sandboxes,
-        memory_alloc: resident_bytes(),
+        memory_alloc: process::resident_bytes(),
         sandboxes: Sandboxes {
             total: snapshot.total_sandboxes,
             active: snapshot.active_sandboxes,
@@ -102,15 +105,6 @@ pub(super) async fn prometheus(State(front): State<Shared>) -> Reply {
     let text = exposition(&front, &front.orchestrator.metrics());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
-}
-
-/// Resident memory of this process, from the kernel; not a file on a disk, so nothing waits.
-fn resident_bytes() -> u64 {
-    const PAGE: u64 = 4096;
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_ascii_whitespace().nth(1);
-    let pages: u64 = pages.and_then(|pages| pages.parse().ok()).unwrap_or(0);
-    pages * PAGE
 }
 
 struct Exposition(String);
@@ -157,7 +151,7 @@ fn exposition(front: &Front, snapshot: &MetricsSnapshot) -> String {
         "stacyvm_memory_resident_bytes",
         "gauge",
         "Resident memory of the server.",
-        resident_bytes(),
+        process::resident_bytes(),
     );
     out.single(
         "stacyvm_sandboxes_created_total",
@@ -200,6 +194,8 @@ fn exposition(front: &Front, snapshot: &MetricsSnapshot) -> String {
         out.sample(name, &[("provider", provider)], count);
     }
     operations(&mut out, snapshot);
+    http_requests::write(&mut out, &front.traffic);
+    process::write(&mut out);
     out.0
 }
 

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Global, output};
 use crate::failure::WithHint;
+use crate::telemetry::Telemetry;
 use crate::{logging, wiring};
 
 /// Start the server.
@@ -52,7 +53,8 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         }
     }
     let loaded = super::refused(loader.load())?;
-    logging::install(&loaded.config.logging);
+    let telemetry = Telemetry::start(&loaded.config.telemetry)?;
+    logging::install(&loaded.config.logging, &telemetry);
     for warning in &loaded.warnings {
         let hint = warning.hint.as_deref().unwrap_or("");
         tracing::warn!(problem = %warning, hint, "Configuration has something unknown");
@@ -63,6 +65,8 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         .context("cannot start the runtime")?;
     let result = runtime.block_on(serve(&loaded));
     runtime.shutdown_timeout(Duration::from_secs(1));
+    // After the runtime: what its last tasks did is among it.
+    telemetry.finish();
     result.map(|()| ExitCode::SUCCESS)
 }
 

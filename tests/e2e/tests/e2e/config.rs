@@ -65,6 +65,14 @@ fn authentication_without_a_key() {
 }
 
 #[test]
+fn a_collector_that_this_program_cannot_send_to() {
+    stops_the_start(
+        "telemetry:\n  otlp_endpoint: http://127.0.0.1:4318\n",
+        &["telemetry.otlp_endpoint", "otlp"],
+    );
+}
+
+#[test]
 fn an_unknown_key_warns_and_names_the_nearest() {
     let place = Refused::new("server:\n  prot: 1\n");
     let finished = place.run(&["config", "lint"]);

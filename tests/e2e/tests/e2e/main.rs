@@ -16,6 +16,8 @@ mod exec;
 mod image;
 mod lifetime;
 mod limits;
+mod logs;
 mod reach;
 mod run;
+mod slow;
 mod terminal;

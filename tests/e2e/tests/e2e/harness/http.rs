@@ -8,6 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+/// How long an answer may be silent: longer than the longest silence that a test asks for.
+const PATIENCE: Duration = Duration::from_secs(240);
+
 /// A whole answer.
 #[derive(Debug)]
 pub(crate) struct Response {
@@ -87,7 +90,7 @@ pub(crate) fn open(
     body: &[u8],
 ) -> Result<Streaming> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(120)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n",

@@ -1,0 +1,151 @@
+//! Every request that came in, counted and timed by the route that it met.
+//!
+//! Owns the counters, not how they are shown. Its labels are closed sets whatever a client sends:
+//! routes as our own table writes them, the methods that HTTP names, and classes of status.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use stacyvm_orchestrator::BUCKET_BOUNDS;
+
+/// Classes of status, by their first digit less one.
+pub(crate) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The counters of the front door.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    in_flight: AtomicU64,
+    routes: Mutex<HashMap<(String, &'static str), RouteTraffic>>,
+}
+
+/// What came of the requests to one route with one method.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RouteTraffic {
+    /// Answers, by [`CLASSES`].
+    pub(crate) answers: [u64; CLASSES.len()],
+    /// Per bound of [`BUCKET_BOUNDS`]: how many took no longer than it and longer than the one
+    /// before.
+    buckets: [u64; BUCKET_BOUNDS.len()],
+    /// Sum of the times until the head of the answer.
+    pub(crate) time: Duration,
+}
+
+impl RouteTraffic {
+    /// All answers.
+    pub(crate) fn count(&self) -> u64 {
+        self.answers.iter().sum()
+    }
+
+    /// Per bound of [`BUCKET_BOUNDS`]: how many took no longer.
+    pub(crate) fn cumulative(&self) -> impl Iterator<Item = u64> {
+        self.buckets.iter().scan(0, |sum, bucket| {
+            *sum += bucket;
+            Some(*sum)
+        })
+    }
+}
+
+/// One request that is being answered. One whose client goes away first is only no longer there.
+#[derive(Debug)]
+pub(crate) struct Passing<'a>(&'a Traffic);
+
+impl Traffic {
+    /// Counts a request in.
+    pub(crate) fn enter(&self) -> Passing<'_> {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Passing(self)
+    }
+
+    /// How many are being answered.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Every route that was asked for, with its method, sorted.
+    pub(crate) fn snapshot(&self) -> Vec<((String, &'static str), RouteTraffic)> {
+        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = routes
+            .iter()
+            .map(|(key, traffic)| (key.clone(), traffic.clone()))
+            .collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+}
+
+impl Passing<'_> {
+    /// The head of the answer is ready after `took`; a body that streams goes on after that.
+    pub(crate) fn answered(self, route: &str, method: &Method, status: StatusCode, took: Duration) {
+        let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
+        let seconds = took.as_secs_f64();
+        let bucket = BUCKET_BOUNDS.iter().position(|bound| seconds <= *bound);
+        // Counters are whole after a panic of another holder.
+        let mut routes = self.0.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (route.to_owned(), known(method));
+        let traffic = routes.entry(key).or_default();
+        traffic.answers[class] += 1;
+        traffic.time += took;
+        if let Some(bucket) = bucket {
+            traffic.buckets[bucket] += 1;
+        }
+    }
+}
+
+impl Drop for Passing<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client may invent methods; they are one.
+fn known(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_invents_is_no_label() {
+        let traffic = Traffic::default();
+        for method in ["GET", "BREW", "STEEP"] {
+            let method = Method::from_bytes(method.as_bytes()).expect("a token");
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            traffic
+                .enter()
+                .answered("none", &method, status, Duration::from_millis(3));
+        }
+        let snapshot = traffic.snapshot();
+        let keys: Vec<_> = snapshot.iter().map(|(key, _)| key.1).collect();
+        assert_eq!(keys, ["GET", "other"]);
+        assert_eq!(snapshot[1].1.answers, [0, 0, 0, 2, 0]);
+        assert_eq!(snapshot[1].1.count(), 2);
+        let cumulative: Vec<_> = snapshot[1].1.cumulative().collect();
+        assert_eq!(cumulative[..5], [0, 0, 0, 2, 2]);
+        assert_eq!(cumulative.last(), Some(&2));
+    }
+
+    #[test]
+    fn a_request_whose_client_went_away_is_not_in_flight() {
+        let traffic = Traffic::default();
+        let (one, other) = (traffic.enter(), traffic.enter());
+        assert_eq!(traffic.in_flight(), 2);
+        drop(one);
+        other.answered("none", &Method::GET, StatusCode::OK, Duration::ZERO);
+        assert_eq!(traffic.in_flight(), 0);
+        assert_eq!(traffic.snapshot()[0].1.count(), 1);
+    }
+}
