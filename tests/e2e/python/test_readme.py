@@ -40,7 +40,7 @@ def test_the_tour(server, tmp_path):
     )
     said = finished.stdout + finished.stderr
     assert finished.returncode == 0, said
-    for expected in ("spawned (provider: native, image: host)", "5050", "1\n2\n3\n", "destroyed"):
+    for expected in ("spawned (provider: native, image: host)", "5050", "1\n2\n3\n", "step 3", "destroyed"):
         assert expected in said, said
     assert (tmp_path / "note").read_text() == "some text\n"
     assert finished.stdout.rstrip().endswith('hello{"status":"destroyed"}'), said

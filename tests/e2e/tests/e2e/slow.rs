@@ -1,6 +1,8 @@
 //! Three minutes without a word: no hidden timeout may end what nobody asked to end. These tests
 //! sleep; they cost time and nothing else.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -44,4 +46,36 @@ fn slow_a_stream_that_says_nothing_for_three_minutes_completes() {
         (&json!("exit"), &json!(7))
     );
     assert!(stream.line().unwrap().is_none());
+}
+
+#[test]
+fn slow_a_feed_of_events_stays_open_through_three_minutes_of_nothing() {
+    let server = Server::start();
+    let id = server.spawn(json!({}));
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    // Over one connection: a client that comes back would hide one that was closed.
+    let path = format!("/api/v1/events?type=exec.*&sandbox_id={id}");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let (start, mut beats, mut asked) = (Instant::now(), 0, false);
+    let event = loop {
+        let line = lines.next().expect("the feed was closed");
+        // A heartbeat is a comment: no event, and enough for whatever counts silence on the way.
+        if line.starts_with(':') {
+            beats += 1;
+        }
+        if !asked && start.elapsed() >= SILENCE {
+            asked = true;
+            server.exec(&id, "true");
+        }
+        if let Some(event) = line.strip_prefix("data: ") {
+            break serde_json::from_str::<serde_json::Value>(event).unwrap();
+        }
+    };
+    assert!(asked, "an event came out of nothing: {event}");
+    assert_eq!(event["type"], "exec.started");
+    assert!(beats >= 10, "{beats} heartbeats");
 }
