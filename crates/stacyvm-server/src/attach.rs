@@ -5,21 +5,16 @@
 //! where both streams are cut in the middle of one at once it may lie before text that was sent,
 //! which `encoding=base64` never does.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body::{Body, Frame};
 use serde::Serialize;
 use stacyvm_orchestrator::AttachedExec;
 use stacyvm_provider::ops::{AttachEvent, ExecExit};
 use stacyvm_types::OutputStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::download::Broken;
-use crate::ndjson::{FULL, write_exit, write_line, write_piece};
+use crate::ndjson::{LineBody, write_exit, write_line, write_piece};
 use crate::utf8::Utf8Stitcher;
 
 /// How output is written.
@@ -218,75 +213,21 @@ fn line(buffer: &mut BytesMut, value: &impl Serialize) {
 }
 
 /// The body of a followed command.
-pub(crate) struct AttachBody {
+pub(crate) fn attach_body(
     exec: AttachedExec,
-    follower: Follower,
-    buffer: BytesMut,
-    done: bool,
-    cut: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl AttachBody {
-    pub(crate) fn new(
-        exec: AttachedExec,
-        follower: Follower,
-        cut: WaitForCancellationFutureOwned,
-    ) -> Self {
-        Self {
-            exec,
-            follower,
-            buffer: BytesMut::new(),
-            done: false,
-            cut: Box::pin(cut),
-        }
-    }
-}
-
-impl Body for AttachBody {
-    type Data = Bytes;
-    type Error = Broken;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
-        let this = &mut *self;
-        let mut lost = None;
-        while !this.done && this.buffer.len() < FULL {
-            match this.exec.events.poll_recv(context) {
-                Poll::Ready(Some(event)) => {
-                    for piece in this.follower.hear(event) {
-                        this.done |= write(&mut this.buffer, piece);
-                    }
-                }
-                Poll::Ready(None) => {
-                    this.done = true;
-                    lost = Some("the connection to the command was lost");
-                }
-                Poll::Pending => break,
-            }
-        }
-        if !this.buffer.is_empty() {
-            // A lost connection is told next time: what came before is not thrown away with it.
-            this.done &= lost.is_none();
-            return Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))));
-        }
-        if let Some(lost) = lost {
-            return Poll::Ready(Some(Err(lost.into())));
-        }
-        if this.done {
-            return Poll::Ready(None);
-        }
-        if this.cut.as_mut().poll(context).is_ready() {
-            this.done = true;
-            return Poll::Ready(Some(Err("the server is shutting down".into())));
-        }
-        Poll::Pending
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.done && self.buffer.is_empty()
-    }
+    mut follower: Follower,
+    cut: WaitForCancellationFutureOwned,
+) -> LineBody<AttachEvent, impl FnMut(&mut BytesMut, AttachEvent) -> bool> {
+    LineBody::new(
+        exec.events,
+        exec.control,
+        cut,
+        move |buffer: &mut BytesMut, event| {
+            // Nothing comes behind the last.
+            let mut pieces = follower.hear(event).into_iter();
+            pieces.any(|piece| write(buffer, piece))
+        },
+    )
 }
 
 #[cfg(test)]

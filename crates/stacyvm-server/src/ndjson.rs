@@ -16,59 +16,54 @@ use http_body::{Body, Frame};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 use stacyvm_orchestrator::RunningExec;
-use stacyvm_provider::ops::{ExecEvent, ExecExit};
+use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecExit};
 use stacyvm_types::{ExitReason, GoDuration, OutputStream};
+use tokio::sync::mpsc;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::download::Broken;
 use crate::utf8::Utf8Stitcher;
 
 /// Waiting chunks are put into one write until it is this long.
-pub(crate) const FULL: usize = 128 * 1024;
+const FULL: usize = 128 * 1024;
 
-/// The body of a streamed exec.
-pub(crate) struct ExecBody {
-    exec: RunningExec,
-    stdout: Utf8Stitcher,
-    stderr: Utf8Stitcher,
+/// A body of lines that are made of events as these come.
+pub(crate) struct LineBody<E, W> {
+    events: mpsc::Receiver<E>,
+    /// Writes an event; `true` when it was the last.
+    write: W,
     buffer: BytesMut,
     done: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Lives as long as the body: dropping it says that no more input comes.
+    _control: mpsc::Sender<ExecControl>,
 }
 
-impl ExecBody {
-    pub(crate) fn new(exec: RunningExec, cut: WaitForCancellationFutureOwned) -> Self {
+impl<E, W> LineBody<E, W>
+where
+    W: FnMut(&mut BytesMut, E) -> bool,
+{
+    pub(crate) fn new(
+        events: mpsc::Receiver<E>,
+        control: mpsc::Sender<ExecControl>,
+        cut: WaitForCancellationFutureOwned,
+        write: W,
+    ) -> Self {
         Self {
-            exec,
-            stdout: Utf8Stitcher::default(),
-            stderr: Utf8Stitcher::default(),
+            events,
+            write,
             buffer: BytesMut::new(),
             done: false,
             cut: Box::pin(cut),
-        }
-    }
-
-    fn write(&mut self, event: &ExecEvent) {
-        match event {
-            ExecEvent::Output(OutputStream::Stdout, bytes) => {
-                let text = self.stdout.push(bytes);
-                write_output(&mut self.buffer, "stdout", text);
-            }
-            ExecEvent::Output(OutputStream::Stderr, bytes) => {
-                let text = self.stderr.push(bytes);
-                write_output(&mut self.buffer, "stderr", text);
-            }
-            ExecEvent::Exit(exit) => {
-                write_output(&mut self.buffer, "stdout", self.stdout.finish());
-                write_output(&mut self.buffer, "stderr", self.stderr.finish());
-                write_exit(&mut self.buffer, exit);
-                self.done = true;
-            }
+            _control: control,
         }
     }
 }
 
-impl Body for ExecBody {
+impl<E, W> Body for LineBody<E, W>
+where
+    W: FnMut(&mut BytesMut, E) -> bool + Unpin,
+{
     type Data = Bytes;
     type Error = Broken;
 
@@ -77,21 +72,24 @@ impl Body for ExecBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
         let this = &mut *self;
-        while !this.done && this.buffer.len() < FULL {
-            match this.exec.events.poll_recv(context) {
-                Poll::Ready(Some(event)) => this.write(&event),
-                Poll::Ready(None) => {
-                    this.done = true;
-                    return Poll::Ready(Some(Err("the command was lost".into())));
-                }
+        let mut lost = false;
+        while !this.done && !lost && this.buffer.len() < FULL {
+            match this.events.poll_recv(context) {
+                Poll::Ready(Some(event)) => this.done = (this.write)(&mut this.buffer, event),
+                Poll::Ready(None) => lost = true,
                 Poll::Pending => break,
             }
         }
         if !this.buffer.is_empty() {
+            // A lost command is told next time: what came before is not thrown away with it.
             return Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))));
         }
         if this.done {
             return Poll::Ready(None);
+        }
+        if lost {
+            this.done = true;
+            return Poll::Ready(Some(Err("the command was lost".into())));
         }
         if this.cut.as_mut().poll(context).is_ready() {
             this.done = true;
@@ -103,6 +101,37 @@ impl Body for ExecBody {
     fn is_end_stream(&self) -> bool {
         self.done && self.buffer.is_empty()
     }
+}
+
+/// The body of a streamed exec.
+pub(crate) fn exec_body(
+    exec: RunningExec,
+    cut: WaitForCancellationFutureOwned,
+) -> LineBody<ExecEvent, impl FnMut(&mut BytesMut, ExecEvent) -> bool> {
+    let mut stdout = Utf8Stitcher::default();
+    let mut stderr = Utf8Stitcher::default();
+    LineBody::new(
+        exec.events,
+        exec.control,
+        cut,
+        move |buffer: &mut BytesMut, event| {
+            match event {
+                ExecEvent::Output(OutputStream::Stdout, bytes) => {
+                    write_output(buffer, "stdout", stdout.push(&bytes));
+                }
+                ExecEvent::Output(OutputStream::Stderr, bytes) => {
+                    write_output(buffer, "stderr", stderr.push(&bytes));
+                }
+                ExecEvent::Exit(exit) => {
+                    write_output(buffer, "stdout", stdout.finish());
+                    write_output(buffer, "stderr", stderr.finish());
+                    write_exit(buffer, &exit);
+                    return true;
+                }
+            }
+            false
+        },
+    )
 }
 
 /// Writes a line of output; nothing when there is no text.
@@ -194,10 +223,15 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
     use std::time::Duration;
-    use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
 
-    fn body(depth: usize) -> (mpsc::Sender<ExecEvent>, ExecBody, CancellationToken) {
+    fn body(
+        depth: usize,
+    ) -> (
+        mpsc::Sender<ExecEvent>,
+        impl Body<Data = Bytes, Error = Broken> + Unpin,
+        CancellationToken,
+    ) {
         let (sender, events) = mpsc::channel(depth);
         let (control, _) = mpsc::channel(1);
         let exec = RunningExec {
@@ -208,7 +242,7 @@ mod tests {
             timeout: None,
         };
         let cut = CancellationToken::new();
-        let body = ExecBody::new(exec, cut.clone().cancelled_owned());
+        let body = exec_body(exec, cut.clone().cancelled_owned());
         (sender, body, cut)
     }
 
@@ -225,7 +259,9 @@ mod tests {
         })
     }
 
-    async fn frame(body: &mut ExecBody) -> Option<Result<String, Broken>> {
+    async fn frame(
+        body: &mut (impl Body<Data = Bytes, Error = Broken> + Unpin),
+    ) -> Option<Result<String, Broken>> {
         let frame = body.frame().await?;
         Some(frame.map(|frame| String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()))
     }

@@ -11,7 +11,7 @@ use super::{NDJSON, json, ok};
 use crate::body::JsonBytes;
 use crate::error::Reply;
 use crate::front::Shared;
-use crate::ndjson::ExecBody;
+use crate::ndjson::exec_body;
 use crate::openapi::{Deadline, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::target::Target;
@@ -66,7 +66,7 @@ pub(super) async fn run(
     }
     let running = front.orchestrator.exec(&caller, &id, request).await?;
     let exec_id = ExecId(running.exec_id);
-    let body = Body::new(ExecBody::new(running, front.cut()));
+    let body = Body::new(exec_body(running, front.cut()));
     Ok(streamed(exec_id, body))
 }
 

@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 use super::exec::streamed;
 use super::exec_ws;
 use super::{Done, done, ok};
-use crate::attach::{AttachBody, Encoding, Follower};
+use crate::attach::{Encoding, Follower, attach_body};
 use crate::body::{Json, read_raw};
 use crate::error::{Failure, Reply};
 use crate::front::{Front, Shared};
@@ -213,7 +213,7 @@ pub(super) async fn follow(
         .attach_exec(caller, id, exec_id, wanted.offset, wanted.follow)
         .await?;
     let follower = Follower::new(wanted.offset, wanted.encoding);
-    let body = Body::new(AttachBody::new(attached, follower, front.cut()));
+    let body = Body::new(attach_body(attached, follower, front.cut()));
     Ok(streamed(exec_id, body))
 }
 
