@@ -68,6 +68,13 @@ def own_server():
     server.close()
 
 
+@pytest.fixture
+def own_locked_server():
+    server = Server("mock", api_key="k-1f2e3d")
+    yield server
+    server.close()
+
+
 def test_the_answers_are_those_that_are_described(own_server, tmp_path):
     sandbox = spawn(own_server)
     others = [word for name in ENDINGS for word in ("--exclude-operation-id", name)]
@@ -76,11 +83,11 @@ def test_the_answers_are_those_that_are_described(own_server, tmp_path):
     check(own_server, sandbox, tmp_path, *ends)
 
 
-def test_the_key_is_asked_for_where_the_description_says(locked_server, tmp_path):
-    sandbox = spawn(locked_server)
+def test_the_key_is_asked_for_where_the_description_says(own_locked_server, tmp_path):
+    sandbox = spawn(own_locked_server)
     others = [word for name in ENDINGS for word in ("--exclude-operation-id", name)]
     checks = f"{CHECKS},ignored_auth"
-    check(locked_server, sandbox, tmp_path, *others, examples=3, checks=checks)
+    check(own_locked_server, sandbox, tmp_path, *others, examples=3, checks=checks)
 
 
 def test_the_checked_in_description_is_the_served_one(own_server):
