@@ -1,6 +1,7 @@
 //! Commands that others started: listing, following, telling.
 
 use bytes::Bytes;
+use prost::Message as _;
 use stacyvm_proto::message::{self, Answer, Request};
 use stacyvm_proto::mux::{Event, Receiver};
 use stacyvm_proto::{DATA, STDERR};
@@ -16,8 +17,8 @@ use crate::{
     OpError,
 };
 
-/// Commands that one listing may hold: more than any agent of ours remembers or can run.
-const MAX_EXECS: usize = 100_000;
+/// Bytes that one listing may hold: more than any agent of ours sends.
+const MAX_LISTING: usize = 16 * 1024 * 1024;
 
 impl Agent {
     /// Starts a command that outlives this connection, and answers with its number and process id.
@@ -54,14 +55,18 @@ impl Agent {
     async fn ask_execs(&self, exec_id: Option<u64>) -> Result<Vec<ExecRecord>, OpError> {
         self.knows_execs()?;
         let mut stream = self.open(Request::Execs(message::Execs { exec_id }))?;
-        let mut all = Vec::new();
+        let (mut all, mut bytes) = (Vec::new(), 0);
         loop {
             match unary::next(&mut stream.receiver).await? {
-                Answer::Execs(some) => all.extend(some.execs.into_iter().map(record)),
+                Answer::Execs(some) => {
+                    // Empty ones take memory too.
+                    bytes += some.encoded_len() + some.execs.len() * size_of::<ExecRecord>();
+                    all.extend(some.execs.into_iter().map(record));
+                }
                 Answer::Done(_) => return Ok(all),
                 _ => return Err(unexpected()),
             }
-            if all.len() > MAX_EXECS {
+            if bytes > MAX_LISTING {
                 return Err(unexpected());
             }
         }

@@ -29,6 +29,10 @@ impl Agent {
     /// `Invalid` for an empty command or a missing workdir, `NotFound` for an unknown user,
     /// `Limit` when the sandbox may have no more processes, `Gone` when the connection is lost.
     pub async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
+        let queue_end = match spec.on_disconnect {
+            OnDisconnect::Kill => QueueEnd::ClosesInput,
+            OnDisconnect::Survive => QueueEnd::LeavesInput,
+        };
         let stream = self.open(Request::Exec(request(spec)))?;
         let sender = stream.sender;
         let mut receiver = stream.receiver;
@@ -41,7 +45,7 @@ impl Agent {
             // The command's end, or the reader's, ends the session; the last control does not.
             tokio::select! {
                 () = pass_events(&mut receiver, event_queue) => {}
-                () = async { pass_controls(sender, controls, QueueEnd::ClosesInput).await; std::future::pending().await } => {}
+                () = async { pass_controls(sender, controls, queue_end).await; std::future::pending().await } => {}
             }
         });
         Ok(ExecSession {

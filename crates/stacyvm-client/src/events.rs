@@ -1,13 +1,19 @@
 //! What happens on the server, as a stream that can be taken up again where it broke.
 
+use std::time::Duration;
+
 use futures_util::StreamExt;
 use http::{HeaderName, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::time::timeout;
 
 use crate::lines::Lines;
 use crate::request::{Payload, quoted};
 use crate::{Client, ClientError};
+
+/// How long a server may say nothing at all.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What is to be followed.
 #[derive(Clone, Debug, Default)]
@@ -81,7 +87,11 @@ impl EventStream {
     /// When the connection broke, or what came is no event.
     pub async fn next(&mut self) -> Option<Result<ServerEvent, ClientError>> {
         loop {
-            let line = match self.lines.next().await? {
+            // The server says something every 15 seconds; one that is silent is not there.
+            let Ok(next) = timeout(SILENCE, self.lines.next()).await else {
+                return Some(Err(self.lines.bad("the server has fallen silent")));
+            };
+            let line = match next? {
                 Ok(line) => line,
                 Err(error) => return Some(Err(error)),
             };

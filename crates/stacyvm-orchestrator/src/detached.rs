@@ -13,6 +13,7 @@ use stacyvm_provider::ops::{
 };
 use stacyvm_types::{
     EventData, EventType, ExecId, ExecInfo, ExecRequest, ExecState, ExitReason, GoDuration,
+    Timestamp,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -27,6 +28,8 @@ use crate::{Caller, Error, Interactive, Orchestrator, command, exec, ops};
 const ANSWER: Duration = Duration::from_secs(30);
 /// How long a command may take to take its input.
 const INPUT: Duration = Duration::from_secs(30);
+/// The longest input that comes with the request, bytes: what the agent takes at once.
+const STDIN: usize = 64 * 1024;
 /// Events between the sandbox and a slow listener: few, because what is lost here with a broken
 /// connection must still be kept inside.
 const BUFFERED: usize = 2;
@@ -62,7 +65,14 @@ impl Orchestrator {
         let plan = command::Plan::new(&self.shared.settings_for(owner), request);
         let named = Some(&entry.facts.id);
         let plan = self.shared.noted("exec", named, owner, plan)?;
-        let plan = plan.connected(Interactive { tty, stdin: true });
+        let mut plan = plan.connected(Interactive { tty, stdin: true });
+        let stdin = plan.stdin.take();
+        if stdin.as_ref().is_some_and(|text| text.len() > STDIN) {
+            return Err(Error::BadRequest(format!(
+                "stdin of a detached exec may have {STDIN} bytes: start it without, and feed it \
+                 through its /stdin"
+            )));
+        }
         let ops = self.way_in(&entry).await?;
         let began = Instant::now();
         let (exec_id, pid) = match answer(&entry, ops.exec_detached(plan.spec)).await {
@@ -77,15 +87,14 @@ impl Orchestrator {
         let data = EventData::none().with("exec_id", exec::named(exec_id));
         self.shared.events.of(&entry, EventType::ExecStarted, data);
         tracing::debug!(sandbox = %entry.facts.id, exec = exec_id, pid, "detached exec started");
-        if let Some(stdin) = plan.stdin {
-            let ops = Arc::clone(&ops);
-            self.shared
-                .tasks
-                .spawn(feed(Arc::clone(&self.shared), ops, exec_id, stdin).in_current_span());
+        let watched = (Arc::clone(&entry), Arc::clone(&ops));
+        watch(&self.shared, watched.0, watched.1, exec_id, began);
+        // Before the answer, so that no crash of ours leaves a command that waits for the rest.
+        if let Some(stdin) = stdin {
+            answer(&entry, feed(ops.as_ref(), exec_id, stdin)).await?;
         }
-        let info = answer(&entry, ops.exec_record(exec_id)).await.map(info);
-        watch(&self.shared, entry, ops, exec_id, began);
-        info
+        let known = answer(&entry, ops.exec_record(exec_id));
+        known.await.map(info)
     }
 
     /// The commands that run in a sandbox and the detached ones that it remembers, oldest first.
@@ -136,11 +145,12 @@ impl Orchestrator {
         let attached = answer(&entry, ops.attach(exec_id.0, offset, follow)).await?;
         let (sender, events) = mpsc::channel(BUFFERED);
         let control = attached.control.clone();
+        let started_at = info.started_at;
         let shared = Arc::clone(&self.shared);
         // No part of the work that a shutdown waits for: the command lives on, and so does its
         // output for whoever attaches to the next server.
         let delivering = async move {
-            deliver(&shared, &entry, attached, sender).await;
+            deliver(&shared, &entry, started_at, attached, sender).await;
         };
         self.shared.tasks.spawn(delivering.in_current_span());
         Ok(AttachedExec {
@@ -161,9 +171,12 @@ impl Orchestrator {
         exec_id: ExecId,
         limit: Option<Duration>,
     ) -> Result<ExecInfo, Error> {
-        let _token = self.shared.enter()?;
+        let token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let ops = self.way_in(&entry).await?;
+        let record = answer(&entry, ops.exec_record(exec_id.0)).await?;
+        // A shutdown does not wait for those who wait.
+        drop(token);
         let waiting = async {
             tokio::select! {
                 () = self.shared.stop.cancelled() => Err(Error::shutting_down()),
@@ -172,17 +185,19 @@ impl Orchestrator {
                 }
             }
         };
-        match limit {
-            None => {
-                waiting.await?;
-            }
-            Some(limit) => {
-                if let Ok(ended) = timeout(limit, waiting).await {
-                    ended?;
-                }
-            }
+        let ended = match limit {
+            None => Some(waiting.await?),
+            Some(limit) => timeout(limit, waiting).await.ok().transpose()?,
+        };
+        match answer(&entry, ops.exec_record(exec_id.0)).await {
+            Ok(record) => Ok(info(record)),
+            // It has been forgotten since: what is known of it is enough.
+            Err(Error::NotFound(_)) if ended.is_some() => Ok(info(ExecRecord {
+                exit: ended,
+                ..record
+            })),
+            Err(error) => Err(error),
         }
-        answer(&entry, ops.exec_record(exec_id.0)).await.map(info)
     }
 
     /// Tells a running command something: input, its end, a signal, a size, the end of its tree.
@@ -199,7 +214,15 @@ impl Orchestrator {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let ops = self.way_in(&entry).await?;
-        let input = matches!(control, ExecControl::Stdin(_));
+        let input = matches!(control, ExecControl::Stdin(_) | ExecControl::CloseStdin);
+        let _turn = match &control {
+            ExecControl::Stdin(_) => Some(entry.feeding.try_acquire().map_err(|_| {
+                Error::Conflict(
+                    "too much input waits for commands of this sandbox that do not read".to_owned(),
+                )
+            })?),
+            _ => None,
+        };
         let told = timeout(INPUT, ops.tell_exec(exec_id.0, control)).await;
         match told {
             Ok(told) => told.map_err(|error| ops::public_error(&entry, error)),
@@ -260,19 +283,18 @@ fn info(record: ExecRecord) -> ExecInfo {
     }
 }
 
-/// Feeds the input that came with the request, and its end.
-async fn feed(shared: Arc<Shared>, ops: Arc<dyn SandboxOps>, exec_id: u64, stdin: Bytes) {
-    let feeding = async {
-        // A command that takes no input, or has ended, does without.
-        if !stdin.is_empty() {
-            ops.tell_exec(exec_id, ExecControl::Stdin(stdin)).await?;
-        }
-        ops.tell_exec(exec_id, ExecControl::CloseStdin).await
+/// Hands over the input that came with the request, and its end. It fits into what the agent holds
+/// for a command that has not read yet.
+async fn feed(ops: &dyn SandboxOps, exec_id: u64, stdin: Bytes) -> Result<(), OpError> {
+    let tell = async |control| match ops.tell_exec(exec_id, control).await {
+        // A command that has ended, or takes no input, does without.
+        Ok(()) | Err(OpError::Conflict(_)) => Ok(()),
+        Err(error) => Err(error),
     };
-    tokio::select! {
-        _ = feeding => {}
-        () = shared.stop.cancelled() => {}
+    if !stdin.is_empty() {
+        tell(ExecControl::Stdin(stdin)).await?;
     }
+    tell(ExecControl::CloseStdin).await
 }
 
 /// Counts a detached command while this server can see it.
@@ -311,6 +333,12 @@ fn watch(
     tasks.spawn(watching.in_current_span());
 }
 
+/// How long ago that was.
+fn age(shared: &Shared, started_at: Timestamp) -> Duration {
+    let micros = shared.clock.now().unix_micros() - started_at.unix_micros();
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
 /// The end of a command whose sandbox is destroyed.
 fn killed(duration: Duration) -> ExecExit {
     ExecExit {
@@ -326,15 +354,15 @@ fn killed(duration: Duration) -> ExecExit {
 async fn deliver(
     shared: &Shared,
     entry: &Entry,
+    started_at: Timestamp,
     mut attached: Attached,
     listener: mpsc::Sender<AttachEvent>,
 ) {
-    let began = Instant::now();
     loop {
         let event = tokio::select! {
             biased;
             () = listener.closed() => return,
-            () = entry.ended.cancelled() => AttachEvent::Exit(killed(began.elapsed())),
+            () = entry.ended.cancelled() => AttachEvent::Exit(killed(age(shared, started_at))),
             // The command lives on; a listener that hears no exit attaches again.
             () = shared.stop.cancelled() => return,
             event = attached.events.recv() => match event {

@@ -1,8 +1,8 @@
 //! What happened, for whoever watches: one bounded ring of the newest events, and readers that
 //! each have a place in it.
 //!
-//! Publishing is one push under a lock that nobody holds for longer, however many watch and
-//! however slowly. A reader has no queue of its own: the ring is everybody's. One that falls out
+//! Publishing is one push, and with a full ring a look at each reader's place, under a lock that
+//! nobody holds for longer, however slowly somebody reads. A reader has no queue of its own: the ring is everybody's. One that falls out
 //! of it goes on with the oldest event that is left and is told how many it missed.
 
 mod subscription;

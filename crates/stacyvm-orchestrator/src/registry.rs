@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stacyvm_provider::SandboxOps;
 use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp};
-use tokio::sync::{Notify, OnceCell, mpsc};
+use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::ProviderSlot;
 use crate::lifecycle::Phase;
 use crate::sandbox::Command;
+
+/// Inputs that may wait for the detached commands of one sandbox at once.
+const FEEDING: usize = 8;
 
 /// What never changes about a sandbox.
 #[derive(Clone, Debug)]
@@ -45,6 +48,9 @@ pub(crate) struct Entry {
     pub(crate) commands: mpsc::Sender<Command>,
     /// Cancelled when its destruction begins.
     pub(crate) ended: CancellationToken,
+    /// Inputs on their way to detached commands: each may be as long as a request and wait as long
+    /// as a command does not read.
+    pub(crate) feeding: Semaphore,
     /// Opened when first needed.
     pub(crate) ops: OnceCell<Arc<dyn SandboxOps>>,
     view: Mutex<View>,
@@ -62,6 +68,7 @@ impl Entry {
             slot,
             commands,
             ended: CancellationToken::new(),
+            feeding: Semaphore::new(FEEDING),
             ops: OnceCell::new(),
             view: Mutex::new(view),
         }

@@ -77,7 +77,8 @@ impl Follower {
         match event {
             AttachEvent::Resumed(offset) => self.resume(offset),
             AttachEvent::Output(stream, bytes) => self.output(stream, bytes).into_iter().collect(),
-            AttachEvent::End => self.finish(Some(Piece::End)),
+            // A character that is half there comes whole to whoever asks again.
+            AttachEvent::End => vec![Piece::End],
             AttachEvent::Exit(exit) => self.finish(Some(Piece::Exit(exit))),
         }
     }
@@ -275,6 +276,18 @@ mod tests {
             "{\"stream\":\"stdout\",\"data\":\"ab\",\"offset\":7}\n\
              {\"stream\":\"gap\",\"data\":\"\",\"lost\":93,\"offset\":100}\n\
              {\"stream\":\"stdout\",\"data\":\"c\",\"offset\":101}\n"
+        );
+    }
+
+    #[test]
+    fn a_look_that_ends_in_the_middle_of_a_character_leaves_it_for_the_next() {
+        let mut first = Follower::new(0, Encoding::Text);
+        let buffer = written(&mut first, vec![out(b"a\xe2\x82"), AttachEvent::End]);
+        let seen = lines(&buffer);
+        assert_eq!(seen.len(), 1);
+        assert_eq!(
+            (&seen[0]["data"], &seen[0]["offset"]),
+            (&"a".into(), &1.into())
         );
     }
 

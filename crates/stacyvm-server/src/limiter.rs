@@ -91,14 +91,14 @@ impl Limiter {
         }
     }
 
-    /// Whether a key or ticket from there is looked at at all. The right one is refused like any
+    /// Whether a key from there is looked at at all. The right one is refused like any
     /// other while there were too many wrong ones, else a guess would still show.
     pub(crate) fn may_guess(&self, peer: Peer) -> Result<(), Failure> {
         let checked = self.failures.check(&peer, Instant::now());
         checked.map_err(|wait| refusal("too many wrong keys from this address", wait))
     }
 
-    /// Counts a wrong key or ticket.
+    /// Counts a wrong key.
     pub(crate) fn failed(&self, peer: Peer) {
         // One too many is refused before the next look.
         let _ = self.failures.take(&peer, Instant::now());

@@ -80,7 +80,7 @@ pub struct RateSettings {
     pub spawns_per_minute: u32,
     /// Spawns of one owner.
     pub owner_spawns_per_minute: u32,
-    /// Wrong keys and tickets of one address.
+    /// Wrong keys of one address.
     pub auth_failures_per_minute: u32,
 }
 

@@ -13,8 +13,8 @@ use super::table::{Known, Piece};
 use crate::agent::Agent;
 use crate::failure::{failure, reply};
 
-/// Commands in one message.
-const PER_MESSAGE: usize = 8;
+/// Commands in one message: each shows at most 4 KiB of its arguments and their framing.
+const PER_MESSAGE: usize = 4;
 
 /// Answers which commands there are.
 pub(crate) async fn list(agent: &Agent, asked: Execs, sender: &Sender) -> Result<(), MuxError> {
@@ -62,17 +62,28 @@ pub(super) async fn follow(known: &Known, asked: Attach, stream: Stream) -> Resu
             return sender.last_message(&reply(Answer::Exit(exit))).await;
         }
         let mut reading = known.record.read_from(asked.offset);
+        // Without following, what is there now is all: a command may print for ever.
+        let (_, end) = known.record.bounds();
+        let mut position = 0;
         loop {
             let next = if asked.follow {
                 reading.next().await
-            } else if let Some(next) = reading.now() {
-                next
             } else {
-                return sender.last_message(&reply(Answer::Done(Done {}))).await;
+                match reading.now() {
+                    Some(Next::Data(..)) | None if position >= end => {
+                        return sender.last_message(&reply(Answer::Done(Done {}))).await;
+                    }
+                    Some(next) => next,
+                    None => return sender.last_message(&reply(Answer::Done(Done {}))).await,
+                }
             };
             match next {
-                Next::Data(channel, bytes) => sender.send(channel, bytes).await?,
+                Next::Data(channel, bytes) => {
+                    position += bytes.len() as u64;
+                    sender.send(channel, bytes).await?;
+                }
                 Next::Resumed(offset) => {
+                    position = offset;
                     let resumed = Answer::Resumed(Resumed { offset });
                     sender.message(&reply(resumed)).await?;
                 }

@@ -179,7 +179,9 @@ impl Inner {
         let now = Instant::now();
         self.readers
             .iter()
-            .filter(|reader| (self.start..start).contains(&reader.needs()))
+            // Who has read everything cannot move, and who has lost the thread is told so anyway.
+            .filter(|reader| (self.start..self.end).contains(&reader.position))
+            .filter(|reader| reader.needs().max(self.start) < start)
             .map(|reader| reader.moved + STALL)
             .filter(|patience| *patience > now)
             .min()
@@ -420,6 +422,51 @@ mod tests {
             }
         };
         tokio::join!(writing, taking);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tiny_pieces_of_two_streams_never_wait_for_a_reader_that_is_there() {
+        let record = Record::default();
+        let mut reading = record.read_from(0);
+        let begin = Instant::now();
+        for number in 0..200_000_u32 {
+            record.reserve().await;
+            record.append(1 + (number % 2) as u8, b"word");
+            while reading.now().is_some() {}
+        }
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_again_after_a_stall_is_waited_for_again() {
+        let record = Record::default();
+        let mut reading = record.read_from(0);
+        let fill = async || {
+            for _ in 0..KEPT / MAX_CHUNK {
+                record.reserve().await;
+                record.append(1, &[0; MAX_CHUNK]);
+            }
+        };
+        // It takes some, stalls, and is overtaken up to where it stands.
+        while reading.record.bounds().1 < MAX_CHUNK as u64 * 8 {
+            record.append(1, &[0; MAX_CHUNK]);
+        }
+        for _ in 0..4 {
+            reading.now();
+        }
+        fill().await;
+        let (start, _) = record.bounds();
+        assert!(reading.now().is_some());
+        let begin = Instant::now();
+        tokio::join!(fill(), async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(record.bounds().0, start.max(record.bounds().0));
+            while reading.now().is_some() {}
+        });
+        assert!(
+            begin.elapsed() >= Duration::from_secs(1),
+            "it was waited for"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,10 @@ use crate::pty::END_OF_INPUT;
 
 /// What a pipe is enlarged to once a command has filled it.
 const LARGE_PIPE: usize = 256 * 1024;
-/// How long the last words of a terminal may take: the kernel hands them over in the background.
+/// More than a terminal can hold: what comes after so much is not the command's word any more.
+const TERMINAL_REST: usize = 256 * 1024;
+/// How long the kernel may take for the last words of a terminal: it hands them over in the
+/// background.
 const TERMINAL_PATIENCE: Duration = Duration::from_millis(500);
 
 fn wait_again(error: &io::Error) -> bool {
@@ -90,20 +93,25 @@ impl Output {
     /// the end of output. Nothing is lost when the future is dropped.
     pub(super) async fn pass_on(&mut self, agent: &Agent, sink: Sink<'_>) -> bool {
         let room = sink.reserve(self.channel).await;
+        self.take(agent, sink, room).await > 0
+    }
+
+    /// Waits for output and passes at most `room` bytes of it on; how many, 0 at its end.
+    async fn take(&mut self, agent: &Agent, sink: Sink<'_>, room: usize) -> usize {
         loop {
             if self.source.readable().await.is_err() {
-                return false;
+                return 0;
             }
             let mut buffer = scratch(&agent.scratch);
             let most = room.min(buffer.len());
             match self.source.try_read(&mut buffer[..most]) {
                 Ok(count) if count > 0 => {
                     self.hand_on(agent, sink, &buffer[..count]);
-                    return true;
+                    return count;
                 }
                 Err(error) if wait_again(&error) => {}
                 // The other end is closed; a terminal says so with an error.
-                Ok(_) | Err(_) => return false,
+                Ok(_) | Err(_) => return 0,
             }
         }
     }
@@ -121,8 +129,18 @@ impl Output {
     /// Passes on what is there now, and no more; `false` at the end of output.
     pub(super) async fn deliver_rest(&mut self, agent: &Agent, sink: Sink<'_>) -> bool {
         if self.terminal {
-            let all = async { while self.pass_on(agent, sink).await {} };
-            return tokio::time::timeout(TERMINAL_PATIENCE, all).await.is_err();
+            let mut left = TERMINAL_REST;
+            while left > 0 {
+                // However long the reader takes, the kernel's patience is another matter.
+                let room = sink.reserve(self.channel).await;
+                let taking = self.take(agent, sink, room.min(left));
+                match tokio::time::timeout(TERMINAL_PATIENCE, taking).await {
+                    Ok(0) => return false,
+                    Ok(count) => left -= count,
+                    Err(_) => break,
+                }
+            }
+            return true;
         }
         let mut left = rustix::io::ioctl_fionread(&self.source).unwrap_or(0);
         while left > 0 {

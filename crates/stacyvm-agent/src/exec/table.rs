@@ -1,6 +1,6 @@
 //! The commands that the agent knows, by number: all that run, and kept ones for a while after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,6 +18,8 @@ const ENDED: usize = 64;
 const ENDED_COST: usize = 8 * 1024 * 1024;
 /// What a listing shows of the arguments of one command, bytes.
 const SHOWN: usize = 4 * 1024;
+/// What an argument takes beside its text, so that a flood of empty ones is bounded too.
+const ARGUMENT: usize = 8;
 /// Controls that wait for a command.
 const ORDERS: usize = 8;
 
@@ -78,7 +80,14 @@ impl Known {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Table {
-    known: Mutex<BTreeMap<u64, Arc<Known>>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    known: BTreeMap<u64, Arc<Known>>,
+    /// Kept ones, in the order in which they ended.
+    ended: VecDeque<u64>,
 }
 
 impl Table {
@@ -99,7 +108,7 @@ impl Table {
             orders,
             input,
         });
-        lock(&self.known).insert(exec_id, known.clone());
+        lock(&self.inner).known.insert(exec_id, known.clone());
         let told = Told {
             orders: heard,
             input: taken,
@@ -107,33 +116,26 @@ impl Table {
         (known, told)
     }
 
-    /// A command has ended: one that is not kept is forgotten, and so are the oldest kept ones when
-    /// there are too many.
+    /// A command has ended: one that is not kept is forgotten, and so are kept ones that ended
+    /// long ago when there are too many.
     pub(super) fn ended(&self, exec: &Known) {
-        let mut known = lock(&self.known);
+        let mut inner = lock(&self.inner);
         if !exec.kept {
-            known.remove(&exec.exec_id);
+            inner.known.remove(&exec.exec_id);
             return;
         }
-        let ended: Vec<(u64, usize)> = known
-            .iter()
-            .filter(|(_, one)| one.record.exit().is_some())
-            .map(|(number, one)| (*number, one.record.cost()))
-            .collect();
-        let (mut count, mut cost) = (0, 0);
-        for (number, takes) in ended.into_iter().rev() {
-            count += 1;
-            cost += takes;
-            // The newest is remembered whatever it takes: its record is bounded by itself.
-            if count > 1 && (count > ENDED || cost > ENDED_COST) {
-                known.remove(&number);
+        inner.ended.push_back(exec.exec_id);
+        // What has just ended stays whatever it takes: its record is bounded by itself.
+        while inner.ended.len() > 1 && inner.is_over() {
+            if let Some(oldest) = inner.ended.pop_front() {
+                inner.known.remove(&oldest);
             }
         }
     }
 
     /// One command.
     pub(crate) fn find(&self, exec_id: u64) -> Result<Arc<Known>, Failure> {
-        let known = lock(&self.known).get(&exec_id).cloned();
+        let known = lock(&self.inner).known.get(&exec_id).cloned();
         known.ok_or_else(|| {
             failure(
                 Code::NotFound,
@@ -144,7 +146,14 @@ impl Table {
 
     /// All, oldest first.
     pub(crate) fn all(&self) -> Vec<Arc<Known>> {
-        lock(&self.known).values().cloned().collect()
+        lock(&self.inner).known.values().cloned().collect()
+    }
+}
+
+impl Inner {
+    fn is_over(&self) -> bool {
+        let cost = |number: &u64| self.known.get(number).map_or(0, |one| one.record.cost());
+        self.ended.len() > ENDED || self.ended.iter().map(cost).sum::<usize>() > ENDED_COST
     }
 }
 
@@ -158,7 +167,7 @@ fn shown(argv: &[String]) -> Vec<String> {
         }
         let length = argument.floor_char_boundary(left.min(argument.len()));
         all.push(argument[..length].to_owned());
-        left = left.saturating_sub(argument.len());
+        left = left.saturating_sub(argument.len() + ARGUMENT);
     }
     all
 }
@@ -174,6 +183,23 @@ mod tests {
             survive,
             ..Exec::default()
         }
+    }
+
+    #[test]
+    fn a_flood_of_empty_arguments_is_cut() {
+        let argv = vec![String::new(); 100_000];
+        let table = Table::default();
+        let exec = Exec {
+            argv,
+            ..Exec::default()
+        };
+        let (known, _told) = table.add(1, &exec, 7);
+        let info = known.info();
+        assert!(
+            prost::Message::encoded_len(&info) < 2 * SHOWN,
+            "{}",
+            info.argv.len()
+        );
     }
 
     #[test]
@@ -198,6 +224,7 @@ mod tests {
             large.record.append(1, &[0; 64 * 1024]);
         }
         large.record.finish(Exit::default());
+        table.ended(&large);
         for number in 300..320 {
             let (known, _told) = table.add(number, &exec(true), 7);
             for _ in 0..128 {
@@ -206,6 +233,10 @@ mod tests {
             known.record.finish(Exit::default());
             table.ended(&known);
         }
+        // The first one ends last, and is the last to be forgotten.
+        running.record.finish(Exit::default());
+        table.ended(&running);
+        assert!(table.find(1).is_ok());
         let cost: usize = table.all().iter().map(|known| known.record.cost()).sum();
         assert!(cost <= ENDED_COST, "{cost}");
     }

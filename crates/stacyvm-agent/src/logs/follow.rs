@@ -112,9 +112,8 @@ async fn send(agent: &Agent, lines: usize, sender: &Sender) -> Result<(), MuxErr
         let before = follower.at;
         let mut part = follower.take(&lock(&agent.logs));
         let looked = follower.at != before;
-        if !looked {
-            part.paths.extend(follower.cutter.quiet(QUIET));
-        }
+        // Also while others print: a prompt is not to wait for their silence.
+        part.paths.extend(follower.cutter.quiet(QUIET));
         if !part.paths.is_empty() || part.skipped > 0 {
             sender.message(&reply(Answer::Paths(part))).await?;
             continue;

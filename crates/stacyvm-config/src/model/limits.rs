@@ -18,7 +18,7 @@ pub struct LimitsConfig {
     pub spawns_per_minute: u32,
     /// Spawns of one owner.
     pub owner_spawns_per_minute: u32,
-    /// Wrong keys and tickets of one address.
+    /// Wrong keys of one address.
     pub auth_failures_per_minute: u32,
     /// Spawns that may wait while `defaults.max_sandboxes` are alive; 0 means that none waits.
     pub spawn_queue: u32,

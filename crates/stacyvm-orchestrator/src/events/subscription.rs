@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Events, Inner, Published};
-use crate::{Caller, Orchestrator};
+use crate::{Caller, Error, Orchestrator};
 
 /// Events handed out at once.
 const BATCH: usize = 64;
@@ -130,25 +130,36 @@ pub struct Subscription {
     stop: CancellationToken,
 }
 
+/// Those who may follow at once: an event that pushes another out of a full ring looks at each.
+const MAX_READERS: usize = 1000;
+
 impl Orchestrator {
     /// Follows what happens, as far as `caller` may see it: what was published after `after`,
     /// when it is given, and everything from now on. `evt-0` asks for all that is kept.
     ///
     /// Events that cannot be had any more are told as one of type `events.lost`.
+    ///
+    /// # Errors
+    /// `ResourceLimit` when as many follow already as may.
     pub fn events(
         &self,
         caller: &Caller,
         filter: EventFilter,
         after: Option<EventId>,
-    ) -> Subscription {
+    ) -> Result<Subscription, Error> {
         let shared = &self.shared;
+        if shared.events.lock().readers.len() >= MAX_READERS {
+            return Err(Error::ResourceLimit(format!(
+                "{MAX_READERS} readers follow the events already, which is the most"
+            )));
+        }
         let only = caller.owner.clone().filter(|_| shared.settings.pool_mode);
-        Subscription::new(
+        Ok(Subscription::new(
             Arc::clone(&shared.events),
             Sight { filter, only },
             after,
             shared.stop.clone(),
-        )
+        ))
     }
 }
 

@@ -13,7 +13,9 @@ use crate::{Caller, EventFilter, Settings, Subscription};
 
 fn watch(rig: &Rig, caller: &Caller) -> Subscription {
     let filter = EventFilter::default();
-    rig.orchestrator.events(caller, filter, Some(EventId(0)))
+    rig.orchestrator
+        .events(caller, filter, Some(EventId(0)))
+        .unwrap()
 }
 
 /// Waits until `last` came and returns everything up to it, as `type` or `type name=value`.
@@ -204,7 +206,10 @@ async fn ids_go_on_rising_after_a_restart() {
     rig.clock.jump(Duration::from_millis(5));
     let rig = rig.restart().await;
     let filter = EventFilter::default();
-    let mut events = rig.orchestrator.events(&rig.caller, filter, Some(before));
+    let mut events = rig
+        .orchestrator
+        .events(&rig.caller, filter, Some(before))
+        .unwrap();
     rig.spawn("{}").await;
     let heard = events.take();
     assert_eq!(heard[0].kind, EventType::EventsLost);

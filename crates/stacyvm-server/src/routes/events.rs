@@ -43,7 +43,7 @@ pub(super) async fn follow(
 ) -> Reply {
     let filter = filter(&query)?;
     let after = last_seen(&headers, &query)?;
-    let subscription = front.orchestrator.events(&caller, filter, after);
+    let subscription = front.orchestrator.events(&caller, filter, after)?;
     let body = sse::body(subscription, front.heartbeat, front.cut());
     Ok(streamed(
         HeaderValue::from_static("text/event-stream"),

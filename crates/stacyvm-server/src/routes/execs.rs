@@ -106,7 +106,14 @@ pub(super) async fn kill(
     let (id, exec_id) = (&target.id, target.exec_id);
     let info = front.orchestrator.exec_info(&caller, id, exec_id).await?;
     if info.exit_code.is_none() {
-        tell(&front, &caller, &target, ExecControl::Kill).await?;
+        let told = front
+            .orchestrator
+            .tell_exec(&caller, id, exec_id, ExecControl::Kill);
+        match told.await {
+            // It has ended meanwhile.
+            Ok(()) | Err(stacyvm_orchestrator::Error::Conflict(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(done("killed"))
 }

@@ -7,6 +7,7 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, close_code};
@@ -151,7 +152,9 @@ pub(crate) async fn converse(socket: impl Socket, talk: Talk, cut: impl Future<O
         let (input, feeder, taken) = input();
         let (complain, complaints) = mpsc::channel(COMPLAINTS);
         let typed = talk.voice.dialect() != Dialect::Plain;
+        let progress = Progress::default();
         let mut speaker = Speaker {
+            progress: &progress,
             sink: &mut sink,
             voice: talk.voice,
             events,
@@ -159,6 +162,7 @@ pub(crate) async fn converse(socket: impl Socket, talk: Talk, cut: impl Future<O
             taken: talk.acknowledge.then_some(taken),
         };
         let listener = Listener {
+            progress: &progress,
             stream: &mut stream,
             input: typed.then_some(input),
             control: control.clone(),
@@ -266,8 +270,31 @@ async fn linger(stream: &mut (impl Stream<Item = Result<Message, axum::Error>> +
     let _ = timeout(LINGER, reading).await;
 }
 
+/// When the client last took something of what the command printed: a sign of life of one that
+/// reads slowly, whose answers to pings stand behind all that.
+#[derive(Debug)]
+struct Progress(Mutex<Instant>);
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Progress {
+    fn made(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    fn since(&self) -> Duration {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.elapsed()
+    }
+}
+
 /// The server's half of a conversation.
 struct Speaker<'a, S> {
+    progress: &'a Progress,
     sink: &'a mut SplitSink<S, Message>,
     voice: Voice,
     events: Events,
@@ -288,6 +315,7 @@ impl<S: Socket> Speaker<'_, S> {
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut frames: Vec<Message> = self.voice.started(pid, exec_id).into_iter().collect();
         let mut end = None;
+        let mut output = false;
         loop {
             for frame in frames.drain(..) {
                 self.sink.feed(frame).await?;
@@ -296,12 +324,18 @@ impl<S: Socket> Speaker<'_, S> {
                 return say(self.sink, [close(code, words)]).await;
             }
             self.sink.flush().await?;
+            if std::mem::take(&mut output) {
+                self.progress.made();
+            }
             tokio::select! {
                 biased;
                 _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
                 Some(failure) = self.complaints.recv() => frames.push(Voice::failed(failure)),
                 bytes = news(&mut self.taken) => frames.push(self.voice.acknowledged(bytes)),
-                event = self.events.recv() => end = self.hear(event, &mut frames),
+                event = self.events.recv() => {
+                    output = true;
+                    end = self.hear(event, &mut frames);
+                }
             }
         }
     }
@@ -346,6 +380,7 @@ async fn news(taken: &mut Option<watch::Receiver<u64>>) -> u64 {
 
 /// The client's half.
 struct Listener<'a, S> {
+    progress: &'a Progress,
     stream: &'a mut SplitStream<S>,
     /// None in the dialect in which clients say nothing more.
     input: Option<Input>,
@@ -365,6 +400,7 @@ impl<S: Socket> Listener<'_, S> {
                     continue;
                 }
                 Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return,
+                Err(_) if self.progress.since() < SILENCE => continue,
                 Err(_) => {
                     tracing::debug!("a client of a command fell silent");
                     return;

@@ -228,6 +228,9 @@ async fn what_makes_no_sense_is_refused() {
     let path = format!("{base}/exec");
     let wrong = post(server.address, &path, "{\"command\":\" \",\"detach\":true}").await;
     wrong.expect(400, "BAD_REQUEST");
+    let long = json!({"command": "cat", "detach": true, "stdin": "x".repeat(64 * 1024 + 1)});
+    let refused = post(server.address, &path, &long.to_string()).await;
+    refused.expect(400, "BAD_REQUEST");
     let unknown = "/api/v1/sandboxes/sb-00000000/execs";
     get(server.address, unknown).await.expect(404, "NOT_FOUND");
     server.stop().await;
@@ -244,6 +247,29 @@ async fn what_makes_no_sense_is_refused() {
         refused.text()
     );
     server.stop().await;
+}
+
+#[tokio::test]
+async fn input_that_came_with_the_request_is_there_at_once_and_ends() {
+    let server = Mocked::start().await;
+    let id = server.spawn().await;
+    let text = "word ".repeat(13_000);
+    let request = json!({"command": "sleep 0.2; wc -c", "stdin": text});
+    let (path, _) = detach(&server, &id, request).await;
+    let exec = Exec {
+        server: &server,
+        path,
+    };
+    // Handed over already: more is refused, and nobody has to wait for it.
+    exec.post("/stdin", json!({"data": "more"}))
+        .await
+        .expect(409, "CONFLICT");
+    assert_eq!(text_of(&exec.lines("").await), "65000");
+    server.stop().await;
+}
+
+fn text_of(lines: &[Value]) -> String {
+    text(lines, "stdout").trim().to_owned()
 }
 
 #[tokio::test]

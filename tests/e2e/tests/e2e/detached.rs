@@ -1,5 +1,8 @@
 //! Detached commands outlive the server that started them.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+
 use serde_json::{Value, json};
 
 use crate::harness::{SOON, Server, eventually, host, need_root};
@@ -139,4 +142,29 @@ fn destroying_the_sandbox_ends_it_and_leaves_nothing() {
     );
     assert_eq!(server.request("GET", &path, None).status, 404);
     assert!(host::remains(&id, &server.data_dir()).is_empty());
+}
+
+#[test]
+fn a_stop_does_not_wait_for_those_who_only_wait_or_follow() {
+    let mut server = Server::start();
+    let id = server.spawn(json!({}));
+    let path = detach(&server, &id, "echo up; sleep 86400");
+    let mut following = server.open("GET", &format!("{path}/attach"), None);
+    assert_eq!(following.line().unwrap().unwrap()["data"], "up\n");
+    let mut waiting = TcpStream::connect(server.address()).unwrap();
+    let request = format!("GET /api/v1{path}/wait HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    waiting.write_all(request.as_bytes()).unwrap();
+    // Answered after it: so the wait has begun, or is refused at the door.
+    get(&server, &path);
+    assert!(server.stop().success(), "{}", server.log());
+    let log = server.log();
+    assert!(!log.contains("cut"), "{log}");
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.is_empty() || answer.contains("UNAVAILABLE"),
+        "{answer}"
+    );
+    server.resume();
+    assert_eq!(get(&server, &path)["state"], "running");
 }
