@@ -1,7 +1,9 @@
 //! Commands with a terminal.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use stacyvm_agent_client::{ExecControl, ExecSpec, TtySize};
+use stacyvm_agent_client::{ExecControl, ExecEvent, ExecSpec, TtySize};
 use stacyvm_types::ExitReason;
 
 use crate::harness::{Box, finish, read_until, sh};
@@ -96,4 +98,23 @@ async fn last_words_on_a_terminal_are_not_lost() {
             finished.stdout
         );
     }
+}
+
+#[tokio::test]
+async fn the_last_words_wait_for_a_reader_that_is_slow() {
+    let sandbox = Box::new().await;
+    // A little more than may be under way: the command ends while its last words are still in the
+    // terminal, and they stay there until the reader has taken a good part.
+    let script = "seq 1 50000; echo the very end";
+    let mut session = sandbox.agent.exec(on_terminal(script)).await.unwrap();
+    let (mut seen, mut pieces) = (Vec::new(), 0);
+    while let ExecEvent::Output(_, bytes) = session.events.recv().await.unwrap() {
+        seen.extend_from_slice(&bytes);
+        pieces += 1;
+        if pieces < 20 {
+            // In all much longer than the patience with the kernel.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    assert!(seen.ends_with(b"the very end\r\n"), "{}", seen.len());
 }
