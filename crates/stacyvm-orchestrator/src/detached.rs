@@ -75,7 +75,12 @@ impl Orchestrator {
         }
         let ops = self.way_in(&entry).await?;
         let began = Instant::now();
-        let (exec_id, pid) = match answer(&entry, ops.exec_detached(plan.spec)).await {
+        let starting = async {
+            ops.exec_detached(plan.spec)
+                .await
+                .map_err(ops::not_startable)
+        };
+        let (exec_id, pid) = match answer(&entry, starting).await {
             Ok(started) => started,
             Err(error) => {
                 record(&entry, began, true);

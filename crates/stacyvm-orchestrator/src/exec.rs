@@ -72,7 +72,7 @@ pub(crate) async fn start(
             if let Some(slot) = &entry.slot {
                 slot.metrics.record(Operation::Exec, began.elapsed(), true);
             }
-            let error = crate::ops::public_error(&entry, error);
+            let error = crate::ops::public_error(&entry, crate::ops::not_startable(error));
             // Without the message: it may name what the request brought.
             let data = EventData::none().with("reason", "not_started");
             shared.events.of(&entry, EventType::ExecFailed, data);

@@ -62,6 +62,15 @@ pub(crate) fn public_error(entry: &Entry, error: OpError) -> Error {
     Error::from_op(&entry.facts.provider, error)
 }
 
+/// A command asked for somebody or something that its sandbox lacks: the request is at fault. As
+/// "not found" clients would take the sandbox itself for gone.
+pub(crate) fn not_startable(error: OpError) -> OpError {
+    match error {
+        OpError::NotFound(message) => OpError::Invalid(message),
+        error => error,
+    }
+}
+
 /// Operations as the front door gets them.
 #[derive(Debug)]
 pub(crate) struct Metered {

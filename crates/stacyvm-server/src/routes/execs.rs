@@ -274,6 +274,13 @@ pub(super) async fn stdin(
         };
         (data, body.close.unwrap_or(false))
     };
+    if data.is_empty() && !close {
+        // Nothing to write is no way around the question whether there is such a command.
+        let orchestrator = &front.orchestrator;
+        orchestrator
+            .exec_info(&caller, &target.id, target.exec_id)
+            .await?;
+    }
     if !data.is_empty() {
         tell(&front, &caller, &target, ExecControl::Stdin(data)).await?;
     }

@@ -2,7 +2,7 @@
 //! way, never stop printing, change while they are read.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,12 @@ pub(crate) const HOST_PATH: &str = "/var/lib/stacyvm/boxes";
 /// The provider `fake`.
 #[derive(Debug, Default)]
 pub(crate) struct Fake {
+    /// Its name, where `fake` is not enough.
+    pub(crate) name: Option<&'static str>,
+    /// Whether it is down.
+    pub(crate) down: AtomicBool,
+    /// How often it was asked how it is.
+    pub(crate) probes: AtomicU64,
     boxes: Mutex<BTreeMap<SandboxId, FakeBox>>,
 }
 
@@ -55,7 +61,7 @@ impl Fake {
 #[async_trait]
 impl Provider for Fake {
     fn name(&self) -> &'static str {
-        "fake"
+        self.name.unwrap_or("fake")
     }
 
     fn isolation(&self) -> Isolation {
@@ -71,9 +77,11 @@ impl Provider for Fake {
     }
 
     async fn health(&self) -> Health {
+        self.probes.fetch_add(1, Ordering::Relaxed);
+        let down = self.down.load(Ordering::Relaxed);
         Health {
-            healthy: true,
-            error: None,
+            healthy: !down,
+            error: down.then(|| "it does not answer".to_owned()),
             latency: Duration::from_millis(1),
         }
     }
@@ -153,6 +161,7 @@ fn failure(path: &str) -> Result<(), OpError> {
         "/unsupported" => OpError::Unsupported(inside),
         "/gone" => OpError::Gone(text),
         "/failed" => OpError::Failed(text),
+        "/panic" => panic!("open {HOST_PATH}: our own mistake"),
         _ => return Ok(()),
     })
 }

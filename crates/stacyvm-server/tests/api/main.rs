@@ -3,6 +3,14 @@
 
 mod archives;
 mod bad_days;
+mod contract;
+mod contract_archives;
+mod contract_doors;
+mod contract_exec;
+mod contract_files;
+mod contract_sandbox;
+mod contract_system;
+mod contract_transport;
 mod doors;
 mod events;
 mod exec;

@@ -270,7 +270,8 @@ impl Server {
     fn write_config(&self) {
         let Options { provider, more, .. } = &self.options;
         let key = self.options.api_key.map_or(String::new(), |key| {
-            format!("auth:\n  enabled: true\n  api_key: {key}\n")
+            // A key is asked for as soon as there is one, whatever the switch says.
+            format!("auth:\n  enabled: false\n  api_key: {key}\n")
         });
         let text = format!(
             "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: 2s\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
