@@ -164,9 +164,10 @@ pub(crate) async fn tell(agent: &Agent, asked: Tell, stream: Stream) -> Result<(
         Ok(known) => known,
         Err(missing) => return refuse(&sender, missing).await,
     };
-    let told = tokio::select! {
-        told = told(&known, asked, &mut receiver) => told,
-        _ = known.record.ended() => Err(over()),
+    // A command that ends meanwhile closes its input: what it took before was told all the same.
+    let told = match known.record.exit() {
+        Some(_) => Err(over()),
+        None => told(&known, asked, &mut receiver).await,
     };
     match told {
         Ok(()) => sender.last_message(&reply(Answer::Done(Done {}))).await,
