@@ -295,18 +295,3 @@ async fn a_deadline_ends_a_kept_command_whoever_is_there() {
     let session = sandbox.agent.exec(sh("echo alive")).await.unwrap();
     assert_eq!(finish(session).await.stdout, "alive\n");
 }
-
-#[tokio::test]
-async fn input_that_ends_a_command_was_taken() {
-    let sandbox = Box::new().await;
-    // The command is gone before its teller has said that there is no more.
-    for _ in 0..50 {
-        let mut spec = argv(&["head", "-n", "1"]);
-        spec.stdin = true;
-        let (exec_id, _) = sandbox.agent.exec_detached(spec).await.unwrap();
-        let line = ExecControl::Stdin(Bytes::from_static(b"word\n"));
-        sandbox.agent.tell_exec(exec_id, line).await.unwrap();
-        let heard = hear(attach(&sandbox.agent, exec_id, 0).await).await;
-        assert_eq!(heard.bytes, b"word\n");
-    }
-}

@@ -6,10 +6,10 @@ use std::os::unix::net::UnixStream;
 use proptest::prelude::*;
 use prost::Message as _;
 use stacyvm_agent_client::OpError;
-use stacyvm_proto::message::{Hello, HelloReply, Open};
+use stacyvm_proto::message::{Answer, Done, Hello, HelloReply, Open, Reply, Request, Tell};
 use stacyvm_proto::{HEADER_LEN, Header, Kind};
 
-use crate::harness::{Box, DEADLINE, finish, sh, soon, until_gone};
+use crate::harness::{Box, DEADLINE, argv, finish, sh, soon, until_gone};
 
 fn raw(sandbox: &Box) -> UnixStream {
     let stream = UnixStream::connect(sandbox.socket()).unwrap();
@@ -152,4 +152,45 @@ fn garbage_harms_nobody() {
         .unwrap();
     let finished = runtime.block_on(sandbox.sh("echo still here"));
     assert_eq!(finished.stdout, "still here\n");
+}
+
+#[tokio::test]
+async fn input_that_ends_a_command_was_taken() {
+    let sandbox = Box::new().await;
+    let mut spec = argv(&["head", "-n", "1"]);
+    spec.stdin = true;
+    let (exec_id, _) = sandbox.agent.exec_detached(spec).await.unwrap();
+    let mut stream = raw(&sandbox);
+    let hello = Hello {
+        generation_min: 1,
+        generation_max: 1,
+        ..Hello::default()
+    };
+    say(&mut stream, Kind::Hello, 0, &hello.encode_to_vec());
+    hear(&mut stream);
+    let tell = Tell {
+        exec_id,
+        input: true,
+        ..Tell::default()
+    };
+    let open = Open {
+        request: Some(Request::Tell(tell)),
+    };
+    say(&mut stream, Kind::Open, 1, &open.encode_to_vec());
+    let mut data = Header::new(Kind::Data, 1, 1, 5).encode().to_vec();
+    data.extend_from_slice(b"word\n");
+    stream.write_all(&data).unwrap();
+    // The command has gone before its teller says that there is no more.
+    let exit = soon(sandbox.agent.wait_exec(exec_id)).await.unwrap();
+    assert_eq!(exit.exit_code, 0);
+    stream
+        .write_all(&Header::new(Kind::Finish, 1, 1, 0).encode())
+        .unwrap();
+    let reply = loop {
+        let (header, payload) = hear(&mut stream);
+        if header.kind == Kind::Message.number() {
+            break Reply::decode(payload.as_slice()).unwrap();
+        }
+    };
+    assert_eq!(reply.answer, Some(Answer::Done(Done {})));
 }
