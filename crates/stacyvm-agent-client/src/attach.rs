@@ -9,7 +9,7 @@ use stacyvm_types::{OutputStream, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::convert::exec_exit;
-use crate::exec::{CONTROLS, EVENTS, QueueEnd, pass_controls, word};
+use crate::exec::{CONTROLS, EVENTS, QueueEnd, pass_controls, talk, word};
 use crate::files::{PIECE, decode};
 use crate::unary::{self, unexpected};
 use crate::{
@@ -102,10 +102,9 @@ impl Agent {
             if event_queue.send(resumed).await.is_err() {
                 return;
             }
-            tokio::select! {
-                () = pass_events(&mut receiver, event_queue) => {}
-                () = async { pass_controls(sender, controls, QueueEnd::LeavesInput).await; std::future::pending().await } => {}
-            }
+            let events = pass_events(&mut receiver, event_queue);
+            let controls = pass_controls(sender, controls, QueueEnd::LeavesInput);
+            talk(events, controls).await;
         });
         Ok(Attached { events, control })
     }

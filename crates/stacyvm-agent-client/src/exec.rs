@@ -42,11 +42,8 @@ impl Agent {
         let (event_queue, events) = mpsc::channel(EVENTS);
         let (control, controls) = mpsc::channel(CONTROLS);
         tokio::spawn(async move {
-            // The command's end, or the reader's, ends the session; the last control does not.
-            tokio::select! {
-                () = pass_events(&mut receiver, event_queue) => {}
-                () = async { pass_controls(sender, controls, queue_end).await; std::future::pending().await } => {}
-            }
+            let events = pass_events(&mut receiver, event_queue);
+            talk(events, pass_controls(sender, controls, queue_end)).await;
         });
         Ok(ExecSession {
             exec_id: started.exec_id,
@@ -54,6 +51,14 @@ impl Agent {
             events,
             control,
         })
+    }
+}
+
+/// Both ways at once: the command's end, or the reader's, ends it; the last control does not.
+pub(crate) async fn talk(events: impl Future<Output = ()>, controls: impl Future<Output = ()>) {
+    tokio::select! {
+        () = events => {}
+        () = async { controls.await; std::future::pending().await } => {}
     }
 }
 

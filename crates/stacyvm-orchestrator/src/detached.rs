@@ -17,6 +17,7 @@ use stacyvm_types::{
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::metrics::Operation;
@@ -92,8 +93,13 @@ impl Orchestrator {
         let data = EventData::none().with("exec_id", exec::named(exec_id));
         self.shared.events.of(&entry, EventType::ExecStarted, data);
         tracing::debug!(sandbox = %entry.facts.id, exec = exec_id, pid, "detached exec started");
-        let watched = (Arc::clone(&entry), Arc::clone(&ops));
-        watch(&self.shared, watched.0, watched.1, exec_id, began);
+        watch(
+            &self.shared,
+            Arc::clone(&entry),
+            Arc::clone(&ops),
+            exec_id,
+            began,
+        );
         // Before the answer, so that no crash of ours leaves a command that waits for the rest.
         if let Some(stdin) = stdin {
             answer(&entry, feed(ops.as_ref(), exec_id, stdin)).await?;
@@ -107,9 +113,7 @@ impl Orchestrator {
     /// # Errors
     /// `NotFound`, `Conflict` when the sandbox does not run, `Provider` when it does not answer.
     pub async fn execs(&self, caller: &Caller, id: &str) -> Result<Vec<ExecInfo>, Error> {
-        let _token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
-        let ops = self.way_in(&entry).await?;
+        let (_token, entry, ops) = self.inside(caller, id).await?;
         let all = answer(&entry, ops.execs()).await?;
         Ok(all.into_iter().map(info).collect())
     }
@@ -124,9 +128,7 @@ impl Orchestrator {
         id: &str,
         exec_id: ExecId,
     ) -> Result<ExecInfo, Error> {
-        let _token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
-        let ops = self.way_in(&entry).await?;
+        let (_token, entry, ops) = self.inside(caller, id).await?;
         answer(&entry, ops.exec_record(exec_id.0)).await.map(info)
     }
 
@@ -143,9 +145,7 @@ impl Orchestrator {
         offset: u64,
         follow: bool,
     ) -> Result<AttachedExec, Error> {
-        let _token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
-        let ops = self.way_in(&entry).await?;
+        let (_token, entry, ops) = self.inside(caller, id).await?;
         let info = answer(&entry, ops.exec_record(exec_id.0)).await.map(info)?;
         let attached = answer(&entry, ops.attach(exec_id.0, offset, follow)).await?;
         let (sender, events) = mpsc::channel(BUFFERED);
@@ -176,9 +176,7 @@ impl Orchestrator {
         exec_id: ExecId,
         limit: Option<Duration>,
     ) -> Result<ExecInfo, Error> {
-        let token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
-        let ops = self.way_in(&entry).await?;
+        let (token, entry, ops) = self.inside(caller, id).await?;
         let record = answer(&entry, ops.exec_record(exec_id.0)).await?;
         // A shutdown does not wait for those who wait.
         drop(token);
@@ -216,9 +214,7 @@ impl Orchestrator {
         exec_id: ExecId,
         control: ExecControl,
     ) -> Result<(), Error> {
-        let _token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
-        let ops = self.way_in(&entry).await?;
+        let (_token, entry, ops) = self.inside(caller, id).await?;
         let input = matches!(control, ExecControl::Stdin(_) | ExecControl::CloseStdin);
         let _turn = match &control {
             ExecControl::Stdin(_) => Some(entry.feeding.try_acquire().map_err(|_| {
@@ -236,6 +232,18 @@ impl Orchestrator {
             ))),
             Err(_) => Err(ops::public_error(&entry, silent())),
         }
+    }
+
+    /// A running sandbox and its operations, and what a shutdown waits for.
+    async fn inside(
+        &self,
+        caller: &Caller,
+        id: &str,
+    ) -> Result<(TaskTrackerToken, Arc<Entry>, Arc<dyn SandboxOps>), Error> {
+        let token = self.shared.enter()?;
+        let entry = self.shared.find_running(caller, id)?;
+        let ops = self.way_in(&entry).await?;
+        Ok((token, entry, ops))
     }
 
     /// The operations of a sandbox, ended when it is.
