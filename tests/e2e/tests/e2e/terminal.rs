@@ -221,7 +221,9 @@ fn the_terminal_is_restored_when_the_server_or_the_client_is_killed() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::HUP, 129)] {
         let pid = terminal.exec(&server, &command(code));
         terminal.see(&format!("there {code}\n"));
-        assert_eq!(host::with_argument(&mark).len(), 1);
+        eventually("its shell has become the command", SOON, || {
+            host::with_argument(&mark).len() == 1
+        });
         kill_process(pid, signal).unwrap();
         terminal.is_back_with(code);
         eventually("its command is gone", SOON, || {
