@@ -14,7 +14,7 @@ use crate::health::ProviderSlot;
 use crate::limits::{self, MEMORY_BOUND, VCPUS_BOUND, bad, shown};
 use crate::registry::{Counts, Full};
 use crate::shared::Shared;
-use crate::{Caller, Error, Settings};
+use crate::{Caller, Error, Settings, network};
 
 /// A request that makes sense.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ pub(crate) struct Plan {
     workdir: Option<String>,
     user: Option<String>,
     read_only_rootfs: bool,
+    network: NetworkMode,
 }
 
 impl Plan {
@@ -79,20 +80,7 @@ impl Plan {
                 )));
             }
         }
-        match given(&request.network) {
-            None => {}
-            Some("none") => capable(Capability::NetworkNone)?,
-            Some("bridge") => {
-                return Err(Error::Unsupported(format!(
-                    "provider {} lacks the capability network-bridge",
-                    provider.name()
-                )));
-            }
-            Some(other) => {
-                let other = shown(other);
-                return bad(format!("unknown network {other:?}: the networks are none"));
-            }
-        }
+        let network = network::asked(provider.as_ref(), request.network.as_ref())?;
         if request
             .volumes
             .as_ref()
@@ -158,6 +146,7 @@ impl Plan {
             workdir,
             user,
             read_only_rootfs,
+            network,
         })
     }
 
@@ -170,7 +159,7 @@ impl Plan {
             vcpus: self.vcpus,
             pids_limit,
             read_only_rootfs: self.read_only_rootfs,
-            network: NetworkMode::None,
+            network: self.network.clone(),
             user: self.user.clone(),
             workdir: self.workdir.clone(),
             env: self.env.clone(),

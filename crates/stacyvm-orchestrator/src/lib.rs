@@ -20,6 +20,7 @@ mod keys;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod network;
 mod notice;
 mod ops;
 mod orchestrator;

@@ -8,12 +8,14 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod notices;
 mod sandbox;
 mod spec;
 
 pub use error::ProviderError;
+pub use notices::Notices;
 pub use sandbox::{AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix};
-pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode};
+pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice};
 pub use stacyvm_agent_client as ops;
 
 use std::sync::Arc;
@@ -37,6 +39,11 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
 
     /// The image of a spawn that names none.
     fn default_image(&self) -> &str;
+
+    /// How a box of a spawn that says nothing about it is connected.
+    fn default_network(&self) -> NetworkMode {
+        NetworkMode::None
+    }
 
     /// Finds out, by doing it, whether it works now.
     async fn health(&self) -> Health;
@@ -84,6 +91,39 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Resolves when the box's workload has ended, for whatever reason, and at once for an
     /// unknown id. It must not poll faster than once a second.
     async fn wait_exit(&self, id: &SandboxId);
+
+    /// How a box is connected now.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such box, `Unsupported` when the backend cannot tell.
+    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
+        let _ = id;
+        Err(ProviderError::Unsupported(format!(
+            "provider {} has no networks",
+            self.name()
+        )))
+    }
+
+    /// Changes what a box with a network may reach, at once: connections that are no longer
+    /// allowed end. It outlives a restart of the server.
+    ///
+    /// # Errors
+    /// `NotFound` when there is no such box, `Unsupported` when it has no network or the backend
+    /// cannot do this.
+    async fn set_egress(&self, id: &SandboxId, egress: &Egress) -> Result<(), ProviderError> {
+        let _ = (id, egress);
+        Err(ProviderError::Unsupported(format!(
+            "provider {} lacks the capability {}",
+            self.name(),
+            Capability::EgressDomains.as_str()
+        )))
+    }
+
+    /// What happens to its boxes, as it happens; whoever reads too slowly misses some. None when
+    /// there is nothing to tell, or somebody listens already.
+    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        None
+    }
 
     /// What could not be had on this machine, one sentence each, with the remedy.
     fn degradations(&self) -> Vec<String> {

@@ -4,14 +4,57 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use stacyvm_types::SandboxId;
+use stacyvm_types::{DomainPattern, SandboxId};
 
 /// How a box is connected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NetworkMode {
     /// A loopback of its own and nothing else.
     #[default]
     None,
+    /// A network of its own with a way out, and no way to the host, private networks or other
+    /// boxes.
+    Bridge(Egress),
+}
+
+/// What a box with a network may reach outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Egress {
+    /// Everything that the operator's rules leave open.
+    #[default]
+    Open,
+    /// Of that, only servers of these names; an empty list closes everything.
+    Domains(Vec<DomainPattern>),
+}
+
+/// Something that happened to a box on the provider's side, for the events of its sandbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A connection or a name that its egress rules do not allow was refused.
+    Refused {
+        /// Whose.
+        id: SandboxId,
+        /// The name asked for, or the address where no name was given.
+        host: String,
+        /// The port; none for a question about a name.
+        port: Option<u16>,
+        /// Why, in a few words.
+        reason: String,
+    },
+    /// More was refused than is told one by one.
+    RefusedMore {
+        /// Whose.
+        id: SandboxId,
+        /// How many were left out since the last notice.
+        count: u64,
+    },
+    /// It asked for more of something than its limit gives, and was refused or lost a process.
+    LimitReached {
+        /// Whose.
+        id: SandboxId,
+        /// Of what: `memory`, `pids` or `disk`.
+        limit: &'static str,
+    },
 }
 
 /// Everything a backend needs to make one box.
@@ -96,6 +139,10 @@ pub enum Capability {
     ReadOnlyRootfs,
     /// No network at all.
     NetworkNone,
+    /// A network of its own with a way out.
+    NetworkBridge,
+    /// A way out to servers of given names only.
+    EgressDomains,
     /// Measure use.
     Stats,
 }
@@ -112,6 +159,8 @@ impl Capability {
             Self::ResourceLimits => "resource-limits",
             Self::ReadOnlyRootfs => "read-only-rootfs",
             Self::NetworkNone => "network-none",
+            Self::NetworkBridge => "network-bridge",
+            Self::EgressDomains => "egress-domains",
             Self::Stats => "stats",
         }
     }

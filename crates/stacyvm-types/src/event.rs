@@ -148,6 +148,11 @@ event_types! {
     /// A limit refused a request (`operation`, `message`) or ended a command (`operation`,
     /// `limit`, `exec_id`).
     ResourceLimit = "resource.limit",
+    /// A connection that a sandbox's egress rules do not allow was refused: `host`, `port` unless it
+    /// was a question about a name, `reason`; or `count` of those that are not told one by one.
+    NetworkRefused = "network.refused",
+    /// The egress rules of a sandbox were changed: `mode`.
+    NetworkChanged = "network.changed",
     /// The reader of this stream missed events: `reason`, and `count` when it is known. Told to
     /// that reader alone, whatever its filter; the id is that of the last one missed.
     EventsLost = "events.lost",

@@ -4,12 +4,14 @@
 //! Its one rule: a value that exists is valid; parsing happens once, at the edge.
 #![forbid(unsafe_code)]
 
+mod domain;
 mod duration;
 mod error;
 mod event;
 mod exec;
 mod file;
 mod id;
+mod network;
 #[cfg(feature = "openapi")]
 mod openapi;
 mod provider;
@@ -17,6 +19,7 @@ mod quota;
 mod sandbox;
 mod timestamp;
 
+pub use domain::{DomainPattern, ParseDomainError};
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
 pub use event::{Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError};
@@ -26,6 +29,7 @@ pub use exec::{
 };
 pub use file::{FileInfo, FileMode, ParseModeError};
 pub use id::{OwnerId, ParseIdError, SandboxId};
+pub use network::{NetworkInfo, NetworkRequest, NetworkRules};
 pub use provider::ProviderInfo;
 pub use quota::{Quota, QuotaRequest, QuotaSummary};
 pub use sandbox::{

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{OwnerId, SandboxId, Timestamp};
+use crate::{NetworkRequest, OwnerId, SandboxId, Timestamp};
 
 /// Where a sandbox is in its life. Transitions belong to the orchestrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -223,9 +223,9 @@ pub struct SpawnRequest {
     /// Default user of execs: a name or number of the sandbox; default `user` (1000).
     #[serde(default)]
     pub user: Option<String>,
-    /// `none` in this version of the native provider.
+    /// `none`, `bridge`, or rules; absent means the provider's default.
     #[serde(default)]
-    pub network: Option<String>,
+    pub network: Option<NetworkRequest>,
     /// A floor: less is refused with 422.
     #[serde(default)]
     pub isolation: Option<String>,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stacyvm_provider::{BoxInfo, BoxState, ProviderError};
+use stacyvm_provider::{BoxInfo, BoxState, Notices, ProviderError};
 use stacyvm_types::SandboxId;
 
 use crate::boxes::{BoxEntry, Boxes};
@@ -30,6 +30,7 @@ pub(crate) struct Inner {
     pub(crate) trash: Trash,
     pub(crate) cgroup_parent: String,
     pub(crate) degraded: Mutex<Vec<String>>,
+    pub(crate) notices: Notices,
 }
 
 impl Inner {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode, Provider,
-    ProviderError, SandboxOps,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode, Notice, Notices,
+    Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
@@ -87,6 +87,7 @@ impl NativeProvider {
             trash,
             cgroup_parent: format!("stacyvm/{}", config.instance),
             degraded: Mutex::default(),
+            notices: Notices::default(),
         });
         Ok(Self {
             inner,
@@ -127,7 +128,12 @@ impl NativeProvider {
         spec: BoxSpec,
         probe: bool,
     ) -> Result<Arc<dyn SandboxOps>, ProviderError> {
-        let NetworkMode::None = spec.network;
+        if spec.network != NetworkMode::None {
+            return Err(ProviderError::Unsupported(format!(
+                "provider native lacks the capability {}",
+                Capability::NetworkBridge.as_str()
+            )));
+        }
         let guard = self.enter().await?;
         let (answer, caller) = tokio::sync::oneshot::channel();
         let inner = self.inner.clone();
@@ -347,6 +353,10 @@ impl Provider for NativeProvider {
         if let Some(process) = process {
             process.wait().await;
         }
+    }
+
+    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.inner.notices.listen()
     }
 
     fn degradations(&self) -> Vec<String> {

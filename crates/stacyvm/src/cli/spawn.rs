@@ -18,16 +18,12 @@ pub(crate) struct Args {
     /// A label; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     metadata: Vec<Pair>,
-    /// How it is connected.
-    #[arg(long, value_name = "MODE")]
-    network: Option<String>,
 }
 
 pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let mut request = args.sandbox.into_request();
     request.template = args.template;
     request.metadata = map(args.metadata);
-    request.network = args.network;
     let sandbox = global
         .client()?
         .spawn(&request)

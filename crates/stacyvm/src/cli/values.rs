@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use stacyvm_types::{NetworkRequest, NetworkRules};
+
 /// `NAME=VALUE`, as `--env` and `--metadata` take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pair(String, String);
@@ -57,6 +59,12 @@ pub(crate) struct SandboxOptions {
     /// Refuse less isolation than this: process, container, userspace-kernel, vm.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) isolation: Option<String>,
+    /// How it is connected: none, or bridge for a way out.
+    #[arg(long, value_name = "MODE")]
+    pub(crate) network: Option<String>,
+    /// Let it reach only servers of this name (*.example.org: those below); may be repeated.
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) allow_domain: Vec<String>,
     /// Leave only /workspace and /tmp writable.
     #[arg(long)]
     pub(crate) read_only: bool,
@@ -65,7 +73,16 @@ pub(crate) struct SandboxOptions {
 impl SandboxOptions {
     /// The request that asks for it.
     pub(crate) fn into_request(self) -> stacyvm_types::SpawnRequest {
+        let network = match (self.network, self.allow_domain) {
+            (None, domains) if domains.is_empty() => None,
+            (Some(mode), domains) if domains.is_empty() => Some(NetworkRequest::Word(mode)),
+            (mode, domains) => Some(NetworkRequest::Rules(NetworkRules {
+                mode,
+                allow_domains: Some(domains),
+            })),
+        };
         stacyvm_types::SpawnRequest {
+            network,
             image: self.image,
             provider: self.provider,
             memory_mb: self.memory,

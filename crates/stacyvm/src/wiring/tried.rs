@@ -6,7 +6,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use stacyvm_provider::{BoxInfo, BoxSpec, Capability, Health, Provider, ProviderError, SandboxOps};
+use stacyvm_provider::{
+    BoxInfo, BoxSpec, Capability, Egress, Health, NetworkMode, Notice, Provider, ProviderError,
+    SandboxOps,
+};
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 
 /// Answers the first question for its health with what is known, and hands on everything else.
@@ -42,6 +45,10 @@ impl Provider for Tried {
 
     fn default_image(&self) -> &str {
         self.inner.default_image()
+    }
+
+    fn default_network(&self) -> NetworkMode {
+        self.inner.default_network()
     }
 
     async fn health(&self) -> Health {
@@ -82,6 +89,18 @@ impl Provider for Tried {
 
     async fn wait_exit(&self, id: &SandboxId) {
         self.inner.wait_exit(id).await;
+    }
+
+    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
+        self.inner.network(id).await
+    }
+
+    async fn set_egress(&self, id: &SandboxId, egress: &Egress) -> Result<(), ProviderError> {
+        self.inner.set_egress(id, egress).await
+    }
+
+    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.inner.notices()
     }
 
     fn degradations(&self) -> Vec<String> {
