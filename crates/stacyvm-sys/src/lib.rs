@@ -13,6 +13,7 @@ pub mod landlock;
 pub mod mount;
 pub mod namespaces;
 pub mod netns;
+pub mod paths;
 pub mod pidfd;
 pub mod proc;
 pub mod process;

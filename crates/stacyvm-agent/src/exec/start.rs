@@ -6,12 +6,13 @@ use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitStatus, geteuid};
 use stacyvm_proto::message::{Code, Exec, Failure, TerminalSize};
 use stacyvm_proto::{DATA, STDERR};
+use stacyvm_sys::paths::open_within;
 use stacyvm_sys::spawn::{Directory, Identity, Program, SpawnError, Step};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -221,7 +222,7 @@ impl Place {
             relative
         };
         let in_root = ResolveFlags::IN_ROOT;
-        rustix::fs::openat2(&agent.root, relative, flags, Mode::empty(), in_root)
+        open_within(&agent.root, relative, flags, in_root)
             .map(Self::Open)
             .map_err(|errno| no_workdir(errno, workdir).into())
     }
