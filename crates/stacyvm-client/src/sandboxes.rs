@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use http::{HeaderName, Method};
 use serde::Deserialize;
 use stacyvm_types::{
-    Admission, ExecRequest, ExecResponse, Sandbox, SandboxState, SandboxStats, SpawnRequest,
+    Admission, ExecRequest, ExecResponse, NetworkInfo, NetworkRules, Sandbox, SandboxState,
+    SandboxStats, SpawnRequest,
 };
 
 use crate::request::{Payload, quoted};
@@ -164,6 +165,28 @@ impl Client {
     /// See [`Client::spawn`].
     pub async fn stats(&self, id: &str) -> Result<SandboxStats, ClientError> {
         self.ask(Method::GET, &of(id, "/stats"), Payload::None)
+            .await
+    }
+
+    /// How a sandbox is connected.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn network(&self, id: &str) -> Result<NetworkInfo, ClientError> {
+        self.ask(Method::GET, &of(id, "/network"), Payload::None)
+            .await
+    }
+
+    /// Changes what a sandbox with a network may reach.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn set_network(
+        &self,
+        id: &str,
+        rules: &NetworkRules,
+    ) -> Result<NetworkInfo, ClientError> {
+        self.ask(Method::PUT, &of(id, "/network"), Payload::json(rules))
             .await
     }
 

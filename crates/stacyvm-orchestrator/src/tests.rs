@@ -8,6 +8,7 @@ mod expiry;
 mod fake;
 mod keys;
 mod life;
+mod network;
 mod queue;
 mod quotas;
 mod reconcile;

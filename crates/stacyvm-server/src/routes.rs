@@ -8,6 +8,7 @@ mod exec_ws;
 mod execs;
 mod files;
 mod metrics;
+mod network;
 mod providers;
 mod quotas;
 mod sandboxes;
@@ -34,6 +35,7 @@ pub(crate) fn all() -> Routes {
         .add(routes!(sandboxes::get, sandboxes::destroy))
         .add(routes!(sandboxes::extend))
         .add(routes!(sandboxes::stats))
+        .add(routes!(network::get, network::set))
         .add(routes!(sandboxes::logs))
         .add(routes!(exec::run))
         .add(routes!(exec_ws::open))

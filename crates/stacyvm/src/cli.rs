@@ -12,6 +12,7 @@ mod image;
 mod kill;
 mod list;
 mod logs;
+mod network;
 mod output;
 mod run;
 mod serve;
@@ -108,6 +109,7 @@ enum Command {
     Kill(kill::Args),
     /// Show what a sandbox printed.
     Logs(logs::Args),
+    Network(network::Args),
     /// Follow what happens on the server.
     Events(events::Args),
     /// Copy files into or out of a sandbox.
@@ -138,6 +140,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::List(args) => block_on(list::run(args, &global)),
         Command::Kill(args) => block_on(kill::run(args, &global)),
         Command::Logs(args) => block_on(logs::run(args, &global)),
+        Command::Network(args) => block_on(network::run(args, &global)),
         Command::Events(args) => block_on(events::run(args, &global)),
         Command::Cp(args) => block_on(copy::run(args, &global)),
         Command::Image(args) => image::run(args, &global),

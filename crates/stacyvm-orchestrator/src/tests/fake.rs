@@ -12,7 +12,8 @@ use stacyvm_provider::ops::{
     ReadRange, UsageStats, WriteOptions,
 };
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Health, Provider, ProviderError, SandboxOps,
+    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice, Notices, Provider,
+    ProviderError, SandboxOps,
 };
 use stacyvm_types::{
     ExitReason, FileInfo, FileMode, Isolation, OutputStream, SandboxId, SandboxStats,
@@ -65,6 +66,11 @@ pub(super) struct Fake {
     pub(super) checks: AtomicUsize,
     /// Commands that are running.
     pub(super) running: Arc<AtomicUsize>,
+    /// Whether boxes can have a network.
+    pub(super) networks: AtomicBool,
+    /// What boxes with a network may reach.
+    pub(super) egress: Mutex<BTreeMap<SandboxId, Egress>>,
+    pub(super) notices: Notices,
     /// Called at each step inside create and destroy.
     pub(super) step: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -90,6 +96,9 @@ impl Fake {
             healthy: AtomicBool::new(true),
             checks: AtomicUsize::new(0),
             running: Arc::default(),
+            networks: AtomicBool::new(false),
+            egress: Mutex::default(),
+            notices: Notices::default(),
             step: Mutex::default(),
         })
     }
@@ -152,7 +161,11 @@ impl Provider for Fake {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        vec![Capability::NetworkNone, Capability::Exec]
+        let mut all = vec![Capability::NetworkNone, Capability::Exec];
+        if self.networks.load(Ordering::SeqCst) {
+            all.extend([Capability::NetworkBridge, Capability::EgressDomains]);
+        }
+        all
     }
 
     fn default_image(&self) -> &str {
@@ -189,6 +202,10 @@ impl Provider for Fake {
             return Err(broken("make the box"));
         }
         self.plant(&spec.id, BoxState::Running);
+        if let NetworkMode::Bridge(egress) = &spec.network {
+            let mut all = self.egress.lock().unwrap();
+            all.insert(spec.id.clone(), egress.clone());
+        }
         self.step().await;
         self.open(&spec.id).await
     }
@@ -238,6 +255,25 @@ impl Provider for Fake {
         self.vanish(id);
         self.step().await;
         Ok(())
+    }
+
+    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
+        self.open(id).await?;
+        let egress = self.egress.lock().unwrap().get(id).cloned();
+        Ok(egress.map_or(NetworkMode::None, NetworkMode::Bridge))
+    }
+
+    async fn set_egress(&self, id: &SandboxId, egress: &Egress) -> Result<(), ProviderError> {
+        self.open(id).await?;
+        match self.egress.lock().unwrap().get_mut(id) {
+            Some(place) => *place = egress.clone(),
+            None => return Err(ProviderError::Unsupported("it has no network".to_owned())),
+        }
+        Ok(())
+    }
+
+    fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
+        self.notices.listen()
     }
 
     async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError> {

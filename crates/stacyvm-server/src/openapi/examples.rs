@@ -33,6 +33,11 @@ fn sandbox(schema: &str) -> Option<Value> {
             "mem_limit_bytes": 536_870_912, "pids": 4, "disk_bytes": 40_960,
             "net_rx_bytes": 0, "net_tx_bytes": 0,
         }),
+        "NetworkRequest" => json!({"allow_domains": ["example.org", "*.example.com"]}),
+        "NetworkRules" => json!({"allow_domains": ["example.org", "*.example.com"]}),
+        "NetworkInfo" => {
+            json!({"mode": "bridge", "allow_domains": ["example.org", "*.example.com"]})
+        }
         "Extend" => json!({"ttl": "1h"}),
         "Pruned" => json!({"pruned": 2}),
         _ => return None,

@@ -1,0 +1,46 @@
+//! How a sandbox is connected, and what it may reach.
+
+use axum::extract::State;
+use stacyvm_types::{NetworkInfo, NetworkRules};
+
+use super::ok;
+use crate::body::Json;
+use crate::error::Reply;
+use crate::front::Shared;
+use crate::openapi::{InSandbox, JsonBody};
+use crate::owner::Asker;
+use crate::target::Target;
+
+/// Shows how a sandbox is connected.
+#[utoipa::path(
+    get, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes",
+    responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox),
+)]
+pub(super) async fn get(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+) -> Reply {
+    Ok(ok(&front.orchestrator.network(&caller, &id).await?))
+}
+
+/// Changes what a sandbox with a network may reach, at once.
+///
+/// Connections to servers that are no longer allowed end. Whether there is a network is chosen
+/// when the sandbox is made.
+#[utoipa::path(
+    put, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes",
+    request_body = NetworkRules,
+    responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox, JsonBody),
+)]
+pub(super) async fn set(
+    State(front): State<Shared>,
+    Target(id): Target,
+    Asker(caller): Asker,
+    Json(rules): Json<NetworkRules>,
+) -> Reply {
+    Ok(ok(&front
+        .orchestrator
+        .set_network(&caller, &id, rules)
+        .await?))
+}
