@@ -19,7 +19,7 @@ mod quota;
 mod sandbox;
 mod timestamp;
 
-pub use domain::{DomainPattern, ParseDomainError};
+pub use domain::{DomainPattern, HostName, ParseDomainError};
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
 pub use event::{Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError};

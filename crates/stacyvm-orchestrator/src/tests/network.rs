@@ -22,7 +22,7 @@ async fn rules_that_make_no_sense_are_refused_before_anything_is_made() {
     let many = vec!["\"a.org\""; 257].join(",");
     let cases = [
         (
-            r#"{"network":{"allow_domains":["a.org","10.0.0.1"]}}"#.to_owned(),
+            r#"{"network":{"allow_domains":["a.org","a b"]}}"#.to_owned(),
             "allow_domains[1]",
         ),
         (
