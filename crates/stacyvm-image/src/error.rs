@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why an operation on the image store failed. Messages name files only as the caller named them.
+/// Why an operation on images failed. Messages name files only as the caller named them.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
     /// The name is not one that an image can have.
@@ -13,13 +13,13 @@ pub enum ImageError {
         /// What is wrong with it, and what a name looks like.
         reason: &'static str,
     },
-    /// No image has this name.
+    /// No image in the store has this name.
     #[error("image {0:?} not found")]
     NotFound(String),
     /// The name is taken.
     #[error("image {0:?} exists already, remove it first or import under another name")]
     Exists(String),
-    /// A sandbox is made from it.
+    /// A sandbox is made from it, or somebody is about to make one.
     #[error("image {0:?} is in use by a sandbox")]
     InUse(String),
     /// The archive is broken, hostile, or no root file system.
@@ -28,6 +28,89 @@ pub enum ImageError {
     /// The archive is larger than allowed.
     #[error("the archive is too large: {0}")]
     Limit(String),
+    /// The registry has no such image or tag.
+    #[error("image {image:?} not found in {registry}")]
+    Unknown {
+        /// What was asked for.
+        image: String,
+        /// The registry that answered.
+        registry: String,
+    },
+    /// The registry wants to know who asks.
+    #[error(
+        "{registry} refuses {image:?} without a login: the image may not exist, or \"docker login {registry}\" may help"
+    )]
+    LoginNeeded {
+        /// What was asked for.
+        image: String,
+        /// The registry.
+        registry: String,
+    },
+    /// The registry does not accept the credentials, or they do not suffice.
+    #[error(
+        "{registry} does not accept the credentials for {image:?}: run \"docker login {registry}\""
+    )]
+    LoginRefused {
+        /// What was asked for.
+        image: String,
+        /// The registry.
+        registry: String,
+    },
+    /// The credentials cannot be read.
+    #[error("the credentials for {registry} cannot be read: {reason}")]
+    Credentials {
+        /// The registry.
+        registry: String,
+        /// What is wrong, without any secret.
+        reason: String,
+    },
+    /// The registry does not answer, or not as a registry does.
+    #[error("{registry} cannot be used: {reason}")]
+    Registry {
+        /// The registry, or the mirror.
+        registry: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The registry counts requests and has had enough.
+    #[error(
+        "{registry} has had too many requests: wait, or run \"docker login {registry}\" for a higher limit"
+    )]
+    TooManyRequests {
+        /// The registry.
+        registry: String,
+    },
+    /// Content is not what its name says.
+    #[error("{what} is damaged: expected {expected}, got {got}")]
+    Digest {
+        /// What was looked at.
+        what: &'static str,
+        /// The digest that was named.
+        expected: String,
+        /// The digest of what came.
+        got: String,
+    },
+    /// The image is not made for this platform.
+    #[error("image {image:?} is not there for {wanted}, only for {available}")]
+    Platform {
+        /// What was asked for.
+        image: String,
+        /// For what it was asked for.
+        wanted: String,
+        /// What there is, separated by commas.
+        available: String,
+    },
+    /// No space is left for it.
+    #[error(
+        "no space left on the disk to {step}: run \"stacyvm image prune\", or make room in the data directory"
+    )]
+    DiskFull {
+        /// What was being done.
+        step: &'static str,
+    },
+    /// The caller ended it.
+    #[error("the pull was cancelled")]
+    Cancelled,
     /// The disk, or the right to use it, is missing.
     #[error("{step}")]
     Io {
@@ -42,9 +125,14 @@ pub enum ImageError {
 impl ImageError {
     /// Makes an error of a failed step.
     pub(crate) fn io<E: Into<io::Error>>(step: &'static str) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io {
-            step,
-            source: source.into(),
+        move |source| {
+            let source = source.into();
+            match source.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                    Self::DiskFull { step }
+                }
+                _ => Self::Io { step, source },
+            }
         }
     }
 }

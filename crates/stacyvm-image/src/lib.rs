@@ -1,19 +1,32 @@
-//! The local image store: root file systems, unpacked once and used read-only by many sandboxes.
+//! Images: the local store, pulls from registries, archives, and safe unpacking.
 //!
-//! Owns names, import, listing and removal, and the safe unpacking of what strangers packed; the
-//! rules of unpacking stand in MATERIALIZATION.md. Knows no provider, no network and no async:
-//! every call blocks. Its one rule: an image is visible under its name only when it is whole.
-//! Linux only, because unpacking rests on `openat2`.
+//! Owns names, pulls, import, load, save, listing and removal, and the unpacking of what strangers
+//! packed; MATERIALIZATION.md has the rules of that. Knows no provider and no async: every call
+//! blocks, and a pull fetches on threads of its own. Its one rule: an image is visible under its
+//! name only when it is whole. Linux only, because unpacking rests on `openat2`.
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+mod digest;
 mod error;
+mod image_config;
 mod name;
+mod platform;
 mod prepare;
+mod pull;
+mod reference;
+mod registries;
 mod store;
+mod stored;
 mod unpack;
 
+pub use digest::Digest;
 pub use error::ImageError;
-pub use name::ImageName;
-pub use store::{Image, ImageStore, Progress};
+pub use image_config::ImageConfig;
+pub use platform::Platform;
+pub use pull::{Cancel, LayerStage, PullOptions, PullPolicy, PullProgress, Pulled};
+pub use reference::Reference;
+pub use registries::{Credentials, Login, Registries, Secret};
+pub use store::{ImageStore, Progress};
+pub use stored::{Image, ImageDetails, InUse, LayerDetails, PruneOptions, Removed, StoredImage};
 pub use unpack::{Limits, Skipped};

