@@ -16,6 +16,7 @@ pub mod netns;
 pub mod pidfd;
 pub mod proc;
 pub mod process;
+pub mod resolve;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signals;

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
+use rustix::fs::{Mode, OFlags, ResolveFlags, open};
 use stacyvm_provider::ProviderError;
 
 use crate::slots::IDS_PER_SLOT;
@@ -70,11 +70,10 @@ fn look_up(name: &str, rootfs: &Path) -> Result<User, ProviderError> {
 fn read_passwd(rootfs: &Path) -> io::Result<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = open(rootfs, flags, Mode::empty())?;
-    let file = openat2(
+    let file = stacyvm_sys::resolve::open(
         &root,
         "etc/passwd",
-        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
-        Mode::empty(),
+        OFlags::RDONLY | OFlags::NONBLOCK,
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )?;
     let mut bytes = Vec::new();

@@ -8,9 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-
-/// How often a resolution that lost a race against renames is tried again.
-const ATTEMPTS: usize = 128;
+use stacyvm_sys::resolve;
 
 /// The root directory of a sandbox.
 #[derive(Debug)]
@@ -31,7 +29,7 @@ impl Root {
 
     /// Opens `path` (relative to the root), following links inside the root.
     pub(super) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        resolve(
+        resolve::open(
             &self.directory,
             path,
             flags,
@@ -97,33 +95,10 @@ pub(super) fn open_beneath(
     path: impl rustix::path::Arg + Copy,
     flags: OFlags,
 ) -> Result<OwnedFd, Errno> {
-    resolve(
+    resolve::open(
         base,
         path,
         flags,
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
     )
-}
-
-fn resolve(
-    base: impl AsFd,
-    path: impl rustix::path::Arg + Copy,
-    flags: OFlags,
-    how: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        match rustix::fs::openat2(
-            base.as_fd(),
-            path,
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            how,
-        ) {
-            Err(Errno::AGAIN | Errno::INTR) if attempt < ATTEMPTS => {}
-            Err(Errno::AGAIN) => return Err(Errno::BUSY),
-            result => return result,
-        }
-    }
 }
