@@ -158,9 +158,10 @@ fn a_stop_does_not_wait_for_those_who_only_wait_or_follow() {
     get(&server, &path);
     assert!(server.stop().success(), "{}", server.log());
     let log = server.log();
-    assert!(!log.contains("cut"), "{log}");
+    assert!(!log.contains("connections are cut"), "{log}");
     let mut answer = String::new();
-    waiting.read_to_string(&mut answer).unwrap();
+    // Broken off where the request was never read, which is an end as well.
+    let _ = waiting.read_to_string(&mut answer);
     assert!(
         answer.is_empty() || answer.contains("UNAVAILABLE"),
         "{answer}"

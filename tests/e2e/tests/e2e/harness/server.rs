@@ -100,7 +100,13 @@ impl Server {
                 panic!("the server ended with {status}:\n{}", self.log());
             }
             let log = self.log();
-            let Some(address) = log[logged..].split(LISTENS).nth(1).and_then(first_word) else {
+            let Some(address) = log
+                .get(logged..)
+                .unwrap_or_default()
+                .split(LISTENS)
+                .nth(1)
+                .and_then(first_word)
+            else {
                 return false;
             };
             self.address = address.parse().unwrap();
@@ -186,7 +192,9 @@ impl Server {
 
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+        // It may be read in the middle of a character.
+        let bytes = fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// A request that must be answered.
