@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) api_key: Option<&'static str>,
     /// A data directory that is a file system of this many bytes, invisible to everybody else.
     pub(crate) small_disk: Option<u64>,
+    /// How long its end may wait for what is in flight.
+    pub(crate) shutdown_timeout: &'static str,
 }
 
 impl Default for Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             more: String::new(),
             api_key: None,
             small_disk: None,
+            shutdown_timeout: "2s",
         }
     }
 }
@@ -276,13 +279,18 @@ impl Server {
     }
 
     fn write_config(&self) {
-        let Options { provider, more, .. } = &self.options;
+        let Options {
+            provider,
+            more,
+            shutdown_timeout,
+            ..
+        } = &self.options;
         let key = self.options.api_key.map_or(String::new(), |key| {
             // A key is asked for as soon as there is one, whatever the switch says.
             format!("auth:\n  enabled: false\n  api_key: {key}\n")
         });
         let text = format!(
-            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: 2s\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
+            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
             self.data_dir().display(),
         );
         fs::write(self.config_path(), text).unwrap();
