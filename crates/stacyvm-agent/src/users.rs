@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::{OFlags, ResolveFlags, fstat};
 use stacyvm_proto::message::{Code, Failure};
-use stacyvm_sys::paths::open_within;
+use stacyvm_sys::resolve;
 
 use crate::failure::failure;
 
@@ -44,8 +44,8 @@ struct Text {
 impl Text {
     /// Reads the file again if it has changed; one that is missing reads as empty.
     fn refresh(&mut self, root: BorrowedFd<'_>, path: &str) {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let Ok(file) = open_within(root, path, flags, ResolveFlags::IN_ROOT) else {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let Ok(file) = resolve::open(root, path, flags, ResolveFlags::IN_ROOT) else {
             *self = Self::default();
             return;
         };

@@ -7,9 +7,9 @@ use futures_util::StreamExt;
 use stacyvm_client::{Client, ClientError};
 use stacyvm_types::{ErrorCode, ExecRequest, SpawnRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 const HEALTH: &str = "{\"status\":\"ok\",\"version\":\"1\",\"uptime\":\"1s\"}";
 
 fn answer(body: &str) -> String {
@@ -28,21 +28,34 @@ async fn listen() -> (TcpListener, Client) {
     )
 }
 
-/// Reads one request's head (and the body that comes with it); none when the client is gone.
+/// Reads one whole request: a connection that is closed before its last byte was read breaks at the
+/// client's end too. None when the client is gone.
 async fn request(stream: &mut TcpStream) -> Option<String> {
-    let mut text = Vec::new();
-    while !text.windows(4).any(|window| window == b"\r\n\r\n") {
-        if stream.read_buf(&mut text).await.ok()? == 0 {
+    let mut bytes = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head
+                .to_ascii_lowercase()
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+            if body.len() >= length.unwrap_or(0) {
+                return Some(text);
+            }
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
             return None;
         }
     }
-    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 #[tokio::test]
 async fn nobody_listening_is_told_with_the_address_and_the_way_out() {
-    let (listener, client) = listen().await;
-    drop(listener);
+    // Its port is taken, so that no other listens there, and not listened on.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", taken.local_addr().unwrap());
+    let client = Client::new(&url, None, None).unwrap();
     let error = client.health().await.unwrap_err();
     assert!(matches!(error, ClientError::Connect { .. }));
     assert!(error.to_string().contains(client.server()), "{error}");

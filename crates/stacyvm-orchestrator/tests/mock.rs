@@ -108,16 +108,19 @@ impl Server {
     }
 }
 
-/// Processes of this machine whose command line holds `marker`.
+/// Processes of this machine that have exactly this argument.
 fn processes(marker: &str) -> usize {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    let has = |line: &Vec<u8>| String::from_utf8_lossy(line).contains(marker);
+    let has = |line: &Vec<u8>| {
+        line.split(|byte| *byte == 0)
+            .any(|word| word == marker.as_bytes())
+    };
     lines.filter(has).count()
 }
 
 async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -331,7 +334,7 @@ fn deaths_at_random_moments_leave_no_box_and_lose_no_sandbox() {
             let now = stacyvm_types::Timestamp::now();
             store.prune_idempotency(now).await.unwrap();
             let server = Server::over(&home, settings.clone(), store.clone()).await;
-            let deadline = Instant::now() + Duration::from_secs(20);
+            let deadline = Instant::now() + Duration::from_secs(60);
             loop {
                 let boxes = server.provider.list().await.unwrap();
                 let boxes: BTreeSet<_> = boxes.into_iter().map(|found| found.id).collect();

@@ -48,7 +48,7 @@ class Server:
         self._wait_until_ready()
 
     def _wait_until_ready(self):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.read_log()
             listens = re.search(r"listens on (http://127\.0\.0\.1:(\d+)) ", self.read_log())
@@ -76,7 +76,7 @@ class Server:
         finally:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(20)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()

@@ -6,7 +6,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-PATIENCE = 20
+PATIENCE = 60
 
 
 def open_socket(server, sandbox):
@@ -64,6 +64,7 @@ def test_an_interactive_python_is_resized_interrupted_and_ends(server, sandbox):
         talk.until("resized\r\n")
         talk.say(type="signal", name="SIGINT")
         talk.until("KeyboardInterrupt")
+        talk.until(">>> ")
         talk.say(type="stdin", data_b64="cHJpbnQoJ+KCrCcqMyk7IGV4aXQoNykN")
         talk.until("€€€\r\n")
         assert talk.ends()["exit_code"] == 7

@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use connection::Connection;
+use connection::{Connection, Seat};
 
 /// First wait before a launcher that died is started again; doubled up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -95,9 +95,9 @@ impl Launchers {
         status: OwnedFd,
     ) -> Result<(Launched, OwnedFd), LaunchError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
-        let connection = self.all[turn].connection().await?;
-        request.seq = connection.next_seq();
-        connection.launch(request, [listener, status]).await
+        let (connection, seat) = self.all[turn].seat().await?;
+        request.seq = seat.seq;
+        connection.launch(request, [listener, status], seat).await
     }
 
     /// Process ids of the launchers that run.
@@ -140,16 +140,30 @@ impl Supervised {
         })
     }
 
-    async fn connection(&self) -> Result<Arc<Connection>, LaunchError> {
+    /// A seat at the launcher that runs, or at the next one.
+    async fn seat(&self) -> Result<(Arc<Connection>, Seat), LaunchError> {
         let mut current = self.current.clone();
-        let ready = current.wait_for(|state| !matches!(state, State::Starting));
-        match tokio::time::timeout(WAIT_FOR_LAUNCHER, ready).await {
-            Ok(Ok(state)) => match &*state {
-                State::Running(connection) => Ok(connection.clone()),
-                State::Starting | State::Stopped => Err(LaunchError::NotRunning),
-            },
-            Ok(Err(_)) | Err(_) => Err(LaunchError::NotRunning),
-        }
+        let seated = async {
+            loop {
+                let connection = match &*current.borrow_and_update() {
+                    State::Running(connection) => Some(connection.clone()),
+                    State::Starting => None,
+                    State::Stopped => return Err(LaunchError::NotRunning),
+                };
+                // One that has just ended takes nobody in, and its successor is on its way.
+                if let Some(connection) = connection
+                    && let Some(seat) = connection.seat()
+                {
+                    return Ok((connection, seat));
+                }
+                if current.changed().await.is_err() {
+                    return Err(LaunchError::NotRunning);
+                }
+            }
+        };
+        tokio::time::timeout(WAIT_FOR_LAUNCHER, seated)
+            .await
+            .unwrap_or(Err(LaunchError::NotRunning))
     }
 }
 

@@ -7,7 +7,6 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, open};
 use stacyvm_provider::ProviderError;
-use stacyvm_sys::paths::open_within;
 
 use crate::slots::IDS_PER_SLOT;
 
@@ -71,7 +70,7 @@ fn look_up(name: &str, rootfs: &Path) -> Result<User, ProviderError> {
 fn read_passwd(rootfs: &Path) -> io::Result<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = open(rootfs, flags, Mode::empty())?;
-    let file = open_within(
+    let file = stacyvm_sys::resolve::open(
         &root,
         "etc/passwd",
         OFlags::RDONLY | OFlags::NONBLOCK,

@@ -12,7 +12,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitStatus, geteuid};
 use stacyvm_proto::message::{Code, Exec, Failure, TerminalSize};
 use stacyvm_proto::{DATA, STDERR};
-use stacyvm_sys::paths::open_within;
+use stacyvm_sys::resolve;
 use stacyvm_sys::spawn::{Directory, Identity, Program, SpawnError, Step};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
@@ -214,15 +214,14 @@ impl Place {
             let path = CString::new(workdir).map_err(|_| missing(workdir))?;
             return Ok(Self::Path(path));
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
         let relative = Path::new(workdir.trim_start_matches('/'));
         let relative = if relative.as_os_str().is_empty() {
             Path::new(".")
         } else {
             relative
         };
-        let in_root = ResolveFlags::IN_ROOT;
-        open_within(&agent.root, relative, flags, in_root)
+        resolve::open(&agent.root, relative, flags, ResolveFlags::IN_ROOT)
             .map(Self::Open)
             .map_err(|errno| no_workdir(errno, workdir).into())
     }
@@ -247,6 +246,10 @@ fn no_workdir(errno: Errno, workdir: &str) -> Failure {
         Errno::ACCESS | Errno::PERM => failure(
             Code::Denied,
             format!("workdir {workdir:?} may not be entered by this user"),
+        ),
+        Errno::BUSY => failure(
+            Code::Conflict,
+            format!("workdir {workdir:?} cannot be told while files are renamed without a break"),
         ),
         _ => missing(workdir),
     }

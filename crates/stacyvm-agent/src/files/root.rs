@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use stacyvm_sys::paths::open_within;
+use stacyvm_sys::resolve;
 
 /// The root directory of a sandbox.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ impl Root {
 
     /// Opens `path` (relative to the root), following links inside the root.
     pub(super) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
-        open_within(
+        resolve::open(
             &self.directory,
             path,
             flags,
@@ -95,7 +95,7 @@ pub(super) fn open_beneath(
     path: impl rustix::path::Arg + Copy,
     flags: OFlags,
 ) -> Result<OwnedFd, Errno> {
-    open_within(
+    resolve::open(
         base,
         path,
         flags,

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 use stacyvm_agent_client::{Agent, AttachEvent, Attached, ExecControl, OpError, Signal, TtySize};
-use stacyvm_types::{ExitReason, OutputStream};
+use stacyvm_types::ExitReason;
 
-use crate::harness::{Box, argv, finish, sh, soon, until};
+use crate::harness::{Box, DEADLINES, argv, finish, sh, soon, until};
 
 /// Everything that an attachment says until its end: where it began and what came.
 struct Heard {
@@ -74,11 +74,15 @@ async fn output_is_replayed_from_any_offset_after_every_connection_is_gone() {
 #[tokio::test]
 async fn a_connection_that_is_cut_again_and_again_loses_no_byte_and_doubles_none() {
     let sandbox = Box::new().await;
-    // More than a record keeps: the command must wait for those who read.
-    let script = "seq -f 'line number %.0f of the output' 0 299999";
+    // More than a record keeps: the command must wait for those who read. It prints nothing before
+    // somebody does.
+    let mut spec = sh("read go; seq -f 'line number %.0f of the output' 0 299999");
+    spec.stdin = true;
     let agent = sandbox.another_client().await;
-    let (exec_id, _) = agent.exec_detached(sh(script)).await.unwrap();
+    let (exec_id, _) = agent.exec_detached(spec).await.unwrap();
     let mut attached = attach(&agent, exec_id, 0).await;
+    let go = ExecControl::Stdin(Bytes::from_static(b"go\n"));
+    agent.tell_exec(exec_id, go).await.unwrap();
     drop(agent);
     let (mut bytes, mut offset, mut cuts): (Vec<u8>, u64, u32) = (Vec::new(), 0, 0);
     let exit = loop {
@@ -277,20 +281,23 @@ async fn a_flood_that_nobody_reads_never_waits_and_keeps_its_end() {
 #[tokio::test]
 async fn a_deadline_ends_a_kept_command_whoever_is_there() {
     let sandbox = Box::new().await;
-    let client = sandbox.another_client().await;
-    let mut spec = sh("echo begun; sleep 600");
-    spec.timeout = Some(std::time::Duration::from_millis(300));
-    let (exec_id, _) = client.exec_detached(spec).await.unwrap();
-    drop(client);
-    let exit = soon(sandbox.agent.wait_exec(exec_id)).await.unwrap();
-    assert_eq!((exit.exit_code, exit.reason), (137, ExitReason::Timeout));
-    let mut attached = attach(&sandbox.agent, exec_id, 0).await;
-    assert_eq!(
-        soon(attached.events.recv()).await,
-        Some(AttachEvent::Resumed(0))
-    );
-    let begun = AttachEvent::Output(OutputStream::Stdout, Bytes::from_static(b"begun\n"));
-    assert_eq!(soon(attached.events.recv()).await, Some(begun));
+    let mut seen = Vec::new();
+    for timeout in DEADLINES {
+        let client = sandbox.another_client().await;
+        let mut spec = sh("echo begun; sleep 600");
+        spec.timeout = Some(timeout);
+        let (exec_id, _) = client.exec_detached(spec).await.unwrap();
+        drop(client);
+        let exit = soon(sandbox.agent.wait_exec(exec_id)).await.unwrap();
+        assert_eq!((exit.exit_code, exit.reason), (137, ExitReason::Timeout));
+        let heard = hear(attach(&sandbox.agent, exec_id, 0).await).await;
+        assert_eq!((heard.resumed.as_slice(), code(&heard)), (&[0][..], 137));
+        seen = heard.bytes;
+        if !seen.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, b"begun\n");
     // The agent works on as before.
     let session = sandbox.agent.exec(sh("echo alive")).await.unwrap();
     assert_eq!(finish(session).await.stdout, "alive\n");

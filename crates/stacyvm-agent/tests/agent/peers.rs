@@ -115,7 +115,7 @@ async fn a_dead_agent_fails_what_is_pending() {
     ));
     // What it left behind is this test's to end.
     let leader = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-    rustix::process::kill_process_group(leader, rustix::process::Signal::KILL).unwrap();
+    let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
     until_gone(pid).await;
 }
 

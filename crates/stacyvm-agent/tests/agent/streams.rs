@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use stacyvm_agent_client::{ExecControl, ExecEvent, OpError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 
 use crate::harness::{Box, argv, finish, soon, until};
@@ -108,14 +108,12 @@ async fn a_port_inside_is_reached_both_ways() {
 #[tokio::test]
 async fn a_closed_port_is_told() {
     let sandbox = Box::new().await;
-    let free = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    // Taken, so that it is nobody else's either, and not listened on.
+    let taken = TcpSocket::new_v4().unwrap();
+    taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = taken.local_addr().unwrap().port();
     let (_send, inbound) = mpsc::channel(1);
-    let refused = sandbox.agent.forward(free, inbound).await.unwrap_err();
+    let refused = sandbox.agent.forward(port, inbound).await.unwrap_err();
     assert!(matches!(refused, OpError::NotFound(_)), "{refused:?}");
 }
 

@@ -3,10 +3,11 @@
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::{chdir, fchdir, pivot_root};
 use stacyvm_sys::mount::{self, Attributes};
+use stacyvm_sys::resolve;
 
 use crate::control::{LaunchFailure, LaunchRequest};
 use crate::failure::{Step, wrong};
@@ -56,12 +57,14 @@ pub(crate) fn make_read_only(root: &OwnedFd, request: &LaunchRequest) -> Result<
 }
 
 /// Opens a place inside the root without following a link: images are not trusted.
-pub(crate) fn open_beneath(root: &OwnedFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {
-    openat2(
+pub(crate) fn open_beneath(
+    root: &OwnedFd,
+    path: impl rustix::path::Arg + Copy,
+) -> Result<OwnedFd, Errno> {
+    resolve::open(
         root,
         path,
-        OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-        Mode::empty(),
+        OFlags::PATH | OFlags::DIRECTORY,
         ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
     )
 }

@@ -6,7 +6,7 @@ use stacyvm_launcher::control::{LaunchFailure, LaunchRequest, OverlaySpec, PidFi
 use stacyvm_sys::{cgroup, pidfd, proc};
 
 use crate::scripted;
-use crate::support::{Home, Launcher, PATIENCE, gone};
+use crate::support::{Home, Launcher, PATIENCE, gone, own_ids};
 
 #[test]
 fn a_failed_step_is_named_and_nothing_is_left() {
@@ -27,7 +27,7 @@ fn a_failed_step_is_named_and_nothing_is_left() {
     };
 
     let mut request = home.request("no-layer", false, "");
-    request.id_base = 0x3100_0000;
+    request.id_base = own_ids(0);
     request.overlays[0].lowers = vec!["/nowhere/at/all".into()];
     let failure = failed(&mut launcher, &mut request);
     assert_eq!(failure.step, "open a layer of the overlay at /");
@@ -97,7 +97,7 @@ fn packets_that_make_no_sense_do_no_harm() {
 fn sandboxes_outlive_the_launcher_and_no_other_process_does() {
     let Some(program) = scripted() else { return };
     let home = Home::new("killed");
-    let base = 0x3200_0000;
+    let base = own_ids(1);
     let mut survivors = 0;
     for round in 0..24_u32 {
         let mut launcher = Launcher::start(&program, &[], None);

@@ -24,8 +24,13 @@ use stacyvm_launcher::control::{
 };
 use stacyvm_sys::{cgroup, fds, pidfd};
 
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const ID_BASE: u32 = 0x3000_0000;
+
+/// A range of ids that no other run on this machine uses now: `which` tells those of one run apart.
+pub fn own_ids(which: u32) -> u32 {
+    0x3100_0000 + (which << 24) + (std::process::id() % 256) * 0x1_0000
+}
 
 /// A running launcher.
 pub struct Launcher {

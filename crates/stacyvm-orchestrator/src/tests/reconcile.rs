@@ -31,6 +31,11 @@ async fn boxes_without_a_sandbox_are_destroyed_at_start_and_later() {
         rig.fake.ids() == [id.clone()].into()
     })
     .await;
+    // Counted after the box has gone.
+    eventually("it is counted", || {
+        rig.orchestrator.metrics().reconcile_actions > 0
+    })
+    .await;
     assert_eq!(rig.orchestrator.metrics().reconcile_actions, 1);
     assert_eq!(rig.get(&id).await.unwrap().state, SandboxState::Running);
 }

@@ -173,7 +173,7 @@ pub(super) fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> ErrorCode {
 
 /// Lets everything run until `condition` holds; fails after a real while. Paused time stands.
 pub(super) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while !condition() {
         assert!(Instant::now() < deadline, "never came true: {what}");
         breathe().await;

@@ -153,9 +153,9 @@ pub async fn limits_or_no_claim_of_them(harness: &mut dyn Harness) -> Result<()>
         return Ok(());
     }
     let sandbox = Sandbox::make_with(harness, |spec| spec.pids_limit = 32).await?;
-    // All of them are gone with the shell's tree when the time is over.
-    let mut many = shell("i=0; while [ $i -lt 64 ]; do sleep 60 & i=$((i+1)); done; wait");
-    many.timeout = Some(std::time::Duration::from_secs(5));
+    // A shell that goes on without them ends with its tree when the time is over.
+    let mut many = shell("i=0; while [ $i -lt 64 ]; do sleep 600 & i=$((i+1)); done; wait");
+    many.timeout = Some(PATIENCE / 2);
     let finished = sandbox.run(many).await?;
     ensure!(
         !finished.stderr.is_empty(),

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::fake::HOST_PATH;
-use crate::http::{PATIENCE, exchange, get, post, read_head, send};
+use crate::http::{PATIENCE, connect_narrow, exchange, get, post, read_head, send};
 use crate::support::{Options, Server};
 
 async fn spawn(server: &Server) -> String {
@@ -122,7 +122,7 @@ async fn a_slow_reader_stops_the_command_and_not_the_memory() {
     let id = spawn(&server).await;
     let seen = fake.seen(&id);
     let body = "{\"command\":\"flood\",\"mode\":\"argv\",\"stream\":true}";
-    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let mut stream = connect_narrow(server.address).await;
     let request = format!(
         "POST /api/v1/sandboxes/{id}/exec HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
@@ -272,7 +272,12 @@ async fn a_failure_before_the_start_is_an_ordinary_error_also_when_streaming() {
 
 #[tokio::test]
 async fn a_shutdown_ends_streams_and_refuses_new_work() {
-    let (server, fake) = Server::with_fake().await;
+    let fake = std::sync::Arc::new(crate::fake::Fake::default());
+    let options = Options {
+        providers: vec![fake.clone()],
+        ..Options::default()
+    };
+    let server = Server::alone(options).await;
     let id = spawn(&server).await;
     let seen = fake.seen(&id);
     let mut lines = server.client.exec_stream(&id, &flood()).await.unwrap();

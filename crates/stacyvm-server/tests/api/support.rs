@@ -1,6 +1,6 @@
 //! A server of one's own for each test.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ impl Default for Options {
             },
             orchestrator: Settings {
                 default_provider: "fake".to_owned(),
+                // Nothing happens by itself while a test counts.
+                health_interval: Duration::from_secs(3600),
+                reconcile_interval: Duration::from_secs(3600),
                 ..Settings::default()
             },
             providers: vec![Arc::new(Fake::default())],
@@ -49,7 +52,18 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(options: Options) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        Self::start_at(Ipv4Addr::LOCALHOST, options).await
+    }
+
+    /// At an address of its own of the loopback network: when it has ended, nobody else listens
+    /// there, as a parallel test may on a port of the common one.
+    pub(crate) async fn alone(options: Options) -> Self {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        Self::start_at(Ipv4Addr::new(127, 77, high, low), options).await
+    }
+
+    async fn start_at(ip: Ipv4Addr, options: Options) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let store = Store::in_memory().unwrap();
         let orchestrator = Orchestrator::start(options.orchestrator, store, options.providers);

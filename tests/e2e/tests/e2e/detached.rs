@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::harness::{SOON, Server, eventually, host, need_root};
+use crate::harness::{Options, SOON, Server, eventually, host, need_root};
 
 fn detach(server: &Server, id: &str, command: &str) -> String {
     let request = json!({"command": command, "detach": true});
@@ -146,7 +146,11 @@ fn destroying_the_sandbox_ends_it_and_leaves_nothing() {
 
 #[test]
 fn a_stop_does_not_wait_for_those_who_only_wait_or_follow() {
-    let mut server = Server::start();
+    let mut server = Server::with(Options {
+        // Waiting for any of them would outlast the patience with its end.
+        shutdown_timeout: "1h",
+        ..Options::default()
+    });
     let id = server.spawn(json!({}));
     let path = detach(&server, &id, "echo up; sleep 86400");
     let mut following = server.open("GET", &format!("{path}/attach"), None);
@@ -157,10 +161,9 @@ fn a_stop_does_not_wait_for_those_who_only_wait_or_follow() {
     // Answered after it: so the wait has begun, or is refused at the door.
     get(&server, &path);
     assert!(server.stop().success(), "{}", server.log());
-    let log = server.log();
-    assert!(!log.contains("cut"), "{log}");
     let mut answer = String::new();
-    waiting.read_to_string(&mut answer).unwrap();
+    // Broken off where the request was never read, which is an end as well.
+    let _ = waiting.read_to_string(&mut answer);
     assert!(
         answer.is_empty() || answer.contains("UNAVAILABLE"),
         "{answer}"

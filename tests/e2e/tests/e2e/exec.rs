@@ -1,6 +1,6 @@
 //! Commands that do not behave: slow, loud, many, left alone.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -30,8 +30,8 @@ fn a_deadline_ends_the_whole_tree_and_answers_408() {
             .starts_with("exec timeout:"),
         "{body}"
     );
-    // The promise to users is 2 s; what is measured here also bounds a server that forgot.
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    // The promise to users is 2 s; this only tells a deadline that is kept from one that is not.
+    assert!(took < SOON, "{took:?}");
     assert_eq!(host::with_argument(&mark).len(), 0, "processes are left");
     assert_eq!(
         server.exec(&id, "echo still here")["stdout"],

@@ -12,7 +12,7 @@ pub(crate) use server::{Options, Server};
 
 /// How long a condition may take that normally holds in milliseconds. Generous, because it only
 /// decides how long a failing test takes.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until `condition` holds; panics with `what` when it does not in time.
 #[track_caller]

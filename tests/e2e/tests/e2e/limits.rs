@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Options, Server};
+use crate::harness::{Options, SOON, Server, eventually};
 
 #[test]
 fn quotas_hold_after_the_server_was_killed() {
@@ -40,13 +40,13 @@ fn the_configuration_sets_rates_and_the_line() {
     assert!(message.contains("no room within 10ms"), "{message}");
     let dry = server.request("POST", "/sandboxes/admission", Some(json!({})));
     assert_eq!(dry.expect(200)["queueable"], true);
-    server
-        .request("POST", "/sandboxes", Some(json!({"owner_id": "alice"})))
-        .expect(429);
-    let often = server.request("POST", "/sandboxes", Some(json!({"owner_id": "alice"})));
-    let often = often.expect(429);
-    let message = often["message"].as_str().unwrap();
-    assert!(message.contains("too many spawns"), "{message}");
+    // The fourth of a minute, or a later one where the machine is so slow that one is given back.
+    eventually("it is too often", SOON, || {
+        let often = server.request("POST", "/sandboxes", Some(json!({"owner_id": "alice"})));
+        let often = often.expect(429);
+        let message = often["message"].as_str().unwrap();
+        message.contains("too many spawns")
+    });
     let shown = server.cli(&["config", "show"]).ok();
     assert!(shown.contains("owner_spawns_per_minute"), "{shown}");
 }

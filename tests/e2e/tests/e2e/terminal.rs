@@ -174,8 +174,10 @@ fn an_interactive_python_is_resized_interrupted_and_ends_with_its_code() {
     terminal.see("sleeping\n");
     terminal.press("C-c");
     terminal.see("KeyboardInterrupt");
+    terminal.prompts(">>>");
     terminal.line("print('al'+'ive €')");
     terminal.see("alive €\n");
+    terminal.prompts(">>>");
     terminal.line("sys.exit(7)");
     terminal.is_back_with(7);
 }

@@ -29,6 +29,14 @@ pub(super) struct Connection {
     open: watch::Sender<bool>,
 }
 
+/// A launch's place on a connection.
+#[derive(Debug)]
+pub(super) struct Seat {
+    /// The number that no other request on this connection has.
+    pub(super) seq: u64,
+    answer: oneshot::Receiver<Answer>,
+}
+
 impl Connection {
     /// Takes over the socket and starts to read answers from it.
     pub(super) fn start(socket: OwnedFd, pid: u32) -> io::Result<Arc<Self>> {
@@ -44,23 +52,31 @@ impl Connection {
         Ok(connection)
     }
 
-    /// A number that no other request on this connection has.
-    pub(super) fn next_seq(&self) -> u64 {
-        self.seq.fetch_add(1, Ordering::Relaxed)
+    /// A place among those that wait for an answer; none once the connection is closed.
+    pub(super) fn seat(&self) -> Option<Seat> {
+        let seq = self.seq.fetch_add(1, Ordering::Relaxed);
+        let (sender, answer) = oneshot::channel();
+        self.waiting().as_mut()?.insert(seq, sender);
+        Some(Seat { seq, answer })
     }
 
-    /// Sends one launch and waits for its answer.
-    pub(super) async fn launch(&self, request: Box<LaunchRequest>, fds: [OwnedFd; 2]) -> Answer {
-        let seq = request.seq;
-        let packet = serde_json::to_vec(&Request::Launch(request))
-            .map_err(|error| LaunchError::Socket(error.into()))?;
-        if packet.len() > MAX_PACKET {
-            return Err(LaunchError::Socket(io::ErrorKind::InvalidInput.into()));
-        }
-        let (sender, answer) = oneshot::channel();
-        match self.waiting().as_mut() {
-            Some(waiting) => waiting.insert(seq, sender),
-            None => return Err(LaunchError::NotRunning),
+    /// Sends the launch that has this seat's number and waits for its answer.
+    pub(super) async fn launch(
+        &self,
+        request: Box<LaunchRequest>,
+        fds: [OwnedFd; 2],
+        seat: Seat,
+    ) -> Answer {
+        let packet = match serde_json::to_vec(&Request::Launch(request)) {
+            Ok(packet) if packet.len() <= MAX_PACKET => packet,
+            refused => {
+                self.waiting()
+                    .as_mut()
+                    .and_then(|waiting| waiting.remove(&seat.seq));
+                let too_long = || io::ErrorKind::InvalidInput.into();
+                let error = refused.map_or_else(io::Error::from, |_| too_long());
+                return Err(LaunchError::Socket(error));
+            }
         };
         // From here on the launcher may have the request: whatever fails is `Lost`, not `Socket`.
         let sent = self
@@ -72,7 +88,7 @@ impl Connection {
         if sent.is_err() {
             self.close();
         }
-        answer.await.unwrap_or(Err(LaunchError::Lost))
+        seat.answer.await.unwrap_or(Err(LaunchError::Lost))
     }
 
     /// Resolves when the launcher is gone or `close` was called.

@@ -6,7 +6,7 @@ use std::task::Poll;
 use stacyvm_provider::{BoxState, Provider, ProviderError};
 use stacyvm_types::SandboxId;
 
-use crate::life::{is_zombie, kill, states};
+use crate::life::{has_ended, kill, states};
 use crate::support::{PATIENCE, World, eventually, need_root, spec};
 
 #[tokio::test]
@@ -109,10 +109,7 @@ async fn sandboxes_are_taken_over_after_a_restart() {
     let pid = world.provider().first_process(&again.id).unwrap();
     world.destroy(&again).await;
     assert!(groups.iter().all(|dir| !dir.exists()));
-    eventually("its process is gone", || {
-        stacyvm_sys::proc::start_ticks(pid).is_none() || is_zombie(pid)
-    })
-    .await;
+    eventually("its process is gone", || has_ended(pid)).await;
     world.finish().await;
 }
 

@@ -62,6 +62,17 @@ pub(crate) fn launcher() -> &'static Path {
     &PROGRAM
 }
 
+/// Copies a program that is to be started. By another process: a child that some other thread forks
+/// off while the copy is written would keep it busy.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg(from).arg(to).status();
+    assert!(
+        copied.unwrap().success(),
+        "{} is not copied",
+        from.display()
+    );
+}
+
 /// Another name for every world, so that their cgroups never meet.
 fn instance() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::support::{World, launcher, need_root};
+use crate::support::{World, copy_program, launcher, need_root};
 
 /// Tells the second process that it is meant.
 const MARK: &str = "STACYVM_TEST_WITHOUT_ROOT";
@@ -24,9 +24,9 @@ async fn sandboxes_work_without_root() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
     let test = dir.path().join("test");
-    std::fs::copy(std::env::current_exe().unwrap(), &test).unwrap();
+    copy_program(&std::env::current_exe().unwrap(), &test);
     let program = dir.path().join("launcher");
-    std::fs::copy(launcher(), &program).unwrap();
+    copy_program(launcher(), &program);
     let output = Command::new("setpriv")
         .args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"])
         .arg(&test)

@@ -12,6 +12,15 @@ use crate::files::FileService;
 
 const ROUNDS: usize = 1500;
 
+/// Ends the other thread, also when the work fails: the test would wait for it for ever.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs `work` many times while another thread exchanges `/workspace/x`, a directory with a file
 /// `canary`, with a link to the directory outside, and the file `/workspace/f` with a link to the
 /// canary.
@@ -35,10 +44,10 @@ fn while_swapping(work: impl Fn(&Fixture, &FileService, usize)) {
                 }
             }
         });
+        let _stop = Stop(&stop);
         for round in 0..ROUNDS {
             work(&fixture, &fixture.service, round);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     fixture.assert_outside_untouched();
 }

@@ -22,7 +22,7 @@ pub(crate) fn processes(text: &str) -> BTreeSet<i32> {
             fs::read(entry.path().join(file))
                 .is_ok_and(|content| String::from_utf8_lossy(&content).contains(text))
         });
-        if mentions && !is_zombie(&name) {
+        if mentions && runs(&name) {
             found.insert(name.parse().unwrap());
         }
     }
@@ -35,26 +35,35 @@ fn parent(stat: &str) -> Option<i32> {
     rest.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// One that has ended and only waits for its parent to look.
-fn is_zombie(pid: &str) -> bool {
+/// Whether it is there and has not ended: one that only waits for its parent to look has, and one
+/// that has gone since it was looked at too.
+fn runs(pid: &str) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
         stat.rsplit_once(')')
-            .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
+            .is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
     })
 }
 
 /// Processes that have exactly this argument, wherever they run. A test gives its commands an
 /// argument that nobody else has.
 pub(crate) fn with_argument(argument: &str) -> BTreeSet<i32> {
+    with_command_line(|line| {
+        line.split(|&byte| byte == 0)
+            .any(|word| word == argument.as_bytes())
+    })
+}
+
+/// Processes that run exactly this command.
+pub(crate) fn with_arguments(arguments: &[&str]) -> BTreeSet<i32> {
+    let wanted = arguments.join("\0") + "\0";
+    with_command_line(|line| line == wanted.as_bytes())
+}
+
+fn with_command_line(matches: impl Fn(&[u8]) -> bool) -> BTreeSet<i32> {
     fs::read_dir("/proc")
         .unwrap()
         .flatten()
-        .filter(|entry| {
-            fs::read(entry.path().join("cmdline")).is_ok_and(|line| {
-                line.split(|&byte| byte == 0)
-                    .any(|word| word == argument.as_bytes())
-            })
-        })
+        .filter(|entry| fs::read(entry.path().join("cmdline")).is_ok_and(|line| matches(&line)))
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect()
 }

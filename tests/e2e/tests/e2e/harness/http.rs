@@ -89,7 +89,7 @@ pub(crate) fn open(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Result<Streaming> {
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
     let mut head = format!(

@@ -30,6 +30,8 @@ pub(crate) struct Options {
     pub(crate) api_key: Option<&'static str>,
     /// A data directory that is a file system of this many bytes, invisible to everybody else.
     pub(crate) small_disk: Option<u64>,
+    /// How long its end may wait for what is in flight.
+    pub(crate) shutdown_timeout: &'static str,
 }
 
 impl Default for Options {
@@ -40,6 +42,7 @@ impl Default for Options {
             more: String::new(),
             api_key: None,
             small_disk: None,
+            shutdown_timeout: "2s",
         }
     }
 }
@@ -100,7 +103,13 @@ impl Server {
                 panic!("the server ended with {status}:\n{}", self.log());
             }
             let log = self.log();
-            let Some(address) = log[logged..].split(LISTENS).nth(1).and_then(first_word) else {
+            let Some(address) = log
+                .get(logged..)
+                .unwrap_or_default()
+                .split(LISTENS)
+                .nth(1)
+                .and_then(first_word)
+            else {
                 return false;
             };
             self.address = address.parse().unwrap();
@@ -186,7 +195,9 @@ impl Server {
 
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.log_path()).unwrap_or_default()
+        // It may be read in the middle of a character.
+        let bytes = fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// A request that must be answered.
@@ -268,13 +279,18 @@ impl Server {
     }
 
     fn write_config(&self) {
-        let Options { provider, more, .. } = &self.options;
+        let Options {
+            provider,
+            more,
+            shutdown_timeout,
+            ..
+        } = &self.options;
         let key = self.options.api_key.map_or(String::new(), |key| {
             // A key is asked for as soon as there is one, whatever the switch says.
             format!("auth:\n  enabled: false\n  api_key: {key}\n")
         });
         let text = format!(
-            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: 2s\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
+            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
             self.data_dir().display(),
         );
         fs::write(self.config_path(), text).unwrap();
