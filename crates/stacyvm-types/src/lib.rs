@@ -4,6 +4,7 @@
 //! Its one rule: a value that exists is valid; parsing happens once, at the edge.
 #![forbid(unsafe_code)]
 
+mod domain;
 mod duration;
 mod error;
 mod event;
@@ -17,6 +18,7 @@ mod quota;
 mod sandbox;
 mod timestamp;
 
+pub use domain::{DomainPattern, HostName, ParseDomainError};
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
 pub use event::{Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError};
