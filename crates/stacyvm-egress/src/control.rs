@@ -74,7 +74,7 @@ impl Default for Limits {
             connections_per_sandbox: 256,
             queries_per_second: 100,
             queries_per_sandbox: 64,
-            head_ms: 10_000,
+            head_ms: 30_000,
             idle_ms: 900_000,
             connect_ms: 10_000,
             upstream_ms: 2_000,

@@ -159,7 +159,7 @@ impl Dns {
         let allowed = match &host {
             Some(host) => member.allows(source, host),
             // Other names than those of hosts are for those who may ask for everything.
-            None => member.is_open(),
+            None => member.is_open(source),
         };
         if !allowed {
             return refuse(Reason::NotAllowed);
@@ -171,7 +171,7 @@ impl Dns {
             Rtype::AAAA | Rtype::HTTPS | Rtype::SVCB => return Empty,
             Rtype::ANY | Rtype::AXFR | Rtype::IXFR => return Code(Rcode::NOTIMP),
             // Whatever else a list of domains is for, it is not for carrying data in and out.
-            _ if !member.is_open() => return Empty,
+            _ if !member.is_open(source) => return Empty,
             _ => {}
         }
         let Ok(_permit) = member.queries.try_acquire() else {

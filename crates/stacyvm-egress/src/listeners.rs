@@ -17,6 +17,24 @@ use crate::server::{Failure, Step as _};
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 1024;
 
+/// Ports that are tried when any will do.
+const TRIES: usize = 16;
+
+/// UDP and TCP at the same port of one address. For port 0, one that is free for both.
+pub(crate) fn both(address: SocketAddr) -> std::result::Result<(UdpSocket, TcpListener), Failure> {
+    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    loop {
+        let udp = udp(address)?;
+        let bound = udp.local_addr().step("ask for the port")?;
+        tries -= 1;
+        match tcp(bound) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(failure) if tries == 0 => return Err(failure),
+            Err(_) => {}
+        }
+    }
+}
+
 /// A listening TCP socket.
 pub(crate) fn tcp(address: SocketAddr) -> std::result::Result<TcpListener, Failure> {
     let open = || -> Result<OwnedFd> {
@@ -30,7 +48,7 @@ pub(crate) fn tcp(address: SocketAddr) -> std::result::Result<TcpListener, Failu
 }
 
 /// A UDP socket at one address.
-pub(crate) fn udp(address: SocketAddr) -> std::result::Result<UdpSocket, Failure> {
+fn udp(address: SocketAddr) -> std::result::Result<UdpSocket, Failure> {
     if address.ip().is_unspecified() {
         return Err(Failure(format!(
             "names cannot be resolved on {address}: an answer must leave from the address that was \

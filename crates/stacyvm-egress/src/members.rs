@@ -34,7 +34,7 @@ struct State {
 
 impl State {
     fn allows(&self, source: IpAddr, host: &HostName) -> bool {
-        self.addresses.contains(&source)
+        self.addresses.contains(&source.to_canonical())
             && match &self.policy {
                 Policy::Open => true,
                 Policy::Domains(list) => list.iter().any(|pattern| pattern.matches(host)),
@@ -65,8 +65,9 @@ impl Member {
     }
 
     /// Whether it may reach everything, and so has no business with the proxy.
-    pub(crate) fn is_open(&self) -> bool {
-        self.state.borrow().policy == Policy::Open
+    pub(crate) fn is_open(&self, source: IpAddr) -> bool {
+        let state = self.state.borrow();
+        state.addresses.contains(&source.to_canonical()) && state.policy == Policy::Open
     }
 
     /// Resolves once it may no longer reach the host that `current` says.
@@ -78,7 +79,7 @@ impl Member {
         let mut state = self.state.subscribe();
         let refused = |state: &State| match current() {
             Some(host) => !state.allows(source, &host),
-            None => !state.addresses.contains(&source),
+            None => !state.addresses.contains(&source.to_canonical()),
         };
         // The sender lives in `self`, so this cannot fail.
         let _ = state.wait_for(refused).await;

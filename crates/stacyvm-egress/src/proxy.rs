@@ -72,7 +72,7 @@ impl Proxy {
                 source,
                 destination,
             };
-            if caller.member.is_open() {
+            if caller.member.is_open(source.ip()) {
                 caller.refused_address(Reason::NotRedirected);
                 continue;
             }

@@ -92,11 +92,10 @@ fn start(control: &UnixStream) -> Result<(Served, Ready), Failure> {
     };
     let mut dns = Vec::new();
     for address in &settings.dns {
-        let udp = listeners::udp(*address)?;
-        let address = udp.local_addr().step("ask for the port")?;
-        sockets.dns_tcp.push(listeners::tcp(address)?);
+        let (udp, tcp) = listeners::both(*address)?;
+        dns.push(udp.local_addr().step("ask for the port")?);
         sockets.dns_udp.push(udp);
-        dns.push(address);
+        sockets.dns_tcp.push(tcp);
     }
     for address in &settings.proxy {
         sockets.proxy.push(listeners::tcp(*address)?);

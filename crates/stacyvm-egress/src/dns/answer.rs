@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use domain::base::iana::Rcode;
-use domain::base::{Message, MessageBuilder, ParsedName, Record, StreamTarget};
+use domain::base::{Message, MessageBuilder, ParsedName, Record, StaticCompressor, StreamTarget};
 use domain::rdata::AllRecordData;
 
 use crate::resolver::{Answer, MAX_DATAGRAM};
@@ -98,7 +98,7 @@ impl Reply {
                 .clamp(PLAIN_DATAGRAM, MAX_DATAGRAM)
         });
         let build = |records: &[Found], cut: bool| {
-            let target = StreamTarget::new_vec();
+            let target = StaticCompressor::new(StreamTarget::new_vec());
             let builder = MessageBuilder::from_target(target).ok()?;
             let mut builder = builder.start_answer(query, code).ok()?;
             builder.header_mut().set_ra(true);
@@ -115,7 +115,7 @@ impl Reply {
                     })
                     .ok()?;
             }
-            Some(builder.finish().as_stream_slice().to_vec())
+            Some(builder.finish().as_target().as_stream_slice().to_vec())
         };
         Some(Self {
             message: build(&records, false)?,

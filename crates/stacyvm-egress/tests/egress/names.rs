@@ -325,3 +325,18 @@ fn who_asks_too_fast_is_refused_and_told_of_in_a_count() {
     }
     assert_eq!(told, bad.len() as u64);
 }
+
+#[test]
+fn long_names_are_not_repeated_in_an_answer() {
+    let Some(world) = World::new("long_names_are_not_repeated_in_an_answer") else {
+        return;
+    };
+    let names = name_server(&world);
+    let name = format!("{}.{}.example", "a".repeat(60), "b".repeat(60));
+    let many: Vec<String> = (1..=8).map(|last| format!("20.0.1.{last}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    names.knows(&name, &many);
+    world.set(&Policy::Open);
+    // Eight times the name would be more than a client without options takes.
+    assert_eq!(ask(&world, &name, Rtype::A), found(&many));
+}
