@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use stacyvm_egress::{Limits, Reason};
 
 use crate::servers::{self, NameServer, read_head};
-use crate::world::{ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, World};
+use crate::world::{ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, World, patient};
 
 fn internet(world: &World) -> NameServer {
     for port in [80, 8080] {
@@ -294,7 +294,7 @@ fn heads_have_a_limit() {
 fn who_is_slow_is_let_go() {
     let limits = Limits {
         head_ms: 300,
-        ..Limits::default()
+        ..patient()
     };
     let Some(world) = World::with("who_is_slow_is_let_go", limits) else {
         return;
@@ -315,8 +315,8 @@ fn who_is_slow_is_let_go() {
 #[test]
 fn what_is_idle_is_let_go() {
     let limits = Limits {
-        idle_ms: 4000,
-        ..Limits::default()
+        idle_ms: 8000,
+        ..patient()
     };
     let Some(world) = World::with("what_is_idle_is_let_go", limits) else {
         return;

@@ -9,11 +9,11 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, DigitallySignedStruct, StreamOwned,
 };
-use stacyvm_egress::{Limits, Policy, Reason};
+use stacyvm_egress::{Policy, Reason};
 
 use crate::servers::{self, NameServer};
 use crate::world::{
-    ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, SITE_V6, World, eventually, settings,
+    ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, SITE_V6, World, eventually, patient, settings,
 };
 
 type Session = StreamOwned<ClientConnection, TcpStream>;
@@ -92,7 +92,8 @@ fn line(world: &World, address: &str, name: &str) -> String {
 
 /// The alert that a refused client gets.
 fn alert(world: &World, address: &str, name: &str) -> AlertDescription {
-    let error = talk(world, address, name).err().expect("it is refused");
+    let talked = talk(world, address, name).map(|(_, line)| line);
+    let error = talked.expect_err("it is refused");
     let cause = error.get_ref().expect("TLS says why");
     match cause.downcast_ref::<rustls::Error>() {
         Some(rustls::Error::AlertReceived(alert)) => *alert,
@@ -227,7 +228,7 @@ fn what_the_operator_opened_can_be_reached() {
     let Some(mut world) = World::without_program("what_the_operator_opened_can_be_reached") else {
         return;
     };
-    let mut settings = settings(Limits::default());
+    let mut settings = settings(patient());
     settings.allow_cidrs = vec!["10.99.0.0/24".parse().unwrap()];
     world.start(&settings);
     internet(&world);
@@ -408,7 +409,7 @@ fn after_a_restart_policies_are_set_again() {
     eventually("what was open has ended", || {
         !matches!(open.read(&mut rest), Ok(1..))
     });
-    world.start(&settings(Limits::default()));
+    world.start(&settings(patient()));
     assert!(talk(&world, SITE, "site.example").is_err(), "nobody is set");
     world.allow(&["site.example"]);
     assert_eq!(line(&world, SITE, "site.example"), "site|site.example\n");

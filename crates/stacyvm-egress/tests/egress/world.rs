@@ -115,7 +115,7 @@ impl World {
     }
 
     pub(crate) fn new(test: &str) -> Option<Self> {
-        Self::with(test, Limits::default())
+        Self::with(test, patient())
     }
 
     pub(crate) fn without_program(test: &str) -> Option<Self> {
@@ -215,6 +215,15 @@ impl World {
             .block_on(async { tokio::time::timeout(PATIENCE, next).await })
             .expect("a notice comes")
             .expect("the program runs")
+    }
+}
+
+/// Limits that a busy machine does not reach.
+pub(crate) fn patient() -> Limits {
+    Limits {
+        connect_ms: 30_000,
+        upstream_ms: 10_000,
+        ..Limits::default()
     }
 }
 
