@@ -15,6 +15,7 @@ use crate::cgroups;
 use crate::images::Images;
 use crate::launcher::Launchers;
 use crate::meta;
+use crate::network::Network;
 use crate::process::Process;
 use crate::trash::Trash;
 
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) cgroup_parent: String,
     pub(crate) degraded: Mutex<Vec<String>>,
     pub(crate) notices: Notices,
+    pub(crate) network: Network,
 }
 
 impl Inner {
@@ -77,8 +79,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Control groups, then the directory: while the directory stands, a crash here is seen.
+    /// Network and control groups, then the directory: while the directory stands, a crash here is
+    /// seen.
     fn remove_leftovers(&self, entry: &BoxEntry) -> Result<(), ProviderError> {
+        let lease = entry.facts().network.take();
+        if let (Some(lease), Some(bridge)) = (lease, &self.network.bridge) {
+            bridge.release(&lease);
+        }
         let mut groups = entry.facts().cgroups.clone();
         if groups.is_empty() {
             groups = cgroups::possible(cgroups::parents(None, &self.cgroup_parent), &entry.id);

@@ -12,6 +12,7 @@ use crate::config::NativeConfig;
 use crate::host_view::Progress;
 use crate::images::Images;
 use crate::layout::Layout;
+use crate::network::Network;
 use crate::trash::Trash;
 
 /// The parts of a provider that stand on disk.
@@ -20,6 +21,7 @@ pub(crate) struct Opened {
     pub(crate) boxes: Boxes,
     pub(crate) images: Images,
     pub(crate) trash: Trash,
+    pub(crate) network: Network,
 }
 
 impl Opened {
@@ -48,11 +50,13 @@ impl Opened {
             progress,
         )?;
         let boxes = Boxes::adopt(layout).map_err(failed)?;
+        let network = Network::open(&config.instance, &config.network, &boxes.leases())?;
         Ok(Self {
             lock,
             boxes,
             images,
             trash,
+            network,
         })
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode, Notice, Notices,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice, Notices,
     Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
@@ -73,6 +73,7 @@ impl NativeProvider {
             boxes,
             images,
             trash,
+            network,
         } = opened
             .await
             .map_err(|error| ProviderError::backend("open the data directory", "", error))??;
@@ -88,6 +89,7 @@ impl NativeProvider {
             cgroup_parent: format!("stacyvm/{}", config.instance),
             degraded: Mutex::default(),
             notices: Notices::default(),
+            network,
         });
         Ok(Self {
             inner,
@@ -128,12 +130,6 @@ impl NativeProvider {
         spec: BoxSpec,
         probe: bool,
     ) -> Result<Arc<dyn SandboxOps>, ProviderError> {
-        if spec.network != NetworkMode::None {
-            return Err(ProviderError::Unsupported(format!(
-                "provider native lacks the capability {}",
-                Capability::NetworkBridge.as_str()
-            )));
-        }
         let guard = self.enter().await?;
         let (answer, caller) = tokio::sync::oneshot::channel();
         let inner = self.inner.clone();
@@ -254,7 +250,7 @@ impl Provider for NativeProvider {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        vec![
+        let mut all = vec![
             Capability::Exec,
             Capability::Files,
             Capability::Pty,
@@ -264,11 +260,22 @@ impl Provider for NativeProvider {
             Capability::ReadOnlyRootfs,
             Capability::NetworkNone,
             Capability::Stats,
-        ]
+        ];
+        if self.inner.network.offered().is_some() {
+            all.push(Capability::NetworkBridge);
+        }
+        all
     }
 
     fn default_image(&self) -> &str {
         HOST
+    }
+
+    fn default_network(&self) -> NetworkMode {
+        match self.inner.network.offered() {
+            Some(_) => NetworkMode::Bridge(Egress::Open),
+            None => NetworkMode::None,
+        }
     }
 
     async fn health(&self) -> Health {
@@ -355,16 +362,25 @@ impl Provider for NativeProvider {
         }
     }
 
+    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
+        let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
+        let lease = entry.facts().network.clone();
+        Ok(lease.map_or(NetworkMode::None, |lease| lease.mode()))
+    }
+
     fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
         self.inner.notices.listen()
     }
 
     fn degradations(&self) -> Vec<String> {
-        self.inner
+        let launched = self
+            .inner
             .degraded
             .lock()
-            .expect("no holder of this lock panics")
-            .clone()
+            .expect("no holder of this lock panics");
+        let mut all = launched.clone();
+        all.extend(self.inner.network.degradations());
+        all
     }
 
     async fn close(&self) {
@@ -376,6 +392,9 @@ impl Provider for NativeProvider {
         let inner = self.inner.clone();
         let _ = tokio::task::spawn_blocking(move || {
             inner.trash.stop();
+            if let Some(bridge) = &inner.network.bridge {
+                bridge.close(!inner.boxes.leases().is_empty());
+            }
             cgroups::remove_empty_parents(&inner.cgroup_parent);
         })
         .await;
