@@ -15,7 +15,7 @@ use stacyvm_types::GoDuration;
 use crate::Secret;
 pub use limits::LimitsConfig;
 pub use providers::{
-    CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
+    CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig, NativeNetwork,
     NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
 };
 

@@ -20,12 +20,15 @@ use crate::config::{NativeConfig, launcher_count, valid_instance};
 use crate::images::HOST;
 use crate::inner::Inner;
 use crate::launcher::Launchers;
+use crate::network::Bridge;
 use crate::opened::Opened;
 use crate::{agent, cgroups, create, stats};
 
 /// What a health check's sandbox may use.
 const PROBE_MEMORY_MB: u64 = 64;
 const PROBE_PIDS: u32 = 32;
+/// How often the host's ways out are looked at.
+const TEND_EVERY: Duration = Duration::from_secs(10);
 /// How long operations under way may take to end when the provider is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(45);
 
@@ -35,6 +38,8 @@ pub struct NativeProvider {
     inner: Arc<Inner>,
     /// True once closed. Operations that make or remove hold it for reading.
     closed: Arc<RwLock<bool>>,
+    /// Follows what changes on the host while we run.
+    tending: tokio::task::JoinHandle<()>,
     /// Held while we run: two providers over one directory would give out the same ids twice.
     _lock: File,
 }
@@ -92,6 +97,7 @@ impl NativeProvider {
             network,
         });
         Ok(Self {
+            tending: tokio::spawn(tend(inner.clone())),
             inner,
             closed: Arc::default(),
             _lock: lock,
@@ -226,6 +232,23 @@ impl Drop for Unclaimed {
             }
         };
         runtime.spawn(removing.in_current_span());
+    }
+}
+
+/// Looks after the network for as long as the provider runs.
+async fn tend(inner: Arc<Inner>) {
+    if inner.network.bridge.is_none() {
+        return;
+    }
+    loop {
+        tokio::time::sleep(TEND_EVERY).await;
+        let tended = inner.clone();
+        let tended = tokio::task::spawn_blocking(move || {
+            tended.network.bridge.as_ref().map_or(Ok(()), Bridge::tend)
+        });
+        if let Ok(Err(error)) = tended.await {
+            tracing::warn!(%error, "the network does not follow the host's");
+        }
     }
 }
 
@@ -389,6 +412,7 @@ impl Provider for NativeProvider {
             Err(_) => tracing::warn!("the native provider closes with operations under way"),
         }
         self.inner.launchers.close().await;
+        self.tending.abort();
         let inner = self.inner.clone();
         let _ = tokio::task::spawn_blocking(move || {
             inner.trash.stop();
