@@ -15,8 +15,8 @@ use stacyvm_types::GoDuration;
 use crate::Secret;
 pub use limits::LimitsConfig;
 pub use providers::{
-    CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig, NativeNetwork,
-    NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
+    CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
+    NativeNetwork, NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
 };
 
 /// Everything that can be set.

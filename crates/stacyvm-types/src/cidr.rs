@@ -156,8 +156,16 @@ mod tests {
     #[test]
     fn slips_are_refused_and_a_range_is_written_as_it_is_read() {
         for text in [
-            "", "/8", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/", "10.0.0.0/+8", "10/8",
-            "fd00::/129", "example.com/8", "10.0.0.0/256",
+            "",
+            "/8",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10/8",
+            "fd00::/129",
+            "example.com/8",
+            "10.0.0.0/256",
         ] {
             assert!(text.parse::<Cidr>().is_err(), "{text:?}");
         }

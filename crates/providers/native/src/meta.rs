@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use stacyvm_launcher::control::{Limits, PidFile};
 use stacyvm_types::SandboxId;
 
-use crate::network::Lease;
 use crate::layout::{META_FILE, PID_FILE};
+use crate::network::Lease;
 
 /// The version of `meta.json` that this code writes. A reader accepts older ones and takes a
 /// newer one as a box that it must not touch but may destroy.

@@ -173,7 +173,10 @@ impl Bridge {
         let mut left = anchor::find(&links, instance);
         if leases.is_empty()
             && let Some(anchor) = left.take_if(|anchor| {
-                unwanted || settings.subnet.is_some_and(|wanted| wanted != anchor.note.subnet.cidr())
+                unwanted
+                    || settings
+                        .subnet
+                        .is_some_and(|wanted| wanted != anchor.note.subnet.cidr())
             })
         {
             remove(&mut netlink, &anchor);
@@ -310,7 +313,8 @@ impl Bridge {
 
     /// What files inside say of it.
     pub(crate) fn files(&self, lease: &Lease, name: &str) -> NetworkFiles {
-        let mut hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+        let mut hosts =
+            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
         for address in lease.addresses() {
             let _ = writeln!(hosts, "{address} {name}");
         }
@@ -417,8 +421,7 @@ impl Host {
         let prefix = site.interface_prefix();
         for link in self.netlink.links().map_err(NetworkError::at(STEP))? {
             let stray = strays.contains(link.name.as_str()) && link.name.starts_with(OURS);
-            let abandoned =
-                link.name.starts_with(&prefix) && !known.contains(link.name.as_str());
+            let abandoned = link.name.starts_with(&prefix) && !known.contains(link.name.as_str());
             if stray {
                 tracing::warn!(interface = %link.name, "a sandbox has an address that no rule covers and is cut off");
             }

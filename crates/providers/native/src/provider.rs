@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice, Notices,
-    Provider, ProviderError, SandboxOps,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice,
+    Notices, Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};

@@ -53,7 +53,15 @@ fn a_pair_connects_two_namespaces() {
         crate::namespaces::enter(&home).unwrap();
         let eth0 = inner.link("eth0").unwrap();
         assert!(inner.links().unwrap().iter().any(|link| link.name == "lo"));
-        inner.raise(eth0.index, Manner { forwarding: false, ..manner }).unwrap();
+        inner
+            .raise(
+                eth0.index,
+                Manner {
+                    forwarding: false,
+                    ..manner
+                },
+            )
+            .unwrap();
         for mine in ["10.0.0.2", "fd00::2"] {
             inner.add_address(eth0.index, address(mine)).unwrap();
             inner.add_address(eth0.index, address(mine)).unwrap();
@@ -70,7 +78,11 @@ fn a_pair_connects_two_namespaces() {
             assert_eq!(inner.add_route(&route), Err(Errno::EXIST));
         }
         let defaults = inner.routes().unwrap();
-        assert_eq!(defaults.iter().filter(|route| route.prefix == 0).count(), 2, "{defaults:?}");
+        assert_eq!(
+            defaults.iter().filter(|route| route.prefix == 0).count(),
+            2,
+            "{defaults:?}"
+        );
 
         let route = Route {
             to: Some(address("10.0.0.2")),
@@ -92,7 +104,11 @@ fn a_pair_connects_two_namespaces() {
         outer.set_group(left.index, 9).unwrap();
         outer.remove_link(left.index).unwrap();
         outer.remove_link(left.index).unwrap();
-        assert_eq!(inner.link("eth0"), Err(Errno::NODEV), "the other end is left");
+        assert_eq!(
+            inner.link("eth0"),
+            Err(Errno::NODEV),
+            "the other end is left"
+        );
     });
 }
 

@@ -17,6 +17,7 @@ mod image;
 mod lifetime;
 mod limits;
 mod logs;
+mod network;
 mod reach;
 mod run;
 mod slow;

@@ -181,7 +181,11 @@ mod tests {
                 numbers.free(number);
             }
         }
-        assert_eq!(seen.len(), 252, "all but the network, the gateway, 9 and the last");
+        assert_eq!(
+            seen.len(),
+            252,
+            "all but the network, the gateway, 9 and the last"
+        );
         assert!(!seen.contains(&0) && !seen.contains(&1) && !seen.contains(&9));
         assert!(!seen.contains(&255));
     }

@@ -219,7 +219,9 @@ fn used_ranges(netlink: &mut Netlink) -> Result<Vec<(Cidr, String)>, Errno> {
     // An address alone, with no route of its own in the main table.
     let local = std::fs::read_to_string("/proc/thread-self/net/fib_trie").unwrap_or_default();
     used.extend(local_addresses(&local).map(|address| {
-        let range = format!("{address}/32").parse().expect("an address is a range");
+        let range = format!("{address}/32")
+            .parse()
+            .expect("an address is a range");
         (range, "an address of this machine".to_owned())
     }));
     Ok(used)
@@ -251,7 +253,13 @@ mod tests {
         assert_eq!(Note::read(&note.write()).unwrap(), note);
         note.opened = ["eth0".to_owned(), "eth0/6".to_owned()].into();
         assert_eq!(Note::read(&note.write()).unwrap(), note);
-        for other in ["", "stacyvm", "stacyvm one", "docker one 10.213.0.0/16", "stacyvm one x"] {
+        for other in [
+            "",
+            "stacyvm",
+            "stacyvm one",
+            "docker one 10.213.0.0/16",
+            "stacyvm one x",
+        ] {
             assert_eq!(Note::read(other), None, "{other:?}");
         }
         let anchors = [

@@ -293,18 +293,12 @@ impl<'a> Workshop<'a> {
         const STEP: &str = "enter a network namespace";
         namespaces::enter(namespace).map_err(NetworkError::at(STEP))?;
         let socket = Netlink::open();
-        namespaces::enter(&self.home)
-            .map_err(|_| NetworkError::at(STEP)(Errno::NOTRECOVERABLE))?;
+        namespaces::enter(&self.home).map_err(|_| NetworkError::at(STEP)(Errno::NOTRECOVERABLE))?;
         socket.map_err(NetworkError::at(STEP))
     }
 
     /// Lays the cable, and routes the sandbox's addresses into it.
-    fn connect(
-        &mut self,
-        number: u32,
-        interface: &str,
-        namespace: &OwnedFd,
-    ) -> Result<u32, Errno> {
+    fn connect(&mut self, number: u32, interface: &str, namespace: &OwnedFd) -> Result<u32, Errno> {
         self.host.make_pair(&Pair {
             outer: interface,
             inner: INNER,
@@ -320,10 +314,8 @@ impl<'a> Workshop<'a> {
         };
         self.host.raise(device, manner)?;
         let subnet = self.site.subnet;
-        let mut addresses: Vec<(IpAddr, Option<IpAddr>)> = vec![(
-            subnet.address(number).into(),
-            Some(subnet.gateway().into()),
-        )];
+        let mut addresses: Vec<(IpAddr, Option<IpAddr>)> =
+            vec![(subnet.address(number).into(), Some(subnet.gateway().into()))];
         if let Some(prefix) = self.site.prefix {
             addresses.push((prefix.address(number).into(), None));
         }

@@ -141,7 +141,9 @@ fn sentence(chain: &Chain, hook: &str, docker: bool) -> String {
         (None, "forward") => format!(
             "nft insert rule {family} {table} {name} iifname '\"{OURS}*\"' accept && nft insert rule {family} {table} {name} oifname '\"{OURS}*\"' ct state established,related accept"
         ),
-        (None, _) => format!("nft insert rule {family} {table} {name} iifname '\"{OURS}*\"' accept"),
+        (None, _) => {
+            format!("nft insert rule {family} {table} {name} iifname '\"{OURS}*\"' accept")
+        }
     };
     format!(
         "{what}: the firewall chain {family} {table} {name} drops what it does not know; open it with: {mend}"
@@ -176,11 +178,20 @@ mod tests {
     #[test]
     fn each_firewall_is_opened_in_its_own_words() {
         let docker = sentence(&chain("ip", "filter", "FORWARD"), "forward", true);
-        assert!(docker.contains("iptables -I DOCKER-USER -i svm+ -j ACCEPT"), "{docker}");
+        assert!(
+            docker.contains("iptables -I DOCKER-USER -i svm+ -j ACCEPT"),
+            "{docker}"
+        );
         let plain = sentence(&chain("ip", "filter", "FORWARD"), "forward", false);
-        assert!(plain.contains("iptables -I FORWARD -i svm+ -j ACCEPT"), "{plain}");
+        assert!(
+            plain.contains("iptables -I FORWARD -i svm+ -j ACCEPT"),
+            "{plain}"
+        );
         let own = sentence(&chain("inet", "mine", "in"), "input", false);
-        assert!(own.contains("nft insert rule inet mine in iifname '\"svm*\"' accept"), "{own}");
+        assert!(
+            own.contains("nft insert rule inet mine in iifname '\"svm*\"' accept"),
+            "{own}"
+        );
         assert!(own.contains("resolve names"), "{own}");
     }
 }

@@ -142,15 +142,17 @@ impl Rules<'_> {
             .map(str::to_owned)
             .collect();
         let of = |ranges: &[Cidr]| ranges.iter().map(Cidr::to_string).collect::<Vec<_>>();
-        let owned = |ranges: &[&str]| ranges.iter().map(|&range| range.to_owned()).collect::<Vec<_>>();
+        let owned = |ranges: &[&str]| {
+            ranges
+                .iter()
+                .map(|&range| range.to_owned())
+                .collect::<Vec<_>>()
+        };
         for (name, ranges) in [
             ("metadata", metadata),
             ("denied", of(self.deny_cidrs)),
             ("allowed", of(self.allow_cidrs)),
-            (
-                "private",
-                [owned(&PRIVATE_4), owned(&PRIVATE_6)].concat(),
-            ),
+            ("private", [owned(&PRIVATE_4), owned(&PRIVATE_6)].concat()),
         ] {
             let (six, four): (Vec<_>, Vec<_>) = ranges.iter().partition(|text| text.contains(':'));
             for (version, kind, members) in [(4, "ipv4_addr", four), (6, "ipv6_addr", six)] {
@@ -313,14 +315,10 @@ impl Rules<'_> {
         }
         text.push_str("  jump counted\n }\n chain counted {\n");
         count_connections(text);
-        text.push_str(
-            " }
- chain inwards {
-  ct state established,related accept
-  drop
- }
-",
-        );
+        text.push_str(" }\n chain inwards {\n  ct state established,related accept\n");
+        // From another server's sandboxes, whose rules may come after these.
+        refuse(text, &format!("iifname \"{OURS}*\" "));
+        text.push_str("  drop\n }\n");
     }
 
     /// Nobody on the host opens connections into a sandbox this way, and the program for names
@@ -338,7 +336,11 @@ impl Rules<'_> {
             text.push_str(" }\n");
             return;
         };
-        let _ = writeln!(text, "  meta skuid {} jump egress\n }}\n chain egress {{", egress.uid);
+        let _ = writeln!(
+            text,
+            "  meta skuid {} jump egress\n }}\n chain egress {{",
+            egress.uid
+        );
         let _ = writeln!(text, "  oifname {ours} ct state established,related accept");
         for upstream in &egress.upstreams {
             let family = if upstream.is_ipv4() { "ip" } else { "ip6" };

@@ -74,7 +74,8 @@ impl Uplinks {
         let mut marks = BTreeSet::new();
         // When it is on for the whole machine, it is somebody else's to switch off.
         if !is_on("ipv4", "all", "forwarding") {
-            let ours = |name: &&String| before.contains(*name) || !is_on("ipv4", name, "forwarding");
+            let ours =
+                |name: &&String| before.contains(*name) || !is_on("ipv4", name, "forwarding");
             marks.extend(self.ipv4.iter().filter(ours).cloned());
         }
         if passing == Passing::ByInterface {
