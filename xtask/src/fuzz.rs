@@ -15,10 +15,11 @@ use crate::tools::{run, step};
 use crate::workspace::{Workspace, cargo, host_target};
 
 /// One file each in `fuzz/targets`, and a folder each in `fuzz/corpus`.
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 7] = [
     "agent_frames",
     "agent_paths",
     "agent_patterns",
+    "client_hello",
     "config",
     "duration",
     "host_header",

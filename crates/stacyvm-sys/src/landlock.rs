@@ -1,8 +1,8 @@
-//! One Landlock domain around a whole sandbox.
+//! Landlock domains: one around a whole sandbox, and one around a server that needs no files.
 //!
-//! The mounts decide already what can be seen, so the domain allows everything below `/` and
-//! takes away what a sandbox never needs: making device nodes, changing the mount topology (which
-//! Landlock denies to everyone it confines), and, where the kernel can, signals and abstract
+//! In a sandbox the mounts decide already what can be seen, so its domain allows everything below
+//! `/` and takes away what a sandbox never needs: making device nodes, changing the mount topology
+//! (which Landlock denies to everyone it confines), and, where the kernel can, signals and abstract
 //! sockets to the outside. Scopes go by domain and all processes of a sandbox share one, so they
 //! reach each other as before.
 
@@ -11,6 +11,11 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
 
+/// Every right about files of version 1: from executing to making symbolic links.
+const FILES_FIRST: u64 = (1 << 13) - 1;
+const TRUNCATE: u64 = 1 << 14;
+const IOCTL_DEVICE: u64 = 1 << 15;
+const BIND_TCP: u64 = 1 << 0;
 const MAKE_CHAR: u64 = 1 << 6;
 const MAKE_BLOCK: u64 = 1 << 11;
 const REFER: u64 = 1 << 13;
@@ -61,30 +66,14 @@ pub fn confine(version: u32) -> Result<()> {
     if version < FIRST_USABLE {
         return Err(Errno::OPNOTSUPP);
     }
-    let scopes = version >= 6;
-    let ruleset = Ruleset {
-        handled_filesystem: MAKE_CHAR | MAKE_BLOCK | REFER,
-        handled_network: 0,
-        scoped: if scopes {
-            SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL
-        } else {
-            0
+    let ruleset = make(
+        version,
+        &Ruleset {
+            handled_filesystem: MAKE_CHAR | MAKE_BLOCK | REFER,
+            handled_network: 0,
+            scoped: SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
         },
-    };
-    // Older kernels know a shorter structure and refuse a longer one that is not zero there.
-    let size = if scopes { size_of::<Ruleset>() } else { 8 };
-    // SAFETY: `ruleset` is a valid structure of at least `size` bytes and outlives the call.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::from_ref(&ruleset),
-            size,
-            0,
-        )
-    };
-    let number = i32::try_from(crate::check(result)?).map_err(|_| Errno::BADF)?;
-    // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
-    let ruleset = unsafe { OwnedFd::from_raw_fd(number) };
+    )?;
     let root = openat(CWD, c"/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let rule = PathBeneath {
         allowed: REFER,
@@ -101,6 +90,59 @@ pub fn confine(version: u32) -> Result<()> {
         )
     };
     crate::check(result)?;
+    restrict(&ruleset)
+}
+
+/// Takes every file from the calling process and all that it starts, and where the kernel can also
+/// listening on further TCP ports, signals and abstract sockets. It must have set no_new_privs.
+///
+/// # Errors
+/// `EOPNOTSUPP` without Landlock; else what the kernel says.
+pub fn confine_without_files(version: u32) -> Result<()> {
+    if version == 0 {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let mut handled_filesystem = FILES_FIRST;
+    for (since, right) in [(2, REFER), (3, TRUNCATE), (5, IOCTL_DEVICE)] {
+        if version >= since {
+            handled_filesystem |= right;
+        }
+    }
+    let ruleset = make(
+        version,
+        &Ruleset {
+            handled_filesystem,
+            handled_network: if version >= 4 { BIND_TCP } else { 0 },
+            scoped: SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
+        },
+    )?;
+    // No rule at all: nothing of what is handled is allowed.
+    restrict(&ruleset)
+}
+
+/// Makes a ruleset of as much as this version knows.
+fn make(version: u32, wanted: &Ruleset) -> Result<OwnedFd> {
+    // Older kernels know a shorter structure and refuse a longer one that is not zero there.
+    let size = match version {
+        ..4 => 8,
+        4..6 => 16,
+        6.. => size_of::<Ruleset>(),
+    };
+    // SAFETY: `wanted` is a valid structure of at least `size` bytes and outlives the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_landlock_create_ruleset,
+            std::ptr::from_ref(wanted),
+            size,
+            0,
+        )
+    };
+    let number = i32::try_from(crate::check(result)?).map_err(|_| Errno::BADF)?;
+    // SAFETY: the kernel has just returned this descriptor; nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn restrict(ruleset: &OwnedFd) -> Result<()> {
     // SAFETY: takes a descriptor and flags, touches no memory.
     let result = unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) };
     crate::check(result).map(drop)

@@ -2,7 +2,8 @@
 //!
 //! The only crate with `unsafe` code; every block says why it is sound. Errors are the kernel's own
 //! numbers: what step they belong to is the caller's to say. Nothing here decides policy, except
-//! for the seccomp list and the Landlock domain, which are the same for every sandbox.
+//! for the seccomp lists and the Landlock domains, which are the same for every sandbox and for
+//! every server outside of them.
 #![allow(unsafe_code)]
 
 pub mod caps;
@@ -17,6 +18,7 @@ pub mod netns;
 pub mod pidfd;
 pub mod proc;
 pub mod process;
+pub mod redirect;
 pub mod rlimit;
 pub mod seccomp;
 pub mod signals;

@@ -21,6 +21,15 @@ pub fn confine(open_files: u64) -> Result<()> {
     lower(Resource::Rtprio, 0)
 }
 
+/// The most address space that the calling process may have, in bytes: what it asks for beyond it
+/// fails, and so does a program that cannot go on without.
+///
+/// # Errors
+/// What the kernel says.
+pub fn address_space(bytes: u64) -> Result<()> {
+    lower(Resource::As, bytes)
+}
+
 fn lower(resource: Resource, value: u64) -> Result<()> {
     let hard = getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let value = Some(value.min(hard));

@@ -1,10 +1,12 @@
-//! The system call filter of a sandbox: an allow-list, compiled into one classic BPF program.
+//! System call filters, of a sandbox and of a network server: an allow-list each, compiled into one
+//! classic BPF program.
 //!
 //! What is not on the list answers `EPERM`, and a call newer than the list `ENOSYS`, so that
 //! programs take the older way round. The program checks the architecture first; the x32 and
 //! 32-bit calls of an x86 kernel would otherwise walk round it by their own numbers.
 
 mod list;
+mod network;
 mod program;
 
 use std::sync::OnceLock;
@@ -13,11 +15,17 @@ use rustix::io::Result;
 
 pub use program::Instruction;
 
-/// The filter, built once: a few hundred instructions.
+/// The filter of a sandbox, built once: a few hundred instructions.
 #[must_use]
 pub fn filter() -> &'static [Instruction] {
     static FILTER: OnceLock<Vec<Instruction>> = OnceLock::new();
     FILTER.get_or_init(|| program::assemble(&list::rules(), list::NEWEST_KNOWN))
+}
+
+/// The filter of a network server that has its listening sockets and one thread.
+#[must_use]
+pub fn network_filter() -> Vec<Instruction> {
+    program::assemble(&network::rules(), list::NEWEST_KNOWN)
 }
 
 /// Puts the calling thread, which must be the only one, and all that it starts under the filter

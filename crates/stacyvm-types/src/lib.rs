@@ -21,7 +21,7 @@ mod sandbox;
 mod timestamp;
 
 pub use cidr::{Cidr, ParseCidrError};
-pub use domain::{DomainPattern, ParseDomainError};
+pub use domain::{DomainPattern, HostName, ParseDomainError};
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};
 pub use event::{Event, EventData, EventId, EventType, EventTypes, EventValue, ParseEventError};

@@ -4,7 +4,7 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{KnownFormat, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{ExecId, FileMode, GoDuration, OwnerId, SandboxId, Timestamp};
+use crate::{DomainPattern, ExecId, FileMode, GoDuration, OwnerId, SandboxId, Timestamp};
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -36,6 +36,10 @@ described! {
     )
         .pattern(Some(r"^[^\s/\\]+$"))
         .max_length(Some(OwnerId::MAX_BYTES));
+    DomainPattern => text(
+        "A host name, `*.` and a name for every name below it, or an address; international names as punycode.",
+        "*.example.com",
+    );
     FileMode => text("Permission bits, octal.", "0644").pattern(Some("^[0-7]{4}$"));
     Timestamp => text("An instant, UTC.", "2026-01-02T03:04:05.678901Z")
         .format(Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)))

@@ -6,6 +6,7 @@ mod completions;
 mod config;
 mod copy;
 mod doctor;
+mod egress;
 mod events;
 mod exec;
 mod image;
@@ -124,6 +125,9 @@ enum Command {
     Version,
     /// Print a completion script for a shell.
     Completions(completions::Args),
+    /// Be the way out of sandboxes; started by providers.
+    #[command(hide = true)]
+    Egress,
 }
 
 /// Runs the command and says how it went.
@@ -146,6 +150,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::Bench(args) => bench::run(args, &global),
         Command::Version => version::run(&global),
         Command::Completions(args) => completions::run(args),
+        Command::Egress => egress::run(),
     };
     match result {
         Ok(code) => code,

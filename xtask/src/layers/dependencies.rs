@@ -39,10 +39,13 @@ const OURS: &[Row] = &[
         &["stacyvm-agent-client", "stacyvm-types"],
         &["stacyvm-proto"],
     ),
+    ("stacyvm-egress", &["stacyvm-sys", "stacyvm-types"], &[]),
     ("stacyvm-image", &[], &[]),
     (
         "stacyvm-native",
         &[
+            "stacyvm-egress",
+            "stacyvm-egress",
             "stacyvm-image",
             "stacyvm-launcher",
             "stacyvm-provider",
@@ -73,6 +76,7 @@ const OURS: &[Row] = &[
         &[
             "stacyvm-client",
             "stacyvm-config",
+            "stacyvm-egress",
             "stacyvm-image",
             "stacyvm-mock",
             "stacyvm-native",
@@ -97,8 +101,12 @@ const HELD: &[(&str, &[&str])] = &[
     ("axum", &["stacyvm-server"]),
     ("clap", &["stacyvm"]),
     ("clap_complete", &["stacyvm"]),
+    ("domain", &["stacyvm-egress"]),
     ("globset", &["stacyvm-agent"]),
-    ("hyper", &["stacyvm-client", "stacyvm-server"]),
+    (
+        "hyper",
+        &["stacyvm-client", "stacyvm-egress", "stacyvm-server"],
+    ),
     ("indicatif", &["stacyvm"]),
     ("landlock", &["stacyvm-sys"]),
     ("libc", &["stacyvm-sys"]),

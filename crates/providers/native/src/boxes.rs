@@ -206,12 +206,11 @@ impl Boxes {
     }
 
     /// The networks that boxes have.
-    pub(crate) fn leases(&self) -> Vec<Lease> {
+    pub(crate) fn leases(&self) -> Vec<(SandboxId, Lease)> {
         let entries = self.all();
-        entries
-            .iter()
-            .filter_map(|entry| entry.facts().network.clone())
-            .collect()
+        let lease =
+            |entry: &Arc<BoxEntry>| Some((entry.id.clone(), entry.facts().network.clone()?));
+        entries.iter().filter_map(lease).collect()
     }
 
     /// Where a box of this id stands, if it does.

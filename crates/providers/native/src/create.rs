@@ -82,16 +82,28 @@ async fn make(
     limits: Limits,
 ) -> Result<Arc<AgentSandbox>, ProviderError> {
     let taken = take_network(inner, &spec.network).await?;
+    let (lease, bridge) = (
+        taken.as_ref().map(|taken| taken.lease.clone()),
+        &inner.network.bridge,
+    );
     entry.facts().network = taken.as_ref().map(|taken| taken.lease.clone());
     let files = taken.as_ref().zip(inner.network.bridge.as_ref());
     let files = files.map(|(taken, bridge)| bridge.files(&taken.lease, spec.id.as_str()));
-    let prepared = tokio::task::spawn_blocking({
+    let preparing = tokio::task::spawn_blocking({
         let (inner, entry, spec) = (inner.clone(), entry.clone(), spec.clone());
         let span = tracing::Span::current();
         move || span.in_scope(|| prepare(&inner, &entry, slot, &spec, limits, taken))
-    })
-    .await
-    .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
+    });
+    let admitting = async {
+        match (bridge, &lease) {
+            (Some(bridge), Some(lease)) => bridge.admit(&spec.id, lease).await,
+            _ => Ok(()),
+        }
+    };
+    let (prepared, admitted) = tokio::join!(preparing, admitting);
+    let prepared = prepared
+        .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
+    admitted?;
 
     let configure = agent::Configure {
         env: spec.env.clone(),

@@ -11,6 +11,7 @@ mod anchor;
 mod error;
 mod lease;
 mod making;
+mod names;
 mod nft;
 mod rules;
 mod settings;
@@ -19,21 +20,24 @@ mod uplinks;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
+use stacyvm_egress::Program;
 use stacyvm_launcher::control::NetworkFiles;
-use stacyvm_provider::Egress;
+use stacyvm_provider::{Egress, Notices};
 use stacyvm_sys::caps::{self, Set};
 use stacyvm_sys::namespaces;
 use stacyvm_sys::netlink::Netlink;
+use stacyvm_types::SandboxId;
 
 use addresses::{Numbers, Prefix, Subnet};
 use anchor::{Anchor, OURS};
 pub(crate) use error::NetworkError;
 pub(crate) use lease::Lease;
 use making::Maker;
-use rules::{EgressPlace, Rules};
+use names::Names;
+use rules::Rules;
 pub use settings::{NetworkChoice, NetworkSettings};
 use uplinks::{Passing, Uplinks};
 
@@ -88,7 +92,7 @@ pub(crate) struct Taken {
 #[derive(Debug, Default)]
 pub(crate) struct Network {
     /// None when boxes have none.
-    pub(crate) bridge: Option<Bridge>,
+    pub(crate) bridge: Option<Arc<Bridge>>,
     /// Why there is none although one was wanted.
     pub(crate) missing: Option<String>,
 }
@@ -101,11 +105,12 @@ impl Network {
     pub(crate) fn open(
         instance: &str,
         settings: &NetworkSettings,
-        leases: &[Lease],
+        leases: &[(SandboxId, Lease)],
+        notices: &Arc<Notices>,
     ) -> Result<Self, NetworkError> {
-        match Bridge::open(instance, settings, leases) {
+        match Bridge::open(instance, settings, leases, notices) {
             Ok(bridge) => Ok(Self {
-                bridge,
+                bridge: bridge.map(Arc::new),
                 missing: None,
             }),
             Err(error) if settings.choice == NetworkChoice::Auto && leases.is_empty() => Ok(Self {
@@ -117,7 +122,7 @@ impl Network {
     }
 
     /// The network of new boxes.
-    pub(crate) fn offered(&self) -> Option<&Bridge> {
+    pub(crate) fn offered(&self) -> Option<&Arc<Bridge>> {
         self.bridge.as_ref().filter(|bridge| bridge.is_offered())
     }
 
@@ -137,6 +142,8 @@ pub(crate) struct Bridge {
     site: Site,
     settings: NetworkSettings,
     maker: Maker,
+    /// None without a program for it.
+    names: Option<Names>,
     host: Mutex<Host>,
 }
 
@@ -146,18 +153,20 @@ struct Host {
     netlink: Netlink,
     anchor: Anchor,
     passing: Passing,
-    egress: Option<EgressPlace>,
     obstacles: Vec<String>,
+    /// What comes late must not bring anything back.
+    closed: bool,
 }
 
 impl Bridge {
     /// Sets the network up, or takes over what an earlier server left: `leases` are those of boxes
     /// that live. None when none is wanted and none is in use. Blocks for some tens of
-    /// milliseconds.
+    /// milliseconds; must run inside the async runtime.
     pub(crate) fn open(
         instance: &str,
         settings: &NetworkSettings,
-        leases: &[Lease],
+        leases: &[(SandboxId, Lease)],
+        notices: &Arc<Notices>,
     ) -> Result<Option<Self>, NetworkError> {
         let unwanted = settings.choice == NetworkChoice::None && leases.is_empty();
         if !is_privileged() {
@@ -189,7 +198,7 @@ impl Bridge {
             None => Anchor::take(&mut netlink, instance, settings.subnet)?,
         };
         let device = anchor.device;
-        let opened = Self::on(netlink, anchor, instance, settings, leases);
+        let opened = Self::on(netlink, anchor, instance, settings, leases, notices);
         if opened.is_err()
             && leases.is_empty()
             && let Ok(mut netlink) = Netlink::open()
@@ -206,7 +215,8 @@ impl Bridge {
         anchor: Anchor,
         instance: &str,
         settings: &NetworkSettings,
-        leases: &[Lease],
+        leases: &[(SandboxId, Lease)],
+        notices: &Arc<Notices>,
     ) -> Result<Self, NetworkError> {
         let uplinks = Uplinks::find(&mut netlink, &settings.allow_cidrs)
             .map_err(NetworkError::at("look at the host's routes"))?;
@@ -223,11 +233,29 @@ impl Bridge {
             netlink,
             anchor,
             passing,
-            egress: None,
             obstacles: Vec::new(),
+            closed: false,
         };
         host.open_uplinks(&uplinks)?;
-        host.load(&site, settings)?;
+        let names = match &settings.egress_program {
+            None => None,
+            Some((path, arguments)) => {
+                let program = Program {
+                    path: path.clone(),
+                    arguments: arguments.iter().map(Into::into).collect(),
+                };
+                let starting = Names::start(
+                    program,
+                    &site,
+                    &settings.allow_cidrs,
+                    &settings.name_servers,
+                    leases,
+                    notices,
+                );
+                Some(tokio::runtime::Handle::current().block_on(starting)?)
+            }
+        };
+        host.load(&site, settings, names.as_ref())?;
         let numbers = host.reconcile(&site, leases)?;
         host.obstacles = nft::obstacles();
         if !uplinks.ipv6.is_empty() && passing == Passing::NotByUs {
@@ -238,6 +266,7 @@ impl Bridge {
             site,
             settings: settings.clone(),
             maker,
+            names,
             host: Mutex::new(host),
         })
     }
@@ -327,20 +356,67 @@ impl Bridge {
     /// Looks whether the host's ways out have changed, and follows them. Blocks for a moment.
     pub(crate) fn tend(&self) -> Result<(), NetworkError> {
         let mut host = self.host();
+        if host.closed {
+            return Ok(());
+        }
         let uplinks = Uplinks::find(&mut host.netlink, &self.settings.allow_cidrs)
             .map_err(NetworkError::at("look at the host's routes"))?;
         if host.open_uplinks(&uplinks)? {
-            host.load(&self.site, &self.settings)?;
+            host.load(&self.site, &self.settings, self.names.as_ref())?;
+        }
+        drop(host);
+        if let Some(names) = &self.names {
+            names.follow_upstreams();
         }
         Ok(())
+    }
+
+    /// Whether boxes can be told which names they reach.
+    pub(crate) fn has_names(&self) -> bool {
+        self.names.is_some()
+    }
+
+    /// Lets a box resolve names, and reach what its lease says by name.
+    pub(crate) async fn admit(&self, id: &SandboxId, lease: &Lease) -> Result<(), NetworkError> {
+        match &self.names {
+            Some(names) => names.set(id, lease).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back what `admit` gave.
+    pub(crate) async fn dismiss(&self, id: &SandboxId) {
+        if let Some(names) = &self.names {
+            names.forget(id).await;
+        }
+    }
+
+    /// Looks after the program for names. Never returns.
+    pub(crate) async fn supervise(self: Arc<Self>, notices: Arc<Notices>) {
+        let Some(names) = &self.names else { return };
+        loop {
+            names.renewed(&notices).await;
+            let bridge = self.clone();
+            let loaded = tokio::task::spawn_blocking(move || {
+                let host = bridge.host();
+                host.load(&bridge.site, &bridge.settings, bridge.names.as_ref())
+            });
+            if let Ok(Err(error)) = loaded.await {
+                tracing::error!(%error, "sandboxes do not find the program for names");
+            }
+        }
     }
 
     /// Ends what this process does for it; when nobody `uses` it, removes it from the machine.
     /// Blocks for some tens of milliseconds.
     pub(crate) fn close(&self, used: bool) {
         self.maker.stop();
+        if let Some(names) = &self.names {
+            names.stop();
+        }
+        let mut host = self.host();
+        host.closed = true;
         if !used {
-            let mut host = self.host();
             let Host {
                 netlink, anchor, ..
             } = &mut *host;
@@ -385,32 +461,46 @@ impl Host {
     }
 
     /// Replaces the rules.
-    fn load(&self, site: &Site, settings: &NetworkSettings) -> Result<(), NetworkError> {
+    fn load(
+        &self,
+        site: &Site,
+        settings: &NetworkSettings,
+        names: Option<&Names>,
+    ) -> Result<(), NetworkError> {
+        if self.closed {
+            return Ok(());
+        }
+        let place = names.and_then(Names::place);
         let rules = Rules {
             site,
             allow_host_ports: &settings.allow_host_ports,
             allow_cidrs: &settings.allow_cidrs,
             deny_cidrs: &settings.deny_cidrs,
             opened: &self.anchor.note.opened,
-            egress: self.egress.as_ref(),
+            egress: place.as_ref(),
         };
         nft::apply(&rules.text())
     }
 
     /// Removes cables that belong to no box, and answers which numbers are taken.
-    fn reconcile(&mut self, site: &Site, leases: &[Lease]) -> Result<Numbers, NetworkError> {
+    fn reconcile(
+        &mut self,
+        site: &Site,
+        leases: &[(SandboxId, Lease)],
+    ) -> Result<Numbers, NetworkError> {
         const STEP: &str = "look at the sandboxes' cables";
         let mut seed = [0; 4];
         // Any number will do when there is no better one.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
         let mut numbers = Numbers::new(site.subnet, u32::from_ne_bytes(seed));
-        let ours = |lease: &&Lease| {
+        let leases: Vec<_> = leases.iter().map(|(_, lease)| lease).collect();
+        let ours = |lease: &Lease| {
             site.subnet.address(lease.number) == lease.address
                 && site.interface(lease.number) == lease.interface
         };
         let known: BTreeSet<_> = leases
             .iter()
-            .filter(ours)
+            .filter(|lease| ours(lease))
             .map(|lease| lease.interface.as_str())
             .collect();
         let strays: BTreeSet<_> = leases
@@ -431,7 +521,7 @@ impl Host {
                     .map_err(NetworkError::at(STEP))?;
             }
         }
-        for lease in leases.iter().filter(ours) {
+        for lease in leases.iter().filter(|lease| ours(lease)) {
             numbers.mark(lease.number);
         }
         Ok(numbers)

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use stacyvm_image::ImageStore;
-use stacyvm_provider::ProviderError;
+use stacyvm_provider::{Notices, ProviderError};
 
 use crate::boxes::Boxes;
 use crate::config::NativeConfig;
@@ -29,6 +30,7 @@ impl Opened {
     pub(crate) fn new(
         config: &NativeConfig,
         progress: Progress<'_>,
+        notices: &Arc<Notices>,
     ) -> Result<Self, ProviderError> {
         let failed = |error: std::io::Error| {
             ProviderError::backend("open the data directory", error.kind().to_string(), error)
@@ -50,7 +52,7 @@ impl Opened {
             progress,
         )?;
         let boxes = Boxes::adopt(layout).map_err(failed)?;
-        let network = Network::open(&config.instance, &config.network, &boxes.leases())?;
+        let network = Network::open(&config.instance, &config.network, &boxes.leases(), notices)?;
         Ok(Self {
             lock,
             boxes,

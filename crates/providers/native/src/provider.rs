@@ -20,7 +20,6 @@ use crate::config::{NativeConfig, launcher_count, valid_instance};
 use crate::images::HOST;
 use crate::inner::Inner;
 use crate::launcher::Launchers;
-use crate::network::Bridge;
 use crate::opened::Opened;
 use crate::{agent, cgroups, create, stats};
 
@@ -69,9 +68,11 @@ impl NativeProvider {
                 config.instance
             )));
         }
+        let notices = Arc::<Notices>::default();
         let opened = tokio::task::spawn_blocking({
             let config = config.clone();
-            move || Opened::new(&config, &*progress)
+            let notices = notices.clone();
+            move || Opened::new(&config, &*progress, &notices)
         });
         let Opened {
             lock,
@@ -93,7 +94,7 @@ impl NativeProvider {
             trash,
             cgroup_parent: format!("stacyvm/{}", config.instance),
             degraded: Mutex::default(),
-            notices: Notices::default(),
+            notices,
             network,
         });
         Ok(Self {
@@ -237,19 +238,21 @@ impl Drop for Unclaimed {
 
 /// Looks after the network for as long as the provider runs.
 async fn tend(inner: Arc<Inner>) {
-    if inner.network.bridge.is_none() {
+    let Some(bridge) = inner.network.bridge.clone() else {
         return;
-    }
-    loop {
-        tokio::time::sleep(TEND_EVERY).await;
-        let tended = inner.clone();
-        let tended = tokio::task::spawn_blocking(move || {
-            tended.network.bridge.as_ref().map_or(Ok(()), Bridge::tend)
-        });
-        if let Ok(Err(error)) = tended.await {
-            tracing::warn!(%error, "the network does not follow the host's");
+    };
+    let supervising = bridge.clone().supervise(inner.notices.clone());
+    let following = async {
+        loop {
+            tokio::time::sleep(TEND_EVERY).await;
+            let bridge = bridge.clone();
+            let tended = tokio::task::spawn_blocking(move || bridge.tend()).await;
+            if let Ok(Err(error)) = tended {
+                tracing::warn!(%error, "the network does not follow the host's");
+            }
         }
-    }
+    };
+    tokio::join!(following, supervising);
 }
 
 async fn blocking<T: Send + 'static>(
@@ -284,8 +287,11 @@ impl Provider for NativeProvider {
             Capability::NetworkNone,
             Capability::Stats,
         ];
-        if self.inner.network.offered().is_some() {
+        if let Some(bridge) = self.inner.network.offered() {
             all.push(Capability::NetworkBridge);
+            if bridge.has_names() {
+                all.push(Capability::EgressDomains);
+            }
         }
         all
     }
@@ -389,6 +395,24 @@ impl Provider for NativeProvider {
         let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
         let lease = entry.facts().network.clone();
         Ok(lease.map_or(NetworkMode::None, |lease| lease.mode()))
+    }
+
+    async fn set_egress(&self, id: &SandboxId, egress: &Egress) -> Result<(), ProviderError> {
+        let guard = self.enter().await?;
+        let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
+        let (inner, egress) = (self.inner.clone(), egress.clone());
+        // A task of its own: record, program and cable must not differ because a caller went away.
+        let changing = async move {
+            let _open = guard;
+            let _lock = entry.lock.lock().await;
+            if !inner.boxes.is_current(&entry) {
+                return Err(no_such(&entry.id));
+            }
+            inner.set_egress(&entry, &egress).await
+        };
+        tokio::spawn(changing.in_current_span())
+            .await
+            .map_err(|error| ProviderError::backend("change what a sandbox reaches", "", error))?
     }
 
     fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {

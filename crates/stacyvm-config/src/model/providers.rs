@@ -3,6 +3,7 @@
 //! A provider of a later version has its keys here already, so that a file written for it is
 //! understood; its `enabled` is off, and turning it on is refused until it is there.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -107,6 +108,8 @@ pub struct NativeConfig {
     pub allow_cidrs: Vec<Cidr>,
     /// Ranges that they do not reach, whatever else is said.
     pub deny_cidrs: Vec<Cidr>,
+    /// Who resolves names for sandboxes; none asks whom the host asks.
+    pub name_servers: Vec<IpAddr>,
 }
 
 impl Default for NativeConfig {
@@ -121,6 +124,7 @@ impl Default for NativeConfig {
             allow_host_ports: Vec::new(),
             allow_cidrs: Vec::new(),
             deny_cidrs: Vec::new(),
+            name_servers: Vec::new(),
         }
     }
 }

@@ -152,11 +152,11 @@ pub(super) fn rules() -> BTreeMap<u32, Verdict> {
     rules
 }
 
-fn number(call: libc::c_long) -> u32 {
+pub(super) fn number(call: libc::c_long) -> u32 {
     u32::try_from(call).expect("system call numbers are small")
 }
 
-fn allow_only(argument: u32, values: &[u32], refusal: libc::c_int) -> Verdict {
+pub(super) fn allow_only(argument: u32, values: &[u32], refusal: libc::c_int) -> Verdict {
     Verdict::ByArgument {
         argument,
         mask: u32::MAX,
@@ -212,7 +212,7 @@ fn socket_pair() -> Verdict {
     allow_only(0, &[family(libc::AF_UNIX)], libc::EAFNOSUPPORT)
 }
 
-fn family(family: libc::c_int) -> u32 {
+pub(super) fn family(family: libc::c_int) -> u32 {
     family.unsigned_abs()
 }
 

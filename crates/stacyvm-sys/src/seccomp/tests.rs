@@ -8,7 +8,7 @@ use super::program::{
     AND, ARCHITECTURE, Instruction, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, LOAD, OFFSET_ARCHITECTURE,
     OFFSET_ARGUMENTS, OFFSET_NUMBER, RETURN, Verdict, X32_BIT, assemble,
 };
-use super::{filter, list};
+use super::{filter, list, network, network_filter};
 
 const ALLOW: u32 = libc::SECCOMP_RET_ALLOW;
 
@@ -224,6 +224,60 @@ fn looks_at_arguments_where_it_must() {
         ask(libc::SYS_ioctl, [0, 0xdead_0000_5412, 0, 0, 0, 0]),
         answer(libc::EPERM),
         "the kernel cuts the command to 32 bits, and so must the filter"
+    );
+}
+
+#[test]
+fn a_network_server_moves_bytes_and_nothing_else() {
+    let program = network_filter();
+    let ask = |call: libc::c_long, arguments| {
+        run(&program, ARCHITECTURE, call.try_into().unwrap(), arguments)
+    };
+    let rules = network::rules();
+    for number in 0..=list::NEWEST_KNOWN {
+        let want = expected(rules.get(&number), [0; 6]);
+        assert_eq!(
+            run(&program, ARCHITECTURE, number, [0; 6]),
+            want,
+            "{number}"
+        );
+        // It is a part of what a sandbox may, but never more.
+        if want == ALLOW {
+            let sandbox = run(filter(), ARCHITECTURE, number, [0; 6]);
+            assert_eq!(sandbox, ALLOW, "{number}");
+        }
+    }
+    for call in [
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        libc::SYS_openat,
+        libc::SYS_openat2,
+        libc::SYS_listen,
+        libc::SYS_kill,
+        libc::SYS_tgkill,
+        libc::SYS_ptrace,
+        libc::SYS_setresuid,
+        libc::SYS_prctl,
+        libc::SYS_memfd_create,
+        libc::SYS_socketpair,
+        libc::SYS_unlinkat,
+        libc::SYS_mount,
+    ] {
+        assert_eq!(ask(call, [0; 6]), answer(libc::EPERM), "system call {call}");
+    }
+    let socket = |family: i32| ask(libc::SYS_socket, first(family.unsigned_abs().into()));
+    assert_eq!(socket(libc::AF_INET), ALLOW);
+    assert_eq!(socket(libc::AF_INET6), ALLOW);
+    assert_eq!(socket(libc::AF_UNIX), answer(libc::EAFNOSUPPORT));
+    assert_eq!(socket(libc::AF_NETLINK), answer(libc::EAFNOSUPPORT));
+    assert_eq!(socket(libc::AF_PACKET), answer(libc::EAFNOSUPPORT));
+    assert_eq!(ask(libc::SYS_mmap, [0, 0, 3, 0, 0, 0]), ALLOW);
+    assert_eq!(ask(libc::SYS_mmap, [0, 0, 5, 0, 0, 0]), answer(libc::EPERM));
+    assert_eq!(
+        ask(libc::SYS_mprotect, [0, 0, 7, 0, 0, 0]),
+        answer(libc::EPERM)
     );
 }
 

@@ -160,7 +160,8 @@ pub(crate) fn native_settings(
         allow_host_ports: wanted.allow_host_ports.clone(),
         allow_cidrs: wanted.allow_cidrs.clone(),
         deny_cidrs: wanted.deny_cidrs.clone(),
-        egress_program: None,
+        name_servers: wanted.name_servers.clone(),
+        egress_program: Some((std::env::current_exe()?, vec!["egress".to_owned()])),
     };
     Ok(settings)
 }

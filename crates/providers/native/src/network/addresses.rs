@@ -65,7 +65,12 @@ impl Subnet {
 
     /// Six digits that no range beside this one has.
     pub(crate) fn tag(self) -> String {
-        format!("{:06x}", self.first >> 8)
+        format!("{:06x}", self.number())
+    }
+
+    /// A number below 2²⁴ that no range beside this one has.
+    pub(crate) fn number(self) -> u32 {
+        self.first >> 8
     }
 
     /// As users write it.

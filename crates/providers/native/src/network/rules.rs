@@ -315,7 +315,9 @@ impl Rules<'_> {
         }
         text.push_str("  jump counted\n }\n chain counted {\n");
         count_connections(text);
-        text.push_str(" }\n chain inwards {\n  ct state established,related accept\n");
+        text.push_str(" }\n chain inwards {\n");
+        let _ = writeln!(text, "  meta oifgroup {RESTRICTED} drop");
+        text.push_str("  ct state established,related accept\n");
         // From another server's sandboxes, whose rules may come after these.
         refuse(text, &format!("iifname \"{OURS}*\" "));
         text.push_str("  drop\n }\n");

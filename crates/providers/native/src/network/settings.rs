@@ -1,5 +1,6 @@
 //! How the network of sandboxes is to be.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use stacyvm_types::Cidr;
@@ -31,7 +32,9 @@ pub struct NetworkSettings {
     pub allow_cidrs: Vec<Cidr>,
     /// Ranges that are closed although they are public, or inside an open one.
     pub deny_cidrs: Vec<Cidr>,
+    /// Who resolves names; empty asks whom the host asks.
+    pub name_servers: Vec<IpAddr>,
     /// The program that resolves names and enforces rules by name, with its arguments; none leaves
-    /// sandboxes without names.
+    /// sandboxes without names and without such rules.
     pub egress_program: Option<(PathBuf, Vec<String>)>,
 }

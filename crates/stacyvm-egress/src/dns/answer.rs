@@ -1,0 +1,144 @@
+//! What an answer may hold, and how it is sent.
+//!
+//! An answer is never handed on as it came: it is made anew from the records of its answer section
+//! alone, without the addresses that a sandbox may not be told.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use domain::base::iana::Rcode;
+use domain::base::{Message, MessageBuilder, ParsedName, Record, StaticCompressor, StreamTarget};
+use domain::rdata::AllRecordData;
+
+use crate::resolver::{Answer, MAX_DATAGRAM};
+
+/// Without options, a client takes this much in one datagram (RFC 1035, 4.2.1).
+const PLAIN_DATAGRAM: u16 = 512;
+/// The most records of an answer that are handed on.
+const MAX_RECORDS: usize = 256;
+
+type Found = Record<ParsedName<Bytes>, AllRecordData<Bytes, ParsedName<Bytes>>>;
+
+/// What becomes of a question.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// This code and nothing else.
+    Code(Rcode),
+    /// There is such a name, without records of this kind.
+    Empty,
+    /// What was found.
+    Records(Filtered),
+}
+
+/// An answer without what a sandbox may not be told.
+#[derive(Debug)]
+pub(super) struct Filtered {
+    code: Rcode,
+    records: Vec<Found>,
+    /// Whether there were addresses, and none of them may be told.
+    pub(super) only_refused: bool,
+}
+
+/// Takes the answer apart; none when it is broken.
+pub(super) fn filter(answer: &Answer, permits: impl Fn(IpAddr) -> bool) -> Option<Filtered> {
+    let mut records = Vec::new();
+    let (mut kept, mut refused) = (0, 0);
+    for record in answer.answer().ok()? {
+        let record = record.ok()?;
+        let record: Found = record.to_any_record().ok()?;
+        let address: Option<IpAddr> = match record.data() {
+            AllRecordData::A(data) => Some(data.addr().into()),
+            AllRecordData::Aaaa(data) => Some(data.addr().into()),
+            // Their hints are addresses too.
+            AllRecordData::Svcb(_) | AllRecordData::Https(_) => continue,
+            _ => None,
+        };
+        match address {
+            Some(address) if !permits(address) => {
+                refused += 1;
+                continue;
+            }
+            Some(_) => kept += 1,
+            None => {}
+        }
+        records.push(record);
+        if records.len() > MAX_RECORDS {
+            return None;
+        }
+    }
+    Some(Filtered {
+        code: answer.header().rcode(),
+        records,
+        only_refused: refused > 0 && kept == 0,
+    })
+}
+
+/// An answer to one question, in the two forms in which it is sent.
+#[derive(Debug)]
+pub(super) struct Reply {
+    message: Vec<u8>,
+    /// The same without records, marked as cut.
+    cut: Vec<u8>,
+    /// What the client takes in one datagram.
+    room: usize,
+}
+
+impl Reply {
+    /// None when it cannot be put into a message.
+    pub(super) fn new(query: &Message<Bytes>, verdict: Verdict) -> Option<Self> {
+        let (code, records) = match verdict {
+            Verdict::Code(code) => (code, Vec::new()),
+            Verdict::Empty => (Rcode::NOERROR, Vec::new()),
+            Verdict::Records(found) => (found.code, found.records),
+        };
+        let option = query.opt();
+        let room = option.as_ref().map_or(PLAIN_DATAGRAM, |option| {
+            option
+                .udp_payload_size()
+                .clamp(PLAIN_DATAGRAM, MAX_DATAGRAM)
+        });
+        let build = |records: &[Found], cut: bool| {
+            let target = StaticCompressor::new(StreamTarget::new_vec());
+            let builder = MessageBuilder::from_target(target).ok()?;
+            let mut builder = builder.start_answer(query, code).ok()?;
+            builder.header_mut().set_ra(true);
+            builder.header_mut().set_tc(cut);
+            for record in records {
+                builder.push(record).ok()?;
+            }
+            let mut builder = builder.additional();
+            if option.is_some() {
+                builder
+                    .opt(|opt| {
+                        opt.set_udp_payload_size(MAX_DATAGRAM);
+                        Ok(())
+                    })
+                    .ok()?;
+            }
+            Some(builder.finish().as_target().as_stream_slice().to_vec())
+        };
+        Some(Self {
+            message: build(&records, false)?,
+            cut: build(&[], true)?,
+            room: room.into(),
+        })
+    }
+
+    /// With its length before it.
+    pub(super) fn for_stream(self) -> Vec<u8> {
+        self.message
+    }
+
+    /// Alone; without records when there are too many for a datagram, so that the client asks again
+    /// over TCP.
+    pub(super) fn for_datagram(self) -> Vec<u8> {
+        const LENGTH: usize = 2;
+        let mut message = if self.message.len() - LENGTH > self.room {
+            self.cut
+        } else {
+            self.message
+        };
+        message.drain(..LENGTH);
+        message
+    }
+}

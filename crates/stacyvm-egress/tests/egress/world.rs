@@ -1,0 +1,317 @@
+//! Three namespaces in a row, and the program in the middle.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use stacyvm_egress::{
+    EgressHandle, Identity, Limits, Notice, Notices, Policy, Program, Reason, Settings,
+};
+use stacyvm_sys::namespaces;
+use stacyvm_types::SandboxId;
+
+/// How long anything may take. Only decides how long a failing test takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+/// The sandbox, and what it is known by.
+pub(crate) const SANDBOX: &str = "10.88.0.2";
+pub(crate) const SANDBOX_V6: &str = "fd88::2";
+/// An address of the sandbox's side that nobody has set.
+pub(crate) const STRANGER: &str = "10.88.0.3";
+/// The host, as the sandbox sees it.
+pub(crate) const GATEWAY: &str = "10.88.0.1";
+/// The host's address in the internet.
+pub(crate) const HOST_OUTSIDE: &str = "20.0.0.1";
+/// Where servers are.
+pub(crate) const SITE: &str = "20.0.0.10";
+pub(crate) const SITE_V6: &str = "2a10::10";
+pub(crate) const OTHER_SITE: &str = "20.0.0.11";
+/// An address in the internet where nothing answers, for clients that want to go astray.
+pub(crate) const ASTRAY: &str = "20.0.0.99";
+/// A private network that the host reaches.
+pub(crate) const PRIVATE: &str = "10.99.0.10";
+/// Who the program becomes.
+pub(crate) const NOBODY: u32 = 65_534;
+
+/// A network namespace.
+#[derive(Debug)]
+pub(crate) struct Namespace(OwnedFd);
+
+impl Namespace {
+    fn new() -> Self {
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sleep", "600"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net"));
+        let pid = holder.id().to_string();
+        let here = link("self").unwrap();
+        eventually("the namespace is there", || {
+            link(&pid).is_ok_and(|there| there != here)
+        });
+        let opened = std::fs::File::open(format!("/proc/{pid}/ns/net"));
+        // From here on the descriptor holds it.
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        Self(opened.unwrap().into())
+    }
+
+    /// Runs something inside; sockets that it makes stay there wherever they are used.
+    pub(crate) fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                namespaces::enter(&self.0).unwrap();
+                body()
+            });
+            thread.join().unwrap()
+        })
+    }
+
+    fn run(&self, script: &str, also: &[&Self]) {
+        let mut text = script.to_owned();
+        for (number, other) in also.iter().enumerate() {
+            let path = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_raw_fd());
+            text = text.replace(&format!("NS{number}"), &path);
+        }
+        self.inside(|| {
+            let mut shell = Command::new("sh")
+                .args(["-eu"])
+                .stdin(Stdio::piped())
+                .spawn()
+                .unwrap();
+            shell
+                .stdin
+                .take()
+                .unwrap()
+                .write_all(text.as_bytes())
+                .unwrap();
+            assert!(shell.wait().unwrap().success(), "{text}");
+        });
+    }
+}
+
+/// All of it. The program ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) sandbox: Namespace,
+    pub(crate) host: Namespace,
+    pub(crate) internet: Namespace,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) egress: Option<EgressHandle>,
+    notices: Mutex<Option<Notices>>,
+}
+
+impl World {
+    /// Namespaces and the program with these limits; none, loudly, where they cannot be made.
+    pub(crate) fn with(test: &str, limits: Limits) -> Option<Self> {
+        let mut world = Self::without_program(test)?;
+        world.start(&settings(limits));
+        Some(world)
+    }
+
+    pub(crate) fn new(test: &str) -> Option<Self> {
+        Self::with(test, Limits::default())
+    }
+
+    pub(crate) fn without_program(test: &str) -> Option<Self> {
+        if let Some(missing) = missing() {
+            let line = format!("SKIP {test}: {missing}");
+            eprintln!("{line}");
+            if let Some(path) = std::env::var_os("STACYVM_SKIPPED_TESTS")
+                && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
+            {
+                let _ = writeln!(file, "{line}");
+            }
+            return None;
+        }
+        let [sandbox, host, internet] = [(); 3].map(|()| Namespace::new());
+        host.run(LINKS, &[&sandbox, &internet]);
+        sandbox.run(SANDBOX_SIDE, &[]);
+        internet.run(INTERNET_SIDE, &[]);
+        host.run(REDIRECT, &[]);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        Some(Self {
+            sandbox,
+            host,
+            internet,
+            runtime,
+            egress: None,
+            notices: Mutex::new(None),
+        })
+    }
+
+    /// Starts the program on the host.
+    pub(crate) fn start(&mut self, settings: &Settings) {
+        let runtime = self.runtime.handle().clone();
+        let started = self
+            .host
+            .inside(|| runtime.block_on(EgressHandle::start(&program(), settings)));
+        let (handle, notices) = started.unwrap();
+        self.egress = Some(handle);
+        *self.notices.lock().unwrap() = Some(notices);
+    }
+
+    pub(crate) fn egress(&self) -> &EgressHandle {
+        self.egress.as_ref().unwrap()
+    }
+
+    /// Gives the sandbox a list of domains.
+    pub(crate) fn allow(&self, domains: &[&str]) {
+        let list = domains.iter().map(|text| text.parse().unwrap()).collect();
+        self.set(&Policy::Domains(list));
+    }
+
+    pub(crate) fn set(&self, policy: &Policy) {
+        let addresses = [SANDBOX, SANDBOX_V6].map(|text| text.parse::<IpAddr>().unwrap());
+        let id = id();
+        let set = self.egress().set(&id, &addresses, policy);
+        self.runtime.block_on(set).unwrap();
+    }
+
+    /// Connects from inside the sandbox.
+    pub(crate) fn connect(&self, address: &str, port: u16) -> TcpStream {
+        self.try_connect(address, port).unwrap()
+    }
+
+    pub(crate) fn try_connect(&self, address: &str, port: u16) -> std::io::Result<TcpStream> {
+        let address = SocketAddr::new(address.parse().unwrap(), port);
+        let stream = self
+            .sandbox
+            .inside(|| TcpStream::connect_timeout(&address, PATIENCE))?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Ok(stream)
+    }
+
+    /// The next thing that was refused: target, port, reason.
+    pub(crate) fn notice(&self) -> (String, Option<u16>, Reason) {
+        match self.any_notice() {
+            Notice::Refused {
+                sandbox,
+                target,
+                port,
+                reason,
+            } => {
+                assert_eq!(sandbox, id());
+                (target, port, reason)
+            }
+            other @ Notice::LeftOut { .. } => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn any_notice(&self) -> Notice {
+        let mut notices = self.notices.lock().unwrap();
+        let next = notices.as_mut().unwrap().next();
+        self.runtime
+            .block_on(async { tokio::time::timeout(PATIENCE, next).await })
+            .expect("a notice comes")
+            .expect("the program runs")
+    }
+}
+
+pub(crate) fn id() -> SandboxId {
+    SandboxId::from_u32(0x5a)
+}
+
+pub(crate) fn program() -> Program {
+    Program {
+        path: env!("CARGO_BIN_EXE_stacyvm-egress").into(),
+        arguments: Vec::new(),
+    }
+}
+
+pub(crate) fn settings(limits: Limits) -> Settings {
+    let all = |list: &[&str]| list.iter().map(|text| text.parse().unwrap()).collect();
+    Settings {
+        dns: all(&["10.88.0.1:53", "[fd88::1]:53"]),
+        proxy: all(&["10.88.0.1:3128", "[fd88::1]:3128"]),
+        // Where many hosts have their own, and no sandbox could reach it.
+        upstreams: all(&["127.0.0.53:53"]),
+        allow_cidrs: Vec::new(),
+        ipv6: true,
+        identity: Some(Identity {
+            uid: NOBODY,
+            gid: NOBODY,
+        }),
+        limits,
+    }
+}
+
+/// Waits for a condition that nothing announces.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < PATIENCE, "it never came true that {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    let mut missing = String::new();
+    for name in ["ip", "nft", "unshare"] {
+        let places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+        if !places
+            .iter()
+            .any(|place| Path::new(place).join(name).exists())
+        {
+            let _ = write!(missing, " {name}");
+        }
+    }
+    (!missing.is_empty()).then(|| format!("not installed:{missing}"))
+}
+
+const LINKS: &str = "
+ip link set lo up
+ip link add s0 type veth peer name e0 netns NS0
+ip link add w0 type veth peer name e0 netns NS1
+ip addr add 10.88.0.1/24 dev s0
+ip addr add fd88::1/64 dev s0 nodad
+ip addr add 20.0.0.1/24 dev w0
+ip addr add 10.99.0.1/24 dev w0
+ip addr add 2a10::1/64 dev w0 nodad
+ip link set s0 up
+ip link set w0 up
+";
+
+const SANDBOX_SIDE: &str = "
+ip link set lo up
+ip addr add 10.88.0.2/24 dev e0
+ip addr add 10.88.0.3/24 dev e0
+ip addr add fd88::2/64 dev e0 nodad
+ip link set e0 up
+ip route add default via 10.88.0.1
+ip -6 route add default via fd88::1
+";
+
+const INTERNET_SIDE: &str = "
+ip link set lo up
+ip addr add 20.0.0.10/24 dev e0
+ip addr add 20.0.0.11/24 dev e0
+ip addr add 10.99.0.10/24 dev e0
+ip addr add 2a10::10/64 dev e0 nodad
+ip link set e0 up
+";
+
+/// As a provider does it; what is not redirected goes nowhere, because nothing forwards.
+const REDIRECT: &str = "
+nft -f - <<'END'
+table inet egress {
+  chain arriving {
+    type nat hook prerouting priority dstnat
+    iifname s0 meta l4proto tcp tcp dport != { 53, 3128 } redirect to :3128
+  }
+}
+END
+";

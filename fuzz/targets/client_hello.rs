@@ -1,0 +1,33 @@
+//! The first bytes of a connection: whatever they are, they are read to an end, in the same way
+//! however they arrive, and a name that is found stands in them.
+//!
+//! The reader is compiled in from its own file: its crate would bring servers along.
+#![no_main]
+#![allow(dead_code)]
+
+#[path = "../../crates/stacyvm-egress/src/sniff.rs"]
+mod sniff;
+
+use libfuzzer_sys::fuzz_target;
+use sniff::{First, look};
+
+fuzz_target!(|bytes: &[u8]| {
+    let all = look(bytes);
+    if let First::Tls(Some(name)) = &all {
+        assert!(!name.is_empty());
+        // In one record, the name stands there as it is; in several, its bytes do, in this order.
+        let mut rest = bytes.iter();
+        assert!(name.iter().all(|byte| rest.any(|other| other == byte)));
+    }
+    // Once it is known what it is, more bytes change nothing, but that too many are too many.
+    for end in 0..bytes.len().min(600) {
+        match look(&bytes[..end]) {
+            First::More => {}
+            known @ (First::Malformed | First::Other) => assert_eq!(all, known),
+            known @ First::Http => assert_eq!(all, known),
+            // What follows a whole hello in the same breath makes it malformed, or is not looked
+            // at because it is in a record of its own.
+            known @ First::Tls(_) => assert!(all == known || all == First::Malformed),
+        }
+    }
+});
