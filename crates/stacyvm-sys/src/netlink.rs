@@ -4,6 +4,7 @@
 //! stays there, so one thread can work in several. Calls are short and block. What interfaces mean
 //! is the caller's affair.
 
+mod filters;
 mod message;
 
 use std::ffi::CStr;
@@ -15,6 +16,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
+pub use filters::{FilterNews, Removed};
 use message::{Message, attributes, number};
 
 /// The longest name of an interface, without a final nul.

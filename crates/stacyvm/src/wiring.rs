@@ -142,9 +142,13 @@ fn limit(duration: GoDuration) -> Option<Duration> {
 }
 
 /// A native provider of its own in `directory`, with nothing around it: the floor of the bench.
-pub(crate) async fn bare_native(directory: &Path) -> Result<Arc<dyn Provider>> {
+pub(crate) async fn bare_native(directory: &Path, network: bool) -> Result<Arc<dyn Provider>> {
     let mut config = Config::default();
-    config.providers.native.network = NativeNetwork::None;
+    config.providers.native.network = if network {
+        NativeNetwork::Bridge
+    } else {
+        NativeNetwork::None
+    };
     let directories = Directories::below(directory);
     directories.prepare()?;
     providers::native(&config, &directories, &[]).await

@@ -9,6 +9,7 @@
 mod addresses;
 mod anchor;
 mod error;
+mod guard;
 mod lease;
 mod making;
 mod names;
@@ -34,6 +35,7 @@ use stacyvm_types::SandboxId;
 use addresses::{Numbers, Prefix, Subnet};
 use anchor::{Anchor, OURS};
 pub(crate) use error::NetworkError;
+use guard::Guard;
 pub(crate) use lease::Lease;
 use making::Maker;
 use names::Names;
@@ -109,10 +111,16 @@ impl Network {
         notices: &Arc<Notices>,
     ) -> Result<Self, NetworkError> {
         match Bridge::open(instance, settings, leases, notices) {
-            Ok(bridge) => Ok(Self {
-                bridge: bridge.map(Arc::new),
-                missing: None,
-            }),
+            Ok(bridge) => {
+                let bridge = bridge.map(Arc::new);
+                if let Some(bridge) = &bridge {
+                    bridge.watch()?;
+                }
+                Ok(Self {
+                    bridge,
+                    missing: None,
+                })
+            }
             Err(error) if settings.choice == NetworkChoice::Auto && leases.is_empty() => Ok(Self {
                 bridge: None,
                 missing: Some(format!("sandboxes have no network: {error}")),
@@ -144,6 +152,7 @@ pub(crate) struct Bridge {
     maker: Maker,
     /// None without a program for it.
     names: Option<Names>,
+    guard: Mutex<Option<Guard>>,
     host: Mutex<Host>,
 }
 
@@ -267,6 +276,7 @@ impl Bridge {
             settings: settings.clone(),
             maker,
             names,
+            guard: Mutex::default(),
             host: Mutex::new(host),
         })
     }
@@ -371,6 +381,29 @@ impl Bridge {
         Ok(())
     }
 
+    /// Puts the rules back whenever somebody removes them.
+    fn watch(self: &Arc<Self>) -> Result<(), NetworkError> {
+        let bridge = Arc::downgrade(self);
+        let removed = move || {
+            let Some(bridge) = bridge.upgrade() else {
+                return;
+            };
+            let host = bridge.host();
+            // It was this process itself, which removes them to load others.
+            if host.closed || nft::stands(&bridge.site.table()) {
+                return;
+            }
+            tracing::warn!("somebody removed the network's rules; they are put back");
+            if let Err(error) = host.load(&bridge.site, &bridge.settings, bridge.names.as_ref()) {
+                tracing::error!(%error, "sandboxes have a network without rules");
+            }
+        };
+        let guard = Guard::start(self.site.table(), removed)
+            .map_err(NetworkError::at("watch over the network's rules"))?;
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+        Ok(())
+    }
+
     /// Whether boxes can be told which names they reach.
     pub(crate) fn has_names(&self) -> bool {
         self.names.is_some()
@@ -411,6 +444,14 @@ impl Bridge {
     /// Blocks for some tens of milliseconds.
     pub(crate) fn close(&self, used: bool) {
         self.maker.stop();
+        let guard = self
+            .guard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(guard) = guard {
+            guard.stop();
+        }
         if let Some(names) = &self.names {
             names.stop();
         }

@@ -1,4 +1,6 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::*;
 use crate::netns;
@@ -109,6 +111,37 @@ fn a_pair_connects_two_namespaces() {
             Err(Errno::NODEV),
             "the other end is left"
         );
+    });
+}
+
+#[test]
+fn removed_rules_are_heard_of() {
+    let nft = |commands: &str| {
+        std::process::Command::new("nft")
+            .arg(commands)
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    if !nft("--version") {
+        eprintln!("SKIP netlink: there is no nft");
+        return;
+    }
+    alone(move || {
+        let mut news = FilterNews::open().unwrap();
+        let quiet = Removed::From(BTreeSet::new());
+        let (end, ending) = rustix::pipe::pipe().unwrap();
+        let mut heard = |limit| news.wait(Duration::from_secs(limit), &end).unwrap();
+        assert!(nft(
+            "add table inet one; add chain inet one here; add rule inet one here accept"
+        ));
+        assert_eq!(heard(0), quiet);
+        assert!(nft("add table inet other; flush chain inet one here"));
+        assert_eq!(heard(20), Removed::From(["one".to_owned()].into()));
+        assert!(nft("flush ruleset"));
+        let both = ["one".to_owned(), "other".to_owned()];
+        assert_eq!(heard(20), Removed::From(both.into()));
+        drop(ending);
+        assert_eq!(heard(1_000_000), quiet);
     });
 }
 

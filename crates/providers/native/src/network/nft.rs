@@ -40,6 +40,13 @@ pub(crate) fn apply(commands: &str) -> Result<(), NetworkError> {
     Err(NetworkError::Rules(first.chars().take(COMPLAINT).collect()))
 }
 
+/// Whether the table of this name stands as it was loaded: with the chain that everything begins
+/// with. Blocks for some milliseconds.
+pub(crate) fn stands(table: &str) -> bool {
+    listed(&["list", "table", "inet", table])
+        .is_some_and(|text| text.contains("jump outwards") && text.contains("jump to_host"))
+}
+
 /// A program of the system's, found where administrators' programs are also when the server's own
 /// path does not lead there.
 fn nft() -> Command {

@@ -27,7 +27,8 @@ pub(crate) const PORT: u16 = 7000;
 /// Where the outside tells what has arrived by UDP.
 const HEARD: u16 = 7001;
 
-/// Listens on every address, says who is seen, and remembers what came by UDP.
+/// Listens on every address, says who is seen, and remembers what came by UDP. With a second
+/// argument it also resolves a few names and serves a page.
 const LISTENER: &str = r#"
 import os, socket, sys, threading
 port, heard = int(sys.argv[1]), []
@@ -50,6 +51,44 @@ def udp(family):
         heard.append(data.decode())
         try: s.sendto(('hello ' + who[0]).encode(), who)
         except OSError: pass
+NAMES = {'outside.example': ('11.22.33.1', '2600:1234::1'), 'other.test': ('11.22.33.1', None),
+         'inside.example': ('192.168.77.1', 'fd00:77::1'), 'metadata.example': ('169.254.169.254', None)}
+def names():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(('', 53))
+    while True:
+        data, who = s.recvfrom(2000)
+        labels, at = [], 12
+        while data[at]:
+            labels.append(data[at + 1:at + 1 + data[at]].decode()); at += data[at] + 1
+        kind = int.from_bytes(data[at + 1:at + 3], 'big')
+        found = NAMES.get('.'.join(labels).lower())
+        address = found and {1: found[0], 28: found[1]}.get(kind)
+        answer = b''
+        if address:
+            packed = socket.inet_pton(socket.AF_INET6 if ':' in address else socket.AF_INET, address)
+            answer = b'\xc0\x0c' + data[at + 1:at + 5] + b'\0\0\0\x05' + len(packed).to_bytes(2, 'big') + packed
+        head = data[:2] + (b'\x81\x80' if found else b'\x81\x83') + b'\0\1' + (b'\0\1' if answer else b'\0\0') + b'\0\0\0\0'
+        s.sendto(head + data[12:at + 5] + answer, who)
+def web():
+    s = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('', 80)); s.listen(64)
+    while True:
+        c, who = s.accept()
+        threading.Thread(target=page, args=(c,), daemon=True).start()
+def page(c):
+    try:
+        asked = b''
+        while b'\r\n\r\n' not in asked:
+            more = c.recv(4096)
+            if not more: return
+            asked += more
+        c.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello')
+    except OSError: pass
+    finally: c.close()
+if len(sys.argv) > 2:
+    for work in names, web: threading.Thread(target=work, daemon=True).start()
 for family in socket.AF_INET, socket.AF_INET6:
     for work in ((tcp, family, port, lambda who: 'hello ' + who[0]), (udp, family)):
         threading.Thread(target=work[0], args=work[1:], daemon=True).start()
@@ -241,9 +280,9 @@ impl World {
         host.ip("-6 route add default via 2600:1234::1");
         behind.ip("route add default via 192.168.88.2");
         internet.ip("route add 192.168.88.0/24 via 11.22.33.2");
-        for namespace in [host, internet, behind] {
-            self.listen(namespace);
-        }
+        self.listen(host, &[]);
+        self.listen(behind, &[]);
+        self.listen(internet, &["services"]);
         for target in ["11.22.33.1", "11.22.33.2", "192.168.88.1", "2600:1234::1"] {
             eventually("the listeners answer", SOON, || {
                 host.ask(&format!("tcp {target} {PORT}\nudp {target} {PORT}"))
@@ -252,12 +291,17 @@ impl World {
                     == 2
             });
         }
+        eventually("the page is served", SOON, || {
+            let page = "import urllib.request; print(urllib.request.urlopen('http://11.22.33.1', timeout=4).read())";
+            finish(host.command("python3").args(["-c", page])).code == Some(0)
+        });
     }
 
-    fn listen(&self, namespace: &Namespace) {
+    fn listen(&self, namespace: &Namespace, more: &[&str]) {
         let child = namespace
             .command("python3")
             .args(["-c", LISTENER, &PORT.to_string()])
+            .args(more)
             .stdin(Stdio::piped())
             .spawn()
             .unwrap();
