@@ -16,7 +16,7 @@ use crate::Secret;
 pub use limits::LimitsConfig;
 pub use providers::{
     CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
-    NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
+    NativeNetwork, NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
 };
 
 /// Everything that can be set.

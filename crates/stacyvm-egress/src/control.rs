@@ -5,9 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
-use stacyvm_types::{DomainPattern, SandboxId};
-
-use crate::Cidr;
+use stacyvm_types::{Cidr, DomainPattern, SandboxId};
 
 /// The longest line, in bytes.
 pub(crate) const MAX_LINE: usize = 1 << 20;
@@ -209,7 +207,7 @@ mod tests {
         let wrong = serde_json::from_str::<Settings>(
             r#"{"dns":[],"proxy":[],"upstreams":[],"allow_cidrs":["10.0.0.1/8"]}"#,
         );
-        assert!(wrong.unwrap_err().to_string().contains("a range is"));
+        assert!(wrong.unwrap_err().to_string().contains("invalid range"));
     }
 
     #[test]

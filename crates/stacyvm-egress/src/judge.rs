@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use crate::Cidr;
+use stacyvm_types::Cidr;
 
 /// Judges addresses.
 #[derive(Clone, Debug)]

@@ -7,7 +7,6 @@
 //! name is refused, and what a name leads to is judged too.
 #![forbid(unsafe_code)]
 
-mod cidr;
 mod client;
 mod confine;
 mod control;
@@ -24,7 +23,6 @@ mod resolver;
 mod server;
 mod sniff;
 
-pub use cidr::{Cidr, ParseCidrError};
 pub use client::{EgressError, EgressHandle, Notices, Program};
 pub use control::{Identity, Limits, Notice, Policy, Ready, Reason, Settings};
 pub use server::{Failure, run};

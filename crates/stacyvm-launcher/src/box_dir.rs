@@ -56,6 +56,15 @@ impl BoxDir {
         for place in ["dev", "proc", "sys"] {
             self.make(&format!("{root}/{place}"), 0o755, Some((0, 0)))?;
         }
+        if let Some(network) = &request.network {
+            self.make(&format!("{root}/etc"), 0o755, Some((0, 0)))?;
+            for (name, content) in [
+                ("resolv.conf", &network.resolv_conf),
+                ("hosts", &network.hosts),
+            ] {
+                self.write(&format!("{root}/etc/{name}"), content)?;
+            }
+        }
         for overlay in &request.overlays[1..] {
             let mut path = root.to_owned();
             for part in overlay.target.components() {
@@ -94,6 +103,20 @@ impl BoxDir {
                 Mode::from_raw_mode(mode),
                 AtFlags::empty(),
             )?;
+        }
+        Ok(())
+    }
+
+    /// Writes one file of root's that all may read. Nothing of the image is in the layer yet, so
+    /// no link of the image's can be in the way, and whatever it has under this name is covered.
+    fn write(&self, path: &str, content: &str) -> Result<(), Errno> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat(&self.directory, path, flags, Mode::from_raw_mode(0o644))?;
+        let file = fs::File::from(file);
+        std::io::Write::write_all(&mut &file, content.as_bytes())
+            .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        if let Some(base) = self.id_base {
+            rustix::fs::fchown(&file, Some(Uid::from_raw(base)), Some(Gid::from_raw(base)))?;
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ pub const MAX_PACKET: usize = 256 * 1024;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     /// Make one sandbox. Carries two descriptors: the agent's listening unix socket, then the
-    /// write end of the status pipe.
+    /// write end of the status pipe; a third when it has a prepared network: its namespace.
     Launch(Box<LaunchRequest>),
 }
 
@@ -49,6 +49,19 @@ pub struct LaunchRequest {
     /// Parent cgroup of every sandbox of this server, relative to each hierarchy's root (or to the
     /// delegated cgroup): `stacyvm/<instance>`.
     pub cgroup_parent: String,
+    /// What files say of the network whose namespace comes beside the request; none for a network
+    /// with a loopback and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkFiles>,
+}
+
+/// Files that tell programs inside about their network. They take the place of the image's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkFiles {
+    /// Content of `/etc/resolv.conf`.
+    pub resolv_conf: String,
+    /// Content of `/etc/hosts`.
+    pub hosts: String,
 }
 
 /// One overlay mount of a sandbox.

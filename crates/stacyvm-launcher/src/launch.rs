@@ -38,6 +38,7 @@ pub(crate) fn launch(
     request: &LaunchRequest,
     listener: OwnedFd,
     status: OwnedFd,
+    network: Option<OwnedFd>,
 ) -> Result<(Launched, OwnedFd), LaunchFailure> {
     request::check(request)?;
     let id_base = workshop.privileged.as_ref().map(|_| request.id_base);
@@ -50,7 +51,7 @@ pub(crate) fn launch(
         .create(&request.id, &group_limits(&request.limits))
         .map_err(|error: GroupError| refused(error.step, error.errno))?;
     let directories = group.directories.clone();
-    let started = start(workshop, request, group, listener, status);
+    let started = start(workshop, request, group, listener, status, network);
     let (sync, pid, pidfd) = match started {
         Ok(started) => started,
         Err(failure) => {
@@ -111,6 +112,7 @@ fn start(
     group: Group,
     listener: OwnedFd,
     status: OwnedFd,
+    network: Option<OwnedFd>,
 ) -> Result<(OwnedFd, i32, OwnedFd), LaunchFailure> {
     let (sync, childs_sync) = socketpair(
         AddressFamily::UNIX,
@@ -125,9 +127,17 @@ fn start(
         .and(Namespaces::UTS)
         .and(Namespaces::IPC);
     if let Some(privileged) = &mut workshop.privileged {
-        let network = privileged.take_network()?;
+        let network = match network {
+            Some(network) => network,
+            None => privileged.take_network()?,
+        };
         namespaces::enter(&network).step("enter the sandbox's network")?;
         namespaces::enter(&privileged.cradle).step("enter the cradle")?;
+    } else if network.is_some() {
+        return Err(wrong(
+            "enter the sandbox's network",
+            "that takes root, and the launcher is not",
+        ));
     } else {
         spaces = spaces.and(Namespaces::NETWORK);
     }

@@ -87,7 +87,7 @@ fn make_and_launch(
     .step("make a socket")?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let request = request(id, box_dir, lower);
-    let (launched, pidfd) = launch(workshop, &request, listener, status_end)?;
+    let (launched, pidfd) = launch(workshop, &request, listener, status_end, None)?;
     let outcome = read_status(status);
     let _ = pidfd::kill(&pidfd);
     let ended = pidfd::wait(&pidfd, PATIENCE).step("end the trial")?;
@@ -125,6 +125,7 @@ fn request(id: &str, box_dir: PathBuf, lower: PathBuf) -> LaunchRequest {
             open_files: 256,
         },
         cgroup_parent: "stacyvm/probe".to_owned(),
+        network: None,
     }
 }
 

@@ -100,6 +100,7 @@ mod tests {
                 open_files: 1024,
             },
             cgroup_parent: "stacyvm/main".into(),
+            network: None,
         }
     }
 

@@ -72,11 +72,21 @@ fn answer(
     let Ok(Request::Launch(request)) = serde_json::from_slice(packet) else {
         return Ok(());
     };
-    let result = match <[OwnedFd; 2]>::try_from(descriptors) {
-        Ok([listener, status]) => launch(workshop, &request, listener, status),
-        Err(_) => Err(wrong(
+    let mut descriptors = descriptors.into_iter();
+    let result = match (
+        descriptors.next(),
+        descriptors.next(),
+        descriptors.next(),
+        descriptors.next(),
+    ) {
+        (Some(listener), Some(status), network, None)
+            if network.is_some() == request.network.is_some() =>
+        {
+            launch(workshop, &request, listener, status, network)
+        }
+        _ => Err(wrong(
             "check the request",
-            "it must carry a listening socket and a status pipe",
+            "it must carry a listening socket and a status pipe, and a network if it names one",
         )),
     };
     let (result, pidfd) = match result {

@@ -13,6 +13,7 @@ pub mod fds;
 pub mod landlock;
 pub mod mount;
 pub mod namespaces;
+pub mod netlink;
 pub mod netns;
 pub mod pidfd;
 pub mod proc;

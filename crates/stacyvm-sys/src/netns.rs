@@ -3,8 +3,10 @@
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Result;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::namespaces::{Kind, current, enter, leave};
 
@@ -61,6 +63,33 @@ pub fn create() -> Result<OwnedFd> {
     let made = loopback_up().and_then(|()| {
         open_low_ports();
         current(Kind::Network)
+    });
+    enter(&home).map_err(|_| rustix::io::Errno::NOTRECOVERABLE)?;
+    made
+}
+
+/// The network namespace of the calling thread, which need not be that of its process.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn of_thread() -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    openat(CWD, "/proc/thread-self/ns/net", flags, Mode::empty())
+}
+
+/// Like [`create`], from one of several threads. The others notice nothing.
+///
+/// # Errors
+/// What the kernel says. When the way back fails, the thread is left in the new namespace and the
+/// error says so by being `ENOTRECOVERABLE`: it must end.
+pub fn make_on_thread() -> Result<OwnedFd> {
+    let home = of_thread()?;
+    // SAFETY: the call is marked unsafe for what CLONE_FILES does to descriptors that other
+    // threads share; that flag is not given, and a network namespace is a thread's own affair.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+    let made = loopback_up().and_then(|()| {
+        open_low_ports();
+        of_thread()
     });
     enter(&home).map_err(|_| rustix::io::Errno::NOTRECOVERABLE)?;
     made

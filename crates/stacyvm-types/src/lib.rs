@@ -4,6 +4,7 @@
 //! Its one rule: a value that exists is valid; parsing happens once, at the edge.
 #![forbid(unsafe_code)]
 
+mod cidr;
 mod domain;
 mod duration;
 mod error;
@@ -19,6 +20,7 @@ mod quota;
 mod sandbox;
 mod timestamp;
 
+pub use cidr::{Cidr, ParseCidrError};
 pub use domain::{DomainPattern, HostName, ParseDomainError};
 pub use duration::{GoDuration, ParseDurationError};
 pub use error::{ApiError, ErrorCode};

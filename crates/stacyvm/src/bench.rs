@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use stacyvm_client::Client;
-use stacyvm_types::{Sandbox, SpawnRequest};
+use stacyvm_types::{NetworkRequest, Sandbox, SpawnRequest};
 
 use floor::Floor;
 use samples::Samples;
@@ -33,6 +33,8 @@ pub(crate) struct Bench {
     pub(crate) time_limit: Duration,
     pub(crate) image: Option<String>,
     pub(crate) provider: Option<String>,
+    /// Whether sandboxes have one.
+    pub(crate) network: bool,
 }
 
 /// A row or a group of rows taken together, as `--rows` names it.
@@ -108,6 +110,19 @@ impl Bench {
         Ok(self.client.spawn(&self.request()).await?)
     }
 
+    fn network_word(&self) -> &'static str {
+        if self.network { "bridge" } else { "none" }
+    }
+
+    /// A row's name, with a word for what its sandboxes have.
+    pub(crate) fn named(&self, row: &str) -> String {
+        if self.network {
+            format!("{row}, with network")
+        } else {
+            row.to_owned()
+        }
+    }
+
     /// What a sandbox of the measurement is.
     pub(crate) fn request(&self) -> SpawnRequest {
         SpawnRequest {
@@ -115,6 +130,7 @@ impl Bench {
             provider: self.provider.clone(),
             memory_mb: Some(256),
             ttl: Some("10m".to_owned()),
+            network: Some(NetworkRequest::Word(self.network_word().to_owned())),
             metadata: Some([(LABEL.0.to_owned(), LABEL.1.to_owned())].into()),
             ..SpawnRequest::default()
         }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_config::{Config, LimitsConfig, Loaded, Origin};
+use stacyvm_config::{Config, LimitsConfig, Loaded, NativeNetwork, Origin};
 use stacyvm_orchestrator::{Orchestrator, Settings};
 use stacyvm_provider::Provider;
 use stacyvm_server::{RateSettings, ServerSettings};
@@ -142,8 +142,13 @@ fn limit(duration: GoDuration) -> Option<Duration> {
 }
 
 /// A native provider of its own in `directory`, with nothing around it: the floor of the bench.
-pub(crate) async fn bare_native(directory: &Path) -> Result<Arc<dyn Provider>> {
-    let config = Config::default();
+pub(crate) async fn bare_native(directory: &Path, network: bool) -> Result<Arc<dyn Provider>> {
+    let mut config = Config::default();
+    config.providers.native.network = if network {
+        NativeNetwork::Bridge
+    } else {
+        NativeNetwork::None
+    };
     let directories = Directories::below(directory);
     directories.prepare()?;
     providers::native(&config, &directories, &[]).await

@@ -36,6 +36,8 @@ class Server:
             name: value for name, value in os.environ.items() if not name.startswith("STACYVM_")
         }
         environment["HOME"] = str(self.directory)
+        # The host's own network is no test's affair.
+        environment["STACYVM_PROVIDERS_NATIVE_NETWORK"] = "none"
         self.log = open(self.directory / "server.log", "wb")
         self.process = subprocess.Popen(
             [os.environ["STACYVM_BIN"], "--config", str(config), "serve"],

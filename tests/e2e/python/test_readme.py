@@ -35,6 +35,8 @@ def test_the_tour(server, tmp_path):
         script = script.replace(text, replacement)
     environment = {k: v for k, v in os.environ.items() if not k.startswith("STACYVM_")}
     environment["STACYVM_SERVER"] = server.url
+    # For the sandbox without a server.
+    environment["STACYVM_PROVIDERS_NATIVE_NETWORK"] = "none"
     finished = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

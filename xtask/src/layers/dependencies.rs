@@ -45,6 +45,7 @@ const OURS: &[Row] = &[
         "stacyvm-native",
         &[
             "stacyvm-egress",
+            "stacyvm-egress",
             "stacyvm-image",
             "stacyvm-launcher",
             "stacyvm-provider",

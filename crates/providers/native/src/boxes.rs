@@ -22,6 +22,7 @@ use stacyvm_types::SandboxId;
 use crate::cgroups::Cgroups;
 use crate::layout::Layout;
 use crate::meta;
+use crate::network::Lease;
 use crate::process::Process;
 use crate::slots::Slots;
 
@@ -47,6 +48,7 @@ pub(crate) struct Facts {
     pub(crate) memory_limit_bytes: u64,
     pub(crate) host_view: Option<String>,
     pub(crate) image_root: Option<PathBuf>,
+    pub(crate) network: Option<Lease>,
     /// When the processor time was last looked at, and what it was, in nanoseconds.
     pub(crate) cpu_seen: Option<(Instant, u64)>,
     /// When the disk was last measured, and what was found, in bytes.
@@ -203,6 +205,14 @@ impl Boxes {
         self.table().boxes.values().cloned().collect()
     }
 
+    /// The networks that boxes have.
+    pub(crate) fn leases(&self) -> Vec<(SandboxId, Lease)> {
+        let entries = self.all();
+        let lease =
+            |entry: &Arc<BoxEntry>| Some((entry.id.clone(), entry.facts().network.clone()?));
+        entries.iter().filter_map(lease).collect()
+    }
+
     /// Where a box of this id stands, if it does.
     pub(crate) fn dir_of(&self, id: &SandboxId) -> PathBuf {
         self.layout.box_dir(id)
@@ -247,6 +257,7 @@ fn read_facts(layout: &Layout, id: &SandboxId) -> io::Result<Facts> {
             facts.memory_limit_bytes = meta.limits.memory_bytes;
             facts.host_view = meta.host_view;
             facts.image_root = meta.image_root;
+            facts.network = meta.network;
         }
         Err(error) => tracing::warn!(sandbox_id = %id, %error, "a half-made sandbox was found"),
     }

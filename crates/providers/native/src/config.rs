@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::network::NetworkSettings;
+
 /// Settings of one native provider.
 #[derive(Clone, Debug)]
 pub struct NativeConfig {
@@ -23,6 +25,8 @@ pub struct NativeConfig {
     /// Where generated views of the host are kept; none means inside the data directory. Several
     /// servers may share one.
     pub host_view_dir: Option<PathBuf>,
+    /// Whether and how sandboxes have a network; by default they have none.
+    pub network: NetworkSettings,
 }
 
 impl NativeConfig {
@@ -36,6 +40,7 @@ impl NativeConfig {
             instance: "default".to_owned(),
             hidden: Vec::new(),
             host_view_dir: None,
+            network: NetworkSettings::default(),
         }
     }
 }

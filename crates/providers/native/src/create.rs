@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stacyvm_launcher::control::{LaunchFailure, LaunchRequest, Limits};
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{AgentSandbox, BoxSpec, ProviderError, bind_unix};
+use stacyvm_provider::{AgentSandbox, BoxSpec, NetworkMode, ProviderError, bind_unix};
 use tokio::io::AsyncReadExt as _;
 
 use crate::agent;
@@ -20,6 +20,7 @@ use crate::inner::Inner;
 use crate::launcher::LaunchError;
 use crate::layout::AGENT_SOCKET;
 use crate::meta::{self, META_VERSION, Meta};
+use crate::network::Taken;
 use crate::process::Process;
 use crate::slots::{IDS_PER_SLOT, id_base};
 use crate::users::{self, User};
@@ -40,6 +41,7 @@ struct Prepared {
     listener: OwnedFd,
     status: OwnedFd,
     status_end: OwnedFd,
+    network: Option<OwnedFd>,
 }
 
 /// Makes a box; on an error nothing of it is left. `probe` keeps it out of every list.
@@ -79,13 +81,29 @@ async fn make(
     spec: &BoxSpec,
     limits: Limits,
 ) -> Result<Arc<AgentSandbox>, ProviderError> {
-    let prepared = tokio::task::spawn_blocking({
+    let taken = take_network(inner, &spec.network).await?;
+    let (lease, bridge) = (
+        taken.as_ref().map(|taken| taken.lease.clone()),
+        &inner.network.bridge,
+    );
+    entry.facts().network = taken.as_ref().map(|taken| taken.lease.clone());
+    let files = taken.as_ref().zip(inner.network.bridge.as_ref());
+    let files = files.map(|(taken, bridge)| bridge.files(&taken.lease, spec.id.as_str()));
+    let preparing = tokio::task::spawn_blocking({
         let (inner, entry, spec) = (inner.clone(), entry.clone(), spec.clone());
         let span = tracing::Span::current();
-        move || span.in_scope(|| prepare(&inner, &entry, slot, &spec, limits))
-    })
-    .await
-    .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
+        move || span.in_scope(|| prepare(&inner, &entry, slot, &spec, limits, taken))
+    });
+    let admitting = async {
+        match (bridge, &lease) {
+            (Some(bridge), Some(lease)) => bridge.admit(&spec.id, lease).await,
+            _ => Ok(()),
+        }
+    };
+    let (prepared, admitted) = tokio::join!(preparing, admitting);
+    let prepared = prepared
+        .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
+    admitted?;
 
     let configure = agent::Configure {
         env: spec.env.clone(),
@@ -104,6 +122,7 @@ async fn make(
         gid: prepared.user.gid,
         limits,
         cgroup_parent: inner.cgroup_parent.clone(),
+        network: files,
     };
     // The socket listens already, so the hello waits in it for the agent to come up.
     let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configure.clone())));
@@ -111,6 +130,7 @@ async fn make(
         Box::new(request),
         prepared.listener,
         prepared.status_end,
+        prepared.network,
     ));
     let mut early = None;
     let answer = loop {
@@ -169,6 +189,17 @@ async fn make(
     Ok(sandbox)
 }
 
+/// Takes the network that was asked for; none for a loopback alone, which the launcher makes.
+async fn take_network(inner: &Inner, mode: &NetworkMode) -> Result<Option<Taken>, ProviderError> {
+    let NetworkMode::Bridge(egress) = mode else {
+        return Ok(None);
+    };
+    let bridge = inner.network.offered().ok_or_else(|| {
+        ProviderError::Unsupported("provider native lacks the capability network-bridge".to_owned())
+    })?;
+    Ok(Some(bridge.take(egress).await?))
+}
+
 /// Everything that touches the disk, in one go on a thread that may block.
 fn prepare(
     inner: &Inner,
@@ -176,6 +207,7 @@ fn prepare(
     slot: u32,
     spec: &BoxSpec,
     limits: Limits,
+    taken: Option<Taken>,
 ) -> Result<Prepared, ProviderError> {
     let base = inner.images.find(&spec.image)?;
     let user = users::resolve(spec.user.as_deref(), &base.rootfs)?;
@@ -190,6 +222,7 @@ fn prepare(
         gid: user.gid,
         limits,
         created: meta::now(),
+        network: taken.as_ref().map(|taken| taken.lease.clone()),
     };
     let files = || -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
         rustix::fs::mkdir(&entry.dir, rustix::fs::Mode::RWXU)?;
@@ -206,12 +239,16 @@ fn prepare(
             error,
         )
     })?;
+    if let (Some(taken), Some(bridge)) = (&taken, &inner.network.bridge) {
+        bridge.apply(taken.device, &taken.lease.egress())?;
+    }
     Ok(Prepared {
         base,
         user,
         listener,
         status,
         status_end,
+        network: taken.map(|taken| taken.namespace),
     })
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stacyvm_provider::{BoxInfo, BoxState, Notices, ProviderError};
+use stacyvm_provider::{BoxInfo, BoxState, Egress, Notices, ProviderError};
 use stacyvm_types::SandboxId;
 
 use crate::boxes::{BoxEntry, Boxes};
@@ -15,6 +15,7 @@ use crate::cgroups;
 use crate::images::Images;
 use crate::launcher::Launchers;
 use crate::meta;
+use crate::network::Network;
 use crate::process::Process;
 use crate::trash::Trash;
 
@@ -30,7 +31,8 @@ pub(crate) struct Inner {
     pub(crate) trash: Trash,
     pub(crate) cgroup_parent: String,
     pub(crate) degraded: Mutex<Vec<String>>,
-    pub(crate) notices: Notices,
+    pub(crate) notices: Arc<Notices>,
+    pub(crate) network: Network,
 }
 
 impl Inner {
@@ -69,6 +71,9 @@ impl Inner {
                 ));
             }
         }
+        if let Some(bridge) = &self.network.bridge {
+            bridge.dismiss(&entry.id).await;
+        }
         let (inner, subject) = (self.clone(), entry.clone());
         tokio::task::spawn_blocking(move || inner.remove_leftovers(&subject))
             .await
@@ -77,8 +82,52 @@ impl Inner {
         Ok(())
     }
 
-    /// Control groups, then the directory: while the directory stands, a crash here is seen.
+    /// Changes what a box reaches. The caller holds its lock.
+    pub(crate) async fn set_egress(
+        self: &Arc<Self>,
+        entry: &Arc<BoxEntry>,
+        egress: &Egress,
+    ) -> Result<(), ProviderError> {
+        let lease = entry.facts().network.clone();
+        let (Some(mut lease), Some(bridge)) = (lease, self.network.bridge.clone()) else {
+            return Err(ProviderError::Unsupported(format!(
+                "sandbox {} has no network",
+                entry.id
+            )));
+        };
+        if !bridge.has_names() {
+            return Err(ProviderError::Unsupported(
+                "provider native lacks the capability egress-domains".to_owned(),
+            ));
+        }
+        lease.set_egress(egress);
+        let (subject, recorded) = (entry.clone(), lease.clone());
+        // First the record: after a crash the next server does what stands there.
+        tokio::task::spawn_blocking(move || {
+            let mut meta = meta::read(&subject.dir, &subject.id)?;
+            meta.network = Some(recorded);
+            meta::write(&subject.dir, &meta)
+        })
+        .await
+        .map_err(|error| ProviderError::backend("record what a sandbox reaches", "", error))?
+        .map_err(|error| failed("record what a sandbox reaches", error))?;
+        entry.facts().network = Some(lease.clone());
+        bridge.admit(&entry.id, &lease).await?;
+        tokio::task::spawn_blocking(move || bridge.apply_to(&lease))
+            .await
+            .map_err(|error| {
+                ProviderError::backend("change what a sandbox reaches", "", error)
+            })??;
+        Ok(())
+    }
+
+    /// Network and control groups, then the directory: while the directory stands, a crash here is
+    /// seen.
     fn remove_leftovers(&self, entry: &BoxEntry) -> Result<(), ProviderError> {
+        let lease = entry.facts().network.take();
+        if let (Some(lease), Some(bridge)) = (lease, &self.network.bridge) {
+            bridge.release(&lease);
+        }
         let mut groups = entry.facts().cgroups.clone();
         if groups.is_empty() {
             groups = cgroups::possible(cgroups::parents(None, &self.cgroup_parent), &entry.id);

@@ -87,17 +87,20 @@ impl Launchers {
     }
 
     /// Launches one sandbox. `listener` is the agent's listening socket, `status` the write end of
-    /// the status pipe.
+    /// the status pipe; `network` a prepared network's namespace, which the request must name.
     pub(crate) async fn launch(
         &self,
         mut request: Box<LaunchRequest>,
         listener: OwnedFd,
         status: OwnedFd,
+        network: Option<OwnedFd>,
     ) -> Result<(Launched, OwnedFd), LaunchError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
         let (connection, seat) = self.all[turn].seat().await?;
         request.seq = seat.seq;
-        connection.launch(request, [listener, status], seat).await
+        let mut descriptors = vec![listener, status];
+        descriptors.extend(network);
+        connection.launch(request, descriptors, seat).await
     }
 
     /// Process ids of the launchers that run.

@@ -18,6 +18,7 @@ mod inner;
 mod launcher;
 mod layout;
 mod meta;
+mod network;
 mod opened;
 mod process;
 mod provider;
@@ -29,5 +30,6 @@ mod users;
 
 pub use config::NativeConfig;
 pub use diagnose::{Finding, Level, diagnose};
+pub use network::{NetworkChoice, NetworkSettings};
 pub use opened::images_dir;
 pub use provider::NativeProvider;

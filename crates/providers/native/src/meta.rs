@@ -14,6 +14,7 @@ use stacyvm_launcher::control::{Limits, PidFile};
 use stacyvm_types::SandboxId;
 
 use crate::layout::{META_FILE, PID_FILE};
+use crate::network::Lease;
 
 /// The version of `meta.json` that this code writes. A reader accepts older ones and takes a
 /// newer one as a box that it must not touch but may destroy.
@@ -47,6 +48,9 @@ pub(crate) struct Meta {
     pub(crate) limits: Limits,
     /// Seconds since 1970.
     pub(crate) created: u64,
+    /// Its network, when it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) network: Option<Lease>,
 }
 
 /// Now, as `Meta::created` wants it.
@@ -60,9 +64,11 @@ pub(crate) fn now() -> u64 {
 pub(crate) fn write(box_dir: &Path, meta: &Meta) -> io::Result<()> {
     let bytes = serde_json::to_vec(meta)?;
     let temporary = box_dir.join("meta.json.new");
+    // One that a crash left is overwritten.
     let mut file = OpenOptions::new()
         .write(true)
-        .create_new(true)
+        .create(true)
+        .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
     file.write_all(&bytes)?;
@@ -110,6 +116,7 @@ mod tests {
                 open_files: 1,
             },
             created: now(),
+            network: None,
         }
     }
 

@@ -2,16 +2,18 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use stacyvm_image::ImageStore;
-use stacyvm_provider::ProviderError;
+use stacyvm_provider::{Notices, ProviderError};
 
 use crate::boxes::Boxes;
 use crate::config::NativeConfig;
 use crate::host_view::Progress;
 use crate::images::Images;
 use crate::layout::Layout;
+use crate::network::Network;
 use crate::trash::Trash;
 
 /// The parts of a provider that stand on disk.
@@ -20,6 +22,7 @@ pub(crate) struct Opened {
     pub(crate) boxes: Boxes,
     pub(crate) images: Images,
     pub(crate) trash: Trash,
+    pub(crate) network: Network,
 }
 
 impl Opened {
@@ -27,6 +30,7 @@ impl Opened {
     pub(crate) fn new(
         config: &NativeConfig,
         progress: Progress<'_>,
+        notices: &Arc<Notices>,
     ) -> Result<Self, ProviderError> {
         let failed = |error: std::io::Error| {
             ProviderError::backend("open the data directory", error.kind().to_string(), error)
@@ -48,11 +52,13 @@ impl Opened {
             progress,
         )?;
         let boxes = Boxes::adopt(layout).map_err(failed)?;
+        let network = Network::open(&config.instance, &config.network, &boxes.leases(), notices)?;
         Ok(Self {
             lock,
             boxes,
             images,
             trash,
+            network,
         })
     }
 }

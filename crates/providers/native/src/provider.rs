@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, NetworkMode, Notice, Notices,
-    Provider, ProviderError, SandboxOps,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice,
+    Notices, Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
@@ -26,6 +26,8 @@ use crate::{agent, cgroups, create, stats};
 /// What a health check's sandbox may use.
 const PROBE_MEMORY_MB: u64 = 64;
 const PROBE_PIDS: u32 = 32;
+/// How often the host's ways out are looked at.
+const TEND_EVERY: Duration = Duration::from_secs(10);
 /// How long operations under way may take to end when the provider is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(45);
 
@@ -35,6 +37,8 @@ pub struct NativeProvider {
     inner: Arc<Inner>,
     /// True once closed. Operations that make or remove hold it for reading.
     closed: Arc<RwLock<bool>>,
+    /// Follows what changes on the host while we run.
+    tending: tokio::task::JoinHandle<()>,
     /// Held while we run: two providers over one directory would give out the same ids twice.
     _lock: File,
 }
@@ -64,15 +68,18 @@ impl NativeProvider {
                 config.instance
             )));
         }
+        let notices = Arc::<Notices>::default();
         let opened = tokio::task::spawn_blocking({
             let config = config.clone();
-            move || Opened::new(&config, &*progress)
+            let notices = notices.clone();
+            move || Opened::new(&config, &*progress, &notices)
         });
         let Opened {
             lock,
             boxes,
             images,
             trash,
+            network,
         } = opened
             .await
             .map_err(|error| ProviderError::backend("open the data directory", "", error))??;
@@ -87,9 +94,11 @@ impl NativeProvider {
             trash,
             cgroup_parent: format!("stacyvm/{}", config.instance),
             degraded: Mutex::default(),
-            notices: Notices::default(),
+            notices,
+            network,
         });
         Ok(Self {
+            tending: tokio::spawn(tend(inner.clone())),
             inner,
             closed: Arc::default(),
             _lock: lock,
@@ -128,12 +137,6 @@ impl NativeProvider {
         spec: BoxSpec,
         probe: bool,
     ) -> Result<Arc<dyn SandboxOps>, ProviderError> {
-        if spec.network != NetworkMode::None {
-            return Err(ProviderError::Unsupported(format!(
-                "provider native lacks the capability {}",
-                Capability::NetworkBridge.as_str()
-            )));
-        }
         let guard = self.enter().await?;
         let (answer, caller) = tokio::sync::oneshot::channel();
         let inner = self.inner.clone();
@@ -233,6 +236,25 @@ impl Drop for Unclaimed {
     }
 }
 
+/// Looks after the network for as long as the provider runs.
+async fn tend(inner: Arc<Inner>) {
+    let Some(bridge) = inner.network.bridge.clone() else {
+        return;
+    };
+    let supervising = bridge.clone().supervise(inner.notices.clone());
+    let following = async {
+        loop {
+            tokio::time::sleep(TEND_EVERY).await;
+            let bridge = bridge.clone();
+            let tended = tokio::task::spawn_blocking(move || bridge.tend()).await;
+            if let Ok(Err(error)) = tended {
+                tracing::warn!(%error, "the network does not follow the host's");
+            }
+        }
+    };
+    tokio::join!(following, supervising);
+}
+
 async fn blocking<T: Send + 'static>(
     step: &'static str,
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
@@ -254,7 +276,7 @@ impl Provider for NativeProvider {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        vec![
+        let mut all = vec![
             Capability::Exec,
             Capability::Files,
             Capability::Pty,
@@ -264,11 +286,25 @@ impl Provider for NativeProvider {
             Capability::ReadOnlyRootfs,
             Capability::NetworkNone,
             Capability::Stats,
-        ]
+        ];
+        if let Some(bridge) = self.inner.network.offered() {
+            all.push(Capability::NetworkBridge);
+            if bridge.has_names() {
+                all.push(Capability::EgressDomains);
+            }
+        }
+        all
     }
 
     fn default_image(&self) -> &str {
         HOST
+    }
+
+    fn default_network(&self) -> NetworkMode {
+        match self.inner.network.offered() {
+            Some(_) => NetworkMode::Bridge(Egress::Open),
+            None => NetworkMode::None,
+        }
     }
 
     async fn health(&self) -> Health {
@@ -355,16 +391,43 @@ impl Provider for NativeProvider {
         }
     }
 
+    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
+        let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
+        let lease = entry.facts().network.clone();
+        Ok(lease.map_or(NetworkMode::None, |lease| lease.mode()))
+    }
+
+    async fn set_egress(&self, id: &SandboxId, egress: &Egress) -> Result<(), ProviderError> {
+        let guard = self.enter().await?;
+        let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
+        let (inner, egress) = (self.inner.clone(), egress.clone());
+        // A task of its own: record, program and cable must not differ because a caller went away.
+        let changing = async move {
+            let _open = guard;
+            let _lock = entry.lock.lock().await;
+            if !inner.boxes.is_current(&entry) {
+                return Err(no_such(&entry.id));
+            }
+            inner.set_egress(&entry, &egress).await
+        };
+        tokio::spawn(changing.in_current_span())
+            .await
+            .map_err(|error| ProviderError::backend("change what a sandbox reaches", "", error))?
+    }
+
     fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
         self.inner.notices.listen()
     }
 
     fn degradations(&self) -> Vec<String> {
-        self.inner
+        let launched = self
+            .inner
             .degraded
             .lock()
-            .expect("no holder of this lock panics")
-            .clone()
+            .expect("no holder of this lock panics");
+        let mut all = launched.clone();
+        all.extend(self.inner.network.degradations());
+        all
     }
 
     async fn close(&self) {
@@ -373,9 +436,13 @@ impl Provider for NativeProvider {
             Err(_) => tracing::warn!("the native provider closes with operations under way"),
         }
         self.inner.launchers.close().await;
+        self.tending.abort();
         let inner = self.inner.clone();
         let _ = tokio::task::spawn_blocking(move || {
             inner.trash.stop();
+            if let Some(bridge) = &inner.network.bridge {
+                bridge.close(!inner.boxes.leases().is_empty());
+            }
             cgroups::remove_empty_parents(&inner.cgroup_parent);
         })
         .await;

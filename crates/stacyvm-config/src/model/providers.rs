@@ -3,9 +3,12 @@
 //! A provider of a later version has its keys here already, so that a file written for it is
 //! understood; its `enabled` is off, and turning it on is refused until it is there.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use stacyvm_types::Cidr;
 
 use crate::Secret;
 
@@ -69,6 +72,19 @@ pub struct ProvidersConfig {
     pub proot: ProotConfig,
 }
 
+/// Whether native sandboxes have a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NativeNetwork {
+    /// Where this machine can give them one.
+    #[default]
+    Auto,
+    /// Yes; a machine that cannot stops the start.
+    Bridge,
+    /// No.
+    None,
+}
+
 /// Kernel namespaces.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NativeConfig {
@@ -82,6 +98,18 @@ pub struct NativeConfig {
     /// Directories below which a spawn may name a root file system; none by default, because a
     /// client could otherwise name any directory of the host.
     pub rootfs_dirs: Vec<PathBuf>,
+    /// `auto`, `bridge` or `none`.
+    pub network: NativeNetwork,
+    /// Where sandboxes have their IPv4 addresses, 16 to 24 bits; none chooses a free range.
+    pub network_subnet: Option<Cidr>,
+    /// Ports of the host that sandboxes reach.
+    pub allow_host_ports: Vec<u16>,
+    /// Private ranges that sandboxes reach.
+    pub allow_cidrs: Vec<Cidr>,
+    /// Ranges that they do not reach, whatever else is said.
+    pub deny_cidrs: Vec<Cidr>,
+    /// Who resolves names for sandboxes; none asks whom the host asks.
+    pub name_servers: Vec<IpAddr>,
 }
 
 impl Default for NativeConfig {
@@ -91,6 +119,12 @@ impl Default for NativeConfig {
             data_dir: None,
             launchers: 0,
             rootfs_dirs: Vec::new(),
+            network: NativeNetwork::Auto,
+            network_subnet: None,
+            allow_host_ports: Vec::new(),
+            allow_cidrs: Vec::new(),
+            deny_cidrs: Vec::new(),
+            name_servers: Vec::new(),
         }
     }
 }

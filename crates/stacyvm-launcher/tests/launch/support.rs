@@ -248,6 +248,7 @@ impl Home {
                 open_files: 1024,
             },
             cgroup_parent: self.parent.clone(),
+            network: None,
         }
     }
 }

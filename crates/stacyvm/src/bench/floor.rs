@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use stacyvm_provider::ops::{ExecEvent, ExecSpec, OpError, ReadRange, WriteOptions};
-use stacyvm_provider::{BoxSpec, NetworkMode, Provider, SandboxOps};
+use stacyvm_provider::{BoxSpec, Provider, SandboxOps};
 use stacyvm_types::{FileMode, SandboxId};
 
 use super::target::{private_directory, remove};
@@ -23,9 +23,9 @@ pub(crate) struct Floor {
 
 impl Floor {
     /// Starts it in a directory of its own.
-    pub(crate) async fn start(image: Option<String>) -> Result<Self> {
+    pub(crate) async fn start(image: Option<String>, network: bool) -> Result<Self> {
         let directory = private_directory("floor")?;
-        match wiring::bare_native(&directory).await {
+        match wiring::bare_native(&directory, network).await {
             Ok(provider) => Ok(Self {
                 image: image.unwrap_or_else(|| provider.default_image().to_owned()),
                 provider,
@@ -49,7 +49,7 @@ impl Floor {
             vcpus: 1,
             pids_limit: 256,
             read_only_rootfs: false,
-            network: NetworkMode::None,
+            network: self.provider.default_network(),
             user: None,
             workdir: None,
             env: std::collections::BTreeMap::new(),

@@ -24,8 +24,13 @@ const CLIENTS: usize = 2;
 
 /// Create until 201, and destroy, each alternating with the floor.
 pub(crate) async fn create(bench: &Bench) -> Result<Vec<Samples>> {
-    let mut create = Samples::new("create -> 201", Unit::Milliseconds).goal("p50 <= 4, p99 <= 10");
-    let mut destroy = Samples::new("destroy", Unit::Milliseconds).goal("p50 <= 5");
+    let goal = if bench.network {
+        "p50 <= 5.5, p99 <= 14"
+    } else {
+        "p50 <= 4, p99 <= 10"
+    };
+    let mut create = Samples::new(bench.named("create -> 201"), Unit::Milliseconds).goal(goal);
+    let mut destroy = Samples::new(bench.named("destroy"), Unit::Milliseconds).goal("p50 <= 5");
     let mut warm_up = WARM_UP;
     let mut pace = bench.pace(bench.iterations + WARM_UP);
     while pace.another() {
@@ -158,8 +163,11 @@ pub(crate) fn shell_true() -> ExecRequest {
 
 /// 100 creates at once: how many succeed, and when the last is running.
 pub(crate) async fn burst(bench: &Bench) -> Result<Vec<Samples>> {
-    let mut wall = Samples::new("100 creates at once, wall", Unit::Milliseconds).goal("<= 1000");
-    let mut success = Samples::new("100 creates at once, successes", Unit::Count).goal("100");
+    let named = |row| bench.named(row);
+    let mut wall =
+        Samples::new(named("100 creates at once, wall"), Unit::Milliseconds).goal("<= 1000");
+    let mut success =
+        Samples::new(named("100 creates at once, successes"), Unit::Count).goal("100");
     let mut pace = bench.pace(5);
     while pace.another() {
         let begin = Instant::now();
@@ -212,7 +220,7 @@ pub(crate) async fn sustained(bench: &Bench, target: &Target) -> Result<Vec<Samp
         "create + destroy, {CLIENTS} clients, {}s",
         SUSTAINED.as_secs()
     );
-    let mut row = Samples::new(name, Unit::PerSecond).goal(">= 150");
+    let mut row = Samples::new(bench.named(&name), Unit::PerSecond).goal(">= 150");
     let before = target.own.as_ref().map(|own| machine::resident(own.pid()));
     let limit = SUSTAINED.min(bench.time_limit);
     let begin = Instant::now();

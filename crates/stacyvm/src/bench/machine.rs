@@ -90,7 +90,7 @@ pub(crate) async fn start(bench: &Bench, target: &Target) -> Result<Vec<Samples>
     row.note = Some("empty data directory, so the first view of the host is built too".to_owned());
     row.values.push(milliseconds(own.first_answer));
     for _ in 1..STARTS {
-        let server = OwnServer::start(bench.provider.as_deref()).await?;
+        let server = OwnServer::start(bench.provider.as_deref(), bench.network).await?;
         row.values.push(milliseconds(server.first_answer));
         server.stop();
     }

@@ -29,19 +29,22 @@ pub(crate) struct OwnServer {
 
 impl OwnServer {
     /// Starts it and waits for its first answer.
-    pub(crate) async fn start(provider: Option<&str>) -> Result<Self> {
+    pub(crate) async fn start(provider: Option<&str>, network: bool) -> Result<Self> {
         let directory = private_directory("server")?;
-        let result = Self::start_in(&directory, provider).await;
+        let result = Self::start_in(&directory, provider, network).await;
         if result.is_err() {
             remove(&directory);
         }
         result
     }
 
-    async fn start_in(directory: &Path, provider: Option<&str>) -> Result<Self> {
-        // An empty file of its own keeps the operator's configuration out of the measurement.
+    async fn start_in(directory: &Path, provider: Option<&str>, network: bool) -> Result<Self> {
+        // A file of its own keeps the operator's configuration out of the measurement, and without a
+        // word the host's network as it is.
         let config = directory.join("stacyvm.yaml");
-        std::fs::write(&config, "").context("cannot write the server's configuration")?;
+        let network = if network { "bridge" } else { "none" };
+        let text = format!("providers:\n  native:\n    network: {network}\n");
+        std::fs::write(&config, text).context("cannot write the server's configuration")?;
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut command = Command::new(program);
         command

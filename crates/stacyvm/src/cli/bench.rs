@@ -39,6 +39,10 @@ pub(crate) struct Args {
     /// What makes them.
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
+    /// Measure sandboxes that have a network; without it they have none. The host's network is
+    /// changed while it goes on: see docs/network.md.
+    #[arg(long)]
+    network: bool,
     /// Leave out the floor, the same work without a server.
     #[arg(long)]
     no_floor: bool,
@@ -64,7 +68,7 @@ async fn measure(args: Args, global: &Global) -> Result<ExitCode> {
         },
         None => {
             eprintln!("bench: starting a server");
-            let own = OwnServer::start(args.provider.as_deref()).await?;
+            let own = OwnServer::start(args.provider.as_deref(), args.network).await?;
             Target {
                 url: own.url.clone(),
                 own: Some(own),
@@ -97,7 +101,7 @@ async fn measure_target(args: &Args, global: &Global, target: &Target) -> Result
     let floor = if args.no_floor {
         None
     } else {
-        match Floor::start(args.image.clone()).await {
+        match Floor::start(args.image.clone(), args.network).await {
             Ok(floor) => Some(floor),
             Err(error) => {
                 eprintln!("warning: no floor is measured: {error:#}");
@@ -113,6 +117,7 @@ async fn measure_target(args: &Args, global: &Global, target: &Target) -> Result
         time_limit: Duration::from_secs(args.time_limit),
         image: args.image.clone(),
         provider: args.provider.clone(),
+        network: args.network,
     };
     let taken = bench.take(&args.rows, &args.mode, target).await;
     sweep(&bench).await;
@@ -146,6 +151,7 @@ fn report(args: &Args, global: &Global, target: &Target, rows: &[Samples]) -> Re
         "own_server": target.own.is_some(),
         "iterations": args.iterations,
         "concurrency": args.concurrency,
+        "network": args.network,
         "modes": args.mode.iter().map(|mode| value_name(*mode)).collect::<Vec<_>>(),
         "rows_asked": args.rows.iter().map(|row| name(*row)).collect::<Vec<_>>(),
         "rows": rows,

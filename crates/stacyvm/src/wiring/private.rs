@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_config::Loaded;
+use stacyvm_config::{Loaded, NativeNetwork};
 use stacyvm_orchestrator::{Caller, ListFilter, Orchestrator};
 use stacyvm_store::Store;
 
@@ -131,7 +131,10 @@ fn abandoned(usual: &Directories) -> Vec<(PathBuf, DirectoryLock)> {
 async fn destroy_left(loaded: &Loaded, left: &Directories) -> Result<()> {
     let mut providers = Vec::new();
     if left.native.join("native/boxes").exists() {
-        providers.push(providers::native(&loaded.config, left, &[]).await?);
+        // It takes the network over when a sandbox has one, and removes it otherwise.
+        let mut config = loaded.config.clone();
+        config.providers.native.network = NativeNetwork::None;
+        providers.push(providers::native(&config, left, &[]).await?);
     }
     if left.data.join("mock").exists() {
         providers.push(providers::mock(left).await?);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_config::{Config, ProviderChoice};
+use stacyvm_config::{Config, NativeNetwork, ProviderChoice};
 use stacyvm_mock::MockProvider;
-use stacyvm_native::{NativeConfig, NativeProvider};
+use stacyvm_native::{NativeConfig, NativeProvider, NetworkChoice, NetworkSettings};
 use stacyvm_provider::{Health, Provider};
 use stacyvm_types::Isolation;
 
@@ -150,6 +150,19 @@ pub(crate) fn native_settings(
     settings.instance = directories.instance();
     settings.hidden = hidden.to_vec();
     settings.host_view_dir = Some(directories.shared_native.join("native/host-view"));
+    settings.network = NetworkSettings {
+        choice: match wanted.network {
+            NativeNetwork::Auto => NetworkChoice::Auto,
+            NativeNetwork::Bridge => NetworkChoice::Bridge,
+            NativeNetwork::None => NetworkChoice::None,
+        },
+        subnet: wanted.network_subnet,
+        allow_host_ports: wanted.allow_host_ports.clone(),
+        allow_cidrs: wanted.allow_cidrs.clone(),
+        deny_cidrs: wanted.deny_cidrs.clone(),
+        name_servers: wanted.name_servers.clone(),
+        egress_program: Some((std::env::current_exe()?, vec!["egress".to_owned()])),
+    };
     Ok(settings)
 }
 

@@ -4,6 +4,7 @@
 pub(crate) mod host;
 pub(crate) mod http;
 pub(crate) mod server;
+pub(crate) mod world;
 
 use std::io::Write;
 use std::time::{Duration, Instant};

@@ -17,6 +17,8 @@ mod image;
 mod lifetime;
 mod limits;
 mod logs;
+mod names;
+mod network;
 mod reach;
 mod run;
 mod slow;

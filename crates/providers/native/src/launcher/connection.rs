@@ -64,7 +64,7 @@ impl Connection {
     pub(super) async fn launch(
         &self,
         request: Box<LaunchRequest>,
-        fds: [OwnedFd; 2],
+        fds: Vec<OwnedFd>,
         seat: Seat,
     ) -> Answer {
         let packet = match serde_json::to_vec(&Request::Launch(request)) {
@@ -153,12 +153,9 @@ impl Connection {
 }
 
 /// Tries to send one packet; `WouldBlock` when the launcher has not read the ones before it.
-fn send(socket: &OwnedFd, packet: &[u8], fds: &[OwnedFd; 2]) -> io::Result<()> {
-    Ok(fds::send(
-        socket,
-        packet,
-        &[fds[0].as_fd(), fds[1].as_fd()],
-    )?)
+fn send(socket: &OwnedFd, packet: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    Ok(fds::send(socket, packet, &fds)?)
 }
 
 /// One packet and the descriptor beside it; none at the end of the connection.

@@ -44,12 +44,13 @@ fn request() -> Box<LaunchRequest> {
             open_files: 1,
         },
         cgroup_parent: String::new(),
+        network: None,
     })
 }
 
 async fn launch(launchers: &Launchers) -> Result<(Launched, OwnedFd), LaunchError> {
     let (listener, status) = rustix::pipe::pipe().unwrap();
-    launchers.launch(request(), listener, status).await
+    launchers.launch(request(), listener, status, None).await
 }
 
 async fn pid_other_than(launchers: &Launchers, old: u32) -> u32 {

@@ -26,6 +26,9 @@ pub(crate) struct Options {
     pub(crate) provider: &'static str,
     /// More of the configuration file, at its top level.
     pub(crate) more: String,
+    /// Keys of the native provider, `key: value` each. By default its sandboxes have no network, so
+    /// that no test touches the host's: one that wants networks makes a world of its own first.
+    pub(crate) native: &'static [&'static str],
     /// The key that requests carry.
     pub(crate) api_key: Option<&'static str>,
     /// A data directory that is a file system of this many bytes, invisible to everybody else.
@@ -40,6 +43,7 @@ impl Default for Options {
         Self {
             provider: if is_root() { "native" } else { "mock" },
             more: String::new(),
+            native: &["network: none"],
             api_key: None,
             small_disk: None,
             shutdown_timeout: "2s",
@@ -123,6 +127,7 @@ impl Server {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = bare_command(self.directory.path());
         command
+            .env_remove("STACYVM_PROVIDERS_NATIVE_NETWORK")
             .args(arguments)
             .env("STACYVM_CONFIG", self.config_path())
             .env("STACYVM_SERVER", format!("http://{}", self.address));
@@ -283,14 +288,16 @@ impl Server {
             provider,
             more,
             shutdown_timeout,
+            native,
             ..
         } = &self.options;
+        let native: String = native.iter().map(|line| format!("    {line}\n")).collect();
         let key = self.options.api_key.map_or(String::new(), |key| {
             // A key is asked for as soon as there is one, whatever the switch says.
             format!("auth:\n  enabled: false\n  api_key: {key}\n")
         });
         let text = format!(
-            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  mock:\n    enabled: true\n{key}{more}",
+            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  native:\n    enabled: true\n{native}  mock:\n    enabled: true\n{key}{more}",
             self.data_dir().display(),
         );
         fs::write(self.config_path(), text).unwrap();
@@ -399,7 +406,10 @@ pub(crate) fn bare_command(directory: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command.env("HOME", directory).current_dir(directory);
+    command
+        .env("HOME", directory)
+        .env("STACYVM_PROVIDERS_NATIVE_NETWORK", "none")
+        .current_dir(directory);
     command
 }
 

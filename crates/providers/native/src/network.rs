@@ -1,0 +1,597 @@
+//! The network of sandboxes: whether there is one, its range and rules, and who has which address.
+//!
+//! Each sandbox has a cable of its own to the host and a route to its address at the other end.
+//! There is no bridge and nothing else that two sandboxes share, so there is nothing between them
+//! to guard but the host's own passing on. What must hold while no server runs stands in the
+//! kernel: routes, rules, and the group of each cable. What must be known after a crash stands in
+//! the records of boxes and on the anchor (see `anchor`).
+
+mod addresses;
+mod anchor;
+mod error;
+mod guard;
+mod lease;
+mod making;
+mod names;
+mod nft;
+mod rules;
+mod settings;
+mod uplinks;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::io::Errno;
+use stacyvm_egress::Program;
+use stacyvm_launcher::control::NetworkFiles;
+use stacyvm_provider::{Egress, Notices};
+use stacyvm_sys::caps::{self, Set};
+use stacyvm_sys::namespaces;
+use stacyvm_sys::netlink::Netlink;
+use stacyvm_types::SandboxId;
+
+use addresses::{Numbers, Prefix, Subnet};
+use anchor::{Anchor, OURS};
+pub(crate) use error::NetworkError;
+use guard::Guard;
+pub(crate) use lease::Lease;
+use making::Maker;
+use names::Names;
+use rules::Rules;
+pub use settings::{NetworkChoice, NetworkSettings};
+use uplinks::{Passing, Uplinks};
+
+/// The usual size of a packet, bytes.
+const MTU: u32 = 1500;
+/// The smallest with which IPv6 works (RFC 8200, section 5).
+const LEAST_MTU: u32 = 1280;
+
+/// What does not change while a server runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Site {
+    subnet: Subnet,
+    /// None when sandboxes have no IPv6.
+    prefix: Option<Prefix>,
+    mtu: u32,
+    /// IPv6 is passed on only where it is switched on by interface.
+    force_ipv6: bool,
+}
+
+impl Site {
+    /// The table of our rules.
+    fn table(&self) -> String {
+        format!("{}{}", nft::TABLE, self.subnet.tag())
+    }
+
+    /// The host's end of a sandbox's cable.
+    fn interface(&self, number: u32) -> String {
+        format!("{}{number:x}", self.interface_prefix())
+    }
+
+    fn interface_prefix(&self) -> String {
+        format!("{OURS}{}-", self.subnet.tag())
+    }
+
+    /// Every such interface, as rules name it.
+    fn wildcard(&self) -> String {
+        format!("\"{}*\"", self.interface_prefix())
+    }
+}
+
+/// A box's network, taken but not yet used.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) lease: Lease,
+    /// The host's end of its cable.
+    pub(crate) device: u32,
+    /// Whoever holds this, or is in it, keeps it.
+    pub(crate) namespace: OwnedFd,
+}
+
+/// What a provider has of networks.
+#[derive(Debug, Default)]
+pub(crate) struct Network {
+    /// None when boxes have none.
+    pub(crate) bridge: Option<Arc<Bridge>>,
+    /// Why there is none although one was wanted.
+    pub(crate) missing: Option<String>,
+}
+
+impl Network {
+    /// Sets it up as configured. Blocks for some tens of milliseconds.
+    ///
+    /// # Errors
+    /// When it must be there and cannot, or when boxes that live depend on it.
+    pub(crate) fn open(
+        instance: &str,
+        settings: &NetworkSettings,
+        leases: &[(SandboxId, Lease)],
+        notices: &Arc<Notices>,
+    ) -> Result<Self, NetworkError> {
+        match Bridge::open(instance, settings, leases, notices) {
+            Ok(bridge) => {
+                let bridge = bridge.map(Arc::new);
+                if let Some(bridge) = &bridge {
+                    bridge.watch()?;
+                }
+                Ok(Self {
+                    bridge,
+                    missing: None,
+                })
+            }
+            Err(error) if settings.choice == NetworkChoice::Auto && leases.is_empty() => Ok(Self {
+                bridge: None,
+                missing: Some(format!("sandboxes have no network: {error}")),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The network of new boxes.
+    pub(crate) fn offered(&self) -> Option<&Arc<Bridge>> {
+        self.bridge.as_ref().filter(|bridge| bridge.is_offered())
+    }
+
+    /// What is not as it could be.
+    pub(crate) fn degradations(&self) -> Vec<String> {
+        let mut said: Vec<_> = self.missing.iter().cloned().collect();
+        if let Some(bridge) = &self.bridge {
+            said.extend(bridge.degradations());
+        }
+        said
+    }
+}
+
+/// The network of one instance.
+#[derive(Debug)]
+pub(crate) struct Bridge {
+    site: Site,
+    settings: NetworkSettings,
+    maker: Maker,
+    /// None without a program for it.
+    names: Option<Names>,
+    guard: Mutex<Option<Guard>>,
+    host: Mutex<Host>,
+}
+
+/// What is done on the host, by one at a time.
+#[derive(Debug)]
+struct Host {
+    netlink: Netlink,
+    anchor: Anchor,
+    passing: Passing,
+    obstacles: Vec<String>,
+    /// What comes late must not bring anything back.
+    closed: bool,
+}
+
+impl Bridge {
+    /// Sets the network up, or takes over what an earlier server left: `leases` are those of boxes
+    /// that live. None when none is wanted and none is in use. Blocks for some tens of
+    /// milliseconds; must run inside the async runtime.
+    pub(crate) fn open(
+        instance: &str,
+        settings: &NetworkSettings,
+        leases: &[(SandboxId, Lease)],
+        notices: &Arc<Notices>,
+    ) -> Result<Option<Self>, NetworkError> {
+        let unwanted = settings.choice == NetworkChoice::None && leases.is_empty();
+        if !is_privileged() {
+            return if unwanted {
+                Ok(None)
+            } else {
+                Err(NetworkError::NotRoot)
+            };
+        }
+        const STEP: &str = "open the host's network";
+        let mut netlink = Netlink::open().map_err(NetworkError::at(STEP))?;
+        let links = netlink.links().map_err(NetworkError::at(STEP))?;
+        let mut left = anchor::find(&links, instance);
+        if leases.is_empty()
+            && let Some(anchor) = left.take_if(|anchor| {
+                unwanted
+                    || settings
+                        .subnet
+                        .is_some_and(|wanted| wanted != anchor.note.subnet.cidr())
+            })
+        {
+            remove(&mut netlink, &anchor);
+        }
+        if unwanted {
+            return Ok(None);
+        }
+        let anchor = match left {
+            Some(anchor) => anchor,
+            None => Anchor::take(&mut netlink, instance, settings.subnet)?,
+        };
+        let device = anchor.device;
+        let opened = Self::on(netlink, anchor, instance, settings, leases, notices);
+        if opened.is_err()
+            && leases.is_empty()
+            && let Ok(mut netlink) = Netlink::open()
+            && let Ok(links) = netlink.links()
+            && let Some(anchor) = anchor::find(&links, instance).filter(|one| one.device == device)
+        {
+            remove(&mut netlink, &anchor);
+        }
+        opened.map(Some)
+    }
+
+    fn on(
+        mut netlink: Netlink,
+        anchor: Anchor,
+        instance: &str,
+        settings: &NetworkSettings,
+        leases: &[(SandboxId, Lease)],
+        notices: &Arc<Notices>,
+    ) -> Result<Self, NetworkError> {
+        let uplinks = Uplinks::find(&mut netlink, &settings.allow_cidrs)
+            .map_err(NetworkError::at("look at the host's routes"))?;
+        let passing = uplinks::ipv6_passing();
+        let has_ipv6 = !uplinks.ipv6.is_empty() && passing != Passing::NotByUs;
+        let site = Site {
+            subnet: anchor.note.subnet,
+            prefix: has_ipv6.then(|| Prefix::of(instance)),
+            mtu: uplinks.mtu.unwrap_or(MTU).clamp(LEAST_MTU, MTU),
+            force_ipv6: passing == Passing::ByInterface,
+        };
+        anchor.raise(&mut netlink, site.prefix)?;
+        let mut host = Host {
+            netlink,
+            anchor,
+            passing,
+            obstacles: Vec::new(),
+            closed: false,
+        };
+        host.open_uplinks(&uplinks)?;
+        let names = match &settings.egress_program {
+            None => None,
+            Some((path, arguments)) => {
+                let program = Program {
+                    path: path.clone(),
+                    arguments: arguments.iter().map(Into::into).collect(),
+                };
+                let starting = Names::start(
+                    program,
+                    &site,
+                    &settings.allow_cidrs,
+                    &settings.name_servers,
+                    leases,
+                    notices,
+                );
+                Some(tokio::runtime::Handle::current().block_on(starting)?)
+            }
+        };
+        host.load(&site, settings, names.as_ref())?;
+        let numbers = host.reconcile(&site, leases)?;
+        host.obstacles = nft::obstacles();
+        if !uplinks.ipv6.is_empty() && passing == Passing::NotByUs {
+            host.obstacles.push(NO_IPV6.to_owned());
+        }
+        let maker = Maker::start(site.clone(), numbers)?;
+        Ok(Self {
+            site,
+            settings: settings.clone(),
+            maker,
+            names,
+            guard: Mutex::default(),
+            host: Mutex::new(host),
+        })
+    }
+
+    /// Whether new boxes may have it.
+    pub(crate) fn is_offered(&self) -> bool {
+        self.settings.choice != NetworkChoice::None
+    }
+
+    /// What stands in its way on this machine.
+    pub(crate) fn degradations(&self) -> Vec<String> {
+        self.host().obstacles.clone()
+    }
+
+    /// Takes a network for a box that may reach this.
+    pub(crate) async fn take(&self, egress: &Egress) -> Result<Taken, NetworkError> {
+        let made = self.maker.take().await?;
+        let mut lease = Lease {
+            number: made.number,
+            interface: made.interface,
+            address: self.site.subnet.address(made.number),
+            address6: self.site.prefix.map(|prefix| prefix.address(made.number)),
+            domains: None,
+        };
+        lease.set_egress(egress);
+        Ok(Taken {
+            lease,
+            device: made.device,
+            namespace: made.namespace,
+        })
+    }
+
+    /// Lets a cable carry what its box may reach. Blocks for a moment.
+    pub(crate) fn apply(&self, device: u32, egress: &Egress) -> Result<(), NetworkError> {
+        let group = match egress {
+            Egress::Open => rules::OPEN,
+            Egress::Domains(_) => rules::RESTRICTED,
+        };
+        self.host()
+            .netlink
+            .set_group(device, group)
+            .map_err(NetworkError::at("change what a sandbox reaches"))
+    }
+
+    /// Like `apply`, for a box that was found. Blocks for a moment.
+    pub(crate) fn apply_to(&self, lease: &Lease) -> Result<(), NetworkError> {
+        let device = self
+            .host()
+            .netlink
+            .link(&lease.interface)
+            .map_err(NetworkError::at("find a sandbox's cable"))?
+            .index;
+        self.apply(device, &lease.egress())
+    }
+
+    /// Gives back what a box had, once no process is in it any more. The kernel is about to remove
+    /// the cable by itself; here it is seen to. Blocks for a moment.
+    pub(crate) fn release(&self, lease: &Lease) {
+        let removed = {
+            let mut host = self.host();
+            match host.netlink.link(&lease.interface) {
+                Ok(link) => host.netlink.remove_link(link.index),
+                Err(Errno::NODEV) => Ok(()),
+                Err(errno) => Err(errno),
+            }
+        };
+        match removed {
+            // The name stays taken as long as the cable is there, so the number does too.
+            Err(error) => tracing::warn!(%error, "a sandbox's cable could not be removed"),
+            Ok(()) => self.maker.free(lease.number),
+        }
+    }
+
+    /// What files inside say of it.
+    pub(crate) fn files(&self, lease: &Lease, name: &str) -> NetworkFiles {
+        let mut hosts =
+            "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n".to_owned();
+        for address in lease.addresses() {
+            let _ = writeln!(hosts, "{address} {name}");
+        }
+        NetworkFiles {
+            resolv_conf: format!("nameserver {}\n", self.site.subnet.gateway()),
+            hosts,
+        }
+    }
+
+    /// Looks whether the host's ways out have changed, and follows them. Blocks for a moment.
+    pub(crate) fn tend(&self) -> Result<(), NetworkError> {
+        let mut host = self.host();
+        if host.closed {
+            return Ok(());
+        }
+        let uplinks = Uplinks::find(&mut host.netlink, &self.settings.allow_cidrs)
+            .map_err(NetworkError::at("look at the host's routes"))?;
+        if host.open_uplinks(&uplinks)? {
+            host.load(&self.site, &self.settings, self.names.as_ref())?;
+        }
+        drop(host);
+        if let Some(names) = &self.names {
+            names.follow_upstreams();
+        }
+        Ok(())
+    }
+
+    /// Puts the rules back whenever somebody removes them.
+    fn watch(self: &Arc<Self>) -> Result<(), NetworkError> {
+        let bridge = Arc::downgrade(self);
+        let removed = move || {
+            let Some(bridge) = bridge.upgrade() else {
+                return;
+            };
+            let host = bridge.host();
+            // It was this process itself, which removes them to load others.
+            if host.closed || nft::stands(&bridge.site.table()) {
+                return;
+            }
+            tracing::warn!("somebody removed the network's rules; they are put back");
+            if let Err(error) = host.load(&bridge.site, &bridge.settings, bridge.names.as_ref()) {
+                tracing::error!(%error, "sandboxes have a network without rules");
+            }
+        };
+        let guard = Guard::start(self.site.table(), removed)
+            .map_err(NetworkError::at("watch over the network's rules"))?;
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+        Ok(())
+    }
+
+    /// Whether boxes can be told which names they reach.
+    pub(crate) fn has_names(&self) -> bool {
+        self.names.is_some()
+    }
+
+    /// Lets a box resolve names, and reach what its lease says by name.
+    pub(crate) async fn admit(&self, id: &SandboxId, lease: &Lease) -> Result<(), NetworkError> {
+        match &self.names {
+            Some(names) => names.set(id, lease).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back what `admit` gave.
+    pub(crate) async fn dismiss(&self, id: &SandboxId) {
+        if let Some(names) = &self.names {
+            names.forget(id).await;
+        }
+    }
+
+    /// Looks after the program for names. Never returns.
+    pub(crate) async fn supervise(self: Arc<Self>, notices: Arc<Notices>) {
+        let Some(names) = &self.names else { return };
+        loop {
+            names.renewed(&notices).await;
+            let bridge = self.clone();
+            let loaded = tokio::task::spawn_blocking(move || {
+                let host = bridge.host();
+                host.load(&bridge.site, &bridge.settings, bridge.names.as_ref())
+            });
+            if let Ok(Err(error)) = loaded.await {
+                tracing::error!(%error, "sandboxes do not find the program for names");
+            }
+        }
+    }
+
+    /// Ends what this process does for it; when nobody `uses` it, removes it from the machine.
+    /// Blocks for some tens of milliseconds.
+    pub(crate) fn close(&self, used: bool) {
+        self.maker.stop();
+        let guard = self
+            .guard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(guard) = guard {
+            guard.stop();
+        }
+        if let Some(names) = &self.names {
+            names.stop();
+        }
+        let mut host = self.host();
+        host.closed = true;
+        if !used {
+            let Host {
+                netlink, anchor, ..
+            } = &mut *host;
+            remove(netlink, anchor);
+        }
+    }
+
+    fn host(&self) -> MutexGuard<'_, Host> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this process may change the host's network, and launchers may use what it makes.
+fn is_privileged() -> bool {
+    let needed = Set::NET_ADMIN | Set::SYS_ADMIN;
+    namespaces::has_every_id() && caps::effective().is_ok_and(|held| held.contains(needed))
+}
+
+/// Said where the host has IPv6 and sandboxes have not.
+const NO_IPV6: &str = "sandboxes have no IPv6: this kernel passes it on for the whole machine or \
+     not at all; use Linux 6.17 or later, or run sysctl -w net.ipv6.conf.all.accept_ra=2 \
+     net.ipv6.conf.all.forwarding=1";
+
+impl Host {
+    /// Switches forwarding on where it has to be; whether that differs from what it was.
+    fn open_uplinks(&mut self, uplinks: &Uplinks) -> Result<bool, NetworkError> {
+        const STEP: &str = "let packets pass";
+        let links = self.netlink.links().map_err(NetworkError::at(STEP))?;
+        let before: BTreeSet<_> = anchor::all(&links)
+            .flat_map(|anchor| anchor.note.opened)
+            .collect();
+        let marks = uplinks.plan(&before, self.passing);
+        let changed = marks != self.anchor.note.opened;
+        if changed {
+            // First the note, or a crash in between leaves a door open that nobody closes.
+            self.anchor.record(&mut self.netlink, marks.clone())?;
+        }
+        uplinks::open(&marks).map_err(|error| {
+            NetworkError::at(STEP)(Errno::from_io_error(&error).unwrap_or(Errno::IO))
+        })?;
+        Ok(changed)
+    }
+
+    /// Replaces the rules.
+    fn load(
+        &self,
+        site: &Site,
+        settings: &NetworkSettings,
+        names: Option<&Names>,
+    ) -> Result<(), NetworkError> {
+        if self.closed {
+            return Ok(());
+        }
+        let place = names.and_then(Names::place);
+        let rules = Rules {
+            site,
+            allow_host_ports: &settings.allow_host_ports,
+            allow_cidrs: &settings.allow_cidrs,
+            deny_cidrs: &settings.deny_cidrs,
+            opened: &self.anchor.note.opened,
+            egress: place.as_ref(),
+        };
+        nft::apply(&rules.text())
+    }
+
+    /// Removes cables that belong to no box, and answers which numbers are taken.
+    fn reconcile(
+        &mut self,
+        site: &Site,
+        leases: &[(SandboxId, Lease)],
+    ) -> Result<Numbers, NetworkError> {
+        const STEP: &str = "look at the sandboxes' cables";
+        let mut seed = [0; 4];
+        // Any number will do when there is no better one.
+        let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
+        let mut numbers = Numbers::new(site.subnet, u32::from_ne_bytes(seed));
+        let leases: Vec<_> = leases.iter().map(|(_, lease)| lease).collect();
+        let ours = |lease: &Lease| {
+            site.subnet.address(lease.number) == lease.address
+                && site.interface(lease.number) == lease.interface
+        };
+        let known: BTreeSet<_> = leases
+            .iter()
+            .filter(|lease| ours(lease))
+            .map(|lease| lease.interface.as_str())
+            .collect();
+        let strays: BTreeSet<_> = leases
+            .iter()
+            .filter(|lease| !ours(lease))
+            .map(|lease| lease.interface.as_str())
+            .collect();
+        let prefix = site.interface_prefix();
+        for link in self.netlink.links().map_err(NetworkError::at(STEP))? {
+            let stray = strays.contains(link.name.as_str()) && link.name.starts_with(OURS);
+            let abandoned = link.name.starts_with(&prefix) && !known.contains(link.name.as_str());
+            if stray {
+                tracing::warn!(interface = %link.name, "a sandbox has an address that no rule covers and is cut off");
+            }
+            if stray || abandoned {
+                self.netlink
+                    .remove_link(link.index)
+                    .map_err(NetworkError::at(STEP))?;
+            }
+        }
+        for lease in leases.iter().filter(|lease| ours(lease)) {
+            numbers.mark(lease.number);
+        }
+        Ok(numbers)
+    }
+}
+
+/// Removes an instance's network from the machine. What fails is tried again at the next start.
+fn remove(netlink: &mut Netlink, anchor: &Anchor) {
+    let site = Site {
+        subnet: anchor.note.subnet,
+        prefix: None,
+        mtu: MTU,
+        force_ipv6: false,
+    };
+    let Ok(links) = netlink.links() else { return };
+    for link in &links {
+        if link.name.starts_with(&site.interface_prefix()) {
+            let _ = netlink.remove_link(link.index);
+        }
+    }
+    if let Err(error) = nft::apply(&rules::removal(&site)) {
+        tracing::warn!(%error, "the network's rules could not be removed");
+        return;
+    }
+    let others = anchor::all(&links).any(|other| other.device != anchor.device);
+    if !others {
+        uplinks::close(&anchor.note.opened);
+    }
+    if let Err(error) = netlink.remove_link(anchor.device) {
+        tracing::warn!(%error, "the network's interface could not be removed");
+    }
+}

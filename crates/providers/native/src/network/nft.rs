@@ -1,0 +1,204 @@
+//! Running nft(8), and reading what other tables do to our packets.
+
+use std::io::{ErrorKind, Write};
+use std::process::{Command, Stdio};
+
+use serde::Deserialize;
+
+use super::anchor::OURS;
+use super::error::NetworkError;
+
+/// How tables of ours begin.
+pub(crate) const TABLE: &str = "stacyvm_";
+/// How much of a complaint is worth keeping.
+const COMPLAINT: usize = 300;
+
+/// Carries commands out, all or none. Blocks for some tens of milliseconds.
+pub(crate) fn apply(commands: &str) -> Result<(), NetworkError> {
+    let failed = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => NetworkError::NoNft,
+        _ => NetworkError::Rules(error.to_string()),
+    };
+    let mut child = nft()
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let written = child
+        .stdin
+        .take()
+        .map_or(Ok(()), |mut stdin| stdin.write_all(commands.as_bytes()));
+    let output = child.wait_with_output().map_err(failed)?;
+    if output.status.success() {
+        return written.map_err(failed);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    let first = complaint.lines().find(|line| line.contains("rror"));
+    let first = first.unwrap_or(&complaint);
+    Err(NetworkError::Rules(first.chars().take(COMPLAINT).collect()))
+}
+
+/// Whether the table of this name stands as it was loaded: with the chain that everything begins
+/// with. Blocks for some milliseconds.
+pub(crate) fn stands(table: &str) -> bool {
+    listed(&["list", "table", "inet", table])
+        .is_some_and(|text| text.contains("jump outwards") && text.contains("jump to_host"))
+}
+
+/// A program of the system's, found where administrators' programs are also when the server's own
+/// path does not lead there.
+fn nft() -> Command {
+    let mut command = Command::new("nft");
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+    command
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    nftables: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    chain: Option<Chain>,
+}
+
+#[derive(Deserialize)]
+struct Chain {
+    family: String,
+    table: String,
+    name: String,
+    hook: Option<String>,
+    policy: Option<String>,
+}
+
+/// Other tables that drop what sandboxes send, one sentence each, with the command that opens
+/// them. Only a chain's policy is seen; what single rules do is their author's affair.
+pub(crate) fn obstacles() -> Vec<String> {
+    let Some(text) = listed(&["-j", "list", "chains"]) else {
+        return Vec::new();
+    };
+    let Ok(listing) = serde_json::from_str::<Listing>(&text) else {
+        return Vec::new();
+    };
+    let chains: Vec<_> = listing
+        .nftables
+        .into_iter()
+        .filter_map(|item| item.chain)
+        .filter(|chain| !chain.table.starts_with(TABLE))
+        .collect();
+    let docker = chains.iter().any(|chain| chain.name == "DOCKER-USER");
+    let mut said = Vec::new();
+    for chain in &chains {
+        let hook = chain.hook.as_deref().unwrap_or_default();
+        if chain.policy.as_deref() != Some("drop")
+            || !matches!(hook, "forward" | "input")
+            || !matches!(chain.family.as_str(), "ip" | "ip6" | "inet")
+            || (chain.family == "ip6" && hook == "input")
+            || lets_us_pass(chain, docker && hook == "forward")
+        {
+            continue;
+        }
+        said.push(sentence(chain, hook, docker));
+    }
+    said
+}
+
+/// Whether somebody has opened the chain for our interfaces already.
+fn lets_us_pass(chain: &Chain, docker: bool) -> bool {
+    let named = |name: &str| {
+        listed(&["list", "chain", &chain.family, &chain.table, name])
+            .is_some_and(|text| text.contains(&format!("\"{OURS}")))
+    };
+    named(&chain.name) || (docker && named("DOCKER-USER"))
+}
+
+fn sentence(chain: &Chain, hook: &str, docker: bool) -> String {
+    let Chain {
+        family,
+        table,
+        name,
+        ..
+    } = chain;
+    let what = if hook == "forward" {
+        "sandboxes cannot reach outside"
+    } else {
+        "sandboxes cannot resolve names"
+    };
+    let iptables = match (family.as_str(), table.as_str()) {
+        ("ip", "filter") => Some("iptables"),
+        ("ip6", "filter") => Some("ip6tables"),
+        _ => None,
+    };
+    let mend = match (iptables, hook) {
+        (Some(program), "forward") => {
+            let place = if docker && program == "iptables" {
+                "DOCKER-USER"
+            } else {
+                name
+            };
+            format!(
+                "{program} -I {place} -i {OURS}+ -j ACCEPT && {program} -I {place} -o {OURS}+ -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+            )
+        }
+        (Some(program), _) => format!("{program} -I {name} -i {OURS}+ -j ACCEPT"),
+        (None, "forward") => format!(
+            "nft insert rule {family} {table} {name} iifname '\"{OURS}*\"' accept && nft insert rule {family} {table} {name} oifname '\"{OURS}*\"' ct state established,related accept"
+        ),
+        (None, _) => {
+            format!("nft insert rule {family} {table} {name} iifname '\"{OURS}*\"' accept")
+        }
+    };
+    format!(
+        "{what}: the firewall chain {family} {table} {name} drops what it does not know; open it with: {mend}"
+    )
+}
+
+fn listed(arguments: &[&str]) -> Option<String> {
+    let output = nft()
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    output.status.success().then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chain(family: &str, table: &str, name: &str) -> Chain {
+        Chain {
+            family: family.to_owned(),
+            table: table.to_owned(),
+            name: name.to_owned(),
+            hook: None,
+            policy: None,
+        }
+    }
+
+    #[test]
+    fn each_firewall_is_opened_in_its_own_words() {
+        let docker = sentence(&chain("ip", "filter", "FORWARD"), "forward", true);
+        assert!(
+            docker.contains("iptables -I DOCKER-USER -i svm+ -j ACCEPT"),
+            "{docker}"
+        );
+        let plain = sentence(&chain("ip", "filter", "FORWARD"), "forward", false);
+        assert!(
+            plain.contains("iptables -I FORWARD -i svm+ -j ACCEPT"),
+            "{plain}"
+        );
+        let own = sentence(&chain("inet", "mine", "in"), "input", false);
+        assert!(
+            own.contains("nft insert rule inet mine in iifname '\"svm*\"' accept"),
+            "{own}"
+        );
+        assert!(own.contains("resolve names"), "{own}");
+    }
+}

@@ -1,0 +1,40 @@
+//! How the network of sandboxes is to be.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use stacyvm_types::Cidr;
+
+/// Whether sandboxes have a network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkChoice {
+    /// Where this machine can give them one.
+    Auto,
+    /// Yes; a machine that cannot is an error.
+    Bridge,
+    /// No.
+    #[default]
+    None,
+}
+
+/// Settings of the network.
+#[derive(Clone, Debug, Default)]
+pub struct NetworkSettings {
+    /// Whether there is one.
+    pub choice: NetworkChoice,
+    /// Where sandboxes have their IPv4 addresses; none chooses a range that this machine does not
+    /// use. Between 16 and 24 bits are shared.
+    pub subnet: Option<Cidr>,
+    /// TCP and UDP ports of the host that sandboxes reach, at any address of the host but its
+    /// loopback.
+    pub allow_host_ports: Vec<u16>,
+    /// Ranges that are open although they are private.
+    pub allow_cidrs: Vec<Cidr>,
+    /// Ranges that are closed although they are public, or inside an open one.
+    pub deny_cidrs: Vec<Cidr>,
+    /// Who resolves names; empty asks whom the host asks.
+    pub name_servers: Vec<IpAddr>,
+    /// The program that resolves names and enforces rules by name, with its arguments; none leaves
+    /// sandboxes without names and without such rules.
+    pub egress_program: Option<(PathBuf, Vec<String>)>,
+}
