@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stacyvm_provider::SandboxOps;
-use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp};
+use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus};
 use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,8 @@ pub(crate) struct Facts {
     pub(crate) provider: String,
     pub(crate) image: String,
     pub(crate) memory_mb: u64,
-    pub(crate) vcpus: u32,
+    pub(crate) vcpus: Vcpus,
+    pub(crate) disk_mb: Option<u64>,
     pub(crate) owner: Option<OwnerId>,
     pub(crate) template: Option<String>,
     pub(crate) isolation: Isolation,
@@ -103,6 +104,7 @@ impl Entry {
             image: facts.image.clone(),
             memory_mb: facts.memory_mb,
             vcpus: facts.vcpus,
+            disk_mb: facts.disk_mb,
             owner_id: facts.owner.clone(),
             vm_id: None,
             template: facts.template.clone(),

@@ -18,6 +18,7 @@ mod provider;
 mod quota;
 mod sandbox;
 mod timestamp;
+mod vcpus;
 
 pub use domain::{DomainPattern, ParseDomainError};
 pub use duration::{GoDuration, ParseDurationError};
@@ -36,3 +37,4 @@ pub use sandbox::{
     Admission, Isolation, ParseIsolationError, Sandbox, SandboxState, SandboxStats, SpawnRequest,
 };
 pub use timestamp::Timestamp;
+pub use vcpus::{ParseVcpusError, Vcpus};

@@ -152,7 +152,11 @@ impl Provider for Fake {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        vec![Capability::NetworkNone, Capability::Exec]
+        vec![
+            Capability::NetworkNone,
+            Capability::Exec,
+            Capability::DiskLimit,
+        ]
     }
 
     fn default_image(&self) -> &str {

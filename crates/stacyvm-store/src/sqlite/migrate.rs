@@ -6,9 +6,10 @@ use rusqlite::Connection;
 /// Marks a SQLite file as ours ("stvm" in ASCII), so that another program's is never touched.
 const APPLICATION_ID: i32 = 0x7374_766d;
 
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     include_str!("../../migrations/0001_sandboxes.sql"),
     include_str!("../../migrations/0002_quotas.sql"),
+    include_str!("../../migrations/0003_limits.sql"),
 ];
 
 /// The schema this program knows.
