@@ -69,7 +69,7 @@ impl Builder<'_> {
         }
         let layer = self
             .box_dir
-            .clone_tree(&format!("layers/{number}"))
+            .layer(number)
             .step(&at("open the writable layer"))?;
         let step = format!("mount the overlay at {}", spec.target.display());
         if !self.staging.always {

@@ -72,11 +72,15 @@ fn answer(
     let Ok(Request::Launch(request)) = serde_json::from_slice(packet) else {
         return Ok(());
     };
-    let result = match <[OwnedFd; 2]>::try_from(descriptors) {
-        Ok([listener, status]) => launch(workshop, &request, listener, status),
-        Err(_) => Err(wrong(
+    let mut descriptors = descriptors.into_iter();
+    let mut next = || descriptors.next();
+    let result = match (next(), next(), next(), next()) {
+        (Some(listener), Some(status), disk, None) if disk.is_some() == request.disk => {
+            launch(workshop, &request, listener, status, disk)
+        }
+        _ => Err(wrong(
             "check the request",
-            "it must carry a listening socket and a status pipe",
+            "it must carry a listening socket and a status pipe, and a disk where it names one",
         )),
     };
     let (result, pidfd) = match result {

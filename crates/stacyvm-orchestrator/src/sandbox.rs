@@ -128,7 +128,13 @@ impl Owner {
             let entry = Arc::clone(&self.entry);
             let workload_ended = async {
                 match &entry.slot {
-                    Some(slot) if watched => slot.provider.wait_exit(&entry.facts.id).await,
+                    Some(slot) if watched => {
+                        let (provider, id) = (&slot.provider, &entry.facts.id);
+                        provider.wait_exit(id).await;
+                        if let Some(limit) = provider.cause_of_end(id).await {
+                            let _ = entry.ended_of.set(limit);
+                        }
+                    }
                     _ => std::future::pending().await,
                 }
             };
@@ -241,12 +247,16 @@ impl Owner {
     /// That it came to an end that nobody asked for.
     fn tell_end(&self) {
         let (state, reason) = match self.phase {
-            Phase::Stopped => ("stopped", "what ran in it has ended"),
-            _ => ("error", "its provider has lost it"),
+            Phase::Stopped => ("stopped", self.entry.end_in_words()),
+            _ => ("error", "its provider has lost it".to_owned()),
         };
         let data = EventData::none()
             .with("state", state)
             .with("reason", reason);
+        let data = match self.entry.ended_of.get() {
+            Some(limit) => data.with("limit", *limit),
+            None => data,
+        };
         self.tell(EventType::SandboxError, data);
     }
 

@@ -11,10 +11,7 @@ use rustix::io::{Errno, Result};
 // Of <linux/fs.h>.
 const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801C_581F;
 const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401C_5820;
-const FS_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587D;
 const FS_XFLAG_PROJINHERIT: u32 = 0x200;
-/// Neither data nor the log is written before.
-const SHUTDOWN_AT_ONCE: u32 = 2;
 
 // Of <linux/quota.h>.
 const SYS_QUOTACTL_FD: libc::c_long = 443;
@@ -108,24 +105,6 @@ pub fn get(directory: impl AsFd, project: u32) -> Result<Project> {
     })
 }
 
-/// Gives a file system up: what was not written never will be, and every use of it fails from now
-/// on. For one that is about to be thrown away.
-///
-/// # Errors
-/// What the kernel says; `ENOTTY` of file systems that cannot.
-pub fn give_up(directory: impl AsFd) -> Result<()> {
-    let how = SHUTDOWN_AT_ONCE;
-    // SAFETY: the kernel reads one u32 from the address given.
-    let answer = unsafe {
-        libc::ioctl(
-            directory.as_fd().as_raw_fd(),
-            FS_IOC_SHUTDOWN,
-            std::ptr::from_ref(&how),
-        )
-    };
-    crate::check(libc::c_long::from(answer)).map(drop)
-}
-
 /// # Safety
 /// `address` must point to what `command` reads or writes.
 unsafe fn quotactl(
@@ -208,7 +187,6 @@ mod tests {
         assert!(!available(&memory));
         assert!(limit(&memory, 7, 1 << 20, 0).is_err());
         assert!(get(&memory, 7).is_err());
-        assert!(give_up(&memory).is_err());
     }
 
     #[test]

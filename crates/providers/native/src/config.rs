@@ -23,6 +23,21 @@ pub struct NativeConfig {
     /// Where generated views of the host are kept; none means inside the data directory. Several
     /// servers may share one.
     pub host_view_dir: Option<PathBuf>,
+    /// How fast each sandbox may read from and write to the device of the data directory.
+    pub io: IoRates,
+}
+
+/// How fast something may be used; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoRates {
+    /// Bytes a second.
+    pub read_bps: u64,
+    /// Bytes a second.
+    pub write_bps: u64,
+    /// Operations a second.
+    pub read_iops: u64,
+    /// Operations a second.
+    pub write_iops: u64,
 }
 
 impl NativeConfig {
@@ -36,6 +51,7 @@ impl NativeConfig {
             instance: "default".to_owned(),
             hidden: Vec::new(),
             host_view_dir: None,
+            io: IoRates::default(),
         }
     }
 }

@@ -86,18 +86,17 @@ impl Launchers {
         })
     }
 
-    /// Launches one sandbox. `listener` is the agent's listening socket, `status` the write end of
-    /// the status pipe.
+    /// Launches one sandbox. `beside` is the agent's listening socket, the write end of the status
+    /// pipe, and its disk where the request says that there is one.
     pub(crate) async fn launch(
         &self,
         mut request: Box<LaunchRequest>,
-        listener: OwnedFd,
-        status: OwnedFd,
+        beside: Vec<OwnedFd>,
     ) -> Result<(Launched, OwnedFd), LaunchError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
         let connection = self.all[turn].connection().await?;
         request.seq = connection.next_seq();
-        connection.launch(request, [listener, status]).await
+        connection.launch(request, beside).await
     }
 
     /// Process ids of the launchers that run.

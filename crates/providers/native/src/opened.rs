@@ -9,6 +9,7 @@ use stacyvm_provider::ProviderError;
 
 use crate::boxes::Boxes;
 use crate::config::NativeConfig;
+use crate::disk::Disks;
 use crate::host_view::Progress;
 use crate::images::Images;
 use crate::layout::Layout;
@@ -18,6 +19,7 @@ use crate::trash::Trash;
 pub(crate) struct Opened {
     pub(crate) lock: File,
     pub(crate) boxes: Boxes,
+    pub(crate) disks: Disks,
     pub(crate) images: Images,
     pub(crate) trash: Trash,
 }
@@ -47,10 +49,12 @@ impl Opened {
             &hidden,
             progress,
         )?;
+        let disks = Disks::open(&layout.boxes).map_err(failed)?;
         let boxes = Boxes::adopt(layout).map_err(failed)?;
         Ok(Self {
             lock,
             boxes,
+            disks,
             images,
             trash,
         })

@@ -82,6 +82,15 @@ pub struct NativeConfig {
     /// Directories below which a spawn may name a root file system; none by default, because a
     /// client could otherwise name any directory of the host.
     pub rootfs_dirs: Vec<PathBuf>,
+    /// How fast each sandbox may read from the device of the data directory, bytes a second; 0
+    /// means no limit, here and in the three that follow.
+    pub io_read_bps: u64,
+    /// How fast it may write, bytes a second.
+    pub io_write_bps: u64,
+    /// How often it may read, times a second.
+    pub io_read_iops: u64,
+    /// How often it may write, times a second.
+    pub io_write_iops: u64,
 }
 
 impl Default for NativeConfig {
@@ -91,6 +100,10 @@ impl Default for NativeConfig {
             data_dir: None,
             launchers: 0,
             rootfs_dirs: Vec::new(),
+            io_read_bps: 0,
+            io_write_bps: 0,
+            io_read_iops: 0,
+            io_write_iops: 0,
         }
     }
 }

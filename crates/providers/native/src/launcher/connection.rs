@@ -50,7 +50,7 @@ impl Connection {
     }
 
     /// Sends one launch and waits for its answer.
-    pub(super) async fn launch(&self, request: Box<LaunchRequest>, fds: [OwnedFd; 2]) -> Answer {
+    pub(super) async fn launch(&self, request: Box<LaunchRequest>, fds: Vec<OwnedFd>) -> Answer {
         let seq = request.seq;
         let packet = serde_json::to_vec(&Request::Launch(request))
             .map_err(|error| LaunchError::Socket(error.into()))?;
@@ -137,12 +137,9 @@ impl Connection {
 }
 
 /// Tries to send one packet; `WouldBlock` when the launcher has not read the ones before it.
-fn send(socket: &OwnedFd, packet: &[u8], fds: &[OwnedFd; 2]) -> io::Result<()> {
-    Ok(fds::send(
-        socket,
-        packet,
-        &[fds[0].as_fd(), fds[1].as_fd()],
-    )?)
+fn send(socket: &OwnedFd, packet: &[u8], beside: &[OwnedFd]) -> io::Result<()> {
+    let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
+    Ok(fds::send(socket, packet, &beside)?)
 }
 
 /// One packet and the descriptor beside it; none at the end of the connection.
