@@ -11,13 +11,13 @@ use crate::harness::server::bare_command;
 use crate::harness::{SOON, Server};
 
 /// A command of the command line that goes on printing; it ends with this value.
-struct Watching {
+pub(crate) struct Watching {
     child: Child,
     lines: Receiver<String>,
 }
 
 impl Watching {
-    fn start(mut command: Command) -> Self {
+    pub(crate) fn start(mut command: Command) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -45,7 +45,7 @@ impl Watching {
 
     /// Reads on to a line that holds all of these.
     #[track_caller]
-    fn until(&self, words: &[&str]) -> String {
+    pub(crate) fn until(&self, words: &[&str]) -> String {
         loop {
             let line = self.line().expect("it goes on");
             if words.iter().all(|word| line.contains(word)) {
