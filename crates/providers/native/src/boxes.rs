@@ -21,7 +21,7 @@ use stacyvm_provider::{AgentSandbox, BoxState};
 use stacyvm_types::SandboxId;
 
 use crate::cgroups::Cgroups;
-use crate::disk::Disk;
+use crate::disk::{self, Disk};
 use crate::layout::Layout;
 use crate::meta;
 use crate::process::Process;
@@ -254,8 +254,11 @@ fn read_facts(layout: &Layout, id: &SandboxId) -> io::Result<Facts> {
             facts.slot = Some(meta.slot);
             facts.limits = Some(meta.limits);
             facts.disk = meta.disk;
+            let process = facts.process.as_ref().filter(|process| !process.ended());
+            let fill = process.and_then(|process| disk::fill(process.pid));
             // What happened before was told by the server before.
-            facts.told = Told::now(&facts.cgroups);
+            let disk = fill.zip(meta.disk.map(|disk| disk.bytes()));
+            facts.told = Told::now(&facts.cgroups, disk);
             facts.host_view = meta.host_view;
             facts.image_root = meta.image_root;
         }

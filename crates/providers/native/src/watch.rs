@@ -39,12 +39,13 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    /// As if all that happened up to now had been told.
-    pub(crate) fn now(groups: &Cgroups) -> Self {
-        Self {
-            refusals: cgroup::refusals(groups),
-            ..Self::default()
-        }
+    /// As if all that happened up to now had been told, `disk` being how full it is, with its
+    /// limit.
+    pub(crate) fn now(groups: &Cgroups, disk: Option<(Fill, u64)>) -> Self {
+        let mut told = Self::default();
+        told.learn(cgroup::refusals(groups), disk);
+        told.out_of_memory = None;
+        told
     }
 
     /// Whether a process was lost for want of memory a moment ago.
@@ -166,6 +167,14 @@ mod tests {
         assert_eq!(told.learn(more, None), ["pids"]);
         assert!(told.learn(none, None).is_empty(), "its group has gone");
         assert!(told.learn(more, None).is_empty());
+    }
+
+    #[test]
+    fn what_was_before_is_no_news() {
+        let nothing = Cgroups::new();
+        let mut told = Told::now(&nothing, fill(0, 99));
+        assert!(!told.just_out_of_memory());
+        assert!(told.learn(Refusals::default(), fill(0, 99)).is_empty());
     }
 
     #[test]

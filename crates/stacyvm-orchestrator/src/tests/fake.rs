@@ -65,6 +65,8 @@ pub(super) struct Fake {
     pub(super) checks: AtomicUsize,
     /// Commands that are running.
     pub(super) running: Arc<AtomicUsize>,
+    /// What its boxes end of.
+    pub(super) cause_of_end: Mutex<Option<&'static str>>,
     /// Called at each step inside create and destroy.
     pub(super) step: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -90,6 +92,7 @@ impl Fake {
             healthy: AtomicBool::new(true),
             checks: AtomicUsize::new(0),
             running: Arc::default(),
+            cause_of_end: Mutex::default(),
             step: Mutex::default(),
         })
     }
@@ -258,6 +261,10 @@ impl Provider for Fake {
         if let Some(ended) = ended {
             ended.cancelled().await;
         }
+    }
+
+    async fn cause_of_end(&self, _: &SandboxId) -> Option<&'static str> {
+        *self.cause_of_end.lock().unwrap()
     }
 }
 
