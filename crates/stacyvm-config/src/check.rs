@@ -9,6 +9,13 @@ use stacyvm_types::GoDuration;
 use crate::problem::{Origin, Problem};
 use crate::{Config, ProviderChoice};
 
+/// The smallest disk that a file system fits on, MiB.
+const LEAST_DISK: u64 = 16;
+/// With fewer open files many programs do not start; the kernel's own bound is the other end
+/// (`fs.nr_open`'s default).
+const LEAST_FILES: u64 = 64;
+const MOST_FILES: u64 = 1_048_576;
+
 /// Everything wrong with values that each have the right type. `built` names the providers that
 /// the program contains; empty skips that check, as does no word on whether it can send spans.
 pub(crate) fn check(
@@ -136,13 +143,13 @@ fn defaults(config: &Config, found: &mut Findings<'_>) {
             defaults.max_memory_mb,
         ),
         (
-            "defaults.vcpus",
-            u64::from(defaults.vcpus),
-            "defaults.max_vcpus",
-            u64::from(defaults.max_vcpus),
+            "defaults.disk_mb",
+            defaults.disk_mb,
+            "defaults.max_disk_mb",
+            defaults.max_disk_mb,
         ),
     ] {
-        if value == 0 {
+        if value == 0 && key == "defaults.memory_mb" {
             found.add(key, "it must be at least 1", None);
         } else if limit > 0 && value > limit {
             found.add(
@@ -151,6 +158,21 @@ fn defaults(config: &Config, found: &mut Findings<'_>) {
                 None,
             );
         }
+    }
+    let (vcpus, most) = (defaults.vcpus, defaults.max_vcpus);
+    if vcpus.is_none() {
+        found.add("defaults.vcpus", "it must be at least 0.05", None);
+    } else if !most.is_none() && vcpus > most {
+        let reason = format!("{vcpus} is over defaults.max_vcpus, which is {most}");
+        found.add("defaults.vcpus", reason, None);
+    }
+    if (1..LEAST_DISK).contains(&defaults.disk_mb) {
+        let reason = format!("it must be at least {LEAST_DISK}, or 0 for no limit");
+        found.add("defaults.disk_mb", reason, None);
+    }
+    if defaults.open_files < LEAST_FILES || defaults.open_files > MOST_FILES {
+        let reason = format!("it must be from {LEAST_FILES} to {MOST_FILES}");
+        found.add("defaults.open_files", reason, None);
     }
     if defaults.pids_limit == 0 {
         found.add("defaults.pids_limit", "it must be at least 1", None);

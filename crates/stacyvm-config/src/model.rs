@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use stacyvm_types::GoDuration;
+use stacyvm_types::{GoDuration, Vcpus};
 
 use crate::Secret;
 pub use limits::LimitsConfig;
@@ -96,10 +96,14 @@ pub struct DefaultsConfig {
     pub image: Option<String>,
     /// Its memory, MiB.
     pub memory_mb: u64,
-    /// Its cores.
-    pub vcpus: u32,
+    /// Its cores: 2, or 0.5.
+    pub vcpus: Vcpus,
     /// Its processes and threads.
     pub pids_limit: u32,
+    /// Open files of each of its processes.
+    pub open_files: u64,
+    /// What it may write to its disk, MiB; 0 means no limit of its own.
+    pub disk_mb: u64,
     /// Time for a command; `0s` means no limit.
     pub default_exec_timeout: GoDuration,
     /// The longest time a command may ask for; `0s` means no limit.
@@ -111,7 +115,9 @@ pub struct DefaultsConfig {
     /// The largest memory a spawn may ask for, MiB; 0 means no limit.
     pub max_memory_mb: u64,
     /// The most cores a spawn may ask for; 0 means no limit.
-    pub max_vcpus: u32,
+    pub max_vcpus: Vcpus,
+    /// The most disk a spawn may ask for, MiB; 0 means no limit.
+    pub max_disk_mb: u64,
     /// Sandboxes alive at once; 0 means no limit.
     pub max_sandboxes: u64,
     /// Sandboxes of one owner alive at once; 0 means no limit.
@@ -124,14 +130,17 @@ impl Default for DefaultsConfig {
             ttl: GoDuration::from_secs(30 * 60),
             image: None,
             memory_mb: 1024,
-            vcpus: 1,
+            vcpus: Vcpus::ONE,
             pids_limit: 256,
+            open_files: 16_384,
+            disk_mb: 0,
             default_exec_timeout: GoDuration::ZERO,
             max_exec_timeout: GoDuration::ZERO,
             max_ttl: GoDuration::ZERO,
             max_output_bytes: 16 * 1024 * 1024,
             max_memory_mb: 0,
-            max_vcpus: 0,
+            max_vcpus: Vcpus::NONE,
+            max_disk_mb: 0,
             max_sandboxes: 0,
             max_sandboxes_per_owner: 0,
         }
@@ -267,7 +276,7 @@ pub struct PoolConfig {
     /// Memory of a VM, MiB.
     pub memory_mb: u64,
     /// Cores of a VM.
-    pub vcpus: u32,
+    pub vcpus: Vcpus,
     /// `reject` or `queue`.
     pub overflow: Overflow,
     /// How long a queued spawn waits.
@@ -282,7 +291,7 @@ impl Default for PoolConfig {
             max_users_per_vm: 5,
             image: "alpine:latest".to_owned(),
             memory_mb: 2048,
-            vcpus: 2,
+            vcpus: Vcpus::whole(2),
             overflow: Overflow::Reject,
             queue_timeout: GoDuration::from_secs(30),
         }

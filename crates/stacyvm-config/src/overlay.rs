@@ -247,6 +247,17 @@ fn number(text: &str) -> Option<Value> {
         .map(Value::from)
         .or_else(|_| text.parse::<i64>().map(Value::from))
         .ok()
+        .or_else(|| decimal(text))
+}
+
+/// `0.5`; not `1e3`, `inf` or `nan`, which no key means.
+fn decimal(text: &str) -> Option<Value> {
+    let plain = |digits: &str| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    let (whole, part) = text.split_once('.')?;
+    if !plain(whole.strip_prefix('-').unwrap_or(whole)) || !plain(part) {
+        return None;
+    }
+    text.parse::<f64>().ok().map(Value::from)
 }
 
 fn pieces(text: &str) -> impl Iterator<Item = &str> {

@@ -9,10 +9,16 @@ use rustix::fs::{
     mkdirat, openat,
 };
 use rustix::io::Errno;
+use stacyvm_sys::mount;
 
 use crate::control::{LaunchFailure, LaunchRequest, PidFile};
 use crate::failure::{Step, wrong};
 
+const LAYERS: &str = "layers";
+const DIRECTORY: OFlags = OFlags::PATH
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::CLOEXEC);
 const PID_FILE: &str = "pid.json";
 const PID_FILE_UNFINISHED: &str = "pid.json.unfinished";
 
@@ -20,16 +26,26 @@ const PID_FILE_UNFINISHED: &str = "pid.json.unfinished";
 #[derive(Debug)]
 pub(crate) struct BoxDir {
     directory: OwnedFd,
+    /// What holds its layers where they are not in the directory: a file system of the sandbox's
+    /// own, mounted nowhere yet.
+    disk: Option<OwnedFd>,
     /// What inside's user 0 is outside; none when the launcher has one id to give.
     id_base: Option<u32>,
 }
 
 impl BoxDir {
-    pub(crate) fn open(path: &Path, id_base: Option<u32>) -> Result<Self, LaunchFailure> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    pub(crate) fn open(
+        path: &Path,
+        id_base: Option<u32>,
+        disk: Option<OwnedFd>,
+    ) -> Result<Self, LaunchFailure> {
         let directory =
-            openat(CWD, path, flags, Mode::empty()).step("open the sandbox's directory")?;
-        Ok(Self { directory, id_base })
+            openat(CWD, path, DIRECTORY, Mode::empty()).step("open the sandbox's directory")?;
+        Ok(Self {
+            directory,
+            disk,
+            id_base,
+        })
     }
 
     /// Makes the writable layers of every overlay, and in the root's the places where something
@@ -40,29 +56,29 @@ impl BoxDir {
     }
 
     fn make_all(&self, request: &LaunchRequest) -> Result<(), Errno> {
-        self.make("layers", 0o700, None)?;
+        let layers = &self.layers()?;
         for number in 0..request.overlays.len() {
-            self.make(&format!("layers/{number}"), 0o700, None)?;
+            self.make(layers, &number.to_string(), 0o700, None)?;
             // Like /tmp: the sandbox's user may add `/app` or `/data`, and only that; what the image
             // has stays its owner's.
             let mode = if number == 0 { 0o1777 } else { 0o755 };
-            self.make(&format!("layers/{number}/upper"), mode, Some((0, 0)))?;
-            self.make(&format!("layers/{number}/work"), 0o700, None)?;
+            self.make(layers, &format!("{number}/upper"), mode, Some((0, 0)))?;
+            self.make(layers, &format!("{number}/work"), 0o700, None)?;
         }
         let user = Some((request.uid, request.gid));
-        let root = "layers/0/upper";
-        self.make(&format!("{root}/workspace"), 0o755, user)?;
-        self.make(&format!("{root}/tmp"), 0o1777, Some((0, 0)))?;
+        let root = "0/upper";
+        self.make(layers, &format!("{root}/workspace"), 0o755, user)?;
+        self.make(layers, &format!("{root}/tmp"), 0o1777, Some((0, 0)))?;
         for place in ["dev", "proc", "sys"] {
-            self.make(&format!("{root}/{place}"), 0o755, Some((0, 0)))?;
+            self.make(layers, &format!("{root}/{place}"), 0o755, Some((0, 0)))?;
         }
         if let Some(network) = &request.network {
-            self.make(&format!("{root}/etc"), 0o755, Some((0, 0)))?;
+            self.make(layers, &format!("{root}/etc"), 0o755, Some((0, 0)))?;
             for (name, content) in [
                 ("resolv.conf", &network.resolv_conf),
                 ("hosts", &network.hosts),
             ] {
-                self.write(&format!("{root}/etc/{name}"), content)?;
+                self.write(layers, &format!("{root}/etc/{name}"), content)?;
             }
         }
         for overlay in &request.overlays[1..] {
@@ -73,22 +89,28 @@ impl BoxDir {
                 };
                 path.push('/');
                 path.push_str(name.to_str().ok_or(Errno::ILSEQ)?);
-                self.make(&path, 0o755, Some((0, 0)))?;
+                self.make(layers, &path, 0o755, Some((0, 0)))?;
             }
         }
         Ok(())
     }
 
     /// Makes one directory; one that is there already is fine.
-    fn make(&self, path: &str, mode: u32, owner: Option<(u32, u32)>) -> Result<(), Errno> {
-        match mkdirat(&self.directory, path, Mode::from_raw_mode(mode)) {
+    fn make(
+        &self,
+        directory: &OwnedFd,
+        path: &str,
+        mode: u32,
+        owner: Option<(u32, u32)>,
+    ) -> Result<(), Errno> {
+        match mkdirat(directory, path, Mode::from_raw_mode(mode)) {
             Ok(()) => {}
             Err(Errno::EXIST) => return Ok(()),
             Err(error) => return Err(error),
         }
         if let (Some((uid, gid)), Some(base)) = (owner, self.id_base) {
             chownat(
-                &self.directory,
+                directory,
                 path,
                 Some(Uid::from_raw(base + uid)),
                 Some(Gid::from_raw(base + gid)),
@@ -97,21 +119,16 @@ impl BoxDir {
         }
         if mode & 0o7000 != 0 {
             // mkdir(2) leaves the sticky bit to the file system's taste.
-            chmodat(
-                &self.directory,
-                path,
-                Mode::from_raw_mode(mode),
-                AtFlags::empty(),
-            )?;
+            chmodat(directory, path, Mode::from_raw_mode(mode), AtFlags::empty())?;
         }
         Ok(())
     }
 
     /// Writes one file of root's that all may read. Nothing of the image is in the layer yet, so
     /// no link of the image's can be in the way, and whatever it has under this name is covered.
-    fn write(&self, path: &str, content: &str) -> Result<(), Errno> {
+    fn write(&self, directory: &OwnedFd, path: &str, content: &str) -> Result<(), Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = openat(&self.directory, path, flags, Mode::from_raw_mode(0o644))?;
+        let file = openat(directory, path, flags, Mode::from_raw_mode(0o644))?;
         let file = fs::File::from(file);
         std::io::Write::write_all(&mut &file, content.as_bytes())
             .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
@@ -121,11 +138,25 @@ impl BoxDir {
         Ok(())
     }
 
-    /// A detached mount of one directory inside.
-    pub(crate) fn clone_tree(&self, path: &str) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let directory = openat(&self.directory, path, flags, Mode::empty())?;
-        stacyvm_sys::mount::clone_tree(directory.as_fd(), c"", false)
+    /// What holds the layers; made where it is not there yet.
+    fn layers(&self) -> Result<OwnedFd, Errno> {
+        if let Some(disk) = &self.disk {
+            return disk
+                .try_clone()
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        }
+        self.make(&self.directory, LAYERS, 0o700, None)?;
+        openat(&self.directory, LAYERS, DIRECTORY, Mode::empty())
+    }
+
+    /// A detached mount of the layer with this number.
+    pub(crate) fn layer(&self, number: usize) -> Result<OwnedFd, Errno> {
+        let (holder, path) = match &self.disk {
+            Some(disk) => (disk, number.to_string()),
+            None => (&self.directory, format!("{LAYERS}/{number}")),
+        };
+        let directory = openat(holder, path, DIRECTORY, Mode::empty())?;
+        mount::clone_tree(directory.as_fd(), c"", false)
     }
 
     /// Writes `pid.json` whole or not at all. It need not survive a crash of the machine, which

@@ -81,7 +81,7 @@ fn set_up(
     } else {
         // Opened again: the launcher's descriptor leads to the launcher's mounts, and these are
         // this process's own.
-        let box_dir = BoxDir::open(&request.box_dir, None)?;
+        let box_dir = BoxDir::open(&request.box_dir, None, None)?;
         let parts = make_parts(workshop, request, &box_dir)?;
         let root = root::place(&parts.overlays, request, &box_dir, c"")?;
         (parts, root)

@@ -17,7 +17,8 @@ pub const MAX_PACKET: usize = 256 * 1024;
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
     /// Make one sandbox. Carries two descriptors: the agent's listening unix socket, then the
-    /// write end of the status pipe; a third when it has a prepared network: its namespace.
+    /// write end of the status pipe; then, when it has a prepared network, its namespace; and with
+    /// `disk` the root of a file system that is mounted nowhere yet.
     Launch(Box<LaunchRequest>),
 }
 
@@ -28,6 +29,10 @@ pub struct LaunchRequest {
     pub seq: u64,
     /// Host name inside, and name of its cgroups.
     pub id: String,
+    /// Whether what the sandbox writes stands on a file system of its own, which comes beside the
+    /// request and holds what else stands in `layers/`.
+    #[serde(default)]
+    pub disk: bool,
     /// The sandbox's own directory on the host, made by the provider, mode 0700. The launcher
     /// makes `layers/` inside it (`layers/0/upper` is what is written to the root, `workspace` and
     /// `tmp` in it), and writes `pid.json` before it lets the sandbox run.
@@ -78,12 +83,30 @@ pub struct OverlaySpec {
 pub struct Limits {
     /// Memory and swap together, bytes.
     pub memory_bytes: u64,
-    /// Cores.
-    pub vcpus: u32,
+    /// Cores, also parts of one.
+    pub vcpus: f64,
     /// Processes and threads.
     pub pids: u32,
     /// Open files a process.
     pub open_files: u64,
+    /// How fast it may read and write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoLimits>,
+}
+
+/// How fast a sandbox may use one device; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoLimits {
+    /// Major and minor number of the whole device.
+    pub device: (u32, u32),
+    /// Bytes a second.
+    pub read_bps: u64,
+    /// Bytes a second.
+    pub write_bps: u64,
+    /// Operations a second.
+    pub read_iops: u64,
+    /// Operations a second.
+    pub write_iops: u64,
 }
 
 /// What the launcher answers to a launch, with the sandbox's pidfd beside it on success. Success
@@ -104,7 +127,8 @@ pub struct Launched {
     /// Its start time in clock ticks since boot (field 22 of `/proc/PID/stat`, see proc(5)): with
     /// the pid it names the process for ever.
     pub start_ticks: u64,
-    /// Absolute directories of its cgroups, by controller (`memory`, `pids`, `cpu`, `freezer`, `unified`).
+    /// Absolute directories of its cgroups, by controller (`memory`, `pids`, `cpu`, `io`,
+    /// `freezer`, `unified`).
     pub cgroups: BTreeMap<String, PathBuf>,
     /// What could not be had, one sentence each.
     pub degraded: Vec<String>,

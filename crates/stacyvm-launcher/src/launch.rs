@@ -39,13 +39,18 @@ pub(crate) fn launch(
     listener: OwnedFd,
     status: OwnedFd,
     network: Option<OwnedFd>,
+    disk: Option<OwnedFd>,
 ) -> Result<(Launched, OwnedFd), LaunchFailure> {
     request::check(request)?;
     let id_base = workshop.privileged.as_ref().map(|_| request.id_base);
-    let box_dir = BoxDir::open(&request.box_dir, id_base)?;
+    let _standing = match &disk {
+        Some(disk) => workshop.stand(disk)?,
+        None => None,
+    };
+    let box_dir = BoxDir::open(&request.box_dir, id_base, disk)?;
     workshop.spread_boxes(&request.box_dir);
     let mut missing = workshop.degraded();
-    let parent = workshop.parent(&request.cgroup_parent);
+    let parent = workshop.parent(&request.cgroup_parent, request.limits.io.is_some());
     missing.extend_from_slice(parent.degraded());
     let group = parent
         .create(&request.id, &group_limits(&request.limits))
@@ -100,8 +105,16 @@ fn told(sync: &OwnedFd) -> Option<LaunchFailure> {
 fn group_limits(limits: &Limits) -> cgroup::Limits {
     cgroup::Limits {
         memory_bytes: limits.memory_bytes,
-        vcpus: limits.vcpus,
+        // Checked to be between 1 and some millions.
+        cpu_hundredths: (limits.vcpus * 100.0).round() as u32,
         pids: limits.pids,
+        io: limits.io.map(|io| cgroup::IoLimits {
+            device: io.device,
+            read_bps: io.read_bps,
+            write_bps: io.write_bps,
+            read_iops: io.read_iops,
+            write_iops: io.write_iops,
+        }),
     }
 }
 

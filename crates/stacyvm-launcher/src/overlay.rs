@@ -69,14 +69,14 @@ impl Builder<'_> {
         }
         let layer = self
             .box_dir
-            .clone_tree(&format!("layers/{number}"))
+            .layer(number)
             .step(&at("open the writable layer"))?;
         let step = format!("mount the overlay at {}", spec.target.display());
         if !self.staging.always {
             match self.by_descriptor(&lowers, &layer) {
-                // What a kernel says that does not know layers by descriptor; when the reason is
-                // another one, the second way says it again.
-                Err(Errno::INVAL | Errno::BADF) => {}
+                // What kernels say that do not know layers by descriptor (the last one, those before
+                // Linux 6.5); when the reason is another one, the second way says it again.
+                Err(Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP) => {}
                 result => {
                     let mut spent = self.spent.borrow_mut();
                     spent.append(&mut lowers);

@@ -87,7 +87,7 @@ fn make_and_launch(
     .step("make a socket")?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let request = request(id, box_dir, lower);
-    let (launched, pidfd) = launch(workshop, &request, listener, status_end, None)?;
+    let (launched, pidfd) = launch(workshop, &request, listener, status_end, None, None)?;
     let outcome = read_status(status);
     let _ = pidfd::kill(&pidfd);
     let ended = pidfd::wait(&pidfd, PATIENCE).step("end the trial")?;
@@ -108,6 +108,7 @@ fn request(id: &str, box_dir: PathBuf, lower: PathBuf) -> LaunchRequest {
     LaunchRequest {
         seq: 0,
         id: id.to_owned(),
+        disk: false,
         box_dir,
         overlays: vec![OverlaySpec {
             target: "/".into(),
@@ -120,9 +121,10 @@ fn request(id: &str, box_dir: PathBuf, lower: PathBuf) -> LaunchRequest {
         gid: 1000,
         limits: Limits {
             memory_bytes: 64 * MEBIBYTE,
-            vcpus: 1,
+            vcpus: 1.0,
             pids: 16,
             open_files: 256,
+            io: None,
         },
         cgroup_parent: "stacyvm/probe".to_owned(),
         network: None,

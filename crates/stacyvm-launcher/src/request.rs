@@ -10,6 +10,9 @@ use crate::failure::wrong;
 
 const MAX_OVERLAYS: usize = 16;
 const MAX_LOWERS: usize = 128;
+/// The least that the kernel takes, 1 ms of 100.
+const LEAST_VCPUS: f64 = 0.01;
+const MOST_VCPUS: f64 = 65_536.0;
 /// What a host name may have at most, see sethostname(2).
 const MAX_ID: usize = 64;
 
@@ -55,8 +58,12 @@ pub(crate) fn check(request: &LaunchRequest) -> Result<(), LaunchFailure> {
     if request.uid >= request.id_count || request.gid >= request.id_count {
         return bad("the user must be inside the id range");
     }
-    if request.limits.memory_bytes == 0 || request.limits.vcpus == 0 || request.limits.pids == 0 {
+    let limits = &request.limits;
+    if limits.memory_bytes == 0 || limits.pids == 0 || limits.open_files == 0 {
         return bad("limits must not be 0");
+    }
+    if !(LEAST_VCPUS..=MOST_VCPUS).contains(&limits.vcpus) {
+        return bad("there must be 0.01 to 65,536 cores");
     }
     Ok(())
 }
@@ -77,6 +84,7 @@ mod tests {
         LaunchRequest {
             seq: 1,
             id: "sb-00c0ffee".into(),
+            disk: false,
             box_dir: "/var/lib/box".into(),
             overlays: vec![
                 OverlaySpec {
@@ -95,9 +103,10 @@ mod tests {
             gid: 1000,
             limits: Limits {
                 memory_bytes: 1 << 30,
-                vcpus: 1,
+                vcpus: 0.5,
                 pids: 256,
                 open_files: 1024,
+                io: None,
             },
             cgroup_parent: "stacyvm/main".into(),
             network: None,
@@ -107,7 +116,7 @@ mod tests {
     #[test]
     fn takes_what_is_right_and_refuses_what_would_end_elsewhere() {
         assert_eq!(check(&good()), Ok(()));
-        let breaks: [fn(&mut LaunchRequest); 14] = [
+        let breaks: [fn(&mut LaunchRequest); 18] = [
             |request| request.id = "../up".into(),
             |request| request.id = String::new(),
             |request| request.id = "x".repeat(65),
@@ -122,6 +131,10 @@ mod tests {
             |request| request.cgroup_parent = "/absolute".into(),
             |request| request.id_base = 0,
             |request| request.uid = 70_000,
+            |request| request.limits.vcpus = 0.0,
+            |request| request.limits.vcpus = f64::NAN,
+            |request| request.limits.vcpus = -1.0,
+            |request| request.limits.open_files = 0,
         ];
         for (number, change) in breaks.iter().enumerate() {
             let mut request = good();

@@ -73,20 +73,28 @@ fn answer(
         return Ok(());
     };
     let mut descriptors = descriptors.into_iter();
-    let result = match (
-        descriptors.next(),
-        descriptors.next(),
-        descriptors.next(),
-        descriptors.next(),
-    ) {
-        (Some(listener), Some(status), network, None)
-            if network.is_some() == request.network.is_some() =>
+    let mut next = |wanted: bool| {
+        if wanted {
+            descriptors.next().map(Some)
+        } else {
+            Some(None)
+        }
+    };
+    let given = (
+        next(true),
+        next(true),
+        next(request.network.is_some()),
+        next(request.disk),
+    );
+    let result = match given {
+        (Some(Some(listener)), Some(Some(status)), Some(network), Some(disk))
+            if descriptors.next().is_none() =>
         {
-            launch(workshop, &request, listener, status, network)
+            launch(workshop, &request, listener, status, network, disk)
         }
         _ => Err(wrong(
             "check the request",
-            "it must carry a listening socket and a status pipe, and a network if it names one",
+            "it must carry a listening socket and a status pipe, and a network and a disk where it names one",
         )),
     };
     let (result, pidfd) = match result {

@@ -22,11 +22,11 @@ use stacyvm_sys::{landlock, netns, seccomp};
 
 use crate::box_dir::spread_children;
 use crate::control::LaunchFailure;
-use crate::failure::Step;
+use crate::failure::{Step, wrong};
 use crate::{Options, degraded};
 
 pub(crate) use trees::{
-    EMPTY_DIRECTORY, Trees, device_names, furnish_devices, furnish_system, small_tree,
+    EMPTY_DIRECTORY, Standing, Trees, device_names, furnish_devices, furnish_system, small_tree,
 };
 
 /// How many network namespaces wait for a sandbox. Each costs the kernel about 0.3 MiB.
@@ -45,7 +45,8 @@ pub(crate) struct Workshop {
     /// Of `/proc`, what this kernel has to hide.
     pub(crate) masks: crate::steps::proc::Masks,
     layout: Layout,
-    parents: BTreeMap<String, Parent>,
+    /// By name, and whether groups with limits of input and output are made there.
+    parents: BTreeMap<(String, bool), Parent>,
     /// The directory of boxes that has been told to spread them.
     spread: Option<PathBuf>,
     /// Detached mounts that have served. Closing one waits for every processor (the kernel's
@@ -63,6 +64,8 @@ pub(crate) struct Privileged {
     /// The host's network.
     pub(crate) home_network: OwnedFd,
     pub(crate) trees: Trees,
+    /// Whether a file system that is mounted nowhere can be copied from, as since Linux 6.15.
+    copies_detached: bool,
     networks: VecDeque<OwnedFd>,
 }
 
@@ -122,13 +125,26 @@ impl Workshop {
     }
 
     /// Where the cgroups of sandboxes with this parent are made.
-    pub(crate) fn parent(&mut self, relative: &str) -> &Parent {
-        if self.parents.len() >= MAX_PARENTS && !self.parents.contains_key(relative) {
+    pub(crate) fn parent(&mut self, relative: &str, io: bool) -> &Parent {
+        let key = (relative.to_owned(), io);
+        if self.parents.len() >= MAX_PARENTS && !self.parents.contains_key(&key) {
             self.parents.clear();
         }
         self.parents
-            .entry(relative.to_owned())
-            .or_insert_with(|| Parent::prepare(&self.layout, Path::new(relative)))
+            .entry(key)
+            .or_insert_with(|| Parent::prepare(&self.layout, Path::new(relative), io))
+    }
+
+    /// Makes a sandbox's disk one that its layers can be copied from, until the answer is dropped.
+    pub(crate) fn stand(&self, disk: &OwnedFd) -> Result<Option<Standing>, LaunchFailure> {
+        const STEP: &str = "mount the sandbox's disk";
+        match &self.privileged {
+            Some(privileged) if privileged.copies_detached && !self.options.overlay_by_path => {
+                Ok(None)
+            }
+            Some(_) => Trees::stand(disk).map(Some).step(STEP),
+            None => Err(wrong(STEP, "that takes root")),
+        }
     }
 
     /// Prepares one more network namespace; false when there are enough. For idle moments.
@@ -167,6 +183,7 @@ impl Privileged {
             cradle,
             home_network,
             trees,
+            copies_detached: copies_detached(),
             networks: VecDeque::new(),
         })
     }
@@ -200,6 +217,12 @@ fn make_cradle() -> Result<OwnedFd, Errno> {
     mount::detach(".")?;
     rustix::process::chdir("/")?;
     namespaces::current(Kind::Mount)
+}
+
+fn copies_detached() -> bool {
+    small_tree(Attributes::empty())
+        .and_then(|tree| mount::clone_tree(&tree, c"", false))
+        .is_ok()
 }
 
 fn is_privileged() -> bool {

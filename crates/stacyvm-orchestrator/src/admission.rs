@@ -4,17 +4,18 @@
 //! there are is looked at last, by the registry.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 use stacyvm_provider::{BoxSpec, Capability, NetworkMode};
-use stacyvm_types::{Admission, GoDuration, Isolation, OwnerId, SandboxId, SpawnRequest};
+use stacyvm_types::{Admission, GoDuration, Isolation, OwnerId, SandboxId, SpawnRequest, Vcpus};
 
 use crate::health::ProviderSlot;
-use crate::limits::{self, MEMORY_BOUND, VCPUS_BOUND, bad, shown};
+use crate::limits::{self, DISK_BOUND, MEMORY_BOUND, bad, shown};
 use crate::registry::{Counts, Full};
 use crate::shared::Shared;
-use crate::{Caller, Error, Settings, network};
+use crate::{Caller, Error, Settings, network, quotas};
 
 /// A request that makes sense.
 #[derive(Clone, Debug)]
@@ -26,7 +27,8 @@ pub(crate) struct Plan {
     /// As the provider knows it.
     pub(crate) resolved_image: String,
     pub(crate) memory_mb: u64,
-    pub(crate) vcpus: u32,
+    pub(crate) vcpus: Vcpus,
+    pub(crate) disk_mb: Option<u64>,
     pub(crate) ttl: Duration,
     pub(crate) metadata: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
@@ -102,15 +104,24 @@ impl Plan {
             settings.memory_mb,
             MEMORY_BOUND,
         )?;
-        let vcpus = size(
-            "vcpus",
-            request.vcpus,
-            u64::from(settings.vcpus),
-            VCPUS_BOUND,
-        )?;
-        let vcpus = u32::try_from(vcpus).expect("the bound fits");
+        let vcpus = match limits::vcpus("vcpus", request.vcpus.unwrap_or(0.0))? {
+            Vcpus::NONE => settings.vcpus,
+            asked => asked,
+        };
         under("memory_mb", memory_mb, settings.max_memory_mb)?;
-        under("vcpus", u64::from(vcpus), settings.max_vcpus.map(u64::from))?;
+        under("vcpus", vcpus, settings.max_vcpus)?;
+        let disk_mb = match size("disk_mb", request.disk_mb, 0, DISK_BOUND)? {
+            // Who asks for nothing gets no more than may be asked for. What the backend cannot hold
+            // is left out; that it cannot, it says itself.
+            0 => quotas::smaller(settings.disk_mb, settings.max_disk_mb)
+                .filter(|_| capable(Capability::DiskLimit).is_ok()),
+            asked => {
+                limits::disk("disk_mb", asked)?;
+                under("disk_mb", asked, settings.max_disk_mb)?;
+                capable(Capability::DiskLimit)?;
+                Some(asked)
+            }
+        };
         let ttl = match &request.ttl {
             Some(text) => ttl(settings, text)?,
             None => settings
@@ -140,6 +151,7 @@ impl Plan {
             resolved_image,
             memory_mb,
             vcpus,
+            disk_mb,
             ttl,
             metadata,
             env,
@@ -150,14 +162,16 @@ impl Plan {
         })
     }
 
-    /// What the backend is asked for.
-    pub(crate) fn spec(&self, id: SandboxId, pids_limit: u32) -> BoxSpec {
+    /// What the backend is asked for; what no request can say comes from the settings.
+    pub(crate) fn spec(&self, id: SandboxId, settings: &Settings) -> BoxSpec {
         BoxSpec {
             id,
             image: self.resolved_image.clone(),
             memory_mb: self.memory_mb,
             vcpus: self.vcpus,
-            pids_limit,
+            pids_limit: settings.pids_limit,
+            open_files: settings.open_files,
+            disk_mb: self.disk_mb,
             read_only_rootfs: self.read_only_rootfs,
             network: self.network.clone(),
             user: self.user.clone(),
@@ -285,7 +299,7 @@ fn size(name: &str, asked: Option<i64>, default: u64, bound: i64) -> Result<u64,
     }
 }
 
-fn under(name: &str, value: u64, max: Option<u64>) -> Result<(), Error> {
+fn under<T: PartialOrd + Display>(name: &str, value: T, max: Option<T>) -> Result<(), Error> {
     match max {
         Some(max) if value > max => Err(Error::ResourceLimit(format!(
             "{name} {value} is above the most allowed, {max}"

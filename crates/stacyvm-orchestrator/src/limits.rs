@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use stacyvm_types::Vcpus;
+
 use crate::Error;
 
 const METADATA_KEYS: usize = 64;
@@ -20,8 +22,23 @@ const IMAGE_BYTES: usize = 4096;
 
 /// More memory than any machine has, MiB; keeps later arithmetic from overflowing.
 pub(crate) const MEMORY_BOUND: i64 = 16 * 1024 * 1024;
-/// More cores than any machine has.
-pub(crate) const VCPUS_BOUND: i64 = 4096;
+/// More disk than any machine has, MiB.
+pub(crate) const DISK_BOUND: i64 = 1024 * 1024 * 1024;
+/// The smallest disk that a file system fits on, MiB.
+const DISK_LEAST: u64 = 16;
+
+/// A number of cores; 0 stands for none said.
+pub(crate) fn vcpus(name: &str, asked: f64) -> Result<Vcpus, Error> {
+    Vcpus::from_cores(asked).map_err(|error| Error::BadRequest(format!("{name} {error}")))
+}
+
+/// A size of a disk that is not 0, MiB.
+pub(crate) fn disk(name: &str, asked: u64) -> Result<(), Error> {
+    if asked < DISK_LEAST {
+        return bad(format!("{name} must be at least {DISK_LEAST}"));
+    }
+    Ok(())
+}
 
 pub(crate) fn metadata(labels: &BTreeMap<String, String>) -> Result<(), Error> {
     if labels.len() > METADATA_KEYS {

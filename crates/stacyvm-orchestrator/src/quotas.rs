@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use stacyvm_types::{GoDuration, OwnerId, Quota, QuotaRequest, QuotaSummary, Timestamp};
+use stacyvm_types::{GoDuration, OwnerId, Quota, QuotaRequest, QuotaSummary, Timestamp, Vcpus};
 
-use crate::limits::{MEMORY_BOUND, VCPUS_BOUND, bad};
+use crate::limits::{self, DISK_BOUND, MEMORY_BOUND, bad};
 use crate::shared::Shared;
 use crate::{Error, Settings};
 
@@ -93,12 +93,14 @@ fn tightened(settings: &Settings, quota: &Quota) -> Settings {
     let max_ttl = shorter(settings.max_ttl, quota.max_ttl);
     let max_memory_mb = smaller(settings.max_memory_mb, quota.max_memory_mb);
     let max_vcpus = smaller(settings.max_vcpus, quota.max_vcpus);
+    let max_disk_mb = smaller(settings.max_disk_mb, quota.max_disk_mb);
     let of_owner = Some(settings.max_owner_sandboxes).filter(|max| *max != 0);
     Settings {
         max_ttl,
         max_exec_timeout: shorter(settings.max_exec_timeout, quota.max_exec_timeout),
         max_memory_mb,
         max_vcpus,
+        max_disk_mb,
         max_owner_sandboxes: smaller(of_owner, quota.max_sandboxes).unwrap_or(0),
         // Who asks for nothing gets what they may have.
         memory_mb: max_memory_mb.map_or(settings.memory_mb, |max| settings.memory_mb.min(max)),
@@ -107,7 +109,7 @@ fn tightened(settings: &Settings, quota: &Quota) -> Settings {
     }
 }
 
-fn smaller<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+pub(crate) fn smaller<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),
@@ -146,6 +148,7 @@ pub(crate) fn changed(
         max_exec_timeout: None,
         max_memory_mb: None,
         max_vcpus: None,
+        max_disk_mb: None,
         created_at: now,
         updated_at: now,
     });
@@ -163,8 +166,13 @@ pub(crate) fn changed(
         quota.max_memory_mb = number("max_memory_mb", asked, MEMORY_BOUND)?;
     }
     if let Some(asked) = request.max_vcpus {
-        let cores = number("max_vcpus", asked, VCPUS_BOUND)?;
-        quota.max_vcpus = cores.map(|cores| u32::try_from(cores).expect("the bound fits"));
+        let cores = limits::vcpus("max_vcpus", asked)?;
+        quota.max_vcpus = (cores > Vcpus::NONE).then_some(cores);
+    }
+    if let Some(asked) = request.max_disk_mb {
+        let asked = number("max_disk_mb", asked, DISK_BOUND)?;
+        asked.map_or(Ok(()), |asked| limits::disk("max_disk_mb", asked))?;
+        quota.max_disk_mb = asked;
     }
     Ok(quota)
 }
@@ -212,7 +220,7 @@ mod tests {
         assert_eq!(second.max_sandboxes, None);
         assert_eq!(second.max_ttl, first.max_ttl);
         assert_eq!(second.max_exec_timeout, Some(GoDuration::from_secs(5)));
-        assert_eq!(second.max_vcpus, Some(1));
+        assert_eq!(second.max_vcpus, Some(Vcpus::ONE));
         assert_eq!(second.created_at, first.created_at);
         assert!(second.updated_at > first.updated_at);
         let third = change(Some(&second), r#"{"max_ttl":"0s"}"#).unwrap();
@@ -228,6 +236,9 @@ mod tests {
             (r#"{"max_exec_timeout":""}"#, "max_exec_timeout"),
             (r#"{"max_memory_mb":-1}"#, "max_memory_mb"),
             (r#"{"max_vcpus":4097}"#, "max_vcpus"),
+            (r#"{"max_vcpus":0.01}"#, "max_vcpus"),
+            (r#"{"max_disk_mb":-1}"#, "max_disk_mb"),
+            (r#"{"max_disk_mb":15}"#, "max_disk_mb"),
         ] {
             let error = change(None, json).unwrap_err();
             assert!(matches!(error, Error::BadRequest(_)), "{json}");
@@ -243,12 +254,12 @@ mod tests {
             max_exec_timeout: Some(Duration::ZERO),
             max_memory_mb: Some(2048),
             max_owner_sandboxes: 5,
-            vcpus: 2,
+            vcpus: Vcpus::whole(2),
             ..Settings::default()
         };
         let quota = change(
             None,
-            r#"{"max_sandboxes":9,"max_ttl":"30s","max_exec_timeout":"7s","max_memory_mb":512,"max_vcpus":1}"#,
+            r#"{"max_sandboxes":9,"max_ttl":"30s","max_exec_timeout":"7s","max_memory_mb":512,"max_vcpus":0.5,"max_disk_mb":64}"#,
         )
         .unwrap();
         let tight = tightened(&settings, &quota);
@@ -256,7 +267,9 @@ mod tests {
         assert_eq!(tight.max_ttl, Some(Duration::from_secs(30)));
         assert_eq!(tight.max_exec_timeout, Some(Duration::from_secs(7)));
         assert_eq!((tight.max_memory_mb, tight.memory_mb), (Some(512), 512));
-        assert_eq!((tight.max_vcpus, tight.vcpus), (Some(1), 1));
+        let half = Vcpus::from_cores(0.5).unwrap();
+        assert_eq!((tight.max_vcpus, tight.vcpus), (Some(half), half));
+        assert_eq!(tight.max_disk_mb, Some(64));
         let loose = tightened(&settings, &change(None, r#"{"max_ttl":"2m"}"#).unwrap());
         assert_eq!(loose.max_ttl, settings.max_ttl);
         assert_eq!(loose.max_owner_sandboxes, 5);

@@ -74,6 +74,7 @@ fn adopt(shared: &Arc<Shared>, record: SandboxRecord, lists: &HashMap<String, Op
         image: record.image,
         memory_mb: record.memory_mb,
         vcpus: record.vcpus,
+        disk_mb: record.disk_mb,
         owner: record.owner,
         template: record.template,
         isolation: record.isolation,

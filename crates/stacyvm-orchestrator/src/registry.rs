@@ -2,10 +2,10 @@
 //! it, and the way to its owner. Lookups and admission are O(1); the lock is never held long.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use stacyvm_provider::SandboxOps;
-use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp};
+use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus};
 use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,8 @@ pub(crate) struct Facts {
     pub(crate) provider: String,
     pub(crate) image: String,
     pub(crate) memory_mb: u64,
-    pub(crate) vcpus: u32,
+    pub(crate) vcpus: Vcpus,
+    pub(crate) disk_mb: Option<u64>,
     pub(crate) owner: Option<OwnerId>,
     pub(crate) template: Option<String>,
     pub(crate) isolation: Isolation,
@@ -53,6 +54,8 @@ pub(crate) struct Entry {
     pub(crate) feeding: Semaphore,
     /// Opened when first needed.
     pub(crate) ops: OnceCell<Arc<dyn SandboxOps>>,
+    /// Which limit its workload ended of, once that is known.
+    pub(crate) ended_of: OnceLock<&'static str>,
     view: Mutex<View>,
 }
 
@@ -70,6 +73,7 @@ impl Entry {
             ended: CancellationToken::new(),
             feeding: Semaphore::new(FEEDING),
             ops: OnceCell::new(),
+            ended_of: OnceLock::new(),
             view: Mutex::new(view),
         }
     }
@@ -81,6 +85,15 @@ impl Entry {
     /// Only its owner task changes the view.
     pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
         change(&mut self.lock_view());
+    }
+
+    /// Why nothing runs in it any more, in words.
+    pub(crate) fn end_in_words(&self) -> String {
+        let ended = "what ran in it has ended";
+        match self.ended_of.get() {
+            Some(limit) => format!("{ended}, its {limit} limit was reached"),
+            None => ended.to_owned(),
+        }
     }
 
     fn lock_view(&self) -> MutexGuard<'_, View> {
@@ -103,6 +116,7 @@ impl Entry {
             image: facts.image.clone(),
             memory_mb: facts.memory_mb,
             vcpus: facts.vcpus,
+            disk_mb: facts.disk_mb,
             owner_id: facts.owner.clone(),
             vm_id: None,
             template: facts.template.clone(),

@@ -26,6 +26,8 @@ use crate::shared::Shared;
 
 /// How many commands may wait for an owner; more wait in their senders.
 pub(crate) const QUEUE: usize = 16;
+/// How long a provider may take to say what a sandbox ended of.
+const CAUSE: Duration = Duration::from_secs(5);
 
 /// Why a sandbox is to be destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +107,7 @@ impl Owner {
     pub(crate) async fn run_recovered(self, stored: StoredState) {
         match (stored, self.phase) {
             (StoredState::Running, Phase::Stopped | Phase::Lost) => {
-                self.tell_end();
+                self.tell_end().await;
                 self.record().await;
             }
             (StoredState::Creating, _) => {
@@ -175,7 +177,7 @@ impl Owner {
                     self.apply(event);
                     if self.phase != before {
                         tracing::info!(sandbox = %self.id(), phase = ?self.phase, "sandbox ended by itself");
-                        self.tell_end();
+                        self.tell_end().await;
                         self.record().await;
                     }
                 }
@@ -239,14 +241,25 @@ impl Owner {
     }
 
     /// That it came to an end that nobody asked for.
-    fn tell_end(&self) {
+    async fn tell_end(&self) {
+        if let (Phase::Stopped, Some(slot)) = (self.phase, &self.entry.slot) {
+            // A provider that hangs must not keep the sandbox's end a secret.
+            let cause = slot.provider.cause_of_end(self.id());
+            if let Ok(Some(limit)) = tokio::time::timeout(CAUSE, cause).await {
+                let _ = self.entry.ended_of.set(limit);
+            }
+        }
         let (state, reason) = match self.phase {
-            Phase::Stopped => ("stopped", "what ran in it has ended"),
-            _ => ("error", "its provider has lost it"),
+            Phase::Stopped => ("stopped", self.entry.end_in_words()),
+            _ => ("error", "its provider has lost it".to_owned()),
         };
         let data = EventData::none()
             .with("state", state)
             .with("reason", reason);
+        let data = match self.entry.ended_of.get() {
+            Some(limit) => data.with("limit", *limit),
+            None => data,
+        };
         self.tell(EventType::SandboxError, data);
     }
 

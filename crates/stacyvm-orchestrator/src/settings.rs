@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use stacyvm_types::{OwnerId, SandboxState};
+use stacyvm_types::{OwnerId, SandboxState, Vcpus};
 
 /// Who asks. In pool mode an owner sees only their own sandboxes; without an owner it is the
 /// operator, who sees all.
@@ -29,13 +29,19 @@ pub struct Settings {
     /// Memory of a spawn that names none, MiB.
     pub memory_mb: u64,
     /// Cores of a spawn that names none.
-    pub vcpus: u32,
+    pub vcpus: Vcpus,
     /// Processes and threads of every sandbox.
     pub pids_limit: u32,
+    /// Open files of each process of every sandbox.
+    pub open_files: u64,
+    /// Disk of a spawn that names none, MiB; none means no limit of its own.
+    pub disk_mb: Option<u64>,
     /// The largest memory, MiB.
     pub max_memory_mb: Option<u64>,
     /// The most cores.
-    pub max_vcpus: Option<u32>,
+    pub max_vcpus: Option<Vcpus>,
+    /// The most disk, MiB.
+    pub max_disk_mb: Option<u64>,
     /// Deadline of an exec that names none; none or zero means no deadline.
     pub default_exec_timeout: Option<Duration>,
     /// The longest deadline of an exec; none or zero means no limit.
@@ -73,10 +79,13 @@ impl Default for Settings {
             default_ttl: Duration::from_secs(30 * 60),
             max_ttl: None,
             memory_mb: 1024,
-            vcpus: 1,
+            vcpus: Vcpus::ONE,
             pids_limit: 256,
+            open_files: 16_384,
+            disk_mb: None,
             max_memory_mb: None,
             max_vcpus: None,
+            max_disk_mb: None,
             default_exec_timeout: None,
             max_exec_timeout: None,
             max_output_bytes: 16 * 1024 * 1024,

@@ -103,7 +103,7 @@ impl Shared {
         let why = match entry.view().phase {
             Phase::Running => return Ok(entry),
             Phase::Creating => "is still being created",
-            Phase::Stopped => "is stopped: what ran in it has ended",
+            Phase::Stopped => &format!("is stopped: {}", entry.end_in_words()),
             Phase::Lost => "is in state error: its provider has lost it",
             Phase::Destroying => "is being destroyed",
             Phase::Destroyed => return Err(Error::no_sandbox(id)),

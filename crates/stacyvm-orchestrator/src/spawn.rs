@@ -155,6 +155,7 @@ async fn attempt(
         image: plan.image.clone(),
         memory_mb: plan.memory_mb,
         vcpus: plan.vcpus,
+        disk_mb: plan.disk_mb,
         owner: plan.owner.clone(),
         template: None,
         isolation: provider.isolation(),
@@ -179,7 +180,7 @@ async fn attempt(
     let (reply, answer) = oneshot::channel();
     let (claim, key) = key.unzip();
     let new = NewSandbox {
-        spec: plan.spec(id, settings.pids_limit),
+        spec: plan.spec(id, &settings),
         claim,
         key,
         reply,

@@ -92,6 +92,13 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// unknown id. It must not poll faster than once a second.
     async fn wait_exit(&self, id: &SandboxId);
 
+    /// Which limit a box's workload ended of, when it has ended of one: `memory`. Asked after
+    /// `wait_exit`.
+    async fn cause_of_end(&self, id: &SandboxId) -> Option<&'static str> {
+        let _ = id;
+        None
+    }
+
     /// How a box is connected now.
     ///
     /// # Errors

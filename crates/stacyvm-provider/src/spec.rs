@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use stacyvm_types::{DomainPattern, SandboxId};
+use stacyvm_types::{DomainPattern, SandboxId, Vcpus};
 
 /// How a box is connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,10 +66,15 @@ pub struct BoxSpec {
     pub image: String,
     /// Memory limit, MiB, at least 1; swap counts in.
     pub memory_mb: u64,
-    /// CPU limit, whole cores, at least 1.
-    pub vcpus: u32,
+    /// CPU limit, cores, more than none.
+    pub vcpus: Vcpus,
     /// Processes and threads at most.
     pub pids_limit: u32,
+    /// Open files of one process at most.
+    pub open_files: u64,
+    /// What it may write to its disk, MiB; none means no limit of its own. Asked only of a backend
+    /// with [`Capability::DiskLimit`].
+    pub disk_mb: Option<u64>,
     /// Only `/workspace` and `/tmp` stay writable.
     pub read_only_rootfs: bool,
     /// How it is connected.
@@ -91,6 +96,8 @@ impl fmt::Debug for BoxSpec {
             .field("memory_mb", &self.memory_mb)
             .field("vcpus", &self.vcpus)
             .field("pids_limit", &self.pids_limit)
+            .field("open_files", &self.open_files)
+            .field("disk_mb", &self.disk_mb)
             .field("read_only_rootfs", &self.read_only_rootfs)
             .field("network", &self.network)
             .field("user", &self.user)
@@ -135,6 +142,8 @@ pub enum Capability {
     Forward,
     /// Memory, cpu and process limits that really hold.
     ResourceLimits,
+    /// A limit of what a box writes to its disk.
+    DiskLimit,
     /// A root file system that is read-only but for `/workspace` and `/tmp`.
     ReadOnlyRootfs,
     /// No network at all.
@@ -157,6 +166,7 @@ impl Capability {
             Self::DetachedExec => "detached-exec",
             Self::Forward => "forward",
             Self::ResourceLimits => "resource-limits",
+            Self::DiskLimit => "disk-limit",
             Self::ReadOnlyRootfs => "read-only-rootfs",
             Self::NetworkNone => "network-none",
             Self::NetworkBridge => "network-bridge",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stacyvm_types::{Isolation, OwnerId, SandboxId, Timestamp};
+use stacyvm_types::{Isolation, OwnerId, SandboxId, Timestamp, Vcpus};
 
 /// Where a stored sandbox is in its life. A destroyed one has no record any more, only its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,8 +56,10 @@ pub struct SandboxRecord {
     pub image: String,
     /// MiB.
     pub memory_mb: u64,
-    /// Whole cores.
-    pub vcpus: u32,
+    /// Cores.
+    pub vcpus: Vcpus,
+    /// What it may write to its disk, MiB; none means no limit of its own.
+    pub disk_mb: Option<u64>,
     /// Who it belongs to.
     pub owner: Option<OwnerId>,
     /// The template it was made from.

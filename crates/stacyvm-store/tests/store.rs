@@ -14,7 +14,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use stacyvm_store::{SandboxRecord, StoredState};
-use stacyvm_types::{Isolation, SandboxId, Timestamp};
+use stacyvm_types::{Isolation, SandboxId, Timestamp, Vcpus};
 
 /// A record whose every field differs from its default.
 fn record(number: u32) -> SandboxRecord {
@@ -25,7 +25,8 @@ fn record(number: u32) -> SandboxRecord {
         provider: "fake".to_owned(),
         image: "host".to_owned(),
         memory_mb: 512,
-        vcpus: 2,
+        vcpus: Vcpus::from_cores(0.5).unwrap(),
+        disk_mb: Some(2048),
         owner: Some("alice".parse().unwrap()),
         template: Some("python".to_owned()),
         isolation: Isolation::UserspaceKernel,

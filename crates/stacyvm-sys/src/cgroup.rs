@@ -20,20 +20,50 @@ use rustix::io::{Errno, Result};
 
 pub use end::{kill, remove};
 pub use layout::Layout;
-pub use usage::{Usage, usage};
+pub use usage::{Refusals, Usage, refusals, usage};
 
-/// The controllers that limit a sandbox.
-pub(crate) const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
+/// The controllers that can limit a sandbox, by their names of version 2.
+pub(crate) const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
+/// Those that every sandbox is limited by. The others are joined where they are asked for: each
+/// hierarchy of version 1 makes every launch a little longer.
+pub(crate) const ALWAYS: usize = 3;
 
 /// What a group may use.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Memory and swap together, bytes.
     pub memory_bytes: u64,
-    /// Cores.
-    pub vcpus: u32,
+    /// Hundredths of a core.
+    pub cpu_hundredths: u32,
     /// Processes and threads.
     pub pids: u32,
+    /// How fast it may use a device.
+    pub io: Option<IoLimits>,
+}
+
+/// How fast a group may read from and write to one device; 0 is no limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IoLimits {
+    /// Major and minor number of the whole device, not of a part of it.
+    pub device: (u32, u32),
+    /// Bytes a second.
+    pub read_bps: u64,
+    /// Bytes a second.
+    pub write_bps: u64,
+    /// Operations a second.
+    pub read_iops: u64,
+    /// Operations a second.
+    pub write_iops: u64,
+}
+
+/// How long a share of processor time lasts, microseconds; the kernel's default.
+const PERIOD: u64 = 100_000;
+
+impl Limits {
+    /// Microseconds of processor time in each [`PERIOD`].
+    pub(crate) fn cpu_quota(&self) -> u64 {
+        PERIOD / 100 * u64::from(self.cpu_hundredths)
+    }
 }
 
 /// A failed step.
@@ -85,13 +115,15 @@ pub struct Parent {
 }
 
 impl Parent {
-    /// Makes or finds `relative` (such as `stacyvm/main`) in every hierarchy that is of use. What
-    /// cannot be had is not an error; [`Parent::degraded`] says it.
+    /// Makes or finds `relative` (such as `stacyvm/main`) in every hierarchy that is of use; `io`
+    /// tells whether groups with limits of input and output will be made. What cannot be had is
+    /// not an error; [`Parent::degraded`] says it.
     #[must_use]
-    pub fn prepare(layout: &Layout, relative: &Path) -> Self {
-        let mut hierarchies = v1::prepare(layout, relative);
-        hierarchies.extend(v2::prepare(layout, relative));
-        let degraded = degradations(&hierarchies);
+    pub fn prepare(layout: &Layout, relative: &Path, io: bool) -> Self {
+        let wanted = &CONTROLLERS[..if io { CONTROLLERS.len() } else { ALWAYS }];
+        let mut hierarchies = v1::prepare(layout, relative, wanted);
+        hierarchies.extend(v2::prepare(layout, relative, wanted));
+        let degraded = degradations(&hierarchies, wanted);
         Self {
             hierarchies,
             degraded,
@@ -151,14 +183,15 @@ fn make_directory(hierarchy: &Hierarchy, name: &str) -> Result<()> {
     }
 }
 
-fn degradations(hierarchies: &[Hierarchy]) -> Vec<String> {
+fn degradations(hierarchies: &[Hierarchy], wanted: &[&str]) -> Vec<String> {
     let mut said = Vec::new();
     for (controller, what) in [
         ("memory", "memory"),
         ("pids", "the number of processes"),
         ("cpu", "processor time"),
+        ("io", "the speed of input and output"),
     ] {
-        if !hierarchies.iter().any(|one| one.has(controller)) {
+        if wanted.contains(&controller) && !hierarchies.iter().any(|one| one.has(controller)) {
             said.push(format!(
                 "{what} is not limited: the {controller} cgroup controller is missing or not \
                  delegated; run as root, or give the service `Delegate=yes` in systemd"
@@ -184,7 +217,8 @@ fn machine_has_swap() -> bool {
 /// One sandbox's group, made and waiting for its first process.
 #[derive(Debug, Default)]
 pub struct Group {
-    /// Its directories, by controller (`memory`, `pids`, `cpu`, `freezer`, `unified`, `systemd`).
+    /// Its directories, by controller (`memory`, `pids`, `cpu`, `io`, `freezer`, `unified`,
+    /// `systemd`).
     pub directories: BTreeMap<String, PathBuf>,
     pub(crate) join: Vec<OwnedFd>,
     pub(crate) into: Option<OwnedFd>,

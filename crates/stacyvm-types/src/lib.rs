@@ -19,6 +19,7 @@ mod provider;
 mod quota;
 mod sandbox;
 mod timestamp;
+mod vcpus;
 
 pub use cidr::{Cidr, ParseCidrError};
 pub use domain::{DomainPattern, HostName, ParseDomainError};
@@ -38,3 +39,4 @@ pub use sandbox::{
     Admission, Isolation, ParseIsolationError, Sandbox, SandboxState, SandboxStats, SpawnRequest,
 };
 pub use timestamp::Timestamp;
+pub use vcpus::{ParseVcpusError, Vcpus};

@@ -4,7 +4,7 @@ use utoipa::openapi::schema::{ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{KnownFormat, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use crate::{DomainPattern, ExecId, FileMode, GoDuration, OwnerId, SandboxId, Timestamp};
+use crate::{DomainPattern, ExecId, FileMode, GoDuration, OwnerId, SandboxId, Timestamp, Vcpus};
 
 fn text(description: &str, example: &str) -> ObjectBuilder {
     ObjectBuilder::new()
@@ -46,4 +46,10 @@ described! {
         .pattern(Some("Z$"));
     GoDuration => text("A length of time in the style of Go.", "1h30m0s")
         .pattern(Some(r"^-?(\d+h)?(\d+m)?\d+(\.\d+)?(s|ms|µs|ns)$"));
+    Vcpus => ObjectBuilder::new()
+        .schema_type(Type::Number)
+        .description(Some("Cores: a whole number, or a decimal of at most two digits."))
+        .examples([0.5])
+        .minimum(Some(0.05))
+        .maximum(Some(f64::from(Vcpus::MOST)));
 }

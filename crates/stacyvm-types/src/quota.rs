@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{GoDuration, OwnerId, Timestamp};
+use crate::{GoDuration, OwnerId, Timestamp, Vcpus};
 
 /// The limits of one owner. A part that is absent is limited by the configuration alone; where
 /// both say something, the smaller wins.
@@ -25,7 +25,10 @@ pub struct Quota {
     pub max_memory_mb: Option<u64>,
     /// The most cores of a sandbox.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_vcpus: Option<u32>,
+    pub max_vcpus: Option<Vcpus>,
+    /// The most that a sandbox may write to its disk, MiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_disk_mb: Option<u64>,
     /// When it was first set.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -52,9 +55,12 @@ pub struct QuotaRequest {
     /// MiB.
     #[serde(default)]
     pub max_memory_mb: Option<i64>,
-    /// Whole cores.
+    /// Cores: 2, or 0.5.
+    #[serde(default, serialize_with = "crate::vcpus::as_asked")]
+    pub max_vcpus: Option<f64>,
+    /// MiB.
     #[serde(default)]
-    pub max_vcpus: Option<i64>,
+    pub max_disk_mb: Option<i64>,
 }
 
 /// What GET `/quotas/summary` answers; exactly these keys, because a client splats it.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NetworkRequest, OwnerId, SandboxId, Timestamp};
+use crate::{NetworkRequest, OwnerId, SandboxId, Timestamp, Vcpus};
 
 /// Where a sandbox is in its life. Transitions belong to the orchestrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -162,8 +162,11 @@ pub struct Sandbox {
     pub image: String,
     /// Memory limit, MiB.
     pub memory_mb: u64,
-    /// CPU limit, whole cores.
-    pub vcpus: u32,
+    /// CPU limit, cores: 2, or 0.5.
+    pub vcpus: Vcpus,
+    /// What it may write to its disk, MiB; absent means no limit of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_mb: Option<u64>,
     /// Who it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_id: Option<OwnerId>,
@@ -199,9 +202,12 @@ pub struct SpawnRequest {
     /// MiB.
     #[serde(default)]
     pub memory_mb: Option<i64>,
-    /// Whole cores.
+    /// Cores: 2, or 0.5; at least 0.05, digits behind the second are rounded away.
+    #[serde(default, serialize_with = "crate::vcpus::as_asked")]
+    pub vcpus: Option<f64>,
+    /// What it may write to its disk, MiB.
     #[serde(default)]
-    pub vcpus: Option<i64>,
+    pub disk_mb: Option<i64>,
     /// Go duration.
     #[serde(default)]
     pub ttl: Option<String>,
@@ -273,12 +279,24 @@ pub struct SandboxStats {
     pub mem_limit_bytes: u64,
     /// Processes and threads.
     pub pids: u64,
-    /// Bytes written to its own layer.
+    /// Bytes on disk that are its own: what it wrote, and what its file system needs for itself.
     pub disk_bytes: u64,
     /// Bytes received.
     pub net_rx_bytes: u64,
     /// Bytes sent.
     pub net_tx_bytes: u64,
+    /// Cores at most; 0 means no limit.
+    #[serde(default)]
+    pub cpu_limit: f64,
+    /// Processes and threads at most; 0 means no limit.
+    #[serde(default)]
+    pub pids_limit: u64,
+    /// Bytes on disk at most; 0 means no limit of its own.
+    #[serde(default)]
+    pub disk_limit_bytes: u64,
+    /// Processes that were ended for want of memory since it was made.
+    #[serde(default)]
+    pub oom_kills: u64,
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod run;
 mod serve;
 mod signals;
 mod spawn;
+mod stats;
 mod terminal;
 mod values;
 mod version;
@@ -108,6 +109,8 @@ enum Command {
     List(list::Args),
     /// Destroy sandboxes.
     Kill(kill::Args),
+    /// Show what a sandbox uses, against what it may use.
+    Stats(stats::Args),
     /// Show what a sandbox printed.
     Logs(logs::Args),
     Network(network::Args),
@@ -143,6 +146,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::Exec(args) => block_on(exec::run(args, &global)),
         Command::List(args) => block_on(list::run(args, &global)),
         Command::Kill(args) => block_on(kill::run(args, &global)),
+        Command::Stats(args) => block_on(stats::run(args, &global)),
         Command::Logs(args) => block_on(logs::run(args, &global)),
         Command::Network(args) => block_on(network::run(args, &global)),
         Command::Events(args) => block_on(events::run(args, &global)),

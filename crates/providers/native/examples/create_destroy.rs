@@ -1,5 +1,6 @@
 //! Takes the time of create and destroy through the provider, without a server:
-//! `create_destroy LAUNCHER [ROUNDS]`. Prints milliseconds.
+//! `create_destroy LAUNCHER [ROUNDS [LAUNCHERS [DISK_MB]]]`. Prints milliseconds; with a size of disk
+//! also of sandboxes that have such a limit, taken in turns with those that have none.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ async fn main() -> anyhow::Result<()> {
         .into();
     let rounds: u32 = arguments.next().map_or(Ok(300), |text| text.parse())?;
     let launchers: usize = arguments.next().map_or(Ok(0), |text| text.parse())?;
+    let disk_mb: Option<u64> = arguments.next().map(|text| text.parse()).transpose()?;
     let home = tempfile::tempdir()?;
     let mut config = NativeConfig::new(home.path(), launcher);
     config.instance = format!("measure-{}", std::process::id());
@@ -25,7 +27,21 @@ async fn main() -> anyhow::Result<()> {
     let provider = std::sync::Arc::new(NativeProvider::start(config).await?);
 
     let (mut create, mut destroy) = (Vec::new(), Vec::new());
+    let (mut limited_create, mut limited_destroy) = (Vec::new(), Vec::new());
     for number in 0..rounds + 20 {
+        if disk_mb.is_some() {
+            let mut spec = spec(8_000_000 + number);
+            spec.disk_mb = disk_mb;
+            let started = Instant::now();
+            provider.create(&spec).await?;
+            let made = started.elapsed();
+            let started = Instant::now();
+            provider.destroy(&spec.id).await?;
+            if number >= 20 {
+                limited_create.push(made);
+                limited_destroy.push(started.elapsed());
+            }
+        }
         let spec = spec(number);
         let started = Instant::now();
         provider.create(&spec).await?;
@@ -39,6 +55,10 @@ async fn main() -> anyhow::Result<()> {
     }
     report("create", create);
     report("destroy", destroy);
+    if disk_mb.is_some() {
+        report("create, disk limited", limited_create);
+        report("destroy, disk limited", limited_destroy);
+    }
 
     let started = Instant::now();
     let tasks: Vec<_> = (0..100)
@@ -87,8 +107,10 @@ fn spec(number: u32) -> BoxSpec {
         id: SandboxId::from_u32(number),
         image: "host".to_owned(),
         memory_mb: 1024,
-        vcpus: 1,
+        vcpus: stacyvm_types::Vcpus::ONE,
         pids_limit: 256,
+        open_files: 1024,
+        disk_mb: None,
         read_only_rootfs: false,
         network: NetworkMode::None,
         user: None,

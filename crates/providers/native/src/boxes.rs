@@ -16,15 +16,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
+use stacyvm_launcher::control::Limits;
 use stacyvm_provider::{AgentSandbox, BoxState};
 use stacyvm_types::SandboxId;
 
 use crate::cgroups::Cgroups;
+use crate::disk::{self, Disk};
 use crate::layout::Layout;
 use crate::meta;
 use crate::network::Lease;
 use crate::process::Process;
 use crate::slots::Slots;
+use crate::watch::Told;
 
 /// One box.
 #[derive(Debug)]
@@ -45,7 +48,12 @@ pub(crate) struct Facts {
     pub(crate) process: Option<Arc<Process>>,
     pub(crate) cgroups: Cgroups,
     pub(crate) agent: Option<Arc<AgentSandbox>>,
-    pub(crate) memory_limit_bytes: u64,
+    /// What it may use.
+    pub(crate) limits: Option<Limits>,
+    /// What limits its disk, where something does.
+    pub(crate) disk: Option<Disk>,
+    /// Which of its limits the orchestrator has heard of.
+    pub(crate) told: Told,
     pub(crate) host_view: Option<String>,
     pub(crate) image_root: Option<PathBuf>,
     pub(crate) network: Option<Lease>,
@@ -254,7 +262,13 @@ fn read_facts(layout: &Layout, id: &SandboxId) -> io::Result<Facts> {
     match meta {
         Ok(meta) => {
             facts.slot = Some(meta.slot);
-            facts.memory_limit_bytes = meta.limits.memory_bytes;
+            facts.limits = Some(meta.limits);
+            facts.disk = meta.disk;
+            let process = facts.process.as_ref().filter(|process| !process.ended());
+            let fill = process.and_then(|process| disk::fill(process.pid));
+            // What happened before was told by the server before.
+            let disk = fill.zip(meta.disk.map(|disk| disk.bytes()));
+            facts.told = Told::now(&facts.cgroups, disk);
             facts.host_view = meta.host_view;
             facts.image_root = meta.image_root;
             facts.network = meta.network;

@@ -27,6 +27,21 @@ pub struct NativeConfig {
     pub host_view_dir: Option<PathBuf>,
     /// Whether and how sandboxes have a network; by default they have none.
     pub network: NetworkSettings,
+    /// How fast each sandbox may read from and write to the device of the data directory.
+    pub io: IoRates,
+}
+
+/// How fast something may be used; 0 is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IoRates {
+    /// Bytes a second.
+    pub read_bps: u64,
+    /// Bytes a second.
+    pub write_bps: u64,
+    /// Operations a second.
+    pub read_iops: u64,
+    /// Operations a second.
+    pub write_iops: u64,
 }
 
 impl NativeConfig {
@@ -41,6 +56,7 @@ impl NativeConfig {
             hidden: Vec::new(),
             host_view_dir: None,
             network: NetworkSettings::default(),
+            io: IoRates::default(),
         }
     }
 }

@@ -8,13 +8,14 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stacyvm_launcher::control::{LaunchFailure, LaunchRequest, Limits};
+use stacyvm_launcher::control::{IoLimits, LaunchFailure, LaunchRequest, Limits};
 use stacyvm_provider::ops::OpError;
 use stacyvm_provider::{AgentSandbox, BoxSpec, NetworkMode, ProviderError, bind_unix};
 use tokio::io::AsyncReadExt as _;
 
 use crate::agent;
 use crate::boxes::{BoxEntry, Refusal};
+use crate::disk::Made;
 use crate::images::Base;
 use crate::inner::Inner;
 use crate::launcher::LaunchError;
@@ -27,8 +28,6 @@ use crate::users::{self, User};
 
 /// How long a sandbox may take from its launch to its agent's first answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// Open files of one process: what most distributions give, and what needs no privilege.
-const OPEN_FILES: u64 = 16_384;
 /// How long to read on after the sandbox's death.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// What a launch failure's text may have at most; the child that writes it is not trusted.
@@ -42,6 +41,7 @@ struct Prepared {
     status: OwnedFd,
     status_end: OwnedFd,
     network: Option<OwnedFd>,
+    disk: Option<Made>,
 }
 
 /// Makes a box; on an error nothing of it is left. `probe` keeps it out of every list.
@@ -50,7 +50,7 @@ pub(crate) async fn create(
     spec: BoxSpec,
     probe: bool,
 ) -> Result<(Arc<BoxEntry>, Arc<AgentSandbox>), ProviderError> {
-    let limits = limits_of(&spec)?;
+    let limits = limits_of(&spec, inner.io)?;
     let (entry, slot) = inner
         .boxes
         .reserve(&spec.id, probe)
@@ -113,6 +113,10 @@ async fn make(
     let request = LaunchRequest {
         seq: 0,
         id: spec.id.to_string(),
+        disk: prepared
+            .disk
+            .as_ref()
+            .is_some_and(|made| made.root.is_some()),
         box_dir: entry.dir.clone(),
         overlays: prepared.base.overlay_specs(),
         read_only_rootfs: spec.read_only_rootfs,
@@ -126,12 +130,10 @@ async fn make(
     };
     // The socket listens already, so the hello waits in it for the agent to come up.
     let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configure.clone())));
-    let mut launching = Box::pin(inner.launchers.launch(
-        Box::new(request),
-        prepared.listener,
-        prepared.status_end,
-        prepared.network,
-    ));
+    let mut beside = vec![prepared.listener, prepared.status_end];
+    beside.extend(prepared.network);
+    beside.extend(prepared.disk.and_then(|made| made.root));
+    let mut launching = Box::pin(inner.launchers.launch(Box::new(request), beside));
     let mut early = None;
     let answer = loop {
         tokio::select! {
@@ -151,7 +153,7 @@ async fn make(
         let mut facts = entry.facts();
         facts.process = Some(process.clone());
         facts.cgroups = launched.cgroups;
-        facts.memory_limit_bytes = limits.memory_bytes;
+        facts.limits = Some(limits);
         facts.host_view = prepared.base.host_view;
         facts.image_root = prepared.base.image_root;
     }
@@ -211,6 +213,20 @@ fn prepare(
 ) -> Result<Prepared, ProviderError> {
     let base = inner.images.find(&spec.image)?;
     let user = users::resolve(spec.user.as_deref(), &base.rootfs)?;
+    let prepared = |error: io::Error| {
+        ProviderError::backend(
+            "prepare the sandbox's directory",
+            error.kind().to_string(),
+            error,
+        )
+    };
+    rustix::fs::mkdir(&entry.dir, rustix::fs::Mode::RWXU)
+        .map_err(|error| prepared(error.into()))?;
+    let disk = match spec.disk_mb {
+        Some(mb) => Some(inner.disks.make(&entry.dir, slot, mb)?),
+        None => None,
+    };
+    entry.facts().disk = disk.as_ref().map(|made| made.disk);
     let meta = Meta {
         version: META_VERSION,
         id: spec.id.clone(),
@@ -221,24 +237,18 @@ fn prepare(
         uid: user.uid,
         gid: user.gid,
         limits,
+        disk: disk.as_ref().map(|made| made.disk),
         created: meta::now(),
         network: taken.as_ref().map(|taken| taken.lease.clone()),
     };
     let files = || -> io::Result<(OwnedFd, OwnedFd, OwnedFd)> {
-        rustix::fs::mkdir(&entry.dir, rustix::fs::Mode::RWXU)?;
         meta::write(&entry.dir, &meta)?;
         let listener = bind_unix(&entry.dir.join(AGENT_SOCKET))?;
         listener.set_nonblocking(true)?;
         let (status, status_end) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         Ok((listener.into(), status, status_end))
     };
-    let (listener, status, status_end) = files().map_err(|error| {
-        ProviderError::backend(
-            "prepare the sandbox's directory",
-            error.kind().to_string(),
-            error,
-        )
-    })?;
+    let (listener, status, status_end) = files().map_err(prepared)?;
     if let (Some(taken), Some(bridge)) = (&taken, &inner.network.bridge) {
         bridge.apply(taken.device, &taken.lease.egress())?;
     }
@@ -249,6 +259,7 @@ fn prepare(
         status,
         status_end,
         network: taken.map(|taken| taken.namespace),
+        disk,
     })
 }
 
@@ -295,17 +306,23 @@ async fn read_failure(status: OwnedFd) -> Option<LaunchFailure> {
     serde_json::from_slice(&said).ok()
 }
 
-fn limits_of(spec: &BoxSpec) -> Result<Limits, ProviderError> {
+fn limits_of(spec: &BoxSpec, io: Option<IoLimits>) -> Result<Limits, ProviderError> {
     let memory_bytes = spec.memory_mb.checked_mul(1024 * 1024);
     match memory_bytes {
-        Some(memory_bytes @ 1..) if spec.vcpus > 0 && spec.pids_limit > 0 => Ok(Limits {
-            memory_bytes,
-            vcpus: spec.vcpus,
-            pids: spec.pids_limit,
-            open_files: OPEN_FILES,
-        }),
+        Some(memory_bytes @ 1..)
+            if !spec.vcpus.is_none() && spec.pids_limit > 0 && spec.open_files > 0 =>
+        {
+            Ok(Limits {
+                memory_bytes,
+                vcpus: spec.vcpus.cores(),
+                pids: spec.pids_limit,
+                open_files: spec.open_files,
+                io,
+            })
+        }
         _ => Err(ProviderError::Invalid(
-            "memory, vcpus and the process limit must be at least 1 and not absurd".to_owned(),
+            "memory, vcpus and the limits of processes and files must be above 0 and not absurd"
+                .to_owned(),
         )),
     }
 }

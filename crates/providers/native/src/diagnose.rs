@@ -3,10 +3,11 @@
 //! What can be tried is tried: a sandbox is really made and removed, on the file system of the
 //! data directory, beside any server that runs. Nothing of it is left.
 
+mod machine;
+
 use std::path::{Path, PathBuf};
 
-use stacyvm_provider::Provider as _;
-use stacyvm_sys::cgroup::Layout;
+use stacyvm_provider::{Capability, Provider as _};
 use stacyvm_sys::{landlock, namespaces, seccomp};
 
 use crate::{NativeConfig, NativeProvider};
@@ -64,13 +65,14 @@ pub async fn diagnose(config: &NativeConfig) -> Vec<Finding> {
                 Level::Ok,
                 "container: namespaces and a system call filter; a sandbox shares the host's kernel",
             ),
+            machine::kernel(),
             privileges(),
             user_namespaces(),
             overlay(),
             seccomp_filter(),
             landlock_domain(),
         ];
-        findings.extend(control_groups());
+        findings.extend(machine::control_groups());
         findings.push(disk_space(&data_dir));
         findings
     });
@@ -185,40 +187,6 @@ fn landlock_domain() -> Finding {
     }
 }
 
-fn control_groups() -> Vec<Finding> {
-    let layout = Layout::detect();
-    let unified = layout
-        .unified
-        .as_ref()
-        .and_then(|place| std::fs::read_to_string(place.own.join("cgroup.controllers")).ok())
-        .unwrap_or_default();
-    let mut findings = vec![finding(
-        "cgroups",
-        if layout.kind() == "none" {
-            Level::Warn
-        } else {
-            Level::Ok
-        },
-        layout.kind(),
-    )];
-    for (controller, lost) in [
-        ("memory", "memory is not limited"),
-        ("pids", "the number of processes is not limited"),
-        ("cpu", "processor time is not limited"),
-    ] {
-        let there = layout.v1.contains_key(controller)
-            || unified.split_whitespace().any(|name| name == controller);
-        if !there {
-            let text = format!("no controller {controller}: {lost}");
-            findings.push(
-                finding("cgroups", Level::Warn, text)
-                    .remedy("run as root, or give the service Delegate=yes in systemd"),
-            );
-        }
-    }
-    findings
-}
-
 fn disk_space(data_dir: &Path) -> Finding {
     let name = "disk space";
     let nearest = data_dir.ancestors().find(|path| path.exists());
@@ -250,6 +218,8 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
         Err(error) => return vec![finding(name, Level::Fail, error.to_string())],
     };
     let health = provider.health().await;
+    let place = trial.0.join("native/boxes");
+    let quota = tokio::task::spawn_blocking(move || machine::disk_quota(&place)).await;
     let degraded = provider.degradations();
     provider.close().await;
     let mut findings = vec![match health.error {
@@ -260,12 +230,26 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
         ),
         Some(error) => finding(name, Level::Fail, error),
     }];
+    findings.extend(quota);
+    findings.push(network(&provider.capabilities()));
     findings.extend(
         degraded
             .into_iter()
+            // Said above, with what was tried.
+            .filter(|sentence| !sentence.starts_with("disk use "))
             .map(|sentence| finding(name, Level::Warn, sentence)),
     );
     findings
+}
+
+/// Which networks a sandbox can have here.
+fn network(capabilities: &[Capability]) -> Finding {
+    let found = if capabilities.contains(&Capability::NetworkBridge) {
+        "bridge: a network of its own with a way out, or none"
+    } else {
+        "none: a sandbox has a loopback of its own and no way out"
+    };
+    finding("network", Level::Ok, found)
 }
 
 /// The trial's data directory, removed when the trial is over, however it ends.

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use stacyvm_launcher::control::IoLimits;
 use stacyvm_provider::{BoxInfo, BoxState, Egress, Notices, ProviderError};
 use stacyvm_types::SandboxId;
 
 use crate::boxes::{BoxEntry, Boxes};
 use crate::cgroups;
+use crate::disk::{self, Disks, HeldBy};
 use crate::images::Images;
 use crate::launcher::Launchers;
 use crate::meta;
@@ -22,14 +24,22 @@ use crate::trash::Trash;
 /// How long a killed process may take to end. Longer means that it is stuck in the kernel.
 const DEATH_LIMIT: Duration = Duration::from_secs(10);
 
+/// What the kernel writes down in no time when a disk goes.
+const MUCH_WRITTEN: u64 = 8 << 20;
+
 /// One provider's parts.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) boxes: Boxes,
+    pub(crate) disks: Disks,
     pub(crate) images: Images,
     pub(crate) launchers: Launchers,
     pub(crate) trash: Trash,
     pub(crate) cgroup_parent: String,
+    /// How fast each box may read and write.
+    pub(crate) io: Option<IoLimits>,
+    /// Why boxes cannot be limited in that, where it is wanted.
+    pub(crate) io_degraded: Option<String>,
     pub(crate) degraded: Mutex<Vec<String>>,
     pub(crate) notices: Arc<Notices>,
     pub(crate) network: Network,
@@ -37,7 +47,9 @@ pub(crate) struct Inner {
 
 impl Inner {
     /// What the last launch could not have.
-    pub(crate) fn set_degraded(&self, found: Vec<String>) {
+    pub(crate) fn set_degraded(&self, mut found: Vec<String>) {
+        found.extend(self.disks.degraded());
+        found.extend(self.io_degraded.clone());
         let mut degraded = self.degraded.lock().expect("no holder of this lock panics");
         if *degraded != found {
             for sentence in &found {
@@ -58,6 +70,7 @@ impl Inner {
             None => find_process(entry)?,
         };
         if let Some(process) = process {
+            self.give_disk_up(entry, &process).await;
             process
                 .kill()
                 .map_err(|error| failed("end the sandbox's processes", error))?;
@@ -121,6 +134,30 @@ impl Inner {
         Ok(())
     }
 
+    /// Sees to it that the end does not wait for what the box has written. Nothing is lost but time
+    /// when it fails.
+    async fn give_disk_up(&self, entry: &Arc<BoxEntry>, process: &Process) {
+        let number = match entry.facts().disk {
+            Some(disk) => match disk.held_by {
+                HeldBy::Loop(number) => number,
+                HeldBy::Project(_) => return,
+            },
+            None => return,
+        };
+        let (dir, pid) = (entry.dir.clone(), process.pid);
+        let work = move || {
+            let much = disk::fill(pid).is_some_and(|fill| fill.used_bytes >= MUCH_WRITTEN);
+            if much {
+                disk::give_up(&dir, number)
+            } else {
+                Ok(())
+            }
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(work).await {
+            tracing::debug!(sandbox_id = %entry.id, %error, "a disk could not be given up");
+        }
+    }
+
     /// Network and control groups, then the directory: while the directory stands, a crash here is
     /// seen.
     fn remove_leftovers(&self, entry: &BoxEntry) -> Result<(), ProviderError> {
@@ -136,7 +173,11 @@ impl Inner {
             .map_err(|error| failed("remove the sandbox's cgroups", error.into()))?;
         self.trash
             .take(&entry.dir)
-            .map_err(|error| failed("remove the sandbox's directory", error))
+            .map_err(|error| failed("remove the sandbox's directory", error))?;
+        if let Some(disk) = entry.facts().disk.take() {
+            self.disks.release(disk);
+        }
+        Ok(())
     }
 
     /// Every box that the table, the disk or the kernel knows. Blocks.

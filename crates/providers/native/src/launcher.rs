@@ -86,21 +86,17 @@ impl Launchers {
         })
     }
 
-    /// Launches one sandbox. `listener` is the agent's listening socket, `status` the write end of
-    /// the status pipe; `network` a prepared network's namespace, which the request must name.
+    /// Launches one sandbox. `beside` is the agent's listening socket, the write end of the status
+    /// pipe, then its network's namespace and its disk where the request says that there is one.
     pub(crate) async fn launch(
         &self,
         mut request: Box<LaunchRequest>,
-        listener: OwnedFd,
-        status: OwnedFd,
-        network: Option<OwnedFd>,
+        beside: Vec<OwnedFd>,
     ) -> Result<(Launched, OwnedFd), LaunchError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
         let (connection, seat) = self.all[turn].seat().await?;
         request.seq = seat.seq;
-        let mut descriptors = vec![listener, status];
-        descriptors.extend(network);
-        connection.launch(request, descriptors, seat).await
+        connection.launch(request, beside, seat).await
     }
 
     /// Process ids of the launchers that run.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use stacyvm_launcher::control::{Limits, PidFile};
 use stacyvm_types::SandboxId;
 
+use crate::disk::Disk;
 use crate::layout::{META_FILE, PID_FILE};
 use crate::network::Lease;
 
@@ -46,6 +47,9 @@ pub(crate) struct Meta {
     pub(crate) gid: u32,
     /// What it may use.
     pub(crate) limits: Limits,
+    /// What limits its disk, where something does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) disk: Option<Disk>,
     /// Seconds since 1970.
     pub(crate) created: u64,
     /// Its network, when it has one.
@@ -111,13 +115,27 @@ mod tests {
             gid: 1000,
             limits: Limits {
                 memory_bytes: 1,
-                vcpus: 1,
+                vcpus: 0.5,
                 pids: 1,
                 open_files: 1,
+                io: None,
             },
+            disk: None,
             created: now(),
             network: None,
         }
+    }
+
+    #[test]
+    fn a_meta_file_of_the_first_version_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"version":1,"id":"sb-00000007","image":"host","host_view":"a","slot":1,
+            "uid":1000,"gid":1000,"created":9,
+            "limits":{"memory_bytes":9,"vcpus":2,"pids":3,"open_files":4}}"#;
+        std::fs::write(dir.path().join(META_FILE), text).unwrap();
+        let meta = read(dir.path(), &SandboxId::from_u32(7)).unwrap();
+        assert!((meta.limits.vcpus - 2.0).abs() < 1e-9 && meta.limits.io.is_none());
+        assert_eq!(meta.disk, None);
     }
 
     #[test]
@@ -128,6 +146,7 @@ mod tests {
         write(dir.path(), &sample(&id)).unwrap();
         let back = read(dir.path(), &id).unwrap();
         assert_eq!((back.slot, back.uid), (5, 1000));
+        assert_eq!(back.limits.vcpus.to_string(), "0.5");
         assert!(
             read(dir.path(), &SandboxId::from_u32(2)).is_err(),
             "a box must not take another one's file for its own"

@@ -10,6 +10,7 @@ use stacyvm_provider::{Notices, ProviderError};
 
 use crate::boxes::Boxes;
 use crate::config::NativeConfig;
+use crate::disk::Disks;
 use crate::host_view::Progress;
 use crate::images::Images;
 use crate::layout::Layout;
@@ -20,6 +21,7 @@ use crate::trash::Trash;
 pub(crate) struct Opened {
     pub(crate) lock: File,
     pub(crate) boxes: Boxes,
+    pub(crate) disks: Disks,
     pub(crate) images: Images,
     pub(crate) trash: Trash,
     pub(crate) network: Network,
@@ -51,11 +53,13 @@ impl Opened {
             &hidden,
             progress,
         )?;
+        let disks = Disks::open(&layout.boxes).map_err(failed)?;
         let boxes = Boxes::adopt(layout).map_err(failed)?;
         let network = Network::open(&config.instance, &config.network, &boxes.leases(), notices)?;
         Ok(Self {
             lock,
             boxes,
+            disks,
             images,
             trash,
             network,

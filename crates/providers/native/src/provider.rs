@@ -11,7 +11,7 @@ use stacyvm_provider::{
     AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice,
     Notices, Provider, ProviderError, SandboxOps,
 };
-use stacyvm_types::{Isolation, SandboxId, SandboxStats};
+use stacyvm_types::{Isolation, SandboxId, SandboxStats, Vcpus};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use tracing::Instrument;
 
@@ -21,13 +21,14 @@ use crate::images::HOST;
 use crate::inner::Inner;
 use crate::launcher::Launchers;
 use crate::opened::Opened;
-use crate::{agent, cgroups, create, stats};
+use crate::{agent, cgroups, create, io, stats, watch};
 
 /// What a health check's sandbox may use.
 const PROBE_MEMORY_MB: u64 = 64;
 const PROBE_PIDS: u32 = 32;
 /// How often the host's ways out are looked at.
 const TEND_EVERY: Duration = Duration::from_secs(10);
+const PROBE_FILES: u64 = 1024;
 /// How long operations under way may take to end when the provider is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(45);
 
@@ -77,6 +78,7 @@ impl NativeProvider {
         let Opened {
             lock,
             boxes,
+            disks,
             images,
             trash,
             network,
@@ -87,16 +89,22 @@ impl NativeProvider {
             .map_err(|error| {
                 ProviderError::backend("start the launcher", error.kind().to_string(), error)
             })?;
+        let (io, io_degraded) = io::limits(&config.io, &config.data_dir);
+        let degraded = disks.degraded().into_iter().chain(io_degraded.clone());
         let inner = Arc::new(Inner {
+            degraded: Mutex::new(degraded.collect()),
+            io,
+            io_degraded,
             boxes,
+            disks,
             images,
             launchers,
             trash,
             cgroup_parent: format!("stacyvm/{}", config.instance),
-            degraded: Mutex::default(),
             notices,
             network,
         });
+        tokio::spawn(watch::run(Arc::downgrade(&inner)));
         Ok(Self {
             tending: tokio::spawn(tend(inner.clone())),
             inner,
@@ -174,8 +182,10 @@ impl NativeProvider {
             id: id.clone(),
             image: HOST.to_owned(),
             memory_mb: PROBE_MEMORY_MB,
-            vcpus: 1,
+            vcpus: Vcpus::ONE,
             pids_limit: PROBE_PIDS,
+            open_files: PROBE_FILES,
+            disk_mb: None,
             read_only_rootfs: false,
             network: NetworkMode::None,
             user: None,
@@ -292,6 +302,9 @@ impl Provider for NativeProvider {
             if bridge.has_names() {
                 all.push(Capability::EgressDomains);
             }
+        }
+        if self.inner.disks.available() {
+            all.push(Capability::DiskLimit);
         }
         all
     }
@@ -413,6 +426,16 @@ impl Provider for NativeProvider {
         tokio::spawn(changing.in_current_span())
             .await
             .map_err(|error| ProviderError::backend("change what a sandbox reaches", "", error))?
+    }
+
+    async fn cause_of_end(&self, id: &SandboxId) -> Option<&'static str> {
+        let (inner, entry) = (self.inner.clone(), self.inner.boxes.get(id)?);
+        let looking = move || {
+            watch::look(&inner, &entry);
+            entry.facts().told.just_out_of_memory()
+        };
+        let memory = tokio::task::spawn_blocking(looking).await.ok()?;
+        memory.then_some("memory")
     }
 
     fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {

@@ -8,6 +8,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, open, openat, statat};
 use stacyvm_types::SandboxStats;
 
 use crate::boxes::BoxEntry;
+use crate::disk;
 
 /// How long a measurement of the disk is good: it walks every file of the sandbox.
 const DISK_FRESH: Duration = Duration::from_secs(10);
@@ -22,13 +23,15 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 
 /// Measures a box. Blocks.
 pub(crate) fn measure(entry: &BoxEntry) -> SandboxStats {
-    let (groups, limit) = {
+    let (groups, limits, own_disk) = {
         let facts = entry.facts();
-        (facts.cgroups.clone(), facts.memory_limit_bytes)
+        (facts.cgroups.clone(), facts.limits, facts.disk)
     };
     let counted = stacyvm_sys::cgroup::usage(&groups);
     let now = Instant::now();
-    let disk_bytes = disk(entry, now);
+    let disk_bytes = own_disk
+        .and_then(|_| limited_disk(entry))
+        .unwrap_or_else(|| walked_disk(entry, now));
     let mut facts = entry.facts();
     let cpu_nanos = counted.cpu_microseconds.unwrap_or(0) * 1000;
     let cpu_pct = match facts.cpu_seen.replace((now, cpu_nanos)) {
@@ -42,15 +45,30 @@ pub(crate) fn measure(entry: &BoxEntry) -> SandboxStats {
         supported: true,
         cpu_pct,
         mem_bytes: counted.memory_bytes.unwrap_or(0),
-        mem_limit_bytes: counted.memory_limit_bytes.unwrap_or(limit),
+        mem_limit_bytes: counted
+            .memory_limit_bytes
+            .or_else(|| limits.map(|limits| limits.memory_bytes))
+            .unwrap_or(0),
         pids: counted.pids.unwrap_or(0),
         disk_bytes,
         net_rx_bytes: 0,
         net_tx_bytes: 0,
+        cpu_limit: limits.map_or(0.0, |limits| limits.vcpus),
+        pids_limit: limits.map_or(0, |limits| limits.pids.into()),
+        disk_limit_bytes: own_disk.map_or(0, |disk| disk.bytes()),
+        oom_kills: counted.oom_kills.unwrap_or(0),
     }
 }
 
-fn disk(entry: &BoxEntry, now: Instant) -> u64 {
+/// What holds the limit knows the use; none when the sandbox has ended.
+fn limited_disk(entry: &BoxEntry) -> Option<u64> {
+    let process = entry.process()?;
+    let fill = disk::fill(process.pid)?;
+    // Else the number may be another process's by now.
+    (!process.ended()).then_some(fill.used_bytes)
+}
+
+fn walked_disk(entry: &BoxEntry, now: Instant) -> u64 {
     if let Some((then, bytes)) = entry.facts().disk_seen
         && now.saturating_duration_since(then) < DISK_FRESH
     {

@@ -110,6 +110,15 @@ pub struct NativeConfig {
     pub deny_cidrs: Vec<Cidr>,
     /// Who resolves names for sandboxes; none asks whom the host asks.
     pub name_servers: Vec<IpAddr>,
+    /// How fast each sandbox may read from the device of the data directory, bytes a second; 0
+    /// means no limit, here and in the three that follow.
+    pub io_read_bps: u64,
+    /// How fast it may write, bytes a second.
+    pub io_write_bps: u64,
+    /// How often it may read, times a second.
+    pub io_read_iops: u64,
+    /// How often it may write, times a second.
+    pub io_write_iops: u64,
 }
 
 impl Default for NativeConfig {
@@ -125,6 +134,10 @@ impl Default for NativeConfig {
             allow_cidrs: Vec::new(),
             deny_cidrs: Vec::new(),
             name_servers: Vec::new(),
+            io_read_bps: 0,
+            io_write_bps: 0,
+            io_read_iops: 0,
+            io_write_iops: 0,
         }
     }
 }

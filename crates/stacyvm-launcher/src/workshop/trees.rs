@@ -28,6 +28,9 @@ const SYSFS_PARTS: [&str; 3] = [
 /// An empty directory of `/sys`, with which others are covered.
 pub(crate) const EMPTY_DIRECTORY: &str = "sys/firmware";
 
+/// Where a file system stands for a moment that must be mounted to be copied from.
+const STAND: &str = "/proc/fs/stand";
+
 /// Names of the device nodes.
 pub(crate) fn device_names() -> impl Iterator<Item = &'static str> {
     NODES.iter().map(|(name, _, _)| *name)
@@ -54,7 +57,7 @@ impl Trees {
             &[Parameter::Text("size", "1m")],
             Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOSUID,
         )?;
-        for place in ["dev", "sys"] {
+        for place in ["dev", "sys", "stand"] {
             mkdirat(&bench, place, Mode::from_raw_mode(0o755))?;
         }
         // Over a place that no image can be under.
@@ -65,6 +68,12 @@ impl Trees {
         })
     }
 
+    /// Mounts a file system in the launcher's own namespace, until the answer is dropped.
+    pub(crate) fn stand(file_system: &OwnedFd) -> Result<Standing, Errno> {
+        mount::attach(file_system, CWD, STAND)?;
+        Ok(Standing(()))
+    }
+
     /// A sandbox's `/dev`, without what is mounted in it.
     pub(crate) fn devices(&self) -> Result<OwnedFd, Errno> {
         mount::clone_tree(&self.devices, c"", false)
@@ -73,6 +82,17 @@ impl Trees {
     /// A sandbox's `/sys`.
     pub(crate) fn system(&self) -> Result<OwnedFd, Errno> {
         mount::clone_tree(&self.system, c"", true)
+    }
+}
+
+/// A file system that is mounted for a moment.
+#[derive(Debug)]
+pub(crate) struct Standing(());
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        // Nothing else is ever mounted there, so nothing else can be meant.
+        let _ = mount::detach(STAND);
     }
 }
 

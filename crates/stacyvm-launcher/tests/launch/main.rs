@@ -6,6 +6,7 @@
 
 mod agent;
 mod confined;
+mod disk;
 mod failures;
 mod support;
 mod without_root;

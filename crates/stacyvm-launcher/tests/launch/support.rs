@@ -67,6 +67,11 @@ impl Launcher {
 
     /// Sends one request, without waiting; answers the read end of its status pipe.
     pub fn send(&mut self, request: &mut LaunchRequest) -> OwnedFd {
+        self.send_with(request, None)
+    }
+
+    /// The same, with a file system beside it.
+    pub fn send_with(&mut self, request: &mut LaunchRequest, disk: Option<OwnedFd>) -> OwnedFd {
         self.seq += 1;
         request.seq = self.seq;
         let socket = request.box_dir.join("agent.sock");
@@ -85,12 +90,9 @@ impl Launcher {
         let request: LaunchRequest =
             serde_json::from_value(serde_json::to_value(&request).unwrap()).unwrap();
         let packet = serde_json::to_vec(&Request::Launch(Box::new(request))).unwrap();
-        fds::send(
-            &self.socket,
-            &packet,
-            &[listener.as_fd(), status_end.as_fd()],
-        )
-        .unwrap();
+        let mut beside = vec![listener.as_fd(), status_end.as_fd()];
+        beside.extend(disk.as_ref().map(AsFd::as_fd));
+        fds::send(&self.socket, &packet, &beside).unwrap();
         status
     }
 
@@ -114,7 +116,15 @@ impl Launcher {
     }
 
     pub fn launch(&mut self, request: &mut LaunchRequest) -> Result<Sandbox, LaunchFailure> {
-        let status = self.send(request);
+        self.launch_with(request, None)
+    }
+
+    pub fn launch_with(
+        &mut self,
+        request: &mut LaunchRequest,
+        disk: Option<OwnedFd>,
+    ) -> Result<Sandbox, LaunchFailure> {
+        let status = self.send_with(request, disk);
         let (reply, pidfd) = self.receive().expect("the launcher answers");
         assert_eq!(reply.seq, request.seq);
         let launched = reply.result?;
@@ -225,6 +235,7 @@ impl Home {
         LaunchRequest {
             seq: 0,
             id: id.to_owned(),
+            disk: false,
             box_dir,
             overlays: vec![
                 OverlaySpec {
@@ -243,9 +254,10 @@ impl Home {
             gid: 1000,
             limits: Limits {
                 memory_bytes: 256 << 20,
-                vcpus: 1,
+                vcpus: 1.0,
                 pids: 64,
                 open_files: 1024,
+                io: None,
             },
             cgroup_parent: self.parent.clone(),
             network: None,

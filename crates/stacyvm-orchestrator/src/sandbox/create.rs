@@ -201,6 +201,7 @@ impl Owner {
             image: facts.image.clone(),
             memory_mb: facts.memory_mb,
             vcpus: facts.vcpus,
+            disk_mb: facts.disk_mb,
             owner: facts.owner.clone(),
             template: facts.template.clone(),
             isolation: facts.isolation,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stacyvm_types::{ErrorCode, ExecRequest};
+use stacyvm_types::{ErrorCode, ExecRequest, Vcpus};
 
 use crate::tests::support::{Rig, code, request, settings};
 use crate::{Caller, Settings};
@@ -12,7 +12,8 @@ async fn bad_requests_get_their_documented_code() {
     let rig = Rig::with(Settings {
         max_ttl: Some(Duration::from_secs(3600)),
         max_memory_mb: Some(2048),
-        max_vcpus: Some(4),
+        max_vcpus: Some(Vcpus::whole(4)),
+        max_disk_mb: Some(100),
         ..settings()
     })
     .await;
@@ -36,7 +37,13 @@ async fn bad_requests_get_their_documented_code() {
             "memory_mb",
         ),
         (r#"{"memory_mb":2049}"#, ResourceLimit, "memory_mb"),
+        (r#"{"vcpus":0.01}"#, BadRequest, "vcpus"),
+        (r#"{"vcpus":5000}"#, BadRequest, "vcpus"),
+        (r#"{"disk_mb":-1}"#, BadRequest, "disk_mb"),
+        (r#"{"disk_mb":15}"#, BadRequest, "disk_mb"),
         (r#"{"vcpus":5}"#, ResourceLimit, "vcpus"),
+        (r#"{"vcpus":4.01}"#, ResourceLimit, "vcpus"),
+        (r#"{"disk_mb":101}"#, ResourceLimit, "disk_mb"),
         (r#"{"owner_id":"a b"}"#, BadRequest, "owner"),
         (r#"{"isolation":"strong"}"#, BadRequest, "isolation"),
         (r#"{"isolation":"vm"}"#, Unsupported, "isolation"),
@@ -62,6 +69,25 @@ async fn bad_requests_get_their_documented_code() {
     assert_eq!(rig.store.total_sandboxes().await.unwrap(), 0);
     rig.spawn(r#"{"ttl":"1h","memory_mb":2048,"vcpus":4,"volumes":[],"network":"","isolation":"","template":""}"#)
         .await;
+}
+
+#[tokio::test]
+async fn who_asks_for_no_disk_gets_what_may_be_asked_for() {
+    for (default, most, gets) in [
+        (None, None, None),
+        (Some(64), None, Some(64)),
+        (None, Some(32), Some(32)),
+        (Some(64), Some(32), Some(32)),
+        (Some(16), Some(32), Some(16)),
+    ] {
+        let rig = Rig::with(Settings {
+            disk_mb: default,
+            max_disk_mb: most,
+            ..settings()
+        })
+        .await;
+        assert_eq!(rig.spawn("{}").await.disk_mb, gets, "{default:?} {most:?}");
+    }
 }
 
 #[tokio::test]

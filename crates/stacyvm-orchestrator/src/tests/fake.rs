@@ -71,6 +71,8 @@ pub(super) struct Fake {
     /// What boxes with a network may reach.
     pub(super) egress: Mutex<BTreeMap<SandboxId, Egress>>,
     pub(super) notices: Notices,
+    /// What its boxes end of.
+    pub(super) cause_of_end: Mutex<Option<&'static str>>,
     /// Called at each step inside create and destroy.
     pub(super) step: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -99,6 +101,7 @@ impl Fake {
             networks: AtomicBool::new(false),
             egress: Mutex::default(),
             notices: Notices::default(),
+            cause_of_end: Mutex::default(),
             step: Mutex::default(),
         })
     }
@@ -161,7 +164,11 @@ impl Provider for Fake {
     }
 
     fn capabilities(&self) -> Vec<Capability> {
-        let mut all = vec![Capability::NetworkNone, Capability::Exec];
+        let mut all = vec![
+            Capability::NetworkNone,
+            Capability::Exec,
+            Capability::DiskLimit,
+        ];
         if self.networks.load(Ordering::SeqCst) {
             all.extend([Capability::NetworkBridge, Capability::EgressDomains]);
         }
@@ -290,6 +297,10 @@ impl Provider for Fake {
         if let Some(ended) = ended {
             ended.cancelled().await;
         }
+    }
+
+    async fn cause_of_end(&self, _: &SandboxId) -> Option<&'static str> {
+        *self.cause_of_end.lock().unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stacyvm_types::{ErrorCode, Isolation, SandboxId, SandboxState};
+use stacyvm_types::{ErrorCode, Isolation, SandboxId, SandboxState, Vcpus};
 
 use crate::tests::support::{Rig, argv, code, drawn, eventually, request, settings, settle};
 use crate::{Caller, ListFilter, Settings};
@@ -17,14 +17,15 @@ async fn a_spawn_becomes_a_box_with_what_was_asked() {
     .await;
     let sandbox = rig
         .spawn(
-            r#"{"image":"py","memory_mb":256,"vcpus":3,"ttl":"90s","owner_id":" alice ",
+            r#"{"image":"py","memory_mb":256,"vcpus":0.5,"disk_mb":64,"ttl":"90s","owner_id":" alice ",
                 "metadata":{"team":"blue"},"env":{"TOKEN":"secret"},"workdir":"/srv",
                 "user":"root","network":"none","isolation":"process"}"#,
         )
         .await;
+    let half = Vcpus::from_cores(0.5).unwrap();
     assert_eq!(sandbox.state, SandboxState::Running);
     assert_eq!(sandbox.image, "py");
-    assert_eq!((sandbox.memory_mb, sandbox.vcpus), (256, 3));
+    assert_eq!((sandbox.memory_mb, sandbox.vcpus), (256, half));
     assert_eq!(sandbox.owner_id.as_ref().unwrap().as_str(), "alice");
     assert_eq!(sandbox.isolation, Isolation::Container);
     assert_eq!(sandbox.metadata["team"], "blue");
@@ -34,7 +35,12 @@ async fn a_spawn_becomes_a_box_with_what_was_asked() {
     let spec = rig.fake.specs.lock().unwrap()[0].clone();
     assert_eq!(spec.id, sandbox.id);
     assert_eq!(spec.image, "python:3.13");
-    assert_eq!((spec.memory_mb, spec.vcpus, spec.pids_limit), (256, 3, 256));
+    assert_eq!(
+        (spec.memory_mb, spec.vcpus, spec.pids_limit),
+        (256, half, 256)
+    );
+    assert_eq!((spec.disk_mb, sandbox.disk_mb), (Some(64), Some(64)));
+    assert_eq!(spec.open_files, 16_384);
     assert_eq!(spec.env["TOKEN"], "secret");
     assert_eq!(spec.workdir.as_deref(), Some("/srv"));
     assert_eq!(spec.user.as_deref(), Some("root"));
@@ -42,7 +48,7 @@ async fn a_spawn_becomes_a_box_with_what_was_asked() {
 
     let plain = rig.spawn(r#"{"image":"","ttl":null,"memory_mb":0}"#).await;
     assert_eq!(plain.image, "plain");
-    assert_eq!(plain.memory_mb, 1024);
+    assert_eq!((plain.memory_mb, plain.disk_mb), (1024, None));
     let lives = plain.expires_at.saturating_since(plain.created_at);
     assert_eq!(lives, Duration::from_secs(1800));
 }

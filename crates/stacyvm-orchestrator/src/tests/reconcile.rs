@@ -85,6 +85,25 @@ async fn a_box_that_came_up_while_the_backend_was_answering_is_not_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sandbox_that_ended_of_a_limit_says_so() {
+    let rig = Rig::new().await;
+    *rig.fake.cause_of_end.lock().unwrap() = Some("memory");
+    let id = rig.spawn("{}").await.id;
+    rig.fake.kill(&id);
+    let asked = || async {
+        let command = argv(&["echo", "x"]);
+        let run = rig
+            .orchestrator
+            .exec_captured(&rig.caller, id.as_str(), command);
+        run.await.map(drop).unwrap_err().to_string()
+    };
+    let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
+    eventually("it has a cause", || entry.ended_of.get().is_some()).await;
+    let said = asked().await;
+    assert!(said.contains("its memory limit was reached"), "{said}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_workload_that_ends_stops_its_sandbox_until_it_expires() {
     let rig = Rig::new().await;
     let id = rig.spawn(r#"{"ttl":"10m"}"#).await.id;

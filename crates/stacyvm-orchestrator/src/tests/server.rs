@@ -25,7 +25,7 @@ async fn an_unhealthy_provider_refuses_until_it_has_recovered() {
     assert_eq!(code(rig.try_spawn("{}").await), ErrorCode::Unavailable);
     let info = rig.orchestrator.providers().await.remove(0);
     assert!(!info.healthy && info.default);
-    assert_eq!(info.capabilities, ["exec", "network-none"]);
+    assert_eq!(info.capabilities, ["disk-limit", "exec", "network-none"]);
     rig.fake.healthy.store(true, Ordering::SeqCst);
     let rig = rig.restart().await;
     rig.spawn("{}").await;

@@ -382,6 +382,10 @@ async fn stats_and_logs_tell_about_a_sandbox() {
             "disk_bytes",
             "net_rx_bytes",
             "net_tx_bytes",
+            "cpu_limit",
+            "pids_limit",
+            "disk_limit_bytes",
+            "oom_kills",
         ])
     );
     server

@@ -6,9 +6,10 @@ use rusqlite::Connection;
 /// Marks a SQLite file as ours ("stvm" in ASCII), so that another program's is never touched.
 const APPLICATION_ID: i32 = 0x7374_766d;
 
-const STEPS: [&str; 2] = [
+const STEPS: [&str; 3] = [
     include_str!("../../migrations/0001_sandboxes.sql"),
     include_str!("../../migrations/0002_quotas.sql"),
+    include_str!("../../migrations/0003_limits.sql"),
 ];
 
 /// The schema this program knows.
@@ -52,6 +53,8 @@ pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Refused> {
 
 #[cfg(test)]
 mod tests {
+    use stacyvm_types::Vcpus;
+
     use super::*;
 
     #[test]
@@ -89,8 +92,48 @@ mod tests {
         };
         assert_eq!(kept("taken_id"), 2);
         assert_eq!(kept("sandbox WHERE owner = 'alice' AND id = 7"), 1);
+        assert_eq!(
+            kept("sandbox WHERE vcpu_hundredths = 100 AND disk_mb IS NULL"),
+            1
+        );
         assert_eq!(kept("idempotency"), 1);
         assert_eq!(kept("quota"), 0);
+    }
+
+    #[test]
+    fn whole_cores_of_an_older_program_are_the_same_cores() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for step in &STEPS[..2] {
+            connection.execute_batch(step).unwrap();
+        }
+        connection
+            .execute_batch(&format!(
+                "PRAGMA application_id = {APPLICATION_ID};
+                 PRAGMA user_version = 2;
+                 INSERT INTO taken_id (id) VALUES (7);
+                 INSERT INTO sandbox VALUES
+                   (7, 'running', 'native', 'host', 512, 3, NULL, NULL, 'container', 1, 2, '{{}}');
+                 INSERT INTO quota VALUES
+                   ('alice', NULL, NULL, NULL, NULL, 2, 1, 1),
+                   ('bob', 5, NULL, NULL, NULL, NULL, 1, 1),
+                   ('carol', NULL, NULL, NULL, NULL, 4000000000, 1, 1);"
+            ))
+            .unwrap();
+        migrate(&mut connection).unwrap();
+        let sandboxes = crate::sqlite::statements::list(&connection).unwrap();
+        assert_eq!(
+            (sandboxes[0].vcpus, sandboxes[0].disk_mb),
+            (Vcpus::whole(3), None)
+        );
+        let mut quotas = crate::sqlite::quotas::list(&connection).unwrap();
+        quotas.sort_by(|one, other| one.owner_id.cmp(&other.owner_id));
+        let cores: Vec<_> = quotas.iter().map(|quota| quota.max_vcpus).collect();
+        let most = Vcpus::whole(Vcpus::MOST);
+        assert_eq!(cores, [Some(Vcpus::whole(2)), None, Some(most)]);
+        assert_eq!(
+            (quotas[1].max_sandboxes, quotas[1].max_disk_mb),
+            (Some(5), None)
+        );
     }
 
     #[test]

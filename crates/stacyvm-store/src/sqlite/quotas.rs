@@ -2,13 +2,14 @@
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, Row, params};
-use stacyvm_types::{GoDuration, OwnerId, Quota, Timestamp};
+use stacyvm_types::{GoDuration, OwnerId, Quota, Timestamp, Vcpus};
 
 use crate::StoreError;
 use crate::sqlite::failed;
+use crate::sqlite::statements::whole;
 
-const COLUMNS: &str = "owner, max_sandboxes, max_ttl, max_exec_timeout, max_memory_mb, max_vcpus, \
-                       created_at, updated_at";
+const COLUMNS: &str = "owner, max_sandboxes, max_ttl, max_exec_timeout, max_memory_mb, \
+                       max_vcpu_hundredths, created_at, updated_at, max_disk_mb";
 
 pub(crate) fn list(connection: &Connection) -> Result<Vec<Quota>, StoreError> {
     connection
@@ -18,10 +19,9 @@ pub(crate) fn list(connection: &Connection) -> Result<Vec<Quota>, StoreError> {
 }
 
 pub(crate) fn set(connection: &Connection, quota: &Quota) -> Result<(), StoreError> {
-    let whole = |value: Option<u64>| value.map(|value| i64::try_from(value).unwrap_or(i64::MAX));
     connection
         .prepare_cached(&format!(
-            "INSERT OR REPLACE INTO quota ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+            "INSERT OR REPLACE INTO quota ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
         ))
         .and_then(|mut statement| {
             statement.execute(params![
@@ -30,9 +30,10 @@ pub(crate) fn set(connection: &Connection, quota: &Quota) -> Result<(), StoreErr
                 quota.max_ttl.map(GoDuration::nanos),
                 quota.max_exec_timeout.map(GoDuration::nanos),
                 whole(quota.max_memory_mb),
-                quota.max_vcpus,
+                quota.max_vcpus.map(Vcpus::hundredths),
                 quota.created_at.unix_micros(),
                 quota.updated_at.unix_micros(),
+                whole(quota.max_disk_mb),
             ])
         })
         .map(drop)
@@ -49,7 +50,7 @@ pub(crate) fn delete(connection: &Connection, owner: &OwnerId) -> Result<bool, S
 
 fn quota(row: &Row<'_>) -> Result<Quota, rusqlite::Error> {
     let owner = row.get::<_, String>(0)?.parse();
-    let whole = |column: usize, value: Option<i64>| {
+    let number = |column: usize, value: Option<i64>| {
         value
             .map(u64::try_from)
             .transpose()
@@ -58,11 +59,15 @@ fn quota(row: &Row<'_>) -> Result<Quota, rusqlite::Error> {
     let duration = |value: Option<i64>| value.map(GoDuration::from_nanos);
     Ok(Quota {
         owner_id: owner.map_err(|_| unreadable(0, Type::Text))?,
-        max_sandboxes: whole(1, row.get(1)?)?,
+        max_sandboxes: number(1, row.get(1)?)?,
         max_ttl: duration(row.get(2)?),
         max_exec_timeout: duration(row.get(3)?),
-        max_memory_mb: whole(4, row.get(4)?)?,
-        max_vcpus: row.get(5)?,
+        max_memory_mb: number(4, row.get(4)?)?,
+        max_vcpus: row
+            .get::<_, Option<u32>>(5)?
+            .map(|cores| Vcpus::from_hundredths(cores).ok_or_else(|| unreadable(5, Type::Integer)))
+            .transpose()?,
+        max_disk_mb: number(8, row.get(8)?)?,
         created_at: Timestamp::from_unix_micros(row.get(6)?),
         updated_at: Timestamp::from_unix_micros(row.get(7)?),
     })

@@ -1,14 +1,14 @@
 //! Every statement there is, one function each.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use stacyvm_types::{OwnerId, SandboxId, Timestamp};
+use stacyvm_types::{OwnerId, SandboxId, Timestamp, Vcpus};
 
 use crate::StoreError;
 use crate::record::{IdempotencyClaim, IdempotencyHit, IntentOutcome, SandboxRecord, StoredState};
 use crate::sqlite::failed;
 
-const COLUMNS: &str = "id, state, provider, image, memory_mb, vcpus, owner, template, isolation, \
-                       created_at, expires_at, metadata";
+const COLUMNS: &str = "id, state, provider, image, memory_mb, vcpu_hundredths, owner, template, \
+                       isolation, created_at, expires_at, metadata, disk_mb";
 
 pub(crate) fn insert_intent(
     connection: &Connection,
@@ -27,9 +27,7 @@ pub(crate) fn insert_intent(
     }
     connection
         .prepare_cached(
-            "INSERT INTO sandbox (id, state, provider, image, memory_mb, vcpus, owner, template, \
-             isolation, created_at, expires_at, metadata) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+            &format!("INSERT INTO sandbox ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"),
         )
         .and_then(|mut statement| {
             statement.execute(params![
@@ -38,13 +36,14 @@ pub(crate) fn insert_intent(
                 record.provider,
                 record.image,
                 i64::try_from(record.memory_mb).unwrap_or(i64::MAX),
-                record.vcpus,
+                record.vcpus.hundredths(),
                 record.owner.as_ref().map(OwnerId::as_str),
                 record.template,
                 record.isolation.as_str(),
                 record.created_at.unix_micros(),
                 record.expires_at.unix_micros(),
                 metadata,
+                whole(record.disk_mb),
             ])
         })
         .map_err(&wrong)?;
@@ -178,7 +177,7 @@ fn record(row: &Row<'_>) -> Result<SandboxRecord, rusqlite::Error> {
         provider: row.get(2)?,
         image: row.get(3)?,
         memory_mb: u64::try_from(row.get::<_, i64>(4)?).map_err(|_| unreadable(4))?,
-        vcpus: row.get(5)?,
+        vcpus: Vcpus::from_hundredths(row.get(5)?).ok_or_else(|| unreadable(5))?,
         owner: owner
             .map(|owner| owner.parse().map_err(|_| unreadable(6)))
             .transpose()?,
@@ -190,6 +189,11 @@ fn record(row: &Row<'_>) -> Result<SandboxRecord, rusqlite::Error> {
         created_at: Timestamp::from_unix_micros(row.get(9)?),
         expires_at: Timestamp::from_unix_micros(row.get(10)?),
         metadata: serde_json::from_str(&metadata).map_err(|_| unreadable(11))?,
+        disk_mb: row
+            .get::<_, Option<i64>>(12)?
+            .map(u64::try_from)
+            .transpose()
+            .map_err(|_| unreadable(12))?,
     })
 }
 
@@ -197,6 +201,11 @@ fn unreadable(column: usize) -> rusqlite::Error {
     let name = COLUMNS.split(", ").nth(column).unwrap_or_default();
     let kind = rusqlite::types::Type::Text;
     rusqlite::Error::InvalidColumnType(column, name.to_owned(), kind)
+}
+
+/// SQLite's integers have a sign.
+pub(super) fn whole(value: Option<u64>) -> Option<i64> {
+    value.map(|value| i64::try_from(value).unwrap_or(i64::MAX))
 }
 
 /// Ids are stored as the number whose hexadecimal digits they show.

@@ -1,7 +1,7 @@
 //! The owners' quotas: kept whole, replaced, deleted, and there after closing.
 
 use stacyvm_store::Store;
-use stacyvm_types::{GoDuration, Quota, Timestamp};
+use stacyvm_types::{GoDuration, Quota, Timestamp, Vcpus};
 
 fn quota(owner: &str) -> Quota {
     Quota {
@@ -10,7 +10,8 @@ fn quota(owner: &str) -> Quota {
         max_ttl: Some(GoDuration::from_secs(90)),
         max_exec_timeout: Some(GoDuration::from_nanos(1)),
         max_memory_mb: Some(512),
-        max_vcpus: Some(2),
+        max_vcpus: Some(Vcpus::from_cores(1.5).unwrap()),
+        max_disk_mb: Some(64),
         created_at: Timestamp::from_unix_micros(1),
         updated_at: Timestamp::from_unix_micros(2),
     }
@@ -23,6 +24,7 @@ fn nothing(owner: &str) -> Quota {
         max_exec_timeout: None,
         max_memory_mb: None,
         max_vcpus: None,
+        max_disk_mb: None,
         ..quota(owner)
     }
 }

@@ -58,6 +58,31 @@ pub fn usage(directories: &BTreeMap<String, PathBuf>) -> Usage {
     }
 }
 
+/// The counters of what the group's limits refused, and nothing else: [`usage`] reads far more.
+#[must_use]
+pub fn refusals(directories: &BTreeMap<String, PathBuf>) -> Refusals {
+    let line = |controller: &str, file: &str, key: &str| -> Option<u64> {
+        field(&read(directories, controller, file)?, key)
+    };
+    Refusals {
+        oom_kills: line("memory", "memory.oom_control", "oom_kill")
+            .or_else(|| line("unified", "memory.events", "oom_kill"))
+            .unwrap_or(0),
+        pids: line("pids", "pids.events", "max")
+            .or_else(|| line("unified", "pids.events", "max"))
+            .unwrap_or(0),
+    }
+}
+
+/// How often limits of a group came into play since it was made; 0 also where nobody counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refusals {
+    /// Processes killed for want of memory.
+    pub oom_kills: u64,
+    /// Processes and threads that were not made.
+    pub pids: u64,
+}
+
 fn read(directories: &BTreeMap<String, PathBuf>, controller: &str, file: &str) -> Option<String> {
     fs::read_to_string(directories.get(controller)?.join(file)).ok()
 }
@@ -93,6 +118,7 @@ mod tests {
         write("memory.events", "oom 3\noom_kill 2\n");
         write("cpu.stat", "usage_usec 77\n");
         write("pids.current", "4\n");
+        write("pids.events", "max 6\n");
         assert_eq!(
             usage(&only("unified")),
             Usage {
@@ -101,6 +127,13 @@ mod tests {
                 cpu_microseconds: Some(77),
                 pids: Some(4),
                 oom_kills: Some(2),
+            }
+        );
+        assert_eq!(
+            refusals(&only("unified")),
+            Refusals {
+                oom_kills: 2,
+                pids: 6
             }
         );
         write("memory.usage_in_bytes", "700\n");

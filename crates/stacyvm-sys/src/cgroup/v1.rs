@@ -8,13 +8,17 @@ use super::{
     CONTROLLERS, Group, GroupError, Hierarchy, Layout, Limits, Step, open_in, open_parent, set_in,
 };
 
-/// How long a share of processor time lasts, microseconds; the kernel's default.
-const PERIOD: u64 = 100_000;
-
-pub(super) fn prepare(layout: &Layout, relative: &Path) -> Vec<Hierarchy> {
+pub(super) fn prepare(
+    layout: &Layout,
+    relative: &Path,
+    controllers: &[&'static str],
+) -> Vec<Hierarchy> {
     let mut hierarchies: Vec<Hierarchy> = Vec::new();
-    let mut wanted: Vec<(&str, &'static str)> =
-        CONTROLLERS.iter().map(|name| (*name, *name)).collect();
+    let own_name = |name| if name == "io" { "blkio" } else { name };
+    let mut wanted: Vec<(&str, &'static str)> = controllers
+        .iter()
+        .map(|name| (own_name(*name), *name))
+        .collect();
     // A version 2 mount freezes, kills and tells a service manager whose process this is, even
     // where all controllers are on version 1.
     if layout.unified.is_none() {
@@ -76,8 +80,21 @@ pub(super) fn fill(
         set("pids.max", limits.pids.to_string()).step("limit processes")?;
     }
     if hierarchy.has("cpu") {
-        let quota = PERIOD * u64::from(limits.vcpus);
-        set("cpu.cfs_quota_us", quota.to_string()).step("limit processor time")?;
+        set("cpu.cfs_quota_us", limits.cpu_quota().to_string()).step("limit processor time")?;
+    }
+    if let (true, Some(io)) = (hierarchy.has("io"), &limits.io) {
+        let (major, minor) = io.device;
+        for (what, value) in [
+            ("read_bps", io.read_bps),
+            ("write_bps", io.write_bps),
+            ("read_iops", io.read_iops),
+            ("write_iops", io.write_iops),
+        ] {
+            if value > 0 {
+                let file = format!("blkio.throttle.{what}_device");
+                set(&file, format!("{major}:{minor} {value}")).step("limit input and output")?;
+            }
+        }
     }
     // `tasks`, not `cgroup.procs`: the latter waits for a grace period also for a single thread.
     let tasks = open_in(hierarchy, name, "tasks", OFlags::WRONLY).step("open the cgroup")?;

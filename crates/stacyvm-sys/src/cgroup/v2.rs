@@ -12,17 +12,21 @@ use rustix::io::{Errno, Result};
 
 use super::layout::Place;
 use super::{
-    CONTROLLERS, Group, GroupError, Hierarchy, Layout, Limits, Step, open_in, open_parent, set_in,
+    Group, GroupError, Hierarchy, IoLimits, Layout, Limits, PERIOD, Step, open_in, open_parent,
+    set_in,
 };
 
-const PERIOD: u64 = 100_000;
 /// Where the processes of a delegated group go to make room.
 const LEAF: &str = "stacyvm-server";
 
-pub(super) fn prepare(layout: &Layout, relative: &Path) -> Option<Hierarchy> {
+pub(super) fn prepare(
+    layout: &Layout,
+    relative: &Path,
+    controllers: &[&'static str],
+) -> Option<Hierarchy> {
     let place = layout.unified.as_ref()?;
-    prepare_at(&place.mount, place, relative)
-        .or_else(|_| prepare_at(&delegated_root(place), place, relative))
+    prepare_at(&place.mount, place, relative, controllers)
+        .or_else(|_| prepare_at(&delegated_root(place), place, relative, controllers))
         .ok()
 }
 
@@ -34,11 +38,17 @@ fn delegated_root(place: &Place) -> PathBuf {
     }
 }
 
-fn prepare_at(base: &Path, place: &Place, relative: &Path) -> Result<Hierarchy> {
+fn prepare_at(
+    base: &Path,
+    place: &Place,
+    relative: &Path,
+    controllers: &[&'static str],
+) -> Result<Hierarchy> {
     // A controller that stands on version 1 is not offered here.
     let offered = controllers_of(base);
-    let wanted: Vec<&'static str> = CONTROLLERS
-        .into_iter()
+    let wanted: Vec<&'static str> = controllers
+        .iter()
+        .copied()
         .filter(|controller| offered.iter().any(|one| one == controller))
         .collect();
     if !wanted.is_empty() {
@@ -137,11 +147,50 @@ pub(super) fn fill(
         set("pids.max", limits.pids.to_string()).step("limit processes")?;
     }
     if hierarchy.has("cpu") {
-        let quota = PERIOD * u64::from(limits.vcpus);
+        let quota = limits.cpu_quota();
         set("cpu.max", format!("{quota} {PERIOD}")).step("limit processor time")?;
+    }
+    if let (true, Some(io)) = (hierarchy.has("io"), &limits.io) {
+        set("io.max", io_max(io)).step("limit input and output")?;
     }
     let directory =
         open_in(hierarchy, name, ".", OFlags::PATH | OFlags::DIRECTORY).step("open the cgroup")?;
     group.into = Some(directory);
     Ok(())
+}
+
+/// The line that `io.max` takes, see the kernel's cgroup-v2 documentation.
+fn io_max(io: &IoLimits) -> String {
+    let (major, minor) = io.device;
+    let mut line = format!("{major}:{minor}");
+    for (key, value) in [
+        ("rbps", io.read_bps),
+        ("wbps", io.write_bps),
+        ("riops", io.read_iops),
+        ("wiops", io.write_iops),
+    ] {
+        if value > 0 {
+            line.push_str(&format!(" {key}={value}"));
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_limited_is_not_in_the_line() {
+        let mut io = IoLimits {
+            device: (8, 16),
+            read_bps: 1_000_000,
+            write_bps: 0,
+            read_iops: 0,
+            write_iops: 50,
+        };
+        assert_eq!(io_max(&io), "8:16 rbps=1000000 wiops=50");
+        io.read_iops = 7;
+        assert_eq!(io_max(&io), "8:16 rbps=1000000 riops=7 wiops=50");
+    }
 }

@@ -1,19 +1,23 @@
-//! `stacyvm doctor`: what this machine can do, and what stands in the way.
+//! `stacyvm doctor`: what this machine can do, provider by provider, and what stands in the way.
 //!
-//! Tries by doing: a sandbox is made and removed. Exits with 1 when nothing could run here.
+//! Tries by doing: a sandbox is made and removed. Exits with 1 when something that is enabled does
+//! not work here, else with 0.
+
+mod report;
+mod tools;
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 use stacyvm_config::{Loaded, Problem};
 
-use super::{Form, Global, output};
+use super::{Form, Global};
 use crate::embedded::Program;
 use crate::failure::{hint_of, in_words};
 use crate::wiring::directories::Directories;
 use crate::wiring::providers;
+use report::{Finding, Level, Provider, Report};
 
 /// Find out what this machine can do, and what stands in the way.
 #[derive(Debug, clap::Args)]
@@ -21,41 +25,6 @@ pub(crate) struct Args {
     /// Print JSON, as with --output json.
     #[arg(long)]
     json: bool,
-}
-
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Level {
-    Ok,
-    Warning,
-    Failure,
-}
-
-/// One thing looked at.
-#[derive(Clone, Debug, Serialize)]
-struct Finding {
-    level: Level,
-    topic: String,
-    words: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
-}
-
-impl Finding {
-    fn new(level: Level, topic: impl Into<String>, words: impl Into<String>) -> Self {
-        Self {
-            level,
-            topic: topic.into(),
-            words: words.into(),
-            remedy: None,
-        }
-    }
-
-    fn remedy(mut self, remedy: impl Into<String>) -> Self {
-        self.remedy = Some(remedy.into());
-        self
-    }
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
@@ -93,22 +62,46 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         }
     };
     findings.extend(programs());
+    let runtime = runtime()?;
+    let mut providers = Vec::new();
     if let Some(loaded) = &loaded {
         let data = Directories::of(loaded).data;
         findings.push(data_directory(&data));
-        if findings.iter().all(|found| found.level != Level::Failure) {
-            findings.extend(runtime()?.block_on(native(loaded)));
-        }
+        let able = findings.iter().all(|found| found.level != Level::Failure);
+        let native = loaded.config.providers.native.enabled;
+        let mut native = Provider::new("native", native);
+        // Else it would only say again what stands above.
+        let found = match (native.enabled, able) {
+            (true, true) => runtime.block_on(self::native(loaded)),
+            _ => Vec::new(),
+        };
+        native.works = Some(able && found.iter().all(|found| found.level != Level::Failure))
+            .filter(|_| native.enabled);
+        native.isolation = Some(stacyvm_types::Isolation::Container.as_str());
+        findings.extend(found);
+        let mut mock = Provider::new("mock", mock_enabled(loaded));
+        mock.works = mock.enabled.then_some(able);
+        mock.isolation = Some(stacyvm_types::Isolation::None.as_str());
+        providers.extend([native, mock]);
     }
-    findings.push(runtime()?.block_on(server(global)));
-    let able = findings.iter().all(|found| found.level != Level::Failure);
+    for (provider, found) in runtime.block_on(tools::others()) {
+        providers.push(provider);
+        findings.extend(found);
+    }
+    findings.push(runtime.block_on(server(global)));
+    let report = Report::new(providers, findings);
     let form = if args.json { Form::Json } else { global.output };
-    report(&findings, able, form)?;
-    Ok(if able {
+    report.print(form)?;
+    Ok(if report.able {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+fn mock_enabled(loaded: &Loaded) -> bool {
+    let providers = &loaded.config.providers;
+    providers.mock.enabled || providers.default == stacyvm_config::ProviderChoice::Mock
 }
 
 fn problem(level: Level, problem: &Problem) -> Finding {
@@ -125,31 +118,6 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
         .enable_all()
         .build()
         .context("cannot start the runtime")
-}
-
-fn report(findings: &[Finding], able: bool, form: Form) -> Result<()> {
-    if form == Form::Json {
-        return output::json(&serde_json::json!({
-            "able": able,
-            "findings": findings,
-        }));
-    }
-    for found in findings {
-        let sign = match found.level {
-            Level::Ok => "ok     ",
-            Level::Warning => "warning",
-            Level::Failure => "FAILURE",
-        };
-        output::line(&format!("{sign}  {}: {}", found.topic, found.words))?;
-        if let Some(remedy) = &found.remedy {
-            output::line(&format!("         hint: {remedy}"))?;
-        }
-    }
-    output::line(if able {
-        "This machine can run sandboxes."
-    } else {
-        "This machine cannot run sandboxes as it is."
-    })
 }
 
 /// Whether the data directory, or its nearest parent that exists, may be written.
@@ -191,7 +159,8 @@ async fn native(loaded: &Loaded) -> Vec<Finding> {
     let settings = match settings {
         Ok(settings) => settings,
         Err(error) => {
-            let found = Finding::new(Level::Failure, "native", in_words(&error));
+            let mut found = Finding::new(Level::Failure, "settings", in_words(&error));
+            found.provider = Some("native");
             return vec![match hint_of(&error) {
                 Some(hint) => found.remedy(hint),
                 None => found,
@@ -207,7 +176,8 @@ async fn native(loaded: &Loaded) -> Vec<Finding> {
                 stacyvm_native::Level::Warn => Level::Warning,
                 stacyvm_native::Level::Fail => Level::Failure,
             },
-            topic: format!("native, {}", found.name),
+            provider: Some("native"),
+            topic: found.name.to_owned(),
             words: found.found,
             remedy: found.remedy,
         })

@@ -34,6 +34,8 @@ fn every_documented_line_is_understood() {
         "stacyvm list",
         "stacyvm ls --state running",
         "stacyvm kill sb-a1b2c3d4",
+        "stacyvm run --vcpus 0.5 --disk 512 -- true",
+        "stacyvm stats sb-a1b2c3d4",
         "stacyvm logs sb-a1b2c3d4 --lines 5",
         "stacyvm logs -f -n 5 sb-a1b2c3d4",
         "stacyvm events",

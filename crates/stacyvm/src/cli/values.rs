@@ -41,9 +41,12 @@ pub(crate) struct SandboxOptions {
     /// Memory, MiB.
     #[arg(long, value_name = "MIB")]
     pub(crate) memory: Option<i64>,
-    /// Cores.
-    #[arg(long, value_name = "N")]
-    pub(crate) vcpus: Option<i64>,
+    /// Cores, like 2 or 0.5.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) vcpus: Option<f64>,
+    /// What it may write to its disk, MiB.
+    #[arg(long, value_name = "MIB")]
+    pub(crate) disk: Option<i64>,
     /// How long it lives at most, like 30m or 1h30m.
     #[arg(long, value_name = "DURATION")]
     pub(crate) ttl: Option<String>,
@@ -87,6 +90,7 @@ impl SandboxOptions {
             provider: self.provider,
             memory_mb: self.memory,
             vcpus: self.vcpus,
+            disk_mb: self.disk,
             ttl: self.ttl,
             env: map(self.env),
             workdir: self.workdir,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use stacyvm_config::{Config, NativeNetwork, ProviderChoice};
 use stacyvm_mock::MockProvider;
-use stacyvm_native::{NativeConfig, NativeProvider, NetworkChoice, NetworkSettings};
+use stacyvm_native::{IoRates, NativeConfig, NativeProvider, NetworkChoice, NetworkSettings};
 use stacyvm_provider::{Health, Provider};
 use stacyvm_types::Isolation;
 
@@ -149,6 +149,12 @@ pub(crate) fn native_settings(
     settings.rootfs_dirs = wanted.rootfs_dirs.clone();
     settings.instance = directories.instance();
     settings.hidden = hidden.to_vec();
+    settings.io = IoRates {
+        read_bps: wanted.io_read_bps,
+        write_bps: wanted.io_write_bps,
+        read_iops: wanted.io_read_iops,
+        write_iops: wanted.io_write_iops,
+    };
     settings.host_view_dir = Some(directories.shared_native.join("native/host-view"));
     settings.network = NetworkSettings {
         choice: match wanted.network {

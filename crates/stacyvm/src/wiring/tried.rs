@@ -91,6 +91,10 @@ impl Provider for Tried {
         self.inner.wait_exit(id).await;
     }
 
+    async fn cause_of_end(&self, id: &SandboxId) -> Option<&'static str> {
+        self.inner.cause_of_end(id).await
+    }
+
     async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
         self.inner.network(id).await
     }

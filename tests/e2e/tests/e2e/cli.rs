@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
+
+use crate::harness::server::finish;
 use crate::harness::{Options, Server, host};
 
 #[test]
@@ -124,6 +127,63 @@ fn doctor_says_what_this_machine_can_do() {
     if crate::harness::is_root() {
         assert_eq!(report.code, Some(0), "{}{}", report.stdout, report.stderr);
     }
+}
+
+#[test]
+fn doctor_tells_programs_and_ends_with_what_it_found() {
+    let server = Server::start();
+    let tools = server.scratch("tools");
+    std::fs::create_dir(&tools).unwrap();
+    for (name, said) in [("runc", "runc version 1.1.5"), ("docker", "no number")] {
+        let path = tools.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\necho '{said}'\n")).unwrap();
+        let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, all).unwrap();
+    }
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", tools.display());
+    let report = finish(server.command(&["doctor", "--json"]).env("PATH", &path));
+    let said: Value = serde_json::from_str(&report.stdout).unwrap();
+    let provider = |name: &str| {
+        let all = said["providers"].as_array().unwrap();
+        let found = all.iter().find(|provider| provider["name"] == name);
+        found.unwrap_or_else(|| panic!("{name}: {said}")).clone()
+    };
+    assert_eq!(provider("native")["isolation"], "container");
+    assert_eq!(provider("docker")["in_this_version"], false);
+    let findings = said["findings"].as_array().unwrap();
+    let runc = findings
+        .iter()
+        .find(|found| found["topic"] == "runc")
+        .unwrap();
+    assert_eq!(runc["level"], "warning");
+    assert_eq!(runc["remedy"], "apt-get install runc");
+    for topic in ["kernel", "cgroups", "disk quota", "network"] {
+        let found = findings.iter().find(|found| found["topic"] == topic);
+        let found = found.unwrap_or_else(|| panic!("{topic}: {said}"));
+        assert_eq!(found["provider"], "native");
+        assert!(
+            found["level"] == "ok" || found["remedy"].is_string(),
+            "{found}"
+        );
+    }
+    if crate::harness::is_root() {
+        assert_eq!(
+            (&said["able"], report.code),
+            (&json!(true), Some(0)),
+            "{said}"
+        );
+        assert_eq!(provider("native")["works"], true);
+    }
+
+    let nowhere = ["doctor", "--json"];
+    let mut broken = server.command(&nowhere);
+    let report = finish(broken.env("STACYVM_SERVER_DATA_DIR", "/proc/nowhere"));
+    let said: Value = serde_json::from_str(&report.stdout).unwrap();
+    assert_eq!(
+        (&said["able"], report.code),
+        (&json!(false), Some(1)),
+        "{said}"
+    );
 }
 
 #[test]

@@ -153,9 +153,9 @@ impl Connection {
 }
 
 /// Tries to send one packet; `WouldBlock` when the launcher has not read the ones before it.
-fn send(socket: &OwnedFd, packet: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
-    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    Ok(fds::send(socket, packet, &fds)?)
+fn send(socket: &OwnedFd, packet: &[u8], beside: &[OwnedFd]) -> io::Result<()> {
+    let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
+    Ok(fds::send(socket, packet, &beside)?)
 }
 
 /// One packet and the descriptor beside it; none at the end of the connection.

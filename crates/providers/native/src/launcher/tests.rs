@@ -30,6 +30,7 @@ fn request() -> Box<LaunchRequest> {
     Box::new(LaunchRequest {
         seq: 0,
         id: "sb-00000001".to_owned(),
+        disk: false,
         box_dir: "/nowhere".into(),
         overlays: Vec::new(),
         read_only_rootfs: false,
@@ -39,9 +40,10 @@ fn request() -> Box<LaunchRequest> {
         gid: 0,
         limits: Limits {
             memory_bytes: 1,
-            vcpus: 1,
+            vcpus: 1.0,
             pids: 1,
             open_files: 1,
+            io: None,
         },
         cgroup_parent: String::new(),
         network: None,
@@ -50,7 +52,7 @@ fn request() -> Box<LaunchRequest> {
 
 async fn launch(launchers: &Launchers) -> Result<(Launched, OwnedFd), LaunchError> {
     let (listener, status) = rustix::pipe::pipe().unwrap();
-    launchers.launch(request(), listener, status, None).await
+    launchers.launch(request(), vec![listener, status]).await
 }
 
 async fn pid_other_than(launchers: &Launchers, old: u32) -> u32 {
