@@ -1,6 +1,8 @@
 //! A store in a directory of its own, and looking into it.
 
 use std::fs;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -106,6 +108,17 @@ pub(crate) fn have(program: &str) -> bool {
         skip(&format!("{program} is not installed"));
     }
     found
+}
+
+/// An address that refuses every connection as long as the socket lives: it is bound, so that
+/// nobody else gets it, and does not listen.
+pub(crate) fn refusing() -> (OwnedFd, SocketAddr) {
+    use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
+    let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    bind(&fd, &any).unwrap();
+    let address = SocketAddr::try_from(getsockname(&fd).unwrap()).unwrap();
+    (fd, address)
 }
 
 /// Waits for something that takes as long as it takes.

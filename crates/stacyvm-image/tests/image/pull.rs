@@ -12,7 +12,7 @@ use stacyvm_image::{
 use tar::EntryType::Regular;
 
 use crate::builder::{Image, Layer, Packing, gzip, noise, rootfs, tar_of};
-use crate::fixture::{Fixture, file};
+use crate::fixture::{Fixture, file, refusing};
 use crate::proxy::{Action, Proxy};
 use crate::registry::{INDEX, Registry, options, reference};
 
@@ -407,11 +407,7 @@ fn what_is_not_there_is_said_to_be_missing() {
 #[test]
 fn a_registry_that_is_down_is_named() {
     let fixture = Fixture::new();
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let (_bound, port) = refusing();
     let quick = PullOptions {
         attempts: 2,
         ..options()
@@ -532,10 +528,7 @@ fn mirrors_are_asked_first_and_the_registry_when_they_fail() {
             false => Action::Pass,
         }
     });
-    let closed = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let (_bound, closed) = refusing();
     let mut options = options();
     options.attempts = 1;
     let mirrors = vec![

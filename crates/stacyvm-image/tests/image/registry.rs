@@ -31,6 +31,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) tls: Option<(&'a Path, &'a Path)>,
     /// Name and password for putting images in.
     pub(crate) login: Option<(&'a str, &'a str)>,
+    /// The files of another registry.
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// A registry that ends with this.
@@ -41,7 +43,7 @@ pub(crate) struct Registry {
     authorization: Option<String>,
     agent: Agent,
     tls: bool,
-    _place: TempDir,
+    place: TempDir,
 }
 
 impl Registry {
@@ -59,10 +61,12 @@ impl Registry {
         if let Some((certificate, key)) = setup.tls {
             http["tls"] = json!({"certificate": certificate, "key": key});
         }
+        let own = || place.path().join("data");
+        let data = setup.data.clone().unwrap_or_else(own);
         let mut config = json!({
             "version": "0.1",
             "log": {"level": "info", "accesslog": {"disabled": true}},
-            "storage": {"filesystem": {"rootdirectory": place.path().join("data")}},
+            "storage": {"filesystem": {"rootdirectory": data}},
             "http": http,
         });
         if let Some(passwords) = setup.passwords {
@@ -112,7 +116,7 @@ impl Registry {
                 .build()
                 .new_agent(),
             tls: setup.tls.is_some(),
-            _place: place,
+            place,
         })
     }
 
@@ -188,7 +192,7 @@ impl Registry {
 
     /// Where its files are, for another registry on the same files.
     pub(crate) fn data(&self) -> PathBuf {
-        self._place.path().join("data")
+        self.place.path().join("data")
     }
 }
 
