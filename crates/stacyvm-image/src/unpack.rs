@@ -279,7 +279,6 @@ impl Unpacker {
         .map_err(failed)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "where it is, and what it is")]
     fn file(
         &mut self,
         mut file: File,
