@@ -15,7 +15,7 @@ use crate::tools::{run, step};
 use crate::workspace::{Workspace, cargo, host_target};
 
 /// One file each in `fuzz/targets`, and a folder each in `fuzz/corpus`.
-const TARGETS: [&str; 7] = [
+const TARGETS: [&str; 9] = [
     "agent_frames",
     "agent_paths",
     "agent_patterns",
@@ -23,6 +23,8 @@ const TARGETS: [&str; 7] = [
     "config",
     "duration",
     "host_header",
+    "image_documents",
+    "image_layers",
 ];
 
 /// What makes libFuzzer see which way the code went: a counter for every edge, and every

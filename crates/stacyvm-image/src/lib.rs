@@ -8,16 +8,28 @@
 #![cfg(target_os = "linux")]
 
 mod digest;
+mod download;
 mod error;
+mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod image_config;
-mod name;
+mod import;
+mod load;
+mod manifest;
+mod marks;
+mod merged;
 mod platform;
 mod prepare;
 mod pull;
 mod reference;
 mod registries;
+mod registry;
+mod save;
 mod store;
 mod stored;
+mod stream;
+mod tar_writer;
 mod unpack;
 
 pub use digest::Digest;

@@ -19,8 +19,8 @@ pub(crate) const HOST: &str = "host";
 /// What a sandbox stands on.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
-    /// File systems from the root downwards.
-    pub(crate) overlays: Vec<(PathBuf, PathBuf)>,
+    /// File systems from the root downwards, each with its layers, the topmost first.
+    pub(crate) overlays: Vec<(PathBuf, Vec<PathBuf>)>,
     /// The directory that has the image's `/etc`.
     pub(crate) rootfs: PathBuf,
     /// Generation of the host view, for the image `host`.
@@ -32,9 +32,9 @@ pub(crate) struct Base {
 impl Base {
     /// In the words of the launcher.
     pub(crate) fn overlay_specs(&self) -> Vec<OverlaySpec> {
-        let spec = |(target, lower): &(PathBuf, PathBuf)| OverlaySpec {
+        let spec = |(target, lowers): &(PathBuf, Vec<PathBuf>)| OverlaySpec {
             target: target.clone(),
-            lowers: vec![lower.clone()],
+            lowers: lowers.clone(),
         };
         self.overlays.iter().map(spec).collect()
     }
@@ -104,8 +104,9 @@ impl Images {
     pub(crate) fn find_now(&self, image: &str) -> Option<Base> {
         (image == HOST).then(|| {
             let view = self.host();
-            let mut overlays = vec![(PathBuf::from("/"), view.path.clone())];
-            overlays.extend(view.mounts.iter().cloned());
+            let mut overlays = vec![(PathBuf::from("/"), vec![view.path.clone()])];
+            let mounts = view.mounts.iter().cloned();
+            overlays.extend(mounts.map(|(target, lower)| (target, vec![lower])));
             Base {
                 overlays,
                 rootfs: view.path.clone(),
@@ -123,12 +124,12 @@ impl Images {
         if image.starts_with('/') {
             return self.find_directory(image);
         }
-        match self.store.resolve(image) {
-            Ok(rootfs) => Ok(Base {
-                overlays: vec![("/".into(), rootfs.clone())],
-                rootfs: rootfs.clone(),
+        match self.store.find(image) {
+            Ok(found) => Ok(Base {
+                overlays: vec![("/".into(), found.layers().to_vec())],
+                rootfs: found.top().to_owned(),
                 host_view: None,
-                image_root: Some(rootfs),
+                image_root: Some(found.top().to_owned()),
             }),
             Err(ImageError::NotFound(_)) => Err(ProviderError::NotFound(format!(
                 "image {image:?} not found by provider native; hint: use \"host\", run \"stacyvm image import FILE.tar {image}\", or map the name under images.aliases"
@@ -166,7 +167,7 @@ impl Images {
             return Err(refused());
         }
         Ok(Base {
-            overlays: vec![("/".into(), real.clone())],
+            overlays: vec![("/".into(), vec![real.clone()])],
             rootfs: real,
             host_view: None,
             image_root: None,
