@@ -46,7 +46,6 @@ pub(crate) struct Facts {
     pub(crate) agent: Option<Arc<AgentSandbox>>,
     pub(crate) memory_limit_bytes: u64,
     pub(crate) host_view: Option<String>,
-    pub(crate) image_root: Option<PathBuf>,
     /// When the processor time was last looked at, and what it was, in nanoseconds.
     pub(crate) cpu_seen: Option<(Instant, u64)>,
     /// When the disk was last measured, and what was found, in bytes.
@@ -246,7 +245,6 @@ fn read_facts(layout: &Layout, id: &SandboxId) -> io::Result<Facts> {
             facts.slot = Some(meta.slot);
             facts.memory_limit_bytes = meta.limits.memory_bytes;
             facts.host_view = meta.host_view;
-            facts.image_root = meta.image_root;
         }
         Err(error) => tracing::warn!(sandbox_id = %id, %error, "a half-made sandbox was found"),
     }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use stacyvm_image::PullOptions;
+
 /// Settings of one native provider.
 #[derive(Clone, Debug)]
 pub struct NativeConfig {
@@ -23,6 +25,13 @@ pub struct NativeConfig {
     /// Where generated views of the host are kept; none means inside the data directory. Several
     /// servers may share one.
     pub host_view_dir: Option<PathBuf>,
+    /// Whether an image that a spawn names and that is not here is pulled.
+    pub pull_missing: bool,
+    /// How images are pulled.
+    pub pull: PullOptions,
+    /// A directory whose children are data directories of further providers over the same images:
+    /// what their sandboxes stand on is not removed.
+    pub runs_dir: Option<PathBuf>,
 }
 
 impl NativeConfig {
@@ -36,6 +45,9 @@ impl NativeConfig {
             instance: "default".to_owned(),
             hidden: Vec::new(),
             host_view_dir: None,
+            pull_missing: false,
+            pull: PullOptions::default(),
+            runs_dir: None,
         }
     }
 }

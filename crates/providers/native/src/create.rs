@@ -22,7 +22,8 @@ use crate::layout::AGENT_SOCKET;
 use crate::meta::{self, META_VERSION, Meta};
 use crate::process::Process;
 use crate::slots::{IDS_PER_SLOT, id_base};
-use crate::users::{self, User};
+use crate::users::User;
+use crate::wishes;
 
 /// How long a sandbox may take from its launch to its agent's first answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -87,11 +88,7 @@ async fn make(
     .await
     .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
 
-    let configure = agent::Configure {
-        env: spec.env.clone(),
-        user: spec.user.clone(),
-        workdir: spec.workdir.clone(),
-    };
+    let configure = wishes::defaults(spec, prepared.base.config(), prepared.user);
     let request = LaunchRequest {
         seq: 0,
         id: spec.id.to_string(),
@@ -106,7 +103,8 @@ async fn make(
         cgroup_parent: inner.cgroup_parent.clone(),
     };
     // The socket listens already, so the hello waits in it for the agent to come up.
-    let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configure.clone())));
+    let configured = configure.clone();
+    let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configured)));
     let mut launching = Box::pin(inner.launchers.launch(
         Box::new(request),
         prepared.listener,
@@ -133,7 +131,6 @@ async fn make(
         facts.cgroups = launched.cgroups;
         facts.memory_limit_bytes = limits.memory_bytes;
         facts.host_view = prepared.base.host_view;
-        facts.image_root = prepared.base.image_root;
     }
     inner.set_degraded(launched.degraded);
 
@@ -144,7 +141,7 @@ async fn make(
         };
         match first {
             // Its time may have run out while the launch waited for its turn.
-            Err(OpError::Gone(_)) => agent::connect(&entry.dir, Some(configure)).await,
+            Err(OpError::Gone(_)) => agent::connect(&entry.dir, Some(configure.clone())).await,
             other => other,
         }
     };
@@ -165,6 +162,18 @@ async fn make(
                 .unwrap_or_else(|_| agent_failed(error)));
         }
     };
+    let place = configure.workdir.as_deref();
+    let sandbox = match place {
+        Some(place) if spec.workdir.is_none() && !wishes::stands(&sandbox, place).await => {
+            let configure = agent::Configure {
+                workdir: None,
+                ..configure
+            };
+            let again = agent::connect(&entry.dir, Some(configure)).await;
+            again.map_err(agent_failed)?
+        }
+        _ => sandbox,
+    };
     entry.facts().agent = Some(sandbox.clone());
     Ok(sandbox)
 }
@@ -178,12 +187,12 @@ fn prepare(
     limits: Limits,
 ) -> Result<Prepared, ProviderError> {
     let base = inner.images.find(&spec.image)?;
-    let user = users::resolve(spec.user.as_deref(), &base.rootfs)?;
+    let user = wishes::user(spec, base.config(), &base.rootfs)?;
     let meta = Meta {
         version: META_VERSION,
         id: spec.id.clone(),
         image: spec.image.clone(),
-        image_root: base.image_root.clone(),
+        image_root: base.image_root(),
         host_view: base.host_view.clone(),
         slot,
         uid: user.uid,
