@@ -52,6 +52,11 @@ impl Orchestrator {
             shared,
         })
     }
+
+    /// The name that a spawn of this image really looks for.
+    pub fn resolve_image(&self, image: &str) -> String {
+        self.shared.settings.resolve_image(image).to_owned()
+    }
 }
 
 impl Images {

@@ -39,3 +39,4 @@ pub use image_ops::{details_of, line_of, removed_of};
 pub use image_users::ImageUsers;
 pub use opened::images_dir;
 pub use provider::NativeProvider;
+pub use pulls::PullPace;

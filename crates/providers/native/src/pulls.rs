@@ -187,7 +187,7 @@ impl Pulls {
             let span = tracing::Span::current();
             move || {
                 let _entered = span.enter();
-                let pace = Pace::default();
+                let pace = PullPace::default();
                 store.pull(&reference, &options, &|progress| {
                     if let Some(line) = pace.line(progress) {
                         // Mostly nobody listens.
@@ -251,14 +251,15 @@ impl Drop for Waiting {
     }
 }
 
-/// Thins out what a pull says about the bytes of its layers.
-#[derive(Default)]
-struct Pace {
+/// What a pull says in the words of the API, the bytes of each layer only now and then.
+#[derive(Debug, Default)]
+pub struct PullPace {
     told: Mutex<HashMap<String, (PullStage, Instant)>>,
 }
 
-impl Pace {
-    fn line(&self, progress: PullProgress) -> Option<PullLine> {
+impl PullPace {
+    /// The words, unless the same was said a moment ago.
+    pub fn line(&self, progress: PullProgress) -> Option<PullLine> {
         let (digest, size, stage) = match progress {
             PullProgress::Resolved {
                 digest,
