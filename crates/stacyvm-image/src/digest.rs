@@ -31,6 +31,11 @@ impl Digest {
         Self(Sha256::digest(content).into())
     }
 
+    /// The digest of what was hashed.
+    pub(crate) fn from_hash(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
     /// The 64 digits alone.
     pub fn hex(&self) -> String {
         use fmt::Write;
@@ -99,7 +104,7 @@ impl<T> Hashing<T> {
 
     /// The digest of all bytes.
     pub(crate) fn digest(self) -> Digest {
-        Digest(self.hash.finalize().into())
+        Digest::from_hash(self.hash)
     }
 
     fn passed(&mut self, bytes: &[u8]) {

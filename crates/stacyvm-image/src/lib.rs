@@ -8,16 +8,26 @@
 #![cfg(target_os = "linux")]
 
 mod digest;
+mod download;
 mod error;
+mod fetch;
 mod image_config;
-mod name;
+mod import;
+mod load;
+mod manifest;
+mod marks;
+mod merged;
 mod platform;
 mod prepare;
 mod pull;
 mod reference;
 mod registries;
+mod registry;
+mod save;
 mod store;
 mod stored;
+mod stream;
+mod tar_writer;
 mod unpack;
 
 pub use digest::Digest;

@@ -1,16 +1,21 @@
-//! What every image has besides what its archive brings.
+//! The topmost layer of every image: what the image needs beside what its layers bring.
 //!
-//! Owns the sandbox's user (1000, `user`) and the directories that a sandbox needs. What is there
-//! already stays as it is.
+//! Owns the sandbox's user (1000, `user`), the directories that a sandbox needs, and the looks of
+//! directories that a layer uses without describing them. Computed from all layers together; what
+//! is there already stays as it is. Its one rule: nothing is read through a link, and nothing is
+//! written but below the new layer's root.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
 use crate::ImageError;
+use crate::merged::{Found, Merged};
 use crate::unpack::open_beneath;
 
 /// The sandbox's user and group.
@@ -32,119 +37,213 @@ const DIRECTORIES: [(&str, u32, u32); 9] = [
     ("root", 0o700, 0),
 ];
 
-/// Adds what is missing to the unpacked image `root`.
-pub(crate) fn prepare(root: &OwnedFd) -> Result<(), ImageError> {
+/// What to do with a line for the sandbox's user.
+type Line = fn(&str) -> String;
+
+/// Makes the topmost layer in the empty directory `top`. `implied` has, for each layer of `merged`,
+/// the directories that it uses without describing them.
+pub(crate) fn prepare(
+    top: &OwnedFd,
+    merged: &Merged,
+    implied: &[BTreeSet<PathBuf>],
+) -> Result<(), ImageError> {
+    let top = Top {
+        top,
+        merged,
+        implied,
+    };
+    top.looks()
+        .map_err(ImageError::io("add the looks of directories to the image"))?;
     for (name, mode, owner) in DIRECTORIES {
-        directory(root, name, mode, owner)?;
+        top.directory(name, mode, owner)?;
     }
-    let etc = open_beneath(root, "etc", OFlags::PATH | OFlags::DIRECTORY)
-        .map_err(ImageError::io("open the image's /etc"))?;
-    let name = amend(&etc, "passwd", |name| {
+    let name = top.amend("passwd", |name| {
         format!("{name}:x:{USER}:{USER}:{name}:/home/{name}:/bin/sh\n")
     })?;
-    amend(&etc, "group", |name| format!("{name}:x:{USER}:\n"))?;
-    if let Some(name) = name {
-        let home = open_beneath(root, "home", OFlags::PATH | OFlags::DIRECTORY)
-            .map_err(ImageError::io("open the image's /home"))?;
-        directory(&home, &name, 0o755, USER)?;
+    top.amend("group", |name| format!("{name}:x:{USER}:\n"))?;
+    match name {
+        Some(name) => top.directory(&format!("home/{name}"), 0o755, USER),
+        None => Ok(()),
     }
-    Ok(())
 }
 
-/// Makes the directory `name` when nothing is there.
-fn directory(parent: &OwnedFd, name: &str, mode: u32, owner: u32) -> Result<(), ImageError> {
-    let step = ImageError::io::<Errno>("add a directory to the image");
-    match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-        Ok(()) => {}
-        Err(Errno::EXIST) => {
-            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(step)?;
+struct Top<'a> {
+    top: &'a OwnedFd,
+    merged: &'a Merged,
+    implied: &'a [BTreeSet<PathBuf>],
+}
+
+impl Top<'_> {
+    /// Gives implied directories the looks that a layer below describes.
+    fn looks(&self) -> Result<(), Errno> {
+        for (layer, path) in self.implied.iter().enumerate().flat_map(|(layer, paths)| {
+            let numbered = move |path| (layer, path);
+            paths.iter().map(numbered)
+        }) {
+            let shown = self.merged.all(path)?;
+            // Only where this layer is the one whose looks would show.
+            let shows = shown
+                .first()
+                .is_some_and(|first| first.layer == layer && first.kind() == FileType::Directory);
+            if shows && self.described(&shown, path).is_some() {
+                self.copy_directory(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The topmost layer that describes the directory.
+    fn described<'f>(&self, shown: &'f [Found], path: &Path) -> Option<&'f Found> {
+        shown
+            .iter()
+            .find(|found| !self.implied[found.layer].contains(path))
+    }
+
+    /// Makes the directory `path`, which the layers have, in this one too, and looks like there.
+    fn copy_directory(&self, path: &Path) -> Result<(), Errno> {
+        let mut so_far = PathBuf::new();
+        for name in path {
+            so_far.push(name);
+            let parent = self.parent(&so_far)?;
+            match rustix::fs::mkdirat(&parent, name, Mode::RWXU) {
+                Ok(()) => {}
+                Err(Errno::EXIST) => continue,
+                Err(errno) => return Err(errno),
+            }
+            let shown = self.merged.all(&so_far)?;
+            if let Some(found) = self.described(&shown, &so_far).or(shown.first()) {
+                let made = open_beneath(&parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+                look_like(&made, &found.stat)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn parent(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        let parent = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        open_beneath(self.top, parent, OFlags::PATH | OFlags::DIRECTORY)
+    }
+
+    /// Makes the directory `path` when no layer has anything there. Its parent is there.
+    fn directory(&self, path: &str, mode: u32, owner: u32) -> Result<(), ImageError> {
+        let step = ImageError::io::<Errno>("add a directory to the image");
+        let path = Path::new(path);
+        match self.merged.look(path) {
+            Ok(None) => {}
+            Ok(Some(found)) if found.kind() == FileType::Directory => return Ok(()),
             // A sandbox mounts over some of these; a link there would lead the mount astray.
-            return match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => Ok(()),
-                _ => Err(ImageError::Archive(format!(
-                    "\"/{name}\" of the image is not a directory"
-                ))),
-            };
+            Ok(Some(_)) => {
+                return Err(ImageError::Archive(format!(
+                    "\"/{}\" of the image is not a directory",
+                    path.display()
+                )));
+            }
+            Err(errno) => return Err(step(errno)),
         }
-        Err(errno) => return Err(step(errno)),
+        let make = || {
+            if let Some(parent) = path.parent()
+                && self.merged.look(parent)?.is_some()
+            {
+                self.copy_directory(parent)?;
+            }
+            let parent = self.parent(path)?;
+            let name = path.file_name().unwrap_or_default();
+            rustix::fs::mkdirat(&parent, name, Mode::RWXU)?;
+            let made = open_beneath(&parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+            own(&made, owner, owner)?;
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))
+        };
+        make().map_err(step)
     }
-    let made = open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY);
-    made.and_then(|made| {
-        own(&made, owner)?;
-        rustix::fs::fchmod(&made, Mode::from_raw_mode(mode))
-    })
-    .map_err(step)
+
+    /// Writes a table of names as the layers have it, with a line for the sandbox's user when its
+    /// number has none. Answers the name that was added. A table that is not a plain file stays as
+    /// it is.
+    fn amend(&self, table: &str, line: Line) -> Result<Option<String>, ImageError> {
+        let step = "add the sandbox's user to the image";
+        let Some(mut content) = self.read(table).map_err(ImageError::io(step))? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&content);
+        let number = USER.to_string();
+        let field =
+            |line: &str, field: usize, value: &str| line.split(':').nth(field) == Some(value);
+        let known = text.lines().any(|line| field(line, 2, &number));
+        let name = match text.lines().any(|line| field(line, 0, "user")) {
+            true => "user1000",
+            false => "user",
+        };
+        if !known {
+            if !content.is_empty() && !content.ends_with(b"\n") {
+                content.push(b'\n');
+            }
+            content.extend_from_slice(line(name).as_bytes());
+        }
+        self.write(table, &content).map_err(ImageError::io(step))?;
+        Ok((!known).then(|| name.to_owned()))
+    }
+
+    /// The table as the layers have it, or a new one when they have none.
+    fn read(&self, table: &str) -> Result<Option<Vec<u8>>, std::io::Error> {
+        let path = Path::new("etc").join(table);
+        let Some(found) = self.merged.look(&path)? else {
+            return Ok(Some(match table {
+                "passwd" => b"root:x:0:0:root:/root:/bin/sh\n".to_vec(),
+                _ => b"root:x:0:\n".to_vec(),
+            }));
+        };
+        if found.kind() != FileType::RegularFile {
+            return Ok(None);
+        }
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+        let file = open_beneath(&found.parent, table, flags)?;
+        let mut content = Vec::new();
+        File::from(file)
+            .take(MAX_TABLE + 1)
+            .read_to_end(&mut content)?;
+        Ok((content.len() as u64 <= MAX_TABLE).then_some(content))
+    }
+
+    fn write(&self, table: &str, content: &[u8]) -> Result<(), std::io::Error> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let etc = Path::new("etc");
+        if self.merged.look(etc)?.is_some() {
+            self.copy_directory(etc)?;
+        }
+        let etc = open_beneath(self.top, etc, OFlags::PATH | OFlags::DIRECTORY)?;
+        let file = rustix::fs::openat(&etc, table, flags, Mode::RUSR | Mode::WUSR)?;
+        let mut file = File::from(file);
+        file.write_all(content)?;
+        own(&file, 0, 0)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
+        Ok(())
+    }
 }
 
-/// Adds a line for the sandbox's user to a table of names when its number has none. Answers the
-/// name that was added. A table that is not a plain file stays as it is.
-fn amend(
-    etc: &OwnedFd,
-    table: &str,
-    line: impl Fn(&str) -> String,
-) -> Result<Option<String>, ImageError> {
-    let step = "add the sandbox's user to the image";
-    let mut content = Vec::new();
-    match open_beneath(etc, table, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => {
-            let stat = rustix::fs::fstat(&file).map_err(ImageError::io(step))?;
-            if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-                return Ok(None);
-            }
-            File::from(file)
-                .take(MAX_TABLE + 1)
-                .read_to_end(&mut content)
-                .map_err(ImageError::io(step))?;
-            if content.len() as u64 > MAX_TABLE {
-                return Ok(None);
-            }
-        }
-        Err(Errno::NOENT) => {
-            content.extend_from_slice(match table {
-                "passwd" => b"root:x:0:0:root:/root:/bin/sh\n",
-                _ => b"root:x:0:\n",
-            });
-        }
-        Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
-        Err(errno) => return Err(ImageError::io(step)(errno)),
-    }
-    let text = String::from_utf8_lossy(&content);
-    let number = USER.to_string();
-    if text
-        .lines()
-        .any(|line| line.split(':').nth(2) == Some(&number))
-    {
-        return Ok(None);
-    }
-    let taken = |name: &str| {
-        text.lines()
-            .any(|line| line.split(':').next() == Some(name))
+/// Gives a directory mode, owner and times of another.
+fn look_like(made: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+    own(made, stat.st_uid, stat.st_gid)?;
+    rustix::fs::fchmod(made, Mode::from_raw_mode(stat.st_mode & 0o1777))?;
+    let time = |seconds, nanoseconds| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds,
     };
-    let name = if taken("user") { "user1000" } else { "user" };
-    if !content.is_empty() && !content.ends_with(b"\n") {
-        content.push(b'\n');
-    }
-    content.extend_from_slice(line(name).as_bytes());
-    // A new file instead of the old one: that may be a hard link of something else.
-    let temporary = ".stacyvm-names";
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let written = rustix::fs::openat(etc, temporary, flags, Mode::RUSR | Mode::WUSR)
-        .map_err(std::io::Error::from)
-        .and_then(|file| {
-            let mut file = File::from(file);
-            file.write_all(&content)?;
-            own(&file, 0)?;
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o644))?;
-            rustix::fs::renameat(etc, temporary, etc, table)?;
-            Ok(())
-        });
-    written.map_err(ImageError::io(step))?;
-    Ok(Some(name.to_owned()))
+    let modified = time(stat.st_mtime as _, stat.st_mtime_nsec as _);
+    rustix::fs::futimens(
+        made,
+        &Timestamps {
+            last_access: modified,
+            last_modification: modified,
+        },
+    )
 }
 
-fn own(file: impl AsFd, id: u32) -> Result<(), Errno> {
+fn own(file: impl AsFd, uid: u32, gid: u32) -> Result<(), Errno> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    rustix::fs::fchown(file, Some(Uid::from_raw(id)), Some(Gid::from_raw(id)))
+    rustix::fs::fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
 }

@@ -1,30 +1,38 @@
-//! Unpacking a root file system.
+//! Unpacking a layer, or a whole root file system, into a directory of its own.
 //!
 //! What the archive says is hostile. Its rule: each entry's directory is opened from the target by
 //! `openat2`, never through a link and never out of the target, and the entry itself is made under
 //! its last name with calls that do not follow links. MATERIALIZATION.md has the whole list.
 
-mod entries;
+pub(crate) mod entries;
+mod tree;
+mod whiteout;
 
-use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid, XattrFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use tar::EntryType;
 
 use crate::ImageError;
-use crate::store::Source;
+use crate::marks::{self, Marks};
+use crate::stream::{Stream, broken};
 use entries::Member;
+pub(crate) use tree::open_beneath;
+use tree::{archive_error, clean, explain, remove, times};
+use whiteout::Whiteout;
 
 /// How many ids a sandbox has: a file of a higher one would belong to nobody in it.
 const MAX_ID: u64 = 65_535;
+/// How many directories that only other entries name are remembered.
+const MAX_IMPLIED: usize = 10_000;
 
 /// How large an image may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +54,7 @@ impl Default for Limits {
 
 /// What of an archive was left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Skipped {
     /// Device nodes and named pipes: not made.
     pub devices: u64,
@@ -53,6 +62,18 @@ pub struct Skipped {
     pub setuid_bits: u64,
     /// Files whose owner or group is beyond what a sandbox has: given to root.
     pub foreign_ids: u64,
+    /// Extended attributes other than `user.`, and those that the disk does not take.
+    pub xattrs: u64,
+}
+
+impl Skipped {
+    /// Adds what another layer lost.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.devices += other.devices;
+        self.setuid_bits += other.setuid_bits;
+        self.foreign_ids += other.foreign_ids;
+        self.xattrs += other.xattrs;
+    }
 }
 
 /// What was unpacked.
@@ -61,25 +82,44 @@ pub(crate) struct Unpacked {
     pub(crate) bytes: u64,
     pub(crate) entries: u64,
     pub(crate) skipped: Skipped,
+    /// Directories that no entry describes, in a layer: what is below says what they are like.
+    pub(crate) implied: BTreeSet<PathBuf>,
+    /// Whether nothing of the layers below shows.
+    pub(crate) opaque: bool,
 }
 
-/// Unpacks all of `source` into the empty directory `target`.
+/// How an archive is unpacked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) limits: Limits,
+    pub(crate) marks: Marks,
+    /// Whether this is to be a root file system and not a layer of one.
+    pub(crate) whole: bool,
+}
+
+/// Told after each entry how far the stream is and how many entries there were; ends the
+/// unpacking by an error.
+pub(crate) type Watch<'a> = dyn FnMut(&Stream, u64) -> Result<(), ImageError> + 'a;
+
+/// Unpacks all of `stream` into the empty directory `target`.
 pub(crate) fn unpack(
-    source: &mut Source,
+    stream: &mut Stream,
     target: OwnedFd,
-    limits: Limits,
-    progress: &mut dyn FnMut(&Source, u64),
+    manner: Manner,
+    watch: &mut Watch<'_>,
 ) -> Result<Unpacked, ImageError> {
     let mut unpacker = Unpacker {
         target,
-        limits,
+        manner,
         done: Unpacked::default(),
-        directories: HashMap::new(),
+        directories: BTreeMap::new(),
         as_root: rustix::process::geteuid().is_root(),
         looks_like_layers: false,
         looks_like_rootfs: false,
+        last: None,
+        buffer: vec![0; 128 * 1024],
     };
-    entries::for_each(source, limits, progress, &mut |member, content| {
+    entries::for_each(stream, manner.limits, watch, &mut |member, content| {
         unpacker.member(member, content)?;
         Ok(unpacker.done.entries)
     })?;
@@ -88,95 +128,146 @@ pub(crate) fn unpack(
 
 struct Unpacker {
     target: OwnedFd,
-    limits: Limits,
+    manner: Manner,
     done: Unpacked,
     /// Permission bits and time of directories, given to them when everything is in them.
-    directories: HashMap<PathBuf, (u32, u64)>,
+    directories: BTreeMap<PathBuf, (u32, u64)>,
     as_root: bool,
     looks_like_layers: bool,
     looks_like_rootfs: bool,
+    /// The directory of the last entry: the next one is mostly in the same.
+    last: Option<(PathBuf, OwnedFd)>,
+    buffer: Vec<u8>,
 }
 
 impl Unpacker {
     fn member(&mut self, member: &Member, content: &mut dyn Read) -> Result<(), ImageError> {
-        let path = clean(&member.path)?;
+        let path = clean(&member.path, self.manner.whole)?;
         self.done.entries += 1;
-        if self.done.entries > self.limits.entries {
+        if self.done.entries > self.manner.limits.entries {
             return Err(ImageError::Limit(format!(
                 "more than {} entries",
-                self.limits.entries
+                self.manner.limits.entries
             )));
         }
+        self.done.skipped.xattrs += member.unreadable_xattrs;
         let shown = path.display().to_string();
         let failed = |errno| explain(errno, &shown);
         let Some(name) = path.file_name() else {
             // The root itself.
             return Ok(());
         };
-        if matches!(shown.as_str(), "manifest.json" | "oci-layout") {
-            self.looks_like_layers = true;
+        self.look(&shown);
+        let place = path.parent().unwrap_or(Path::new(""));
+        match whiteout::read(&path)? {
+            Some(Whiteout::Leftover) => {
+                self.done.entries -= 1;
+                return Ok(());
+            }
+            Some(Whiteout::Opaque) => return self.opaque(place).map_err(failed),
+            Some(Whiteout::Gone(gone)) => return self.gone(place, gone).map_err(failed),
+            None => {}
         }
-        if matches!(shown.as_str(), "usr" | "bin" | "etc" | "sbin" | "lib") {
-            self.looks_like_rootfs = true;
-        }
-        let directory = self
-            .parent(path.parent().unwrap_or(Path::new("")))
-            .map_err(failed)?;
+        let directory = self.parent(place).map_err(failed)?;
         match member.kind {
             EntryType::Directory => {
-                match rustix::fs::mkdirat(&directory, name, Mode::RWXU) {
-                    Ok(()) => {}
-                    Err(Errno::EXIST) => {
-                        // Named twice, or made for what came before it.
-                        open_beneath(&directory, name, OFlags::PATH | OFlags::DIRECTORY)
-                            .map_err(failed)?;
-                    }
-                    Err(errno) => return Err(failed(errno)),
-                }
+                self.directory(&directory, name, &path).map_err(failed)?;
                 let bits = self.bits(member.mode, 0o1777);
                 self.own(&directory, name, member).map_err(failed)?;
-                self.directories.insert(path, (bits, member.modified));
+                self.directories
+                    .insert(path.clone(), (bits, member.modified));
+                self.done.implied.remove(&path);
+                if !member.xattrs.is_empty() {
+                    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+                    let made = open_beneath(&directory, name, flags).map_err(failed)?;
+                    self.attributes(made, member);
+                }
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                make_way(&directory, name).map_err(failed)?;
+                self.make_way(&directory, name, &path).map_err(failed)?;
                 self.file(&directory, name, member, content, &shown)?;
             }
             EntryType::Symlink => {
                 let target = OsStr::from_bytes(link_target(member, &shown)?);
-                make_way(&directory, name).map_err(failed)?;
+                self.make_way(&directory, name, &path).map_err(failed)?;
                 rustix::fs::symlinkat(target, &directory, name).map_err(failed)?;
                 self.own(&directory, name, member).map_err(failed)?;
+                self.done.skipped.xattrs += member.xattrs.len() as u64;
             }
             EntryType::Link => {
-                let target = clean(link_target(member, &shown)?)?;
-                if target == path {
-                    return Ok(());
-                }
-                let (Some(from), Some(from_name)) = (target.parent(), target.file_name()) else {
-                    return Err(failed(Errno::ISDIR));
-                };
-                let from = match from.as_os_str().is_empty() {
-                    true => Path::new("."),
-                    false => from,
-                };
-                let from = open_beneath(&self.target, from, OFlags::PATH | OFlags::DIRECTORY)
-                    .map_err(failed)?;
-                make_way(&directory, name).map_err(failed)?;
-                // Without AT_SYMLINK_FOLLOW a link is linked itself.
-                rustix::fs::linkat(&from, from_name, &directory, name, AtFlags::empty())
-                    .map_err(failed)?;
+                let target = clean(link_target(member, &shown)?, self.manner.whole)?;
+                self.hard_link(&directory, name, &path, &target, &shown)?;
             }
             EntryType::Block | EntryType::Char | EntryType::Fifo => {
                 self.done.entries -= 1;
                 self.done.skipped.devices += 1;
             }
-            _ => {
-                return Err(ImageError::Archive(format!(
-                    "archive entry {shown:?} is of an unknown kind"
-                )));
-            }
+            _ => return Err(archive_error(&shown, "is of an unknown kind")),
+        }
+        self.last = Some((place.to_owned(), directory));
+        Ok(())
+    }
+
+    fn look(&mut self, shown: &str) {
+        if matches!(shown, "manifest.json" | "oci-layout") {
+            self.looks_like_layers = true;
+        }
+        if matches!(shown, "usr" | "bin" | "etc" | "sbin" | "lib") {
+            self.looks_like_rootfs = true;
+        }
+    }
+
+    /// Makes a directory, or keeps the one that is there.
+    fn directory(&mut self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Errno> {
+        match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+            Err(Errno::EXIST) => {}
+            other => return other,
+        }
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            // Named twice, or made for what came before it.
+            return Ok(());
+        }
+        self.make_way(parent, name, path)?;
+        rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+        if marks::is_whiteout(&stat) {
+            // What is below was taken away before this one came.
+            self.manner.marks.set_opaque(parent, name)?;
         }
         Ok(())
+    }
+
+    fn hard_link(
+        &mut self,
+        directory: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        target: &Path,
+        shown: &str,
+    ) -> Result<(), ImageError> {
+        let failed = |errno| explain(errno, shown);
+        if target == path {
+            return Ok(());
+        }
+        let (Some(from), Some(from_name)) = (target.parent(), target.file_name()) else {
+            return Err(archive_error(shown, "links to a directory"));
+        };
+        let from = match from.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => from,
+        };
+        let from =
+            open_beneath(&self.target, from, OFlags::PATH | OFlags::DIRECTORY).map_err(failed)?;
+        let flags = AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statat(&from, from_name, flags).map_err(failed)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile | FileType::Symlink => {}
+            FileType::Directory => return Err(archive_error(shown, "links to a directory")),
+            _ => return Err(failed(Errno::NOENT)),
+        }
+        self.make_way(directory, name, path).map_err(failed)?;
+        // Without AT_SYMLINK_FOLLOW a link is linked itself.
+        rustix::fs::linkat(&from, from_name, directory, name, AtFlags::empty()).map_err(failed)
     }
 
     fn file(
@@ -197,26 +288,28 @@ impl Unpacker {
         let file =
             rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
         let mut file = File::from(file);
-        let mut buffer = vec![0_u8; 128 * 1024];
         loop {
-            let got = match content.read(&mut buffer) {
+            let got = match content.read(&mut self.buffer) {
                 Ok(0) => break,
                 Ok(got) => got,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(entries::broken(&error)),
+                Err(error) => return Err(broken(&error)),
             };
             self.done.bytes += got as u64;
-            if self.done.bytes > self.limits.bytes {
+            if self.done.bytes > self.manner.limits.bytes {
                 return Err(ImageError::Limit(format!(
                     "its files have more than {} bytes",
-                    self.limits.bytes
+                    self.manner.limits.bytes
                 )));
             }
-            file.write_all(&buffer[..got])
+            file.write_all(&self.buffer[..got])
                 .map_err(ImageError::io("write a file of the image"))?;
         }
         self.own(directory, name, member).map_err(failed)?;
         let bits = self.bits(member.mode, 0o777);
+        if !member.xattrs.is_empty() {
+            self.attributes(&file, member);
+        }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(bits)).map_err(failed)?;
         rustix::fs::futimens(&file, &times(member.modified)).map_err(failed)
     }
@@ -227,6 +320,20 @@ impl Unpacker {
             self.done.skipped.setuid_bits += 1;
         }
         mode & allowed
+    }
+
+    /// Gives a file or directory the attributes that mean nothing to the system.
+    fn attributes(&mut self, made: impl AsFd, member: &Member) {
+        for (name, value) in &member.xattrs {
+            let harmless = name.starts_with(b"user.") && !name.starts_with(b"user.overlay.");
+            let kept = harmless
+                && !name.contains(&0)
+                && rustix::fs::fsetxattr(&made, name.as_slice(), value, XattrFlags::empty())
+                    .is_ok();
+            if !kept {
+                self.done.skipped.xattrs += 1;
+            }
+        }
     }
 
     /// Gives `name` its owner, when we may give files away.
@@ -251,21 +358,58 @@ impl Unpacker {
         )
     }
 
+    /// Removes what an entry of the same name left, a directory with all that is in it.
+    fn make_way(&mut self, directory: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Errno> {
+        if remove(directory, name)? {
+            self.last = None;
+            let below = |known: &&PathBuf| known.starts_with(path);
+            let gone: Vec<PathBuf> = self
+                .directories
+                .range(path.to_owned()..)
+                .map(|(known, _)| known)
+                .take_while(below)
+                .chain(self.done.implied.range(path.to_owned()..).take_while(below))
+                .cloned()
+                .collect();
+            for path in gone {
+                self.directories.remove(&path);
+                self.done.implied.remove(&path);
+            }
+        }
+        Ok(())
+    }
+
     /// The directory `path` below the target, made when it is missing.
-    fn parent(&self, path: &Path) -> Result<OwnedFd, Errno> {
+    fn parent(&mut self, path: &Path) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY;
+        match self.last.take() {
+            Some((known, directory)) if known == path => return Ok(directory),
+            _ => {}
+        }
         if path.as_os_str().is_empty() {
             return open_beneath(&self.target, Path::new("."), flags);
         }
         match open_beneath(&self.target, path, flags) {
-            Err(Errno::NOENT) => {}
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
             other => return other,
         }
         let mut here = open_beneath(&self.target, Path::new("."), flags)?;
+        let mut so_far = PathBuf::new();
         for name in path {
+            so_far.push(name);
             here = match open_beneath(&here, name, flags) {
                 Err(Errno::NOENT) => {
-                    rustix::fs::mkdirat(&here, name, Mode::from_raw_mode(0o755))?;
+                    self.implied(&here, name, &so_far)?;
+                    open_beneath(&here, name, flags)?
+                }
+                Err(Errno::NOTDIR) => {
+                    let stat = rustix::fs::statat(&here, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                    if !marks::is_whiteout(&stat) {
+                        return Err(Errno::NOTDIR);
+                    }
+                    remove(&here, name)?;
+                    self.implied(&here, name, &so_far)?;
+                    self.manner.marks.set_opaque(&here, name)?;
                     open_beneath(&here, name, flags)?
                 }
                 other => other?,
@@ -274,124 +418,78 @@ impl Unpacker {
         Ok(here)
     }
 
+    /// Makes a directory that no entry has described yet.
+    fn implied(&mut self, parent: &OwnedFd, name: &OsStr, path: &Path) -> Result<(), Errno> {
+        rustix::fs::mkdirat(parent, name, Mode::RWXU)?;
+        let made = open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        rustix::fs::fchmod(made, Mode::from_raw_mode(0o755))?;
+        if self.done.implied.len() < MAX_IMPLIED {
+            self.done.implied.insert(path.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Hides what the layers below have under this name.
+    fn gone(&mut self, place: &Path, gone: OsString) -> Result<(), Errno> {
+        let directory = self.parent(place)?;
+        match rustix::fs::statat(&directory, &gone, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => marks::make_whiteout(&directory, &gone)?,
+            Err(errno) => return Err(errno),
+            // This layer's own stay: only what is below is gone.
+            Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                self.manner.marks.set_opaque(&directory, &gone)?;
+            }
+            Ok(_) => {}
+        }
+        self.last = Some((place.to_owned(), directory));
+        Ok(())
+    }
+
+    /// Hides all that the layers below have in a directory.
+    fn opaque(&mut self, place: &Path) -> Result<(), Errno> {
+        let (Some(parent), Some(name)) = (place.parent(), place.file_name()) else {
+            // Overlayfs does not look at the mark of a root.
+            self.done.opaque = true;
+            return Ok(());
+        };
+        drop(self.parent(place)?);
+        let parent = self.parent(parent)?;
+        self.manner.marks.set_opaque(&parent, name)
+    }
+
     fn finish(self) -> Result<Unpacked, ImageError> {
-        if self.looks_like_layers && !self.looks_like_rootfs {
-            return Err(ImageError::Archive(
-                "this archive holds image layers, not a root file system; make one with \"docker export\" of a container instead of \"docker save\"".to_owned(),
-            ));
+        if self.manner.whole {
+            if self.looks_like_layers && !self.looks_like_rootfs {
+                return Err(ImageError::Archive(
+                    "this archive holds images with their layers, not a root file system: take it with \"stacyvm image load\" (\"docker export\" of a container makes a root file system)".to_owned(),
+                ));
+            }
+            if self.done.entries == 0 {
+                return Err(ImageError::Archive("the archive is empty".to_owned()));
+            }
         }
-        if self.done.entries == 0 {
-            return Err(ImageError::Archive("the archive is empty".to_owned()));
-        }
-        let mut directories: Vec<_> = self.directories.into_iter().collect();
-        // The deepest first: a mode may close the way to what is below.
-        directories.sort_by_key(|(path, _)| std::cmp::Reverse(path.components().count()));
-        for (path, (bits, modified)) in directories {
+        // What is deeper comes later in the order of paths; its own mode may close the way to it.
+        for (path, (bits, modified)) in self.directories.iter().rev() {
             let failed = |errno| explain(errno, &path.display().to_string());
             let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            let directory = match open_beneath(&self.target, &path, flags) {
+            let directory = match open_beneath(&self.target, path, flags) {
                 Ok(directory) => directory,
                 // Replaced by a later entry of the same name.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 Err(errno) => return Err(failed(errno)),
             };
-            rustix::fs::futimens(&directory, &times(modified)).map_err(failed)?;
+            rustix::fs::futimens(&directory, &times(*modified)).map_err(failed)?;
             // Without root, a directory that its owner may not write could never be removed.
-            let bits = if self.as_root { bits } else { bits | 0o700 };
+            let bits = if self.as_root { *bits } else { *bits | 0o700 };
             rustix::fs::fchmod(&directory, Mode::from_raw_mode(bits)).map_err(failed)?;
         }
         Ok(self.done)
     }
 }
 
-/// Opens `path` below `base`, never through a link and never out of `base`.
-pub(crate) fn open_beneath(
-    base: impl AsFd,
-    path: impl AsRef<Path>,
-    flags: OFlags,
-) -> Result<OwnedFd, Errno> {
-    let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        match rustix::fs::openat2(
-            base.as_fd(),
-            path.as_ref(),
-            flags | OFlags::CLOEXEC,
-            Mode::empty(),
-            how,
-        ) {
-            Err(Errno::AGAIN | Errno::INTR) if attempts < 128 => {}
-            result => return result,
-        }
-    }
-}
-
-/// A name of the archive as a relative path without `.`; empty for the root itself.
-fn clean(bytes: &[u8]) -> Result<PathBuf, ImageError> {
-    let refused = |reason: &str| {
-        let shown: String = String::from_utf8_lossy(bytes).chars().take(80).collect();
-        Err(ImageError::Archive(format!(
-            "archive entry {shown:?} {reason}"
-        )))
-    };
-    if bytes.starts_with(b"/") {
-        return refused("is absolute and would leave the image");
-    }
-    if bytes.contains(&0) {
-        return refused("has a NUL byte in its name");
-    }
-    let mut path = PathBuf::new();
-    for part in bytes.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => return refused("has a \"..\" and would leave the image"),
-            name => path.push(OsStr::from_bytes(name)),
-        }
-    }
-    Ok(path)
-}
-
 fn link_target<'a>(member: &'a Member, shown: &str) -> Result<&'a [u8], ImageError> {
     match member.link.as_deref() {
         Some(target) if !target.is_empty() && !target.contains(&0) => Ok(target),
-        _ => Err(ImageError::Archive(format!(
-            "archive entry {shown:?} is a link without a target"
-        ))),
-    }
-}
-
-/// Removes what an entry of the same name left.
-fn make_way(directory: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
-    match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// Failures that the archive caused are told as such, the others as the system's.
-fn explain(errno: Errno, shown: &str) -> ImageError {
-    let shown: String = shown.chars().take(80).collect();
-    let reason = match errno {
-        Errno::LOOP | Errno::XDEV => "goes through a link",
-        Errno::NOTDIR => "goes through a file that is no directory",
-        Errno::ISDIR | Errno::EXIST => "takes the place of a directory",
-        Errno::NOENT => "links to an entry that is not there",
-        Errno::NAMETOOLONG => "has a name that is too long",
-        Errno::PERM => "cannot be made like this",
-        other => return ImageError::io("unpack the archive")(other),
-    };
-    ImageError::Archive(format!("archive entry {shown:?} {reason}"))
-}
-
-fn times(modified: u64) -> Timestamps {
-    let time = Timespec {
-        // Later than any calendar: the file system cuts it.
-        tv_sec: i64::try_from(modified).unwrap_or(0),
-        tv_nsec: 0,
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
+        _ => Err(archive_error(shown, "is a link without a target")),
     }
 }

@@ -111,14 +111,18 @@ const HELD: &[(&str, &[&str])] = &[
         &["stacyvm-agent", "stacyvm-agent-client", "stacyvm-proto"],
     ),
     ("rusqlite", &["stacyvm-store"]),
+    ("rustls", &["stacyvm-image"]),
+    ("rustls-native-certs", &["stacyvm-image"]),
     ("serde-saphyr", &["stacyvm-config"]),
     ("tar", &["stacyvm", "stacyvm-agent", "stacyvm-image"]),
     ("tokio-tungstenite", &["stacyvm-client", "stacyvm-server"]),
     ("tower", &["stacyvm-server"]),
     ("tracing-opentelemetry", &["stacyvm"]),
     ("tracing-subscriber", &["stacyvm"]),
+    ("ureq", &["stacyvm-image"]),
     ("utoipa", &["stacyvm-server", "stacyvm-types"]),
     ("utoipa-axum", &["stacyvm-server"]),
+    ("zstd", &["stacyvm-image"]),
 ];
 
 /// Crates whose every outside dependency is on a list: what they weigh is part of a promise.

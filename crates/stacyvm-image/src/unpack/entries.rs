@@ -3,15 +3,15 @@
 //! The `tar` crate decodes headers, long names and sparse maps. It reads long names whole, however
 //! long they say they are; the meter around the stream puts an end to that.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
 use std::rc::Rc;
 
 use tar::{Archive, EntryType};
 
-use super::Limits;
+use super::{Limits, Watch};
 use crate::ImageError;
-use crate::store::Source;
+use crate::stream::{Stream, broken};
 
 /// How many bytes may describe one member: its headers with their long names and sparse map.
 const MAX_HEADER: u64 = 1024 * 1024;
@@ -19,32 +19,39 @@ const MAX_HEADER: u64 = 1024 * 1024;
 /// How much may follow the end mark.
 const MAX_TRAILER: u64 = 16 * 1024 * 1024;
 
+/// What comes before the name of an extended attribute in a header.
+const XATTR: &[u8] = b"SCHILY.xattr.";
+
 /// What a member's headers say.
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) kind: EntryType,
-    pub(super) path: Vec<u8>,
-    pub(super) link: Option<Vec<u8>>,
-    pub(super) mode: u32,
-    pub(super) uid: u64,
-    pub(super) gid: u64,
-    pub(super) modified: u64,
+pub(crate) struct Member {
+    pub(crate) kind: EntryType,
+    pub(crate) path: Vec<u8>,
+    pub(crate) link: Option<Vec<u8>>,
+    pub(crate) mode: u32,
+    pub(crate) uid: u64,
+    pub(crate) gid: u64,
+    pub(crate) modified: u64,
+    /// Names and values of extended attributes.
+    pub(crate) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// How many attributes could not be read.
+    pub(crate) unreadable_xattrs: u64,
 }
 
 /// What is done with each member and its content; answers how many entries there are by now.
 type Visit<'a> = dyn FnMut(&Member, &mut dyn Read) -> Result<u64, ImageError> + 'a;
 
 /// Calls `visit` for each member, then reads the stream to its end.
-pub(super) fn for_each(
-    source: &mut Source,
+pub(crate) fn for_each(
+    stream: &mut Stream,
     limits: Limits,
-    progress: &mut dyn FnMut(&Source, u64),
+    watch: &mut Watch<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<(), ImageError> {
     let budget = Rc::new(Cell::new(MAX_HEADER));
-    let source = Rc::new(std::cell::RefCell::new(source));
+    let stream = Rc::new(RefCell::new(stream));
     let mut archive = Archive::new(Metered {
-        source: Rc::clone(&source),
+        stream: Rc::clone(&stream),
         budget: Rc::clone(&budget),
     });
     for entry in archive.entries().map_err(|error| broken(&error))? {
@@ -53,6 +60,7 @@ pub(super) fn for_each(
         if kind == EntryType::XGlobalHeader {
             continue;
         }
+        let (xattrs, unreadable_xattrs) = attributes(&mut entry).map_err(|error| broken(&error))?;
         let header = entry.header();
         let member = Member {
             kind,
@@ -62,6 +70,8 @@ pub(super) fn for_each(
             uid: header.uid().map_err(|error| broken(&error))?,
             gid: header.gid().map_err(|error| broken(&error))?,
             modified: header.mtime().map_err(|error| broken(&error))?,
+            xattrs,
+            unreadable_xattrs,
         };
         if entry.size() > limits.bytes {
             return Err(ImageError::Limit(format!(
@@ -74,7 +84,7 @@ pub(super) fn for_each(
         // What was not wanted is read away now, so that the headers' budget is theirs alone.
         io::copy(&mut entry, &mut io::sink()).map_err(|error| broken(&error))?;
         budget.set(MAX_HEADER);
-        progress(&source.borrow(), entries);
+        watch(&stream.borrow(), entries)?;
     }
     // The digest is of the whole stream.
     budget.set(MAX_TRAILER);
@@ -82,13 +92,28 @@ pub(super) fn for_each(
     Ok(())
 }
 
-/// An archive that cannot be read to its end.
-pub(super) fn broken(error: &io::Error) -> ImageError {
-    ImageError::Archive(format!("not a readable tar archive: {error}"))
+/// Names and values of the extended attributes, and how many more there seem to be. The `tar`
+/// crate takes every line feed for the end of a record, so that values with one are lost.
+#[expect(clippy::type_complexity, reason = "named nowhere else")]
+fn attributes<R: Read>(
+    entry: &mut tar::Entry<'_, R>,
+) -> io::Result<(Vec<(Vec<u8>, Vec<u8>)>, u64)> {
+    let (mut found, mut lost) = (Vec::new(), 0);
+    for record in entry.pax_extensions()?.into_iter().flatten() {
+        match record {
+            Ok(record) => {
+                if let Some(name) = record.key_bytes().strip_prefix(XATTR) {
+                    found.push((name.to_owned(), record.value_bytes().to_owned()));
+                }
+            }
+            Err(_) => lost += 1,
+        }
+    }
+    Ok((found, lost))
 }
 
 struct Metered<'a> {
-    source: Rc<std::cell::RefCell<&'a mut Source>>,
+    stream: Rc<RefCell<&'a mut Stream>>,
     budget: Rc<Cell<u64>>,
 }
 
@@ -102,7 +127,7 @@ impl Read for Metered<'_> {
             ));
         }
         let wanted = allowed.min(buffer.len());
-        let got = self.source.borrow_mut().read(&mut buffer[..wanted])?;
+        let got = self.stream.borrow_mut().read(&mut buffer[..wanted])?;
         self.budget
             .set(self.budget.get().saturating_sub(got as u64));
         Ok(got)

@@ -1,0 +1,78 @@
+//! Importing a root file system from a tar: an image of one layer.
+
+use std::fs::File;
+use std::path::Path;
+
+use crate::image_config::{ConfigFile, Rootfs};
+use crate::store::{Layer, layer};
+use crate::{Digest, Image, ImageError, ImageStore, Platform, Progress, Reference};
+
+/// Unpacks the archive and gives it a name.
+pub(crate) fn import(
+    store: &ImageStore,
+    archive: &Path,
+    name: Option<&str>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Image, ImageError> {
+    let name = match name {
+        Some(name) => Reference::parse(name)?,
+        None => {
+            let file_name = archive.file_name().unwrap_or_default().to_string_lossy();
+            Reference::from_file_name(&file_name)?
+        }
+    };
+    if name.digest().is_some() {
+        return Err(ImageError::Name {
+            name: name.to_string(),
+            reason: "what is imported gets its digest by its content: leave it out",
+        });
+    }
+    if store.get(&name.to_string())?.is_some() {
+        return Err(ImageError::Exists(name.to_string()));
+    }
+    let file = File::open(archive).map_err(ImageError::io("open the archive"))?;
+    let layer = layer::make(
+        store.layout(),
+        file,
+        None,
+        store.manner(true),
+        &mut |stream, entries| {
+            progress(Progress {
+                read: stream.read_so_far(),
+                total: stream.total(),
+                entries,
+            });
+            Ok(())
+        },
+    )?;
+    let config = config_of(&layer)?;
+    let digest = layer.record.diff_id.to_string();
+    store.publish(&config, &digest, &[layer], Some((&name, false)))
+}
+
+/// A configuration that says nothing but what it is of: the same archive is the same image.
+fn config_of(layer: &Layer) -> Result<Vec<u8>, ImageError> {
+    let Platform {
+        os,
+        architecture,
+        variant,
+    } = Platform::of_this_machine();
+    let config = ConfigFile {
+        architecture: Some(architecture),
+        os: Some(os),
+        variant,
+        created: None,
+        config: None,
+        rootfs: Rootfs {
+            kind: "layers".to_owned(),
+            diff_ids: vec![layer.record.diff_id],
+        },
+    };
+    serde_json::to_vec(&config)
+        .map_err(|error| ImageError::io("describe the image")(std::io::Error::from(error)))
+}
+
+/// What an image without a manifest is known by: its id.
+pub(crate) fn digest_of(config: &[u8]) -> String {
+    Digest::of(config).to_string()
+}

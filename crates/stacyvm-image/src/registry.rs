@@ -1,0 +1,336 @@
+//! Talking to registries: which ones have an image, its manifest, its blobs.
+//!
+//! Mirrors are asked first, in their order, and the registry itself last; it is the registry whose
+//! error is told. A request is tried again when what went wrong may pass. The API is that of the
+//! OCI distribution specification.
+
+mod auth;
+mod credentials;
+mod endpoint;
+mod http;
+
+use std::io::Read;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ureq::http::Response;
+
+use crate::manifest::{ACCEPTED, Descriptor, MAX_MANIFEST};
+use crate::registries::is_loopback;
+use crate::{Cancel, Digest, ImageError, PullOptions, Reference};
+use endpoint::{Endpoint, Wire};
+use http::{Failure, header, read_bounded};
+
+/// The longest pause between two attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
+
+/// The registries that may have one image.
+#[derive(Debug)]
+pub(crate) struct Remote<'a> {
+    reference: &'a Reference,
+    options: &'a PullOptions,
+    endpoints: Vec<Endpoint>,
+}
+
+/// A stream of a blob's bytes.
+pub(crate) struct Blob {
+    /// Where in the blob the stream starts: where it was asked to, or at zero.
+    pub(crate) start: u64,
+    pub(crate) reader: Box<dyn Read + Send>,
+}
+
+/// Why a request was answered in vain.
+#[derive(Debug)]
+pub(crate) enum Denied {
+    /// The same may succeed after a pause, if the registry named one.
+    Passing(ImageError, Option<Duration>),
+    /// It will not.
+    Lasting(ImageError),
+    /// What was asked for from the middle cannot be had from there.
+    Range,
+}
+
+impl<'a> Remote<'a> {
+    pub(crate) fn new(
+        reference: &'a Reference,
+        options: &'a PullOptions,
+    ) -> Result<Self, ImageError> {
+        let registry = reference.registry();
+        let registries = &options.registries;
+        let mut endpoints = Vec::new();
+        for mirror in registries.mirrors.get(registry).into_iter().flatten() {
+            endpoints.push(Endpoint::mirror(mirror, registries)?);
+        }
+        let plain = is_loopback(registry) || registries.insecure.contains(registry);
+        endpoints.push(Endpoint::registry(registry, plain));
+        Ok(Self {
+            reference,
+            options,
+            endpoints,
+        })
+    }
+
+    /// The manifest or index behind the tag or digest that the reference names, and the number of
+    /// the endpoint that has it.
+    pub(crate) fn named(&self) -> Result<(Vec<u8>, Digest, usize), ImageError> {
+        let mut last = None;
+        for number in 0..self.endpoints.len() {
+            match self.manifest(number, &self.reference.wanted(), self.reference.digest()) {
+                Ok((bytes, digest)) => return Ok((bytes, digest, number)),
+                Err(ImageError::Cancelled) => return Err(ImageError::Cancelled),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("the registry itself is always asked"))
+    }
+
+    /// The manifest that an index names.
+    pub(crate) fn manifest_of(
+        &self,
+        endpoint: usize,
+        descriptor: &Descriptor,
+    ) -> Result<Vec<u8>, ImageError> {
+        let wanted = descriptor.digest;
+        self.fallback(endpoint, |number| {
+            self.manifest(number, &wanted.to_string(), Some(wanted))
+                .map(|(bytes, _)| bytes)
+        })
+    }
+
+    /// A small blob, whole.
+    pub(crate) fn small_blob(
+        &self,
+        endpoint: usize,
+        descriptor: &Descriptor,
+        limit: u64,
+        what: &'static str,
+    ) -> Result<Vec<u8>, ImageError> {
+        if descriptor.size > limit {
+            return Err(ImageError::Limit(format!(
+                "{what} has {} bytes, more than {limit}",
+                descriptor.size
+            )));
+        }
+        let path = format!("blobs/{}", descriptor.digest);
+        self.fallback(endpoint, |number| {
+            let bytes = self.patiently(|| {
+                let mut response = self.get(number, &path, &[])?;
+                self.whole(number, &mut response, limit, what)
+            })?;
+            expect_digest(what, &bytes, descriptor.digest)?;
+            Ok(bytes)
+        })
+    }
+
+    /// Opens the stream of a blob from `start` on. One attempt: who reads knows how to go on.
+    pub(crate) fn blob(&self, endpoint: usize, digest: Digest, start: u64) -> Result<Blob, Denied> {
+        let path = format!("blobs/{digest}");
+        let range = format!("bytes={start}-");
+        let headers: &[(&str, &str)] = match start {
+            0 => &[],
+            _ => &[("range", range.as_str())],
+        };
+        let response = self.get(endpoint, &path, headers)?;
+        let begins = match response.status().as_u16() {
+            206 => match header(&response, "content-range").and_then(range_start) {
+                Some(begins) if begins == start => start,
+                _ => return Err(Denied::Range),
+            },
+            _ => 0,
+        };
+        let reader = response
+            .into_body()
+            .into_with_config()
+            .limit(u64::MAX)
+            .reader();
+        Ok(Blob {
+            start: begins,
+            reader: Box::new(reader),
+        })
+    }
+
+    /// How many endpoints there are; blobs may be asked for at each.
+    pub(crate) fn endpoints(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// What a stream that was cut means.
+    pub(crate) fn cut(&self, endpoint: usize, error: std::io::Error) -> ImageError {
+        self.unusable(endpoint, Failure::from(error).reason)
+    }
+
+    /// An error of one endpoint.
+    pub(crate) fn unusable(&self, endpoint: usize, reason: String) -> ImageError {
+        ImageError::Registry {
+            registry: self.endpoints[endpoint].label().to_owned(),
+            reason,
+        }
+    }
+
+    /// Tries this endpoint, then those after it.
+    fn fallback<T>(
+        &self,
+        first: usize,
+        mut attempt: impl FnMut(usize) -> Result<T, ImageError>,
+    ) -> Result<T, ImageError> {
+        let mut last = None;
+        for number in first..self.endpoints.len() {
+            match attempt(number) {
+                Err(ImageError::Cancelled) => return Err(ImageError::Cancelled),
+                Err(error) => last = Some(error),
+                done => return done,
+            }
+        }
+        Err(last.expect("the registry itself is always asked"))
+    }
+
+    fn manifest(
+        &self,
+        number: usize,
+        wanted: &str,
+        expected: Option<Digest>,
+    ) -> Result<(Vec<u8>, Digest), ImageError> {
+        const WHAT: &str = "the manifest";
+        let (bytes, stated) = self.patiently(|| {
+            let path = format!("manifests/{wanted}");
+            let mut response = self.get(number, &path, &[("accept", ACCEPTED)])?;
+            let stated = header(&response, "docker-content-digest").and_then(Digest::parse);
+            let bytes = self.whole(number, &mut response, MAX_MANIFEST, WHAT)?;
+            Ok((bytes, stated))
+        })?;
+        // A tag names no digest, but the registry does: a broken line shows here.
+        if let Some(expected) = expected.or(stated) {
+            expect_digest(WHAT, &bytes, expected)?;
+        }
+        let digest = Digest::of(&bytes);
+        Ok((bytes, digest))
+    }
+
+    fn whole(
+        &self,
+        number: usize,
+        response: &mut Response<ureq::Body>,
+        limit: u64,
+        what: &str,
+    ) -> Result<Vec<u8>, Denied> {
+        match read_bounded(response, limit) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => Err(Denied::Lasting(ImageError::Limit(format!(
+                "{what} has more than {limit} bytes"
+            )))),
+            Err(failure) => Err(self.denied(number, failure)),
+        }
+    }
+
+    /// Asks for something of the repository. The answer is one of success.
+    fn get(
+        &self,
+        number: usize,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Response<ureq::Body>, Denied> {
+        let endpoint = &self.endpoints[number];
+        let repository = self.reference.repository();
+        let wire = Wire {
+            options: self.options,
+            image: self.reference,
+        };
+        let response = endpoint.get(&wire, &format!("{repository}/{path}"), headers)?;
+        let (image, registry) = (self.reference.to_string(), endpoint.label().to_owned());
+        let lasting = |error| Err(Denied::Lasting(error));
+        match response.status().as_u16() {
+            200 | 206 => Ok(response),
+            404 => lasting(ImageError::Unknown { image, registry }),
+            416 => Err(Denied::Range),
+            429 => {
+                let pause = header(&response, "retry-after").and_then(|text| text.parse().ok());
+                Err(Denied::Passing(
+                    ImageError::TooManyRequests { registry },
+                    pause.map(Duration::from_secs),
+                ))
+            }
+            status => {
+                let error = self.unusable(number, format!("it answers with status {status}"));
+                match status >= 500 {
+                    true => Err(Denied::Passing(error, None)),
+                    false => lasting(error),
+                }
+            }
+        }
+    }
+
+    fn denied(&self, number: usize, failure: Failure) -> Denied {
+        let error = self.unusable(number, failure.reason);
+        match failure.passing {
+            true => Denied::Passing(error, None),
+            false => Denied::Lasting(error),
+        }
+    }
+
+    /// Tries until it succeeds, will not, or was tried often enough.
+    fn patiently<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, Denied>,
+    ) -> Result<T, ImageError> {
+        let mut tried = 0;
+        loop {
+            self.options.cancel.check()?;
+            tried += 1;
+            match attempt() {
+                Ok(done) => return Ok(done),
+                Err(Denied::Lasting(error)) => return Err(error),
+                Err(Denied::Range) => {
+                    return Err(ImageError::Registry {
+                        registry: self.reference.registry().to_owned(),
+                        reason: "it answers a whole request with a part".to_owned(),
+                    });
+                }
+                Err(Denied::Passing(error, pause)) => {
+                    if tried >= self.options.attempts {
+                        return Err(error);
+                    }
+                    rest(&self.options.cancel, tried, pause)?;
+                }
+            }
+        }
+    }
+}
+
+/// A pause before the next attempt, longer each time, so that many who wait do not come at once.
+pub(crate) fn rest(
+    cancel: &Cancel,
+    tried: u32,
+    wanted: Option<Duration>,
+) -> Result<(), ImageError> {
+    let mut random = [0_u8; 1];
+    // Without chance the pause is as good.
+    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    let step = Duration::from_millis(200 << tried.min(6)) / 2;
+    let pause = step + step * u32::from(random[0]) / 255;
+    let until = Instant::now() + wanted.unwrap_or(pause).min(MAX_PAUSE);
+    loop {
+        cancel.check()?;
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        thread::sleep(left.min(Duration::from_millis(50)));
+    }
+}
+
+fn expect_digest(what: &'static str, bytes: &[u8], expected: Digest) -> Result<(), ImageError> {
+    let got = Digest::of(bytes);
+    match got == expected {
+        true => Ok(()),
+        false => Err(ImageError::Digest {
+            what,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }),
+    }
+}
+
+/// The first byte of `bytes 5-9/10`.
+fn range_start(text: &str) -> Option<u64> {
+    text.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+}

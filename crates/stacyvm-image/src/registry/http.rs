@@ -1,0 +1,202 @@
+//! One way to ask over HTTP: bounded in time, never silently without TLS, with errors in our words.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::ring;
+use ureq::config::RedirectAuthHeaders;
+use ureq::http::{Request, Response};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body};
+
+use crate::{ImageError, Registries};
+
+/// How often an answer may send us elsewhere.
+const MAX_REDIRECTS: u32 = 5;
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// In words, without what was sent.
+    pub(crate) reason: String,
+    /// Whether the same may succeed a moment later.
+    pub(crate) passing: bool,
+    /// Whether a connection was there and spoke no TLS, so that plain HTTP may be tried.
+    pub(crate) not_tls: bool,
+}
+
+/// A client with its connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Http {
+    agent: Agent,
+}
+
+impl Http {
+    /// A client that takes nothing but TLS, also where it is sent to.
+    pub(crate) fn with_tls(
+        registries: &Registries,
+        connect: Duration,
+        stall: Duration,
+        proxy: bool,
+    ) -> Result<Self, ImageError> {
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::new_with_certs(&authorities(registries)?))
+            .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+            .build();
+        Ok(Self::build(Some(tls), connect, stall, proxy))
+    }
+
+    /// A client for a registry without TLS.
+    pub(crate) fn plain(connect: Duration, stall: Duration, proxy: bool) -> Self {
+        Self::build(None, connect, stall, proxy)
+    }
+
+    fn build(tls: Option<TlsConfig>, connect: Duration, stall: Duration, proxy: bool) -> Self {
+        let mut config = Agent::config_builder()
+            .user_agent(concat!("stacyvm/", env!("CARGO_PKG_VERSION")))
+            .http_status_as_error(false)
+            .https_only(tls.is_some())
+            .max_redirects(MAX_REDIRECTS)
+            .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .timeout_resolve(Some(connect))
+            .timeout_connect(Some(connect))
+            .timeout_send_request(Some(stall))
+            .timeout_recv_response(Some(stall))
+            .timeout_per_read(Some(stall))
+            .timeout_per_write(Some(stall))
+            .max_idle_age(Duration::from_secs(20));
+        if let Some(tls) = tls {
+            config = config.tls_config(tls);
+        }
+        if !proxy {
+            config = config.proxy(None);
+        }
+        Self {
+            agent: config.build().new_agent(),
+        }
+    }
+
+    /// Sends a request. An answer of any status is an answer.
+    pub(crate) fn send(&self, request: Request<String>) -> Result<Response<Body>, Failure> {
+        // A body of no bytes would make a GET look odd to some servers.
+        let answer = match request.body().is_empty() {
+            true => self.agent.run(request.map(|_| ())),
+            false => self.agent.run(request),
+        };
+        answer.map_err(Failure::from)
+    }
+}
+
+impl From<ureq::Error> for Failure {
+    fn from(error: ureq::Error) -> Self {
+        use ureq::Error;
+        let lasting = |reason: String| Self {
+            reason,
+            passing: false,
+            not_tls: false,
+        };
+        match error {
+            Error::Io(error) => error.into(),
+            Error::Timeout(what) => Self {
+                reason: format!("no answer in time ({what})"),
+                passing: true,
+                not_tls: false,
+            },
+            Error::HostNotFound => lasting("its name cannot be resolved".to_owned()),
+            Error::ConnectionFailed => Self {
+                reason: "no connection".to_owned(),
+                passing: true,
+                not_tls: false,
+            },
+            // The address may have a ticket in its query.
+            Error::RequireHttpsOnly(_) => {
+                lasting("it sends us to a place without TLS, which is not allowed".to_owned())
+            }
+            Error::BadUri(_) => lasting("it sends us to an address that is none".to_owned()),
+            Error::Rustls(error) => Self {
+                not_tls: matches!(error, rustls::Error::InvalidMessage(_)),
+                reason: format!("no TLS: {error}"),
+                passing: false,
+            },
+            Error::Protocol(_) => Self {
+                reason: "its answer is not HTTP".to_owned(),
+                passing: true,
+                not_tls: false,
+            },
+            other => lasting(other.to_string()),
+        }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        // What the layers below wrapped on the way through a reader.
+        let inner = error.get_ref();
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            return Self {
+                not_tls: matches!(tls, rustls::Error::InvalidMessage(_)),
+                reason: format!("no TLS: {tls}"),
+                passing: false,
+            };
+        }
+        Self {
+            reason: match error.kind() {
+                std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+                _ => error.to_string(),
+            },
+            passing: true,
+            not_tls: false,
+        }
+    }
+}
+
+/// Reads a body of at most `limit` bytes.
+pub(crate) fn read_bounded(
+    response: &mut Response<Body>,
+    limit: u64,
+) -> Result<Option<Vec<u8>>, Failure> {
+    let mut bytes = Vec::new();
+    response
+        .body_mut()
+        .with_config()
+        .limit(u64::MAX)
+        .reader()
+        .take(limit + 1)
+        .read_to_end(&mut bytes)?;
+    Ok((bytes.len() as u64 <= limit).then_some(bytes))
+}
+
+/// The text of a header.
+pub(crate) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// Whom we trust to say who a registry is: the system's authorities and those of the configuration.
+fn authorities(registries: &Registries) -> Result<Vec<Certificate<'static>>, ImageError> {
+    // A file of the system that cannot be read leaves the others.
+    let mut trusted: Vec<_> = rustls_native_certs::load_native_certs()
+        .certs
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).to_owned())
+        .collect();
+    for path in &registries.certificates {
+        let step = "read a file of certificates";
+        let text = std::fs::read(path).map_err(ImageError::io(step))?;
+        let before = trusted.len();
+        for item in parse_pem(&text) {
+            match item {
+                Ok(PemItem::Certificate(certificate)) => trusted.push(certificate),
+                Ok(_) => {}
+                Err(error) => return Err(ImageError::io(step)(error.into_io())),
+            }
+        }
+        if trusted.len() == before {
+            return Err(ImageError::Archive(format!(
+                "{} has no certificate",
+                path.display()
+            )));
+        }
+    }
+    Ok(trusted)
+}
