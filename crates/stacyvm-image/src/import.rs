@@ -46,8 +46,15 @@ pub(crate) fn import(
         },
     )?;
     let config = config_of(&layer)?;
-    let digest = layer.record.diff_id.to_string();
-    store.publish(&config, &digest, &[layer], Some((&name, false)))
+    let diff_id = layer.record.diff_id;
+    let layers = [layer];
+    let image = store.publish(&config, &diff_id.to_string(), &layers, Some((&name, false)));
+    if image.is_err() {
+        drop(layers);
+        // Of no image, it could only wait for the next prune, which may as well remove it.
+        let _ = store.forget_layer(diff_id);
+    }
+    image
 }
 
 /// A configuration that says nothing but what it is of: the same archive is the same image.

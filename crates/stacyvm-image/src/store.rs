@@ -290,6 +290,12 @@ impl ImageStore {
         lookup::by_id(self, id)
     }
 
+    /// Removes a layer unless an image has it or somebody holds it.
+    pub(crate) fn forget_layer(&self, diff_id: crate::Digest) -> Result<(), ImageError> {
+        let _busy = self.layout.busy()?;
+        removal::layers(&self.layout, Some(&[diff_id]), &mut Removed::default())
+    }
+
     /// What is written down about a layer.
     pub(crate) fn layer_record(
         &self,

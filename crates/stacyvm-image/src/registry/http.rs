@@ -140,13 +140,21 @@ impl From<std::io::Error> for Failure {
                 passing: false,
             };
         }
+        use std::io::ErrorKind;
         Self {
             reason: match error.kind() {
-                std::io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+                ErrorKind::ConnectionRefused => "connection refused".to_owned(),
                 _ => error.to_string(),
             },
             passing: true,
-            not_tls: false,
+            // A server that does not know TLS may answer its first words by hanging up.
+            not_tls: matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof
+                    | ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+            ),
         }
     }
 }

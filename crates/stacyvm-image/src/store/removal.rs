@@ -219,7 +219,7 @@ fn orphans(
 
 /// Removes layers, of some or of all, that no image has. One that is held is left for the next
 /// time.
-fn layers(
+pub(super) fn layers(
     layout: &Layout,
     among: Option<&[Digest]>,
     removed: &mut Removed,
