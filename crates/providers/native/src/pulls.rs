@@ -244,7 +244,8 @@ impl Drop for Waiting {
             return;
         }
         flight.waiting -= 1;
-        if flight.waiting == 0 {
+        if flight.waiting == 0 && flight.outcome.borrow().is_none() {
+            tracing::info!(image = self.key.0, "nobody waits for an image, its pull is given up");
             flight.cancel.cancel();
             under_way.flights.remove(&self.key);
         }
