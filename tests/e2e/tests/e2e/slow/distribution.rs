@@ -89,9 +89,9 @@ fn a_whole_distribution_works() {
         "grep -c ^ID=debian /etc/os-release; dpkg --version | head -1 | grep -c dpkg; bash -c 'id -un'; perl -e 'print 6*7'",
     );
     assert_eq!(answer["stdout"], "1\n1\nuser\n42", "{answer}");
-    // As root of the sandbox the system's own tools manage the system's own files.
+    // As root of the sandbox the system's own files are its own.
     let root = json!({
-        "command": "useradd -m friend && su friend -c 'echo me > ~/note' && stat -c %U /home/friend/note && dpkg -l | wc -l",
+        "command": "echo friend:x:2000:2000::/:/bin/sh >> /etc/passwd && id -un 2000 && dpkg -l | wc -l",
         "user": "root",
     });
     let answer = server.exec_with(&id, root).expect(200);
