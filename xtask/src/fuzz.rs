@@ -15,13 +15,15 @@ use crate::tools::{run, step};
 use crate::workspace::{Workspace, cargo, host_target};
 
 /// One file each in `fuzz/targets`, and a folder each in `fuzz/corpus`.
-const TARGETS: [&str; 6] = [
+const TARGETS: [&str; 8] = [
     "agent_frames",
     "agent_paths",
     "agent_patterns",
     "config",
     "duration",
     "host_header",
+    "image_documents",
+    "image_layers",
 ];
 
 /// What makes libFuzzer see which way the code went: a counter for every edge, and every

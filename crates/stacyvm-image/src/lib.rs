@@ -11,6 +11,8 @@ mod digest;
 mod download;
 mod error;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod image_config;
 mod import;
 mod load;

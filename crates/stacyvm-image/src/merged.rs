@@ -94,7 +94,6 @@ impl Merged {
     }
 
     /// What one layer has under a name; for a directory, also itself and whether it is opaque.
-    #[expect(clippy::type_complexity, reason = "named nowhere else")]
     fn one(
         &self,
         parent: &OwnedFd,

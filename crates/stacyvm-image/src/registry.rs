@@ -330,6 +330,13 @@ fn expect_digest(what: &'static str, bytes: &[u8], expected: Digest) -> Result<(
     }
 }
 
+/// For the fuzz targets.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn read_challenge(text: &str) {
+    let _ = auth::Challenge::parse(text);
+    let _ = range_start(text);
+}
+
 /// The first byte of `bytes 5-9/10`.
 fn range_start(text: &str) -> Option<u64> {
     text.strip_prefix("bytes ")?.split('-').next()?.parse().ok()

@@ -184,14 +184,21 @@ impl Unpacker {
                 }
             }
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                self.make_way(&directory, name, &path).map_err(failed)?;
-                self.file(&directory, name, member, content, &shown)?;
+                let file = self
+                    .place(&directory, name, &path, || create(&directory, name))
+                    .map_err(failed)?;
+                self.file(file.into(), &directory, name, member, content, &shown)?;
             }
             EntryType::Symlink => {
                 let target = OsStr::from_bytes(link_target(member, &shown)?);
-                self.make_way(&directory, name, &path).map_err(failed)?;
-                rustix::fs::symlinkat(target, &directory, name).map_err(failed)?;
+                self.place(&directory, name, &path, || {
+                    rustix::fs::symlinkat(target, &directory, name)
+                })
+                .map_err(failed)?;
                 self.own(&directory, name, member).map_err(failed)?;
+                let flags = AtFlags::SYMLINK_NOFOLLOW;
+                rustix::fs::utimensat(&directory, name, &times(member.modified), flags)
+                    .map_err(failed)?;
                 self.done.skipped.xattrs += member.xattrs.len() as u64;
             }
             EntryType::Link => {
@@ -265,13 +272,16 @@ impl Unpacker {
             FileType::Directory => return Err(archive_error(shown, "links to a directory")),
             _ => return Err(failed(Errno::NOENT)),
         }
-        self.make_way(directory, name, path).map_err(failed)?;
-        // Without AT_SYMLINK_FOLLOW a link is linked itself.
-        rustix::fs::linkat(&from, from_name, directory, name, AtFlags::empty()).map_err(failed)
+        self.place(directory, name, path, || {
+            // Without AT_SYMLINK_FOLLOW a link is linked itself.
+            rustix::fs::linkat(&from, from_name, directory, name, AtFlags::empty())
+        })
+        .map_err(failed)
     }
 
     fn file(
         &mut self,
+        mut file: File,
         directory: &OwnedFd,
         name: &OsStr,
         member: &Member,
@@ -279,15 +289,6 @@ impl Unpacker {
         shown: &str,
     ) -> Result<(), ImageError> {
         let failed = |errno| explain(errno, shown);
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::NOCTTY
-            | OFlags::CLOEXEC;
-        let file =
-            rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR).map_err(failed)?;
-        let mut file = File::from(file);
         loop {
             let got = match content.read(&mut self.buffer) {
                 Ok(0) => break,
@@ -356,6 +357,23 @@ impl Unpacker {
             Some(Gid::from_raw(gid)),
             AtFlags::SYMLINK_NOFOLLOW,
         )
+    }
+
+    /// Makes something under a name, in place of what is there.
+    fn place<T>(
+        &mut self,
+        directory: &OwnedFd,
+        name: &OsStr,
+        path: &Path,
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.make_way(directory, name, path)?;
+                make()
+            }
+            other => other,
+        }
     }
 
     /// Removes what an entry of the same name left, a directory with all that is in it.
@@ -485,6 +503,17 @@ impl Unpacker {
         }
         Ok(self.done)
     }
+}
+
+/// Makes a new file, never through a link.
+fn create(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY
+        | OFlags::CREATE
+        | OFlags::EXCL
+        | OFlags::NOFOLLOW
+        | OFlags::NOCTTY
+        | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
 }
 
 fn link_target<'a>(member: &'a Member, shown: &str) -> Result<&'a [u8], ImageError> {

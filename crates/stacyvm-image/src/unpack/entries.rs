@@ -62,14 +62,15 @@ pub(crate) fn for_each(
         }
         let (xattrs, unreadable_xattrs) = attributes(&mut entry).map_err(|error| broken(&error))?;
         let header = entry.header();
+        let old = header.as_old();
         let member = Member {
             kind,
             path: entry.path_bytes().into_owned(),
             link: entry.link_name_bytes().map(|link| link.into_owned()),
-            mode: header.mode().map_err(|error| broken(&error))?,
-            uid: header.uid().map_err(|error| broken(&error))?,
-            gid: header.gid().map_err(|error| broken(&error))?,
-            modified: header.mtime().map_err(|error| broken(&error))?,
+            mode: number(&old.mode, header.mode())?,
+            uid: number(&old.uid, header.uid())?,
+            gid: number(&old.gid, header.gid())?,
+            modified: number(&old.mtime, header.mtime())?,
             xattrs,
             unreadable_xattrs,
         };
@@ -90,6 +91,14 @@ pub(crate) fn for_each(
     budget.set(MAX_TRAILER);
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|error| broken(&error))?;
     Ok(())
+}
+
+/// A number of a header. A field that was left blank is zero, as other readers have it.
+fn number<T: Default>(field: &[u8], read: io::Result<T>) -> Result<T, ImageError> {
+    match read {
+        Err(_) if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(T::default()),
+        other => other.map_err(|error| broken(&error)),
+    }
 }
 
 /// Names and values of the extended attributes, and how many more there seem to be. The `tar`

@@ -68,7 +68,7 @@ fn wherever_a_pull_is_killed_the_store_is_whole() {
     let Some(registry) = Registry::start() else {
         return;
     };
-    let names: Vec<String> = (0..3000).map(|number| format!("many/{number}")).collect();
+    let names: Vec<String> = (0..500).map(|number| format!("many/{number}")).collect();
     let mut members = vec![(Directory, "many", "", 0o755, 0)];
     members.extend(
         names
@@ -79,7 +79,7 @@ fn wherever_a_pull_is_killed_the_store_is_whole() {
     registry.put(&image, "app", "latest");
     let reference = registry.reference("app");
     let place = tempfile::tempdir().unwrap();
-    for round in 0..6 {
+    for round in 0..4 {
         let path = place.path().join(round.to_string());
         // Made before, so that the child's directories are there to look at.
         drop(ImageStore::open(&path).unwrap());
@@ -94,7 +94,7 @@ fn wherever_a_pull_is_killed_the_store_is_whole() {
         let mut seen = 0;
         eventually("something to be unpacked, or the end", || {
             seen += usize::from(!part_of(&path, "work").is_empty());
-            seen > round * 2 || pulling.try_wait().unwrap().is_some()
+            seen > round || pulling.try_wait().unwrap().is_some()
         });
         pulling.kill().unwrap();
         pulling.wait().unwrap();
@@ -104,7 +104,7 @@ fn wherever_a_pull_is_killed_the_store_is_whole() {
         store.pull(&reference, &options(), &|_| {}).unwrap();
         let found = store.find(&reference.to_string()).unwrap();
         let many = fs::read_dir(file(&found, "many")).unwrap().count();
-        assert_eq!(many, 3000);
+        assert_eq!(many, 500);
         assert_eq!(part_of(&path, "layers").len(), 2);
     }
 }
@@ -121,8 +121,8 @@ fn a_full_disk_is_told_and_leaves_nothing_half() {
         return;
     };
     // Too large while it comes in, and too large only when it is unpacked.
-    let noisy = noise(2, 6_000_000);
-    let smooth = "x".repeat(6_000_000);
+    let noisy = noise(2, 1_500_000);
+    let smooth = "x".repeat(1_500_000);
     for (tag, content) in [("in", &noisy), ("out", &smooth)] {
         let image = Image::new(vec![Layer::of(&[(Regular, "f", content, 0o644, 0)])]);
         registry.put(&image, "app", tag);
@@ -136,7 +136,7 @@ fn a_full_disk_is_told_and_leaves_nothing_half() {
     }
 }
 
-/// Runs the part `full` with its store on a disk of four megabytes.
+/// Runs the part `full` with its store on a disk of one megabyte.
 fn on_small_disk(place: &Path, reference: &str) -> String {
     let store = place.join("store");
     let part = child::command(
@@ -146,7 +146,7 @@ fn on_small_disk(place: &Path, reference: &str) -> String {
     let mut command = Command::new("unshare");
     command
         .args(["--mount", "sh", "-ec"])
-        .arg("mount -t tmpfs -o size=4m tmpfs \"$0\" && exec \"$@\"")
+        .arg("mount -t tmpfs -o size=1m tmpfs \"$0\" && exec \"$@\"")
         .arg(place)
         .arg(part.get_program())
         .args(part.get_args());

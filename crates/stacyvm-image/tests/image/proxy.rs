@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -44,8 +44,6 @@ struct Shared {
     upstream: SocketAddr,
     judge: Box<Judge>,
     asked: Mutex<Vec<Asked>>,
-    /// Bytes of bodies that were passed on.
-    passed: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -60,7 +58,6 @@ impl Proxy {
             upstream,
             judge: Box::new(judge),
             asked: Mutex::new(Vec::new()),
-            passed: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         });
         let inner = Arc::clone(&shared);
@@ -95,10 +92,6 @@ impl Proxy {
             .iter()
             .filter(|asked| asked.path.contains(part))
             .count()
-    }
-
-    pub(crate) fn passed(&self) -> u64 {
-        self.shared.passed.load(Ordering::Relaxed)
     }
 }
 
@@ -184,7 +177,6 @@ impl Shared {
             }
             back.write_all(&buffer[..length])?;
             sent += length as u64;
-            self.passed.fetch_add(length as u64, Ordering::Relaxed);
             if length < got
                 || matches!(action, Action::Cut(after) | Action::Stall(after) if *after == sent)
             {

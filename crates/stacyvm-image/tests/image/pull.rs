@@ -287,15 +287,14 @@ fn what_a_failed_pull_left_is_the_start_of_the_next() {
     let error = fixture.store.pull(&reference, &once, &|_| {}).unwrap_err();
     assert!(matches!(error, ImageError::Registry { .. }), "{error}");
     assert_eq!(fixture.store.list().unwrap(), []);
-    assert_eq!(fixture.part("partial"), [large.hex()]);
+    assert!(fixture.part("partial").contains(&large.hex()));
     // Another process goes on.
     let store = ImageStore::open(fixture.path("store")).unwrap();
     let pulled = store.pull(&reference, &once, &|_| {}).unwrap();
     assert!(pulled.downloaded < 600_000, "{}", pulled.downloaded);
-    assert_eq!(
-        proxy.asked().last().unwrap().range.as_deref(),
-        Some("bytes=200000-")
-    );
+    let mut asked = proxy.asked();
+    asked.retain(|asked| asked.path.contains(&large.to_string()));
+    assert_eq!(asked[1].range.as_deref(), Some("bytes=200000-"));
 
     // What is left is not trusted: when it is wrong, the blob is fetched once more.
     let other = Fixture::new();
