@@ -115,7 +115,10 @@ impl Client {
     /// # Errors
     /// See [`Client::images`].
     pub async fn save_images(&self, names: &[String]) -> Result<ByteStream, ClientError> {
-        let names: Vec<String> = names.iter().map(|name| format!("name={}", quoted(name))).collect();
+        let names: Vec<String> = names
+            .iter()
+            .map(|name| format!("name={}", quoted(name)))
+            .collect();
         let route = format!("/api/v1/images/save?{}", names.join("&"));
         self.send(Method::GET, &route, &[], Payload::None)
             .await

@@ -3,9 +3,7 @@
 
 use std::path::PathBuf;
 
-use stacyvm_config::{
-    ConfigError, Loaded, Loader, LogFormat, Origin, ProviderChoice, PullPolicy,
-};
+use stacyvm_config::{ConfigError, Loaded, Loader, LogFormat, Origin, ProviderChoice, PullPolicy};
 
 const BUILT: [&str; 2] = ["native", "mock"];
 
@@ -404,15 +402,31 @@ fn images_and_their_registries_are_checked_before_anybody_needs_them() {
     assert_eq!(images.certificates, [PathBuf::from("/etc/ssl/ours.pem")]);
 
     for (text, key, reason) in [
-        ("aliases: {a: b, b: c, c: a}", "aliases", "stands for itself"),
+        (
+            "aliases: {a: b, b: c, c: a}",
+            "aliases",
+            "stands for itself",
+        ),
         ("aliases: {a: a}", "aliases", "stands for itself"),
         ("aliases: {a: \"\"}", "aliases", "empty"),
         ("pull: always", "pull", "never"),
         ("mirrors: {docker.io: ftp://x}", "mirrors", "https://"),
-        ("mirrors: {docker.io: \"https://me:secret@x\"}", "mirrors", "config.json"),
-        ("mirrors: {\"https://docker.io\": x}", "mirrors", "no registry"),
+        (
+            "mirrors: {docker.io: \"https://me:secret@x\"}",
+            "mirrors",
+            "config.json",
+        ),
+        (
+            "mirrors: {\"https://docker.io\": x}",
+            "mirrors",
+            "no registry",
+        ),
         ("mirrors: {docker.io: 7}", "mirrors", "list of addresses"),
-        ("insecure_registries: [\"http://x\"]", "insecure_registries", "no registry"),
+        (
+            "insecure_registries: [\"http://x\"]",
+            "insecure_registries",
+            "no registry",
+        ),
         ("platform: arm", "platform", "no platform"),
         ("max_parallel: 0", "max_parallel", "1 to 16"),
     ] {

@@ -161,8 +161,7 @@ impl Builder<'_> {
         let place = format!("{}/made", self.staging.place);
         rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))?;
         let own = if self.unprivileged { ",userxattr" } else { "" };
-        let options =
-            format!("lowerdir={joined},upperdir={upper},workdir={work},volatile{own}");
+        let options = format!("lowerdir={joined},upperdir={upper},workdir={work},volatile{own}");
         mount::at_once("overlay", &place, &options)
     }
 

@@ -38,7 +38,9 @@ pub(crate) use self::failures::{
     Deadline, Destroying, FileBody, InSandbox, JsonBody, NoSuch, NotNow, OfImages, Planning, Range,
     Spawning, Taken,
 };
-pub(crate) use self::shapes::{Archive, Content, EventStream, ImageArchive, Lines, NoneYet, PullLines};
+pub(crate) use self::shapes::{
+    Archive, Content, EventStream, ImageArchive, Lines, NoneYet, PullLines,
+};
 use crate::front::Shared;
 
 /// What stands in the description whatever the routes are.

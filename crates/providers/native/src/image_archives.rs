@@ -58,10 +58,7 @@ pub(crate) async fn spool(
     directory: PathBuf,
     archive: ByteReceiver,
 ) -> Result<Spooled, ProviderError> {
-    crate::provider::blocking("keep the archive", move || {
-        write_down(&directory, archive)
-    })
-    .await
+    crate::provider::blocking("keep the archive", move || write_down(&directory, archive)).await
 }
 
 fn write_down(directory: &Path, mut archive: ByteReceiver) -> Result<Spooled, ProviderError> {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use stacyvm_image::{Image, ImageDetails as Details, ImageError, ImageStore, PruneOptions, PullOptions};
+use stacyvm_image::{
+    Image, ImageDetails as Details, ImageError, ImageStore, PruneOptions, PullOptions,
+};
 use stacyvm_image::{Reference, Removed};
 use stacyvm_provider::ops::ByteReceiver;
 use stacyvm_provider::{ArchiveKind, ImageOps, ProviderError};
@@ -128,7 +130,8 @@ impl ImageOps for NativeImages {
         let wanted = names.to_vec();
         // Held for as long as the archive is written.
         let held = self.work(move |shelf| {
-            let held: Result<Vec<_>, _> = wanted.iter().map(|name| shelf.store.find(name)).collect();
+            let held: Result<Vec<_>, _> =
+                wanted.iter().map(|name| shelf.store.find(name)).collect();
             held
         });
         let (held, store) = (held.await?, Arc::clone(&self.inner.shelf.store));

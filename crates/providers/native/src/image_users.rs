@@ -86,10 +86,19 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = |path: &str| home.path().join(path);
         for (directory, text) in [
-            ("data/native/boxes/sb-00000001", r#"{"image_root":"/images/a","version":1}"#),
-            ("data/native/boxes/sb-00000002", r#"{"image":"host","version":1}"#),
+            (
+                "data/native/boxes/sb-00000001",
+                r#"{"image_root":"/images/a","version":1}"#,
+            ),
+            (
+                "data/native/boxes/sb-00000002",
+                r#"{"image":"host","version":1}"#,
+            ),
             ("data/native/boxes/sb-00000003", "{torn"),
-            ("runs/one/native/boxes/sb-00000004", r#"{"image_root":"/images/b","version":99}"#),
+            (
+                "runs/one/native/boxes/sb-00000004",
+                r#"{"image_root":"/images/b","version":99}"#,
+            ),
         ] {
             std::fs::create_dir_all(path(directory)).unwrap();
             std::fs::write(path(directory).join(META_FILE), text).unwrap();

@@ -354,7 +354,10 @@ mod tests {
         let images = home.open(&[], &[]).unwrap();
         let error = images.find("python:3.12").unwrap_err();
         assert!(matches!(error, ProviderError::NotFound(_)));
-        assert!(error.to_string().contains("image pull python:3.12"), "{error}");
+        assert!(
+            error.to_string().contains("image pull python:3.12"),
+            "{error}"
+        );
         for wrong in ["UPPER", "a b", ""] {
             assert!(
                 matches!(images.find(wrong), Err(ProviderError::Invalid(_))),

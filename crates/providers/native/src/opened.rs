@@ -72,9 +72,9 @@ impl Opened {
 fn open_store(root: &Path) -> Result<Arc<ImageStore>, ProviderError> {
     let place = root.join(IMAGES);
     let place = place.canonicalize().unwrap_or(place);
-    ImageStore::open(place).map(Arc::new).map_err(|error| {
-        ProviderError::backend("open the image store", error.to_string(), error)
-    })
+    ImageStore::open(place)
+        .map(Arc::new)
+        .map_err(|error| ProviderError::backend("open the image store", error.to_string(), error))
 }
 
 fn empty(directory: &Path) -> std::io::Result<()> {

@@ -124,7 +124,11 @@ impl Pulls {
         }
     }
 
-    fn join(self: &Arc<Self>, reference: Reference, always: bool) -> Result<Waiting, ProviderError> {
+    fn join(
+        self: &Arc<Self>,
+        reference: Reference,
+        always: bool,
+    ) -> Result<Waiting, ProviderError> {
         let key = (reference.canonical(), always);
         let mut under_way = self.under_way();
         if under_way.closed {
@@ -245,7 +249,10 @@ impl Drop for Waiting {
         }
         flight.waiting -= 1;
         if flight.waiting == 0 && flight.outcome.borrow().is_none() {
-            tracing::info!(image = self.key.0, "nobody waits for an image, its pull is given up");
+            tracing::info!(
+                image = self.key.0,
+                "nobody waits for an image, its pull is given up"
+            );
             flight.cancel.cancel();
             under_way.flights.remove(&self.key);
         }

@@ -150,7 +150,11 @@ mod tests {
         assert_eq!(of("root").unwrap(), (0, 0), "without any account file");
         assert_eq!(of("0:0").unwrap(), (0, 0));
         assert!(of("user").is_err());
-        std::fs::write(home.path().join("etc/passwd"), "user:x:999:998::/:/bin/sh\n").unwrap();
+        std::fs::write(
+            home.path().join("etc/passwd"),
+            "user:x:999:998::/:/bin/sh\n",
+        )
+        .unwrap();
         assert_eq!(of("user").unwrap(), (999, 998));
         assert_eq!(of("1000").unwrap(), (1000, 1000));
     }

@@ -42,8 +42,14 @@ pub(crate) fn user(
 pub(crate) fn defaults(spec: &BoxSpec, config: Option<&ImageConfig>, user: User) -> Configure {
     let mut env = spec.env.clone();
     let variables = config.map(|config| config.env.as_slice());
-    for (name, value) in variables.into_iter().flatten().filter_map(variable).take(MAX_VARIABLES) {
-        env.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    for (name, value) in variables
+        .into_iter()
+        .flatten()
+        .filter_map(variable)
+        .take(MAX_VARIABLES)
+    {
+        env.entry(name.to_owned())
+            .or_insert_with(|| value.to_owned());
     }
     let image_user = config.is_some_and(|config| config.user.is_some());
     let user = match &spec.user {
@@ -104,7 +110,9 @@ mod tests {
 
     fn config() -> ImageConfig {
         ImageConfig {
-            env: ["A=image", "B=x=y", "=no", "none", "C=\0"].map(str::to_owned).into(),
+            env: ["A=image", "B=x=y", "=no", "none", "C=\0"]
+                .map(str::to_owned)
+                .into(),
             working_dir: Some("/app".to_owned()),
             user: Some("web".to_owned()),
             ..ImageConfig::default()
@@ -114,7 +122,11 @@ mod tests {
     #[test]
     fn the_image_fills_in_what_the_spawn_leaves_open() {
         let made = defaults(&spec(), Some(&config()), USER);
-        let env: Vec<(&str, &str)> = made.env.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let env: Vec<(&str, &str)> = made
+            .env
+            .iter()
+            .map(|(a, b)| (a.as_str(), b.as_str()))
+            .collect();
         assert_eq!(env, [("A", "spawn"), ("B", "x=y")]);
         assert_eq!(made.user.as_deref(), Some("33:34"));
         assert_eq!(made.workdir.as_deref(), Some("/app"));

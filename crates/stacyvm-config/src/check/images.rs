@@ -43,7 +43,11 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
             None,
         );
     }
-    if images.platform.as_deref().is_some_and(|text| !is_platform(text)) {
+    if images
+        .platform
+        .as_deref()
+        .is_some_and(|text| !is_platform(text))
+    {
         found.add(
             "images.platform",
             "it is no platform",
@@ -78,9 +82,9 @@ fn aliases(aliases: &BTreeMap<String, String>, found: &mut Findings<'_>) {
 fn is_registry(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with(['-', ':'])
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']'))
+        && text.bytes().all(|byte| {
+            byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':' | b'[' | b']')
+        })
 }
 
 /// `https://HOST[:PORT][/PREFIX]`, `http://…`, or without a scheme.

@@ -53,10 +53,7 @@ impl Default for ImagesConfig {
 
 /// One mirror, or several.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected an address, or a list of addresses"
-)]
+#[serde(untagged, expecting = "expected an address, or a list of addresses")]
 pub enum Mirrors {
     /// As a variable of the environment has it.
     One(String),

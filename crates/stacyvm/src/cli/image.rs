@@ -132,7 +132,11 @@ fn in_words(done: Done) -> Result<()> {
         Done::Pulled(pulled) => output::line(&shown::pulled(&pulled)),
         Done::Loaded(images, how) => {
             for image in &images {
-                output::line(&format!("Image {} {how} ({})", image.name, shown::extent(image)))?;
+                output::line(&format!(
+                    "Image {} {how} ({})",
+                    image.name,
+                    shown::extent(image)
+                ))?;
             }
             Ok(())
         }

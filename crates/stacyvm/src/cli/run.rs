@@ -18,8 +18,8 @@ use stacyvm_types::{GoDuration, PullRequest};
 use tokio::sync::mpsc;
 
 use super::Global;
-use super::image::PullBars;
 use super::attached::{Connected, Remote, Said, Source, attach};
+use super::image::PullBars;
 use super::signals::Signals;
 use super::terminal::terminal_size;
 use super::values::SandboxOptions;

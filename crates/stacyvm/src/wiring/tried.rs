@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, Capability, Egress, Health, ImageHold, ImageOps, NetworkMode, Notice, Provider, ProviderError,
-    SandboxOps,
+    BoxInfo, BoxSpec, Capability, Egress, Health, ImageHold, ImageOps, NetworkMode, Notice,
+    Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 

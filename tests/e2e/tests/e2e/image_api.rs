@@ -31,7 +31,9 @@ fn offline(server: &Server, arguments: &[&str]) -> Finished {
 
 fn names(list: &Value) -> Vec<&str> {
     let images = list.as_array().unwrap().iter();
-    images.map(|image| image["name"].as_str().unwrap()).collect()
+    images
+        .map(|image| image["name"].as_str().unwrap())
+        .collect()
 }
 
 fn load(server: &Server, image: &Image, name: &str) {
@@ -59,7 +61,10 @@ fn a_pull_tells_how_far_it_is() {
     }
     assert_eq!(lines[0]["status"], "resolved", "{lines:?}");
     assert_eq!(lines[0]["digest"], digest.as_str(), "{lines:?}");
-    assert!(lines.iter().any(|line| line["stage"] == "done"), "{lines:?}");
+    assert!(
+        lines.iter().any(|line| line["stage"] == "done"),
+        "{lines:?}"
+    );
     let last = lines.last().unwrap();
     assert_eq!(last["status"], "done", "{lines:?}");
     assert_eq!(last["cached"], false);
@@ -68,8 +73,13 @@ fn a_pull_tells_how_far_it_is() {
     let again = server.request("POST", "/images/pull", Some(json!({ "image": image })));
     assert_eq!(again.expect(200)["cached"], true);
     let none = json!({"image": registry.image("team/none"), "stream": true});
-    let none = server.request("POST", "/images/pull", Some(none)).expect(404);
-    assert_eq!(none["code"], "NOT_FOUND", "a failure before the first word is a plain one");
+    let none = server
+        .request("POST", "/images/pull", Some(none))
+        .expect(404);
+    assert_eq!(
+        none["code"], "NOT_FOUND",
+        "a failure before the first word is a plain one"
+    );
     for wrong in [
         json!({"image": "UPPER"}),
         json!({"image": ""}),
@@ -92,7 +102,11 @@ fn images_are_listed_named_and_removed() {
     let details = details.expect(200);
     assert_eq!(details["name"], "localhost:5000/team/tool:1", "{details}");
     assert_eq!(details["config"]["user"], "1000", "{details}");
-    assert_eq!(details["layer_list"].as_array().unwrap().len(), 1, "{details}");
+    assert_eq!(
+        details["layer_list"].as_array().unwrap().len(),
+        1,
+        "{details}"
+    );
     let same = server.request("GET", "/images/localhost:5000/team/tool:1", None);
     assert_eq!(same.expect(200), details);
     let id = details["id"].as_str().unwrap();
@@ -124,8 +138,16 @@ fn what_a_sandbox_stands_on_stays() {
     server.kill();
     let offline_refused = offline(&server, &["image", "rm", "used"]);
     assert_eq!(offline_refused.code, Some(1), "{}", offline_refused.stderr);
-    assert!(offline_refused.stderr.contains("in use"), "{}", offline_refused.stderr);
-    assert!(offline_refused.stderr.contains("hint:"), "{}", offline_refused.stderr);
+    assert!(
+        offline_refused.stderr.contains("in use"),
+        "{}",
+        offline_refused.stderr
+    );
+    assert!(
+        offline_refused.stderr.contains("hint:"),
+        "{}",
+        offline_refused.stderr
+    );
     server.resume();
     let refused = server.request("DELETE", "/images/used", None).expect(409);
     assert_eq!(refused["code"], "CONFLICT");
@@ -134,13 +156,18 @@ fn what_a_sandbox_stands_on_stays() {
     assert!(refused.stderr.contains("hint:"), "{}", refused.stderr);
 
     let dry = json!({"all": true, "dry_run": true});
-    let would = server.request("POST", "/images/prune", Some(dry)).expect(200);
+    let would = server
+        .request("POST", "/images/prune", Some(dry))
+        .expect(200);
     assert_eq!(would["images"].as_array().unwrap().len(), 1, "{would}");
     let printed = offline(&server, &["image", "prune", "--all"]).ok();
     assert!(printed.contains("unused"), "{printed}");
     let listed = server.request("GET", "/images", None).expect(200);
     assert_eq!(names(&listed), ["used"]);
-    assert_eq!(server.exec(&id, "cat /etc/motd")["stdout"], "from an image\n");
+    assert_eq!(
+        server.exec(&id, "cat /etc/motd")["stdout"],
+        "from an image\n"
+    );
 
     server
         .request("DELETE", &format!("/sandboxes/{id}"), None)
@@ -155,7 +182,15 @@ fn a_run_holds_its_image_against_the_server_beside_it() {
     let server = Server::start();
     load(&server, &Image::with_shell(&busybox), "shared");
     let mut run = server
-        .command(&["run", "--image", "shared", "--", "sh", "-c", "echo up; read line"])
+        .command(&[
+            "run",
+            "--image",
+            "shared",
+            "--",
+            "sh",
+            "-c",
+            "echo up; read line",
+        ])
         .env_remove("STACYVM_SERVER")
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
@@ -191,7 +226,11 @@ fn an_image_travels_from_one_server_to_another() {
         let loaded = there.cli(&["image", "load", path]).ok();
         assert!(loaded.contains("traveller:1"), "{save}: {loaded}");
         let id = there.spawn(json!({"image": "traveller:1"}));
-        assert_eq!(there.exec(&id, "cat motd")["stdout"], "from an image\n", "{save}");
+        assert_eq!(
+            there.exec(&id, "cat motd")["stdout"],
+            "from an image\n",
+            "{save}"
+        );
         there
             .request("DELETE", &format!("/sandboxes/{id}"), None)
             .expect(200);
@@ -210,7 +249,13 @@ fn what_is_no_archive_is_refused_and_leaves_nothing() {
     let file = server.scratch("noise.tar");
     fs::write(&file, vec![7; 100_000]).unwrap();
     let empty = server.scratch("empty.tar");
-    finish(Command::new("tar").arg("-cf").arg(&empty).args(["-T", "/dev/null"])).ok();
+    finish(
+        Command::new("tar")
+            .arg("-cf")
+            .arg(&empty)
+            .args(["-T", "/dev/null"]),
+    )
+    .ok();
     for file in [&file, &empty] {
         let path = file.to_str().unwrap();
         for finished in [
@@ -218,15 +263,37 @@ fn what_is_no_archive_is_refused_and_leaves_nothing() {
             offline(&server, &["image", "load", path]),
             server.cli(&["image", "import", path, "noise"]),
         ] {
-            assert_eq!(finished.code, Some(1), "{}{}", finished.stdout, finished.stderr);
-            assert!(finished.stderr.starts_with("error: "), "{}", finished.stderr);
+            assert_eq!(
+                finished.code,
+                Some(1),
+                "{}{}",
+                finished.stdout,
+                finished.stderr
+            );
+            assert!(
+                finished.stderr.starts_with("error: "),
+                "{}",
+                finished.stderr
+            );
         }
     }
-    let answer = server.request("POST", "/images/load?kind=rootfs", None).expect(400);
-    assert!(answer["message"].as_str().unwrap().contains("name"), "{answer}");
+    let answer = server
+        .request("POST", "/images/load?kind=rootfs", None)
+        .expect(400);
+    assert!(
+        answer["message"].as_str().unwrap().contains("name"),
+        "{answer}"
+    );
     let incoming = server.data_dir().join("native/incoming");
-    assert_eq!(fs::read_dir(incoming).unwrap().count(), 0, "an archive is left");
-    assert_eq!(server.request("GET", "/images", None).expect(200), json!([]));
+    assert_eq!(
+        fs::read_dir(incoming).unwrap().count(),
+        0,
+        "an archive is left"
+    );
+    assert_eq!(
+        server.request("GET", "/images", None).expect(200),
+        json!([])
+    );
 }
 
 #[test]
@@ -244,8 +311,13 @@ fn a_provider_without_images_says_so() {
     ] {
         let answer = server.request(method, path, body).expect(422);
         assert_eq!(answer["code"], "UNSUPPORTED", "{path}: {answer}");
-        assert!(answer["message"].as_str().unwrap().contains("images"), "{answer}");
+        assert!(
+            answer["message"].as_str().unwrap().contains("images"),
+            "{answer}"
+        );
     }
-    let answer = server.request("GET", "/images?provider=none", None).expect(404);
+    let answer = server
+        .request("GET", "/images?provider=none", None)
+        .expect(404);
     assert_eq!(answer["code"], "NOT_FOUND");
 }

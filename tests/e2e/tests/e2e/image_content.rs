@@ -62,12 +62,24 @@ fn what_an_image_wants_holds_unless_the_spawn_says_otherwise() {
                 "root:x:0:0::/root:/bin/sh\nweb:x:33:34:,,,:/srv:/bin/sh\n",
             )
             .unwrap();
-            fs::write(root.join("etc/group"), "root:x:0:\nstaff:x:50:web\nweb:x:34:\n").unwrap();
+            fs::write(
+                root.join("etc/group"),
+                "root:x:0:\nstaff:x:50:web\nweb:x:34:\n",
+            )
+            .unwrap();
         })
         .set("User", json!("web:staff"))
         .set("WorkingDir", json!("/srv/app"))
-        .set("Env", json!(["COLOUR=green", "SHAPE=round", "PATH=/bin:/srv/app"]));
-    let id = spawned(&server, &image, "wants", json!({"env": {"SHAPE": "square"}}));
+        .set(
+            "Env",
+            json!(["COLOUR=green", "SHAPE=round", "PATH=/bin:/srv/app"]),
+        );
+    let id = spawned(
+        &server,
+        &image,
+        "wants",
+        json!({"env": {"SHAPE": "square"}}),
+    );
     assert_eq!(
         stdout(&server, &id, "id -u; id -g; pwd; echo $COLOUR $SHAPE $PATH"),
         "33\n50\n/srv/app\ngreen square /bin:/srv/app\n"
@@ -80,9 +92,15 @@ fn what_an_image_wants_holds_unless_the_spawn_says_otherwise() {
             Some(json!({"path": "here.txt", "content": "x"})),
         )
         .expect(200);
-    assert_eq!(stdout(&server, &id, "stat -c %u /workspace/here.txt"), "33\n");
+    assert_eq!(
+        stdout(&server, &id, "stat -c %u /workspace/here.txt"),
+        "33\n"
+    );
     let exec = json!({"command": "pwd; echo $COLOUR", "workdir": "/tmp", "env": {"COLOUR": "red"}});
-    assert_eq!(server.exec_with(&id, exec).expect(200)["stdout"], "/tmp\nred\n");
+    assert_eq!(
+        server.exec_with(&id, exec).expect(200)["stdout"],
+        "/tmp\nred\n"
+    );
 
     let id = spawned(
         &server,
@@ -95,7 +113,10 @@ fn what_an_image_wants_holds_unless_the_spawn_says_otherwise() {
     // A directory that is nowhere is made where the user may make it; else it is the workspace.
     let made = Image::with_shell(&busybox).set("WorkingDir", json!("/app/deep"));
     let id = spawned(&server, &made, "made", json!({}));
-    assert_eq!(stdout(&server, &id, "pwd; id -u; touch file; ls"), "/app/deep\n1000\nfile\n");
+    assert_eq!(
+        stdout(&server, &id, "pwd; id -u; touch file; ls"),
+        "/app/deep\n1000\nfile\n"
+    );
     let closed = Image::with_shell(&busybox).set("WorkingDir", json!("/etc/closed"));
     let id = spawned(&server, &closed, "closed", json!({}));
     assert_eq!(stdout(&server, &id, "pwd"), "/workspace\n");
@@ -104,13 +125,20 @@ fn what_an_image_wants_holds_unless_the_spawn_says_otherwise() {
     load(&server, &nobody, "nobody");
     let refused = server.request("POST", "/sandboxes", Some(json!({"image": "nobody"})));
     let refused = refused.expect(400);
-    assert!(refused["message"].as_str().unwrap().contains("nobody-knows"), "{refused}");
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("nobody-knows"),
+        "{refused}"
+    );
     server.spawn(json!({"image": "nobody", "user": "1000"}));
 }
 
 #[test]
 fn a_run_without_a_command_starts_what_the_image_starts() {
-    let busybox = need_busybox!("image_content::a_run_without_a_command_starts_what_the_image_starts");
+    let busybox =
+        need_busybox!("image_content::a_run_without_a_command_starts_what_the_image_starts");
     let server = Server::start();
     let image = Image::with_shell(&busybox)
         .set("Entrypoint", json!(["/bin/echo", "started", "with"]))
@@ -128,7 +156,11 @@ fn a_run_without_a_command_starts_what_the_image_starts() {
     for idle in ["idle", "host"] {
         let finished = run(&[idle]);
         assert_eq!(finished.code, Some(125), "{}", finished.stderr);
-        assert!(finished.stderr.contains("no command"), "{}", finished.stderr);
+        assert!(
+            finished.stderr.contains("no command"),
+            "{}",
+            finished.stderr
+        );
     }
 }
 
@@ -147,10 +179,17 @@ fn an_image_of_one_program_is_enough() {
     assert_eq!(answer["stdout"], "1000\n", "{answer}");
     let answer = run(json!({"command": "echo x"}));
     assert_eq!(answer["exit_code"], 127, "{answer}");
-    assert!(answer["stderr"].as_str().unwrap().contains("sh"), "{answer}");
+    assert!(
+        answer["stderr"].as_str().unwrap().contains("sh"),
+        "{answer}"
+    );
     let files = format!("/sandboxes/{id}/files");
     server
-        .request("POST", &files, Some(json!({"path": "a/b", "content": "inside"})))
+        .request(
+            "POST",
+            &files,
+            Some(json!({"path": "a/b", "content": "inside"})),
+        )
         .expect(200);
     let read = server.request("GET", &format!("{files}?path=/workspace/a/b"), None);
     assert_eq!((read.status, read.text().as_str()), (200, "inside"));
@@ -169,7 +208,10 @@ fn sixty_layers_are_one_root() {
         });
     }
     let id = spawned(&server, &image, "tall", json!({}));
-    assert_eq!(stdout(&server, &id, "cat /top; ls /layers | wc -l"), "5959\n");
+    assert_eq!(
+        stdout(&server, &id, "cat /top; ls /layers | wc -l"),
+        "5959\n"
+    );
     assert_eq!(stdout(&server, &id, "cat /layers/1 /layers/59"), "159");
 }
 
@@ -184,7 +226,14 @@ fn what_upper_layers_took_away_is_gone() {
     };
     let image = Image::with_shell(&busybox)
         .layer(|root| {
-            for path in ["gone/file", "kept/a", "kept/b", "emptied/old", "turned/x", "flat"] {
+            for path in [
+                "gone/file",
+                "kept/a",
+                "kept/b",
+                "emptied/old",
+                "turned/x",
+                "flat",
+            ] {
                 write(root, path, "lower");
             }
         })

@@ -51,16 +51,27 @@ fn an_image_is_pulled_once_and_outlives_its_registry() {
     let image = registry.image("small:1");
     let id = server.spawn(json!({ "image": image }));
     let answer = server.exec(&id, "cat /etc/motd; id -u; pwd");
-    assert_eq!(answer["stdout"], "from an image\n1000\n/workspace\n", "{answer}");
+    assert_eq!(
+        answer["stdout"], "from an image\n1000\n/workspace\n",
+        "{answer}"
+    );
     let sandbox = server.request("GET", &format!("/sandboxes/{id}"), None);
     assert_eq!(sandbox.expect(200)["image"], image.as_str());
 
     registry.stop();
     let again = server.spawn(json!({ "image": image }));
-    assert_eq!(server.exec(&again, "cat /etc/motd")["stdout"], "from an image\n");
+    assert_eq!(
+        server.exec(&again, "cat /etc/motd")["stdout"],
+        "from an image\n"
+    );
     let missing = spawn(&server, &registry.image("small:2"));
     let address = registry.address().to_string();
-    says(missing, 502, "PROVIDER_ERROR", &["pull the image", &address]);
+    says(
+        missing,
+        502,
+        "PROVIDER_ERROR",
+        &["pull the image", &address],
+    );
     let listed = server.cli(&["image", "list"]).ok();
     assert!(listed.contains(&image), "{listed}");
 }
@@ -71,10 +82,25 @@ fn what_cannot_be_pulled_says_why() {
     let server = Server::start();
     let tag = spawn(&server, &registry.image("small:none"));
     says(tag, 404, "NOT_FOUND", &["small:none"]);
-    says(spawn(&server, &registry.image("nothing")), 404, "NOT_FOUND", &["nothing"]);
+    says(
+        spawn(&server, &registry.image("nothing")),
+        404,
+        "NOT_FOUND",
+        &["nothing"],
+    );
     let nines = format!("small@sha256:{}", "9".repeat(64));
-    says(spawn(&server, &registry.image(&nines)), 404, "NOT_FOUND", &["small"]);
-    says(spawn(&server, "UPPER/case"), 400, "BAD_REQUEST", &["lower-case"]);
+    says(
+        spawn(&server, &registry.image(&nines)),
+        404,
+        "NOT_FOUND",
+        &["small"],
+    );
+    says(
+        spawn(&server, "UPPER/case"),
+        400,
+        "BAD_REQUEST",
+        &["lower-case"],
+    );
     assert_eq!(server.list(), Vec::<String>::new());
     let listed = server.request("GET", "/images", None).expect(200);
     assert_eq!(listed, json!([]));
@@ -82,7 +108,11 @@ fn what_cannot_be_pulled_says_why() {
     // The command line says the same, and ends with a failure.
     let finished = server.cli(&["image", "pull", &registry.image("small:none")]);
     assert_eq!(finished.code, Some(1));
-    assert!(finished.stderr.contains("small:none"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("small:none"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
@@ -105,10 +135,16 @@ fn a_digest_names_one_image_for_ever() {
     registry.push(&image, "moving:1");
     let read = |image: String| {
         let id = server.spawn(json!({ "image": image }));
-        server.exec(&id, "cat /etc/motd")["stdout"].as_str().unwrap().to_owned()
+        server.exec(&id, "cat /etc/motd")["stdout"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     };
     assert_eq!(read(registry.image("moving:1")), "the new one\n");
-    assert_eq!(read(registry.image(&format!("moving@{old}"))), "from an image\n");
+    assert_eq!(
+        read(registry.image(&format!("moving@{old}"))),
+        "from an image\n"
+    );
 }
 
 #[test]
@@ -126,25 +162,39 @@ fn a_registry_with_a_lock_is_opened_by_dockers_login() {
     let server = Server::start();
     let image = registry.image("secret:1");
     let address = registry.address().to_string();
-    says(spawn(&server, &image), 502, "PROVIDER_ERROR", &["docker login", &address]);
+    says(
+        spawn(&server, &image),
+        502,
+        "PROVIDER_ERROR",
+        &["docker login", &address],
+    );
 
     // The server's user logs in while it runs.
     let config = |password: &str| {
-        let login = finish(
-            Command::new("sh")
-                .args(["-c", "printf %s \"$0:$1\" | base64 -w0", LOGIN.0, password]),
-        );
+        let login = finish(Command::new("sh").args([
+            "-c",
+            "printf %s \"$0:$1\" | base64 -w0",
+            LOGIN.0,
+            password,
+        ]));
         let text = json!({"auths": {&address: {"auth": login.ok()}}}).to_string();
         fs::create_dir_all(server.scratch(".docker")).unwrap();
         fs::write(server.scratch(".docker/config.json"), text).unwrap();
     };
     config("wrong-password");
     let refused = spawn(&server, &image);
-    assert!(!refused.text().contains("wrong-password"), "{}", refused.text());
+    assert!(
+        !refused.text().contains("wrong-password"),
+        "{}",
+        refused.text()
+    );
     says(refused, 502, "PROVIDER_ERROR", &["docker login", &address]);
     config(LOGIN.1);
     let id = server.spawn(json!({ "image": image }));
-    assert_eq!(server.exec(&id, "cat /etc/motd")["stdout"], "from an image\n");
+    assert_eq!(
+        server.exec(&id, "cat /etc/motd")["stdout"],
+        "from an image\n"
+    );
     for secret in [LOGIN.1, "wrong-password"] {
         assert!(!server.log().contains(secret), "a password is in the log");
     }
@@ -159,7 +209,10 @@ fn aliases_lead_to_an_image() {
         ..Options::default()
     });
     let id = server.spawn(json!({"image": "alpine:latest"}));
-    assert_eq!(server.exec(&id, "cat /etc/motd")["stdout"], "from an image\n");
+    assert_eq!(
+        server.exec(&id, "cat /etc/motd")["stdout"],
+        "from an image\n"
+    );
     let sandbox = server.request("GET", &format!("/sandboxes/{id}"), None);
     assert_eq!(sandbox.expect(200)["image"], "alpine:latest");
 }
@@ -172,7 +225,12 @@ fn without_pulls_only_what_was_brought_here_is_there() {
         ..Options::default()
     });
     let image = registry.image("small:1");
-    says(spawn(&server, &image), 404, "NOT_FOUND", &["stacyvm image pull"]);
+    says(
+        spawn(&server, &image),
+        404,
+        "NOT_FOUND",
+        &["stacyvm image pull"],
+    );
     server.cli(&["image", "pull", &image]).ok();
     server.spawn(json!({ "image": image }));
 }
@@ -184,7 +242,9 @@ fn many_who_want_one_image_cause_one_download() {
     let image = format!("{}/small:1", gate.address());
     let server = Server::start();
     std::thread::scope(|scope| {
-        let spawns: Vec<_> = (0..6).map(|_| scope.spawn(|| spawn(&server, &image))).collect();
+        let spawns: Vec<_> = (0..6)
+            .map(|_| scope.spawn(|| spawn(&server, &image)))
+            .collect();
         eventually("the download is under way", SOON, || gate.holds());
         // Nothing else waits: neither other images nor the rest of the API.
         let id = server.spawn(json!({"image": "host"}));
@@ -226,7 +286,8 @@ fn a_pull_ends_with_the_last_who_waits_for_it() {
 
 #[test]
 fn a_server_that_is_killed_in_a_pull_leaves_nothing_half_made() {
-    let registry = stocked!("image_pull::a_server_that_is_killed_in_a_pull_leaves_nothing_half_made");
+    let registry =
+        stocked!("image_pull::a_server_that_is_killed_in_a_pull_leaves_nothing_half_made");
     let gate = Gate::before(registry.address(), A_LITTLE);
     let image = format!("{}/small:1", gate.address());
     let mut server = Server::start();
@@ -252,7 +313,10 @@ fn a_server_that_is_killed_in_a_pull_leaves_nothing_half_made() {
     assert!(host::boxes(&server.data_dir()).is_empty());
     gate.open();
     let id = server.spawn(json!({ "image": image }));
-    assert_eq!(server.exec(&id, "cat /etc/motd")["stdout"], "from an image\n");
+    assert_eq!(
+        server.exec(&id, "cat /etc/motd")["stdout"],
+        "from an image\n"
+    );
 }
 
 #[test]

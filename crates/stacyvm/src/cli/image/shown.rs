@@ -41,17 +41,27 @@ pub(super) fn pulled(pulled: &PulledImage) -> String {
         return format!("Image {} is here already", image.name);
     }
     let downloaded = HumanBytes(pulled.downloaded);
-    format!("Image {} pulled ({}, {downloaded} downloaded)", image.name, extent(image))
+    format!(
+        "Image {} pulled ({}, {downloaded} downloaded)",
+        image.name,
+        extent(image)
+    )
 }
 
 pub(super) fn pruned(removed: &ImagesRemoved, dry_run: bool) -> Result<()> {
-    let what = if dry_run { "would be removed" } else { "removed" };
+    let what = if dry_run {
+        "would be removed"
+    } else {
+        "removed"
+    };
     for name in &removed.names {
         output::line(&format!("Image {name} {what}"))?;
     }
     let (images, layers) = (removed.images.len(), removed.layers.len());
     let freed = HumanBytes(removed.freed);
-    output::line(&format!("{images} images and {layers} layers {what}, {freed}"))
+    output::line(&format!(
+        "{images} images and {layers} layers {what}, {freed}"
+    ))
 }
 
 /// A digest without its kind, cut.
@@ -92,7 +102,9 @@ impl PullBars {
                 let bar = self.layers.entry(digest.clone()).or_insert_with(|| {
                     let bar = bars.add(ProgressBar::new(*size));
                     let style = "{prefix} {msg:12} {bar:30} {bytes}/{total_bytes}";
-                    bar.set_style(ProgressStyle::with_template(style).expect("a constant template"));
+                    bar.set_style(
+                        ProgressStyle::with_template(style).expect("a constant template"),
+                    );
                     bar.set_prefix(short(digest).to_owned());
                     bar
                 });
@@ -100,7 +112,10 @@ impl PullBars {
                 bar.set_position(*done);
             }
             (PullLine::Layer { digest, stage, .. }, None)
-                if matches!(stage, PullStage::Done | PullStage::Cached | PullStage::Retrying) =>
+                if matches!(
+                    stage,
+                    PullStage::Done | PullStage::Cached | PullStage::Retrying
+                ) =>
             {
                 eprintln!("layer {}: {}", short(digest), word(*stage));
             }

@@ -122,7 +122,12 @@ impl Registry {
         let digest = self.path("digest");
         let mut command = Command::new(FILLER);
         command
-            .args(["--insecure-policy", "copy", "--quiet", "--dest-tls-verify=false"])
+            .args([
+                "--insecure-policy",
+                "copy",
+                "--quiet",
+                "--dest-tls-verify=false",
+            ])
             .arg("--digestfile")
             .arg(&digest);
         if self.locked {
@@ -161,7 +166,10 @@ impl Drop for Registry {
         if std::thread::panicking() {
             let log = self.log();
             let start = log.len().saturating_sub(3000);
-            eprintln!("--- end of the registry's log\n{}", log.get(start..).unwrap_or(&log));
+            eprintln!(
+                "--- end of the registry's log\n{}",
+                log.get(start..).unwrap_or(&log)
+            );
         }
         self.stop();
     }

@@ -29,7 +29,12 @@ fn debian(test: &str) -> Option<PathBuf> {
     }
     // From where this machine's own packages come.
     let sources = Command::new("apt-get")
-        .args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"])
+        .args([
+            "indextargets",
+            "--format",
+            "$(REPO_URI) $(CODENAME)",
+            "Created-By: Packages",
+        ])
         .output()
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
         .unwrap_or_default();
@@ -38,7 +43,10 @@ fn debian(test: &str) -> Option<PathBuf> {
         skip(test, "this machine's apt has no source of packages");
         return None;
     };
-    let root = tempfile::Builder::new().prefix("root-").tempdir_in(&place).unwrap();
+    let root = tempfile::Builder::new()
+        .prefix("root-")
+        .tempdir_in(&place)
+        .unwrap();
     let made = finish(
         Command::new("debootstrap")
             .args(["--variant=minbase", suite])
@@ -53,8 +61,16 @@ fn debian(test: &str) -> Option<PathBuf> {
     let part = place.join("minbase.tar.part");
     finish(
         Command::new("tar")
-            .args(["--numeric-owner", "--xattrs", "--exclude=./dev/*", "--exclude=./proc/*"])
-            .args(["--exclude=./sys/*", "--exclude=./var/cache/apt/archives/*.deb"])
+            .args([
+                "--numeric-owner",
+                "--xattrs",
+                "--exclude=./dev/*",
+                "--exclude=./proc/*",
+            ])
+            .args([
+                "--exclude=./sys/*",
+                "--exclude=./var/cache/apt/archives/*.deb",
+            ])
             .args(["--exclude=./var/lib/apt/lists/*", "-C"])
             .arg(root.path())
             .arg("-cf")
@@ -79,7 +95,10 @@ fn a_whole_distribution_works() {
     let image = Image::empty()
         .ready_layer(&tar)
         .set("Cmd", json!(["bash"]))
-        .set("Env", json!(["PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]));
+        .set(
+            "Env",
+            json!(["PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"]),
+        );
     registry.push(&image, "debian:minbase");
     let server = Server::start();
     let name = registry.image("debian:minbase");
@@ -96,7 +115,10 @@ fn a_whole_distribution_works() {
     });
     let answer = server.exec_with(&id, root).expect(200);
     assert_eq!(answer["exit_code"], 0, "{answer}");
-    assert!(answer["stdout"].as_str().unwrap().starts_with("friend\n"), "{answer}");
+    assert!(
+        answer["stdout"].as_str().unwrap().starts_with("friend\n"),
+        "{answer}"
+    );
     let read = server.request(
         "GET",
         &format!("/sandboxes/{id}/files?path=/etc/debian_version"),
@@ -105,5 +127,8 @@ fn a_whole_distribution_works() {
     assert_eq!(read.status, 200, "{}", read.text());
     let other = server.spawn(json!({ "image": name }));
     let answer = server.exec(&other, "id friend");
-    assert_ne!(answer["exit_code"], 0, "one sandbox sees another's user: {answer}");
+    assert_ne!(
+        answer["exit_code"], 0,
+        "one sandbox sees another's user: {answer}"
+    );
 }
