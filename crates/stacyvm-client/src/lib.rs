@@ -8,6 +8,7 @@ mod connection;
 mod error;
 mod events;
 mod files;
+mod images;
 mod interactive;
 mod lines;
 mod logs;

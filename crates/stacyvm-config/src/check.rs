@@ -1,5 +1,6 @@
 //! What no single value shows: values that do not fit together, or that this program cannot serve.
 
+mod images;
 mod limits;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ pub(crate) fn check(
     };
     auth(config, &mut found);
     defaults(config, &mut found);
+    images::check(config, &mut found);
     limits::check(config, &mut found);
     providers(config, built, &mut found);
     if sends_spans == Some(false) && !config.telemetry.otlp_endpoint.is_empty() {

@@ -20,9 +20,9 @@ pub use load::{Entry, Loaded, Loader};
 pub use model::{
     AuthConfig, Config, CustomConfig, DatabaseConfig, DefaultsConfig, DockerConfig, E2bConfig,
     EventsConfig, FirecrackerConfig, ImagesConfig, LimitsConfig, LogFormat, LogLevel,
-    LoggingConfig, MockConfig, NativeConfig, NativeNetwork, NetworkMode, Overflow, PoolConfig,
-    PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig, ServerConfig,
-    TelemetryConfig,
+    LoggingConfig, Mirrors, MockConfig, NativeConfig, NativeNetwork, NetworkMode, Overflow,
+    PoolConfig, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig, PullPolicy,
+    ServerConfig, TelemetryConfig,
 };
 pub use problem::{ConfigError, Origin, Problem};
 pub use secret::Secret;

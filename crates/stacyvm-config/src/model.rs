@@ -3,16 +3,17 @@
 //! A key's default is what `Default` says here; a key without a default is an `Option`. Limits
 //! use 0 (or `0s`) for "none".
 
+mod images;
 mod limits;
 mod providers;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use stacyvm_types::{GoDuration, Vcpus};
 
 use crate::Secret;
+pub use images::{ImagesConfig, Mirrors, PullPolicy};
 pub use limits::LimitsConfig;
 pub use providers::{
     CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
@@ -78,13 +79,6 @@ impl Default for ServerConfig {
             shutdown_timeout: GoDuration::from_secs(10),
         }
     }
-}
-
-/// Images.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct ImagesConfig {
-    /// What a name in a request stands for: `alpine:latest: host`.
-    pub aliases: BTreeMap<String, String>,
 }
 
 /// What a spawn gets that asks for nothing, and the limits of what it may ask for.

@@ -12,7 +12,7 @@ use crate::problem::{Origin, Problem};
 use crate::{Config, suggest};
 
 /// Keys whose value is a mapping of its own.
-const MAP_KEYS: [&str; 1] = ["images.aliases"];
+const MAP_KEYS: [&str; 2] = ["images.aliases", "images.mirrors"];
 
 /// Variables with our prefix that are no configuration keys.
 const OTHER_VARIABLES: [&str; 7] = [

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use stacyvm_config::{ConfigError, Loaded, Loader, LogFormat, Origin, ProviderChoice};
+use stacyvm_config::{ConfigError, Loaded, Loader, LogFormat, Origin, ProviderChoice, PullPolicy};
 
 const BUILT: [&str; 2] = ["native", "mock"];
 
@@ -245,6 +245,8 @@ fn the_environment_sets_every_type_of_key() {
         ("STACYVM_AUTH_ENABLED", "yes"),
         ("STACYVM_AUTH_API_KEY", "12345"),
         ("STACYVM_IMAGES_ALIASES", "alpine:latest=host,py=python-3"),
+        ("STACYVM_IMAGES_MIRRORS", "docker.io=https://mirror.example"),
+        ("STACYVM_IMAGES_PULL", "never"),
         ("STACYVM_DEFAULTS_TTL", "1h"),
         ("STACYVM_DEFAULTS_IMAGE", "17"),
         ("STACYVM_LOGGING_FORMAT", "pretty"),
@@ -261,6 +263,9 @@ fn the_environment_sets_every_type_of_key() {
     assert_eq!(config.auth.api_key.expose(), "12345");
     assert_eq!(config.images.aliases["alpine:latest"], "host");
     assert_eq!(config.images.aliases["py"], "python-3");
+    let mirrors = config.images.mirrors["docker.io"].all();
+    assert_eq!(mirrors, ["https://mirror.example"]);
+    assert_eq!(config.images.pull, PullPolicy::Never);
     assert_eq!(config.defaults.ttl.to_string(), "1h0m0s");
     assert_eq!(config.defaults.image.as_deref(), Some("17"));
     assert_eq!(config.logging.format, LogFormat::Pretty);
@@ -382,5 +387,54 @@ fn limits_are_read_from_everywhere_and_must_fit_together() {
     ] {
         let error = load(text).unwrap_err().to_string();
         assert!(error.contains(names), "{text}: {error}");
+    }
+}
+
+#[test]
+fn images_and_their_registries_are_checked_before_anybody_needs_them() {
+    let good = load(
+        "images:\n  aliases: {py: python, python: python-3, alpine: host}\n  pull: never\n  mirrors:\n    docker.io: [https://mirror.example/docker, \"localhost:5000\"]\n    ghcr.io: http://10.0.0.1:80\n  insecure_registries: [\"registry.lan:5000\", \"[::1]:5000\"]\n  certificates: [/etc/ssl/ours.pem]\n  platform: linux/arm/v7\n  max_parallel: 8\n",
+    )
+    .unwrap();
+    let images = &good.config.images;
+    assert_eq!(images.mirrors["docker.io"].all().len(), 2);
+    assert_eq!(images.mirrors["ghcr.io"].all(), ["http://10.0.0.1:80"]);
+    assert_eq!(images.certificates, [PathBuf::from("/etc/ssl/ours.pem")]);
+
+    for (text, key, reason) in [
+        (
+            "aliases: {a: b, b: c, c: a}",
+            "aliases",
+            "stands for itself",
+        ),
+        ("aliases: {a: a}", "aliases", "stands for itself"),
+        ("aliases: {a: \"\"}", "aliases", "empty"),
+        ("pull: always", "pull", "never"),
+        ("mirrors: {docker.io: ftp://x}", "mirrors", "https://"),
+        (
+            "mirrors: {docker.io: \"https://me:secret@x\"}",
+            "mirrors",
+            "config.json",
+        ),
+        (
+            "mirrors: {\"https://docker.io\": x}",
+            "mirrors",
+            "no registry",
+        ),
+        ("mirrors: {docker.io: 7}", "mirrors", "list of addresses"),
+        (
+            "insecure_registries: [\"http://x\"]",
+            "insecure_registries",
+            "no registry",
+        ),
+        ("platform: arm", "platform", "no platform"),
+        ("max_parallel: 0", "max_parallel", "1 to 16"),
+    ] {
+        let error = load(&format!("images: {{{text}}}\n")).unwrap_err();
+        let problem = &error.problems[0];
+        assert_eq!(problem.key, format!("images.{key}"), "{text}");
+        let said = format!("{problem} {:?}", problem.hint);
+        assert!(said.contains(reason), "{text}: {said}");
+        assert!(!said.contains("secret"), "{said}");
     }
 }

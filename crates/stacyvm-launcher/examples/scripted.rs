@@ -4,10 +4,15 @@
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
-use stacyvm_launcher::{Handover, Options, serve};
+use stacyvm_launcher::{ByPath, Handover, Options, serve};
 
 fn main() -> ExitCode {
-    let by_path = std::env::args().any(|argument| argument == "--overlay-by-path");
+    let given = |name: &str| std::env::args().any(|argument| argument == name);
+    let by_path = match (given("--overlay-by-path"), given("--overlay-at-once")) {
+        (_, true) => ByPath::AtOnce,
+        (true, false) => ByPath::Always,
+        (false, false) => ByPath::WhereNeeded,
+    };
     let control = match stacyvm_sys::spawn::inherited(0) {
         Ok(control) => control,
         Err(error) => {

@@ -48,7 +48,18 @@ pub type Body = fn(Handover) -> ExitCode;
 pub struct Options {
     /// What a sandbox's first process becomes.
     pub body: Body,
-    /// Mount overlays by path even where the kernel takes descriptors (Linux 6.13 and later), as
-    /// older ones need it.
-    pub overlay_by_path: bool,
+    /// Whether layers of overlays are named by path even where the kernel takes descriptors.
+    pub overlay_by_path: ByPath,
+}
+
+/// When layers are named by path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ByPath {
+    /// Where the kernel takes no descriptors for them: before Linux 6.13.
+    #[default]
+    WhereNeeded,
+    /// Always.
+    Always,
+    /// Always, and all in one text, as kernels before Linux 6.7 need it.
+    AtOnce,
 }

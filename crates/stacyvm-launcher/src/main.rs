@@ -2,7 +2,7 @@
 //!
 //! Without arguments it serves the control socket at its standard input. `--control-fd N` names
 //! another descriptor, `--overlay-by-path` mounts overlays as kernels before Linux 6.13 need it,
-//! and `--probe DIRECTORY` launches one sandbox below that directory, ends it and prints what came
+//! `--overlay-at-once` as those before 6.7 do, and `--probe DIRECTORY` launches one sandbox below that directory, ends it and prints what came
 //! of it as JSON.
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use stacyvm_agent::AgentOptions;
-use stacyvm_launcher::{Handover, Options, probe, serve};
+use stacyvm_launcher::{ByPath, Handover, Options, probe, serve};
 
 fn main() -> ExitCode {
     match run() {
@@ -27,7 +27,7 @@ fn run() -> Result<ExitCode, String> {
     let mut place = None;
     let mut options = Options {
         body: become_agent,
-        overlay_by_path: false,
+        overlay_by_path: ByPath::WhereNeeded,
     };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -43,7 +43,8 @@ fn run() -> Result<ExitCode, String> {
                     .map_err(|_| "--control-fd needs a number".to_owned())?;
             }
             "--probe" => place = Some(PathBuf::from(value()?)),
-            "--overlay-by-path" => options.overlay_by_path = true,
+            "--overlay-by-path" => options.overlay_by_path = ByPath::Always,
+            "--overlay-at-once" => options.overlay_by_path = ByPath::AtOnce,
             other => return Err(format!("unknown argument {other:?}")),
         }
     }

@@ -12,10 +12,14 @@ use rustix::mount::MoveMountFlags;
 use stacyvm_sys::mount::{self, Attributes, Parameter};
 use stacyvm_sys::namespaces;
 
+use crate::ByPath;
 use crate::box_dir::BoxDir;
 use crate::control::{LaunchFailure, OverlaySpec};
 use crate::degraded;
 use crate::failure::Step;
+
+/// What fsconfig(2) takes as a text, bytes.
+const LONGEST_PARAMETER: usize = 255;
 
 /// How layers are named to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +28,8 @@ pub(crate) struct Staging<'a> {
     pub(crate) place: &'a str,
     /// The mount namespace that has it and the one to come back to, when it is another one.
     pub(crate) visit: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
-    /// Do not try descriptors first.
-    pub(crate) always: bool,
+    /// Whether descriptors are not even tried.
+    pub(crate) always: ByPath,
 }
 
 /// How overlays are built for one sandbox.
@@ -72,7 +76,7 @@ impl Builder<'_> {
             .layer(number)
             .step(&at("open the writable layer"))?;
         let step = format!("mount the overlay at {}", spec.target.display());
-        if !self.staging.always {
+        if self.staging.always == ByPath::WhereNeeded {
             match self.by_descriptor(&lowers, &layer) {
                 // What kernels say that do not know layers by descriptor (the last one, those before
                 // Linux 6.5); when the reason is another one, the second way says it again.
@@ -115,26 +119,50 @@ impl Builder<'_> {
         let scratch = mount::filesystem("tmpfs", &[], Attributes::empty())?;
         mount::attach(&scratch, CWD, staging)?;
         let made = (|| {
-            let mut names = String::new();
+            let mut names = Vec::with_capacity(lowers.len());
             for (number, tree) in lowers.iter().enumerate() {
                 let place = format!("{staging}/{number}");
                 put(tree, &place)?;
-                if number > 0 {
-                    names.push(':');
-                }
-                names.push_str(&place);
+                names.push(place);
             }
             let place = format!("{staging}/layer");
             put(layer, &place)?;
             let (upper, work) = (format!("{place}/upper"), format!("{place}/work"));
-            self.mount(vec![
-                Parameter::Text("lowerdir", &names),
-                Parameter::Text("upperdir", &upper),
-                Parameter::Text("workdir", &work),
-            ])
+            self.mount_named(&names, &upper, &work)
         })();
         mount::detach(staging)?;
         made
+    }
+
+    /// Names the layers in one parameter, when there are few; else each in one of its own, which
+    /// kernels know since Linux 6.7; else in the one text that mount(2) takes, which may be longer
+    /// than a parameter.
+    fn mount_named(&self, lowers: &[String], upper: &str, work: &str) -> Result<OwnedFd, Errno> {
+        let joined = lowers.join(":");
+        let places = [
+            Parameter::Text("upperdir", upper),
+            Parameter::Text("workdir", work),
+        ];
+        let at_once = self.staging.always == ByPath::AtOnce;
+        if joined.len() <= LONGEST_PARAMETER && !at_once {
+            let lower = Parameter::Text("lowerdir", &joined);
+            return self.mount([&[lower], places.as_slice()].concat());
+        }
+        if !at_once {
+            let one = |place| Parameter::Text("lowerdir+", place);
+            let mut parameters: Vec<_> = lowers.iter().map(String::as_str).map(one).collect();
+            parameters.extend(places);
+            match self.mount(parameters) {
+                // The parameter is not known.
+                Err(Errno::INVAL) => {}
+                result => return result,
+            }
+        }
+        let place = format!("{}/made", self.staging.place);
+        rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))?;
+        let own = if self.unprivileged { ",userxattr" } else { "" };
+        let options = format!("lowerdir={joined},upperdir={upper},workdir={work},volatile{own}");
+        mount::at_once("overlay", &place, &options)
     }
 
     fn mount(&self, mut parameters: Vec<Parameter<'_>>) -> Result<OwnedFd, Errno> {

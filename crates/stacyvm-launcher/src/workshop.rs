@@ -23,7 +23,7 @@ use stacyvm_sys::{landlock, netns, seccomp};
 use crate::box_dir::spread_children;
 use crate::control::LaunchFailure;
 use crate::failure::{Step, wrong};
-use crate::{Options, degraded};
+use crate::{ByPath, Options, degraded};
 
 pub(crate) use trees::{
     EMPTY_DIRECTORY, Standing, Trees, device_names, furnish_devices, furnish_system, small_tree,
@@ -139,7 +139,10 @@ impl Workshop {
     pub(crate) fn stand(&self, disk: &OwnedFd) -> Result<Option<Standing>, LaunchFailure> {
         const STEP: &str = "mount the sandbox's disk";
         match &self.privileged {
-            Some(privileged) if privileged.copies_detached && !self.options.overlay_by_path => {
+            Some(privileged)
+                if privileged.copies_detached
+                    && self.options.overlay_by_path == ByPath::WhereNeeded =>
+            {
                 Ok(None)
             }
             Some(_) => Trees::stand(disk).map(Some).step(STEP),

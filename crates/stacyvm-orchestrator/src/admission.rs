@@ -138,7 +138,7 @@ impl Plan {
             .unwrap_or_else(|| provider.default_image())
             .to_owned();
         limits::image(&image)?;
-        let resolved_image = settings.image_aliases.get(&image).unwrap_or(&image).clone();
+        let resolved_image = settings.resolve_image(&image).to_owned();
         let metadata = request.metadata.unwrap_or_default();
         limits::metadata(&metadata)?;
         let env = request.env.unwrap_or_default();

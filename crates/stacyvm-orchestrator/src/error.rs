@@ -91,6 +91,7 @@ impl Error {
             ProviderError::NotFound(message) => Self::NotFound(message),
             ProviderError::Invalid(message) => Self::BadRequest(message),
             ProviderError::Unsupported(message) => Self::Unsupported(message),
+            ProviderError::Conflict(message) => Self::Conflict(message),
             ProviderError::Limit(message) => Self::ResourceLimit(message),
             ProviderError::Unavailable(message) => {
                 Self::Unavailable(format!("provider {provider}: {message}"))

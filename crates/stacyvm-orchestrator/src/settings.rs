@@ -20,7 +20,7 @@ pub struct Settings {
     pub default_provider: String,
     /// The image of a spawn that names none; none means the provider's own default.
     pub default_image: Option<String>,
-    /// One image name for another.
+    /// One image name for another, which may be an alias again.
     pub image_aliases: BTreeMap<String, String>,
     /// Time to live of a spawn that names none.
     pub default_ttl: Duration,
@@ -68,6 +68,21 @@ pub struct Settings {
     pub reconcile_interval: Duration,
     /// How often providers are checked.
     pub health_interval: Duration,
+}
+
+impl Settings {
+    /// What an image's name stands for in the end. Aliases that lead in a circle are followed
+    /// once round.
+    pub fn resolve_image<'a>(&'a self, image: &'a str) -> &'a str {
+        let mut name = image;
+        for _ in 0..self.image_aliases.len() {
+            match self.image_aliases.get(name) {
+                Some(next) => name = next,
+                None => break,
+            }
+        }
+        name
+    }
 }
 
 impl Default for Settings {

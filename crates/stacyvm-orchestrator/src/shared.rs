@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) draw: Box<dyn Fn() -> u32 + Send + Sync>,
     pub(crate) started: Instant,
     pub(crate) closed: AtomicBool,
+    /// Nothing new is begun, and what may take long is given up.
+    pub(crate) closing: CancellationToken,
     /// Schedules and idle owners end.
     pub(crate) stop: CancellationToken,
     /// Everything ends where it stands.

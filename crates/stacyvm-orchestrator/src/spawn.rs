@@ -6,6 +6,7 @@ mod line;
 use std::sync::Arc;
 use std::time::Duration;
 
+use stacyvm_provider::ImageHold;
 use stacyvm_store::IdempotencyClaim;
 use stacyvm_types::{Sandbox, SandboxId, SpawnRequest};
 use tokio::sync::{mpsc, oneshot};
@@ -24,6 +25,8 @@ use line::Line;
 const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long a backend may take to look at an image's name.
 const IMAGE: Duration = Duration::from_secs(30);
+/// How long one may take to fetch an image. A download that stands still is given up long before.
+const DOWNLOAD: Duration = Duration::from_secs(60 * 60);
 /// How many ids are drawn before giving up. With a thousand million ids given out the chance of
 /// as many collisions in a row is below one in 10^20.
 const DRAWS: usize = 32;
@@ -47,6 +50,7 @@ pub(crate) async fn spawn(
         }
     }
     check_provider(shared, &plan).await?;
+    let _image = prepare_image(shared, &plan).await?;
     let mut line = Line::new(shared, plan.owner.as_ref());
     line.behind_others().await?;
     let mut draws = 0;
@@ -134,6 +138,26 @@ async fn check_provider(shared: &Arc<Shared>, plan: &Plan) -> Result<(), Error> 
         Err(_) => Err(Error::Provider {
             provider: name.to_owned(),
             message: format!("it did not say within {IMAGE:?} whether it has the image"),
+            source: None,
+        }),
+    }
+}
+
+/// Waits until the image is ready, and keeps it so. A spawn that waits for a download has no seat,
+/// no id and no place in line yet, and leaves nothing behind when its client goes.
+async fn prepare_image(shared: &Arc<Shared>, plan: &Plan) -> Result<ImageHold, Error> {
+    let provider = &plan.slot.provider;
+    let preparing = timeout(DOWNLOAD, provider.prepare_image(&plan.resolved_image));
+    let prepared = tokio::select! {
+        prepared = preparing => prepared,
+        () = shared.closing.cancelled() => return Err(Error::shutting_down()),
+    };
+    let name = provider.name();
+    match prepared {
+        Ok(prepared) => prepared.map_err(|error| Error::from_provider(name, error)),
+        Err(_) => Err(Error::Provider {
+            provider: name.to_owned(),
+            message: format!("the image was not ready within {DOWNLOAD:?}"),
             source: None,
         }),
     }

@@ -12,6 +12,9 @@ pub enum ProviderError {
     /// The backend cannot do what the spec asks; names the capability.
     #[error("{0}")]
     Unsupported(String),
+    /// It is there already, or is used and cannot be taken away now.
+    #[error("{0}")]
+    Conflict(String),
     /// A limit of the backend or machine is reached.
     #[error("{0}")]
     Limit(String),

@@ -8,11 +8,13 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod images;
 mod notices;
 mod sandbox;
 mod spec;
 
 pub use error::ProviderError;
+pub use images::{ArchiveKind, ImageHold, ImageOps};
 pub use notices::Notices;
 pub use sandbox::{AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix};
 pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice};
@@ -48,11 +50,29 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Finds out, by doing it, whether it works now.
     async fn health(&self) -> Health;
 
-    /// Whether `image` could be spawned now, without making anything.
+    /// Whether `image` could be spawned, as far as this machine knows: nothing is made, nothing is
+    /// fetched, no other machine is asked.
     ///
     /// # Errors
-    /// `NotFound` when there is no such image, `Invalid` when the name makes no sense.
+    /// `NotFound` when there is no such image and none can be fetched, `Invalid` when the name
+    /// makes no sense.
     async fn check_image(&self, image: &str) -> Result<(), ProviderError>;
+
+    /// Makes `image` be ready for a `create`, and keeps it so while the hold lives. Where that
+    /// needs a download, this may take as long as that does; many may wait for one image, and
+    /// it is fetched once. Dropping the future of the last who waits ends the download.
+    ///
+    /// # Errors
+    /// As for `check_image`; `Backend` when it cannot be fetched.
+    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
+        let _ = image;
+        Ok(ImageHold::default())
+    }
+
+    /// The provider's images; none when it has no way to manage them.
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        None
+    }
 
     /// Makes a box with a running agent in it and returns when the agent answers.
     ///

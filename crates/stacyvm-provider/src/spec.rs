@@ -79,11 +79,11 @@ pub struct BoxSpec {
     pub read_only_rootfs: bool,
     /// How it is connected.
     pub network: NetworkMode,
-    /// Default user of execs; none means uid 1000, `user`.
+    /// Default user of execs; none means the image's, else uid 1000, `user`.
     pub user: Option<String>,
-    /// Default directory of execs; none means `/workspace`.
+    /// Default directory of execs; none means the image's, else `/workspace`.
     pub workdir: Option<String>,
-    /// Visible to every exec.
+    /// Visible to every exec, over what the image sets.
     pub env: BTreeMap<String, String>,
 }
 
@@ -152,6 +152,8 @@ pub enum Capability {
     NetworkBridge,
     /// A way out to servers of given names only.
     EgressDomains,
+    /// Pull, load, save and remove images.
+    Images,
     /// Measure use.
     Stats,
 }
@@ -171,6 +173,7 @@ impl Capability {
             Self::NetworkNone => "network-none",
             Self::NetworkBridge => "network-bridge",
             Self::EgressDomains => "egress-domains",
+            Self::Images => "images",
             Self::Stats => "stats",
         }
     }

@@ -221,7 +221,7 @@ pub(crate) fn attach_body(
 ) -> LineBody<AttachEvent, impl FnMut(&mut BytesMut, AttachEvent) -> bool> {
     LineBody::new(
         exec.events,
-        exec.control,
+        Some(exec.control),
         cut,
         move |buffer: &mut BytesMut, event| {
             // Nothing comes behind the last.

@@ -36,7 +36,7 @@ pub(crate) struct LineBody<E, W> {
     done: bool,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Lives as long as the body: dropping it says that no more input comes.
-    _control: mpsc::Sender<ExecControl>,
+    _control: Option<mpsc::Sender<ExecControl>>,
 }
 
 impl<E, W> LineBody<E, W>
@@ -45,7 +45,7 @@ where
 {
     pub(crate) fn new(
         events: mpsc::Receiver<E>,
-        control: mpsc::Sender<ExecControl>,
+        control: Option<mpsc::Sender<ExecControl>>,
         cut: WaitForCancellationFutureOwned,
         write: W,
     ) -> Self {
@@ -57,6 +57,12 @@ where
             cut: Box::pin(cut),
             _control: control,
         }
+    }
+
+    /// With an event that has come already.
+    pub(crate) fn starting_with(mut self, first: E) -> Self {
+        self.done = (self.write)(&mut self.buffer, first);
+        self
     }
 }
 
@@ -89,7 +95,7 @@ where
         }
         if lost {
             this.done = true;
-            return Poll::Ready(Some(Err("the command was lost".into())));
+            return Poll::Ready(Some(Err("what was to be told was lost".into())));
         }
         if this.cut.as_mut().poll(context).is_ready() {
             this.done = true;
@@ -112,7 +118,7 @@ pub(crate) fn exec_body(
     let mut stderr = Utf8Stitcher::default();
     LineBody::new(
         exec.events,
-        exec.control,
+        Some(exec.control),
         cut,
         move |buffer: &mut BytesMut, event| {
             match event {

@@ -30,15 +30,17 @@ use axum::Router;
 use axum::routing::MethodRouter;
 use bytes::Bytes;
 use serde_json::Value;
-use stacyvm_types::{ApiError, Event, StreamLine};
+use stacyvm_types::{ApiError, Event, PullLine, StreamLine};
 use utoipa::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 
 pub(crate) use self::failures::{
-    Deadline, Destroying, FileBody, InSandbox, JsonBody, NoSuch, NotNow, Planning, Range, Spawning,
-    Taken,
+    Deadline, Destroying, FileBody, InSandbox, JsonBody, NoSuch, NotNow, OfImages, Planning, Range,
+    Spawning, Taken,
 };
-pub(crate) use self::shapes::{Archive, Content, EventStream, Lines, NoneYet};
+pub(crate) use self::shapes::{
+    Archive, Content, EventStream, ImageArchive, Lines, NoneYet, PullLines,
+};
 use crate::front::Shared;
 
 /// What stands in the description whatever the routes are.
@@ -61,6 +63,7 @@ use crate::front::Shared;
         (name = "files", description = "Files of a sandbox. Paths are absolute inside, or \
             relative to `/workspace`; links are resolved inside."),
         (name = "events", description = "What happens, as it happens."),
+        (name = "images", description = "What sandboxes are made from."),
         (name = "templates", description = "Saved specifications of sandboxes."),
         (name = "snapshots", description = "Saved states of sandboxes."),
         (name = "providers", description = "What makes the sandboxes."),
@@ -69,7 +72,7 @@ use crate::front::Shared;
         (name = "auth", description = "Tickets for browsers."),
         (name = "system", description = "How the server is, and its description."),
     ),
-    components(schemas(ApiError, Event, StreamLine))
+    components(schemas(ApiError, Event, PullLine, StreamLine))
 )]
 struct Frame;
 

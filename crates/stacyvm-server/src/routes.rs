@@ -7,9 +7,11 @@ mod exec;
 mod exec_ws;
 mod execs;
 mod files;
+mod images;
 mod metrics;
 mod network;
 mod providers;
+mod pulls;
 mod quotas;
 mod sandboxes;
 mod system;
@@ -58,6 +60,13 @@ pub(crate) fn all() -> Routes {
         .collection(routes!(providers::list))
         .add(routes!(providers::test))
         .add(routes!(providers::get))
+        .collection(routes!(images::list))
+        .add(routes!(pulls::pull))
+        .add(routes!(images::load))
+        .add(routes!(images::save))
+        .add(routes!(images::tag))
+        .add(routes!(images::prune))
+        .add(routes!(images::inspect, images::remove))
         .collection(routes!(templates::list))
         .add(routes!(system::pool))
         .collection(routes!(system::snapshots))
@@ -78,7 +87,13 @@ fn unlisted(routes: Routes) -> Routes {
     const LATER: &str = "not part of this version";
     const PAGE: &str = "for people, not for clients";
     let refuse = || post(templates::refuse);
+    let image = get(images::inspect).delete(images::remove);
     routes
+        .unlisted(
+            "/api/v1/images/{name}/{*rest}",
+            image,
+            "the same with slashes that are not escaped",
+        )
         .unlisted("/api/v1/templates", refuse(), LATER)
         .unlisted("/api/v1/templates/", refuse(), LATER)
         .unlisted("/api/v1/templates/{*rest}", any(templates::refuse), LATER)

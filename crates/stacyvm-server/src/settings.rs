@@ -55,6 +55,8 @@ pub struct ServerSettings {
     pub json_limit: usize,
     /// The longest file or archive, bytes.
     pub file_limit: u64,
+    /// The longest archive of images, bytes.
+    pub image_limit: u64,
     /// How often a comment goes to those who follow events.
     pub event_heartbeat: Duration,
     /// How long requests in flight may take to end after the shutdown was asked for.
@@ -94,6 +96,7 @@ impl Default for ServerSettings {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             json_limit: 4 * 1024 * 1024,
             file_limit: 1024 * 1024 * 1024,
+            image_limit: 16 * 1024 * 1024 * 1024,
             event_heartbeat: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(30),
             ticket_life: Duration::from_secs(60),

@@ -3,15 +3,15 @@
 //! Nothing here takes a path of the host that would be resolved twice: what is mounted is held
 //! open from the moment it is chosen.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD};
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-    move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags,
+    UnmountFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen, mount, move_mount, open_tree, unmount,
 };
 use rustix::path::Arg;
 
@@ -47,6 +47,18 @@ pub fn filesystem(
     }
     fsconfig_create(context.as_fd())?;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+/// Mounts a file system by mount(2), without devices and setuid bits, and answers a detached copy.
+/// All options are one text of at most 4095 bytes. What is mounted at `place` is left there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn at_once(kind: &str, place: &str, options: &str) -> Result<OwnedFd> {
+    let options = CString::new(options).map_err(|_| Errno::INVAL)?;
+    let flags = MountFlags::NODEV | MountFlags::NOSUID;
+    mount(kind, place, kind, flags, options.as_c_str())?;
+    clone_path(place)
 }
 
 /// A detached copy of what is mounted at a place, alone or with everything below it.

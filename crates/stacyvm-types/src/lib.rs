@@ -12,6 +12,7 @@ mod event;
 mod exec;
 mod file;
 mod id;
+mod image;
 mod network;
 #[cfg(feature = "openapi")]
 mod openapi;
@@ -32,6 +33,10 @@ pub use exec::{
 };
 pub use file::{FileInfo, FileMode, ParseModeError};
 pub use id::{OwnerId, ParseIdError, SandboxId};
+pub use image::{
+    ImageDetails, ImageInfo, ImageLayer, ImageSettings, ImagesRemoved, PruneRequest, PullLine,
+    PullRequest, PullStage, PulledImage, TagRequest,
+};
 pub use network::{NetworkInfo, NetworkRequest, NetworkRules};
 pub use provider::ProviderInfo;
 pub use quota::{Quota, QuotaRequest, QuotaSummary};

@@ -55,7 +55,6 @@ pub(crate) struct Facts {
     /// Which of its limits the orchestrator has heard of.
     pub(crate) told: Told,
     pub(crate) host_view: Option<String>,
-    pub(crate) image_root: Option<PathBuf>,
     pub(crate) network: Option<Lease>,
     /// When the processor time was last looked at, and what it was, in nanoseconds.
     pub(crate) cpu_seen: Option<(Instant, u64)>,
@@ -270,7 +269,6 @@ fn read_facts(layout: &Layout, id: &SandboxId) -> io::Result<Facts> {
             let disk = fill.zip(meta.disk.map(|disk| disk.bytes()));
             facts.told = Told::now(&facts.cgroups, disk);
             facts.host_view = meta.host_view;
-            facts.image_root = meta.image_root;
             facts.network = meta.network;
         }
         Err(error) => tracing::warn!(sandbox_id = %id, %error, "a half-made sandbox was found"),

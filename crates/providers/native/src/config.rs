@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::network::NetworkSettings;
+use stacyvm_image::PullOptions;
 
 /// Settings of one native provider.
 #[derive(Clone, Debug)]
@@ -29,6 +30,13 @@ pub struct NativeConfig {
     pub network: NetworkSettings,
     /// How fast each sandbox may read from and write to the device of the data directory.
     pub io: IoRates,
+    /// Whether an image that a spawn names and that is not here is pulled.
+    pub pull_missing: bool,
+    /// How images are pulled.
+    pub pull: PullOptions,
+    /// A directory whose children are data directories of further providers over the same images:
+    /// what their sandboxes stand on is not removed.
+    pub runs_dir: Option<PathBuf>,
 }
 
 /// How fast something may be used; 0 is no limit.
@@ -57,6 +65,9 @@ impl NativeConfig {
             host_view_dir: None,
             network: NetworkSettings::default(),
             io: IoRates::default(),
+            pull_missing: false,
+            pull: PullOptions::default(),
+            runs_dir: None,
         }
     }
 }

@@ -24,7 +24,8 @@ use crate::meta::{self, META_VERSION, Meta};
 use crate::network::Taken;
 use crate::process::Process;
 use crate::slots::{IDS_PER_SLOT, id_base};
-use crate::users::{self, User};
+use crate::users::User;
+use crate::wishes;
 
 /// How long a sandbox may take from its launch to its agent's first answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -105,11 +106,7 @@ async fn make(
         .map_err(|error| ProviderError::backend("prepare the sandbox's directory", "", error))??;
     admitted?;
 
-    let configure = agent::Configure {
-        env: spec.env.clone(),
-        user: spec.user.clone(),
-        workdir: spec.workdir.clone(),
-    };
+    let configure = wishes::defaults(spec, prepared.base.config(), prepared.user);
     let request = LaunchRequest {
         seq: 0,
         id: spec.id.to_string(),
@@ -129,7 +126,8 @@ async fn make(
         network: files,
     };
     // The socket listens already, so the hello waits in it for the agent to come up.
-    let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configure.clone())));
+    let configured = configure.clone();
+    let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configured)));
     let mut beside = vec![prepared.listener, prepared.status_end];
     beside.extend(prepared.network);
     beside.extend(prepared.disk.and_then(|made| made.root));
@@ -155,7 +153,6 @@ async fn make(
         facts.cgroups = launched.cgroups;
         facts.limits = Some(limits);
         facts.host_view = prepared.base.host_view;
-        facts.image_root = prepared.base.image_root;
     }
     inner.set_degraded(launched.degraded);
 
@@ -166,7 +163,7 @@ async fn make(
         };
         match first {
             // Its time may have run out while the launch waited for its turn.
-            Err(OpError::Gone(_)) => agent::connect(&entry.dir, Some(configure)).await,
+            Err(OpError::Gone(_)) => agent::connect(&entry.dir, Some(configure.clone())).await,
             other => other,
         }
     };
@@ -186,6 +183,18 @@ async fn make(
                 .await
                 .unwrap_or_else(|_| agent_failed(error)));
         }
+    };
+    let place = configure.workdir.as_deref();
+    let sandbox = match place {
+        Some(place) if spec.workdir.is_none() && !wishes::stands(&sandbox, place).await => {
+            let configure = agent::Configure {
+                workdir: None,
+                ..configure
+            };
+            let again = agent::connect(&entry.dir, Some(configure)).await;
+            again.map_err(agent_failed)?
+        }
+        _ => sandbox,
     };
     entry.facts().agent = Some(sandbox.clone());
     Ok(sandbox)
@@ -212,7 +221,7 @@ fn prepare(
     taken: Option<Taken>,
 ) -> Result<Prepared, ProviderError> {
     let base = inner.images.find(&spec.image)?;
-    let user = users::resolve(spec.user.as_deref(), &base.rootfs)?;
+    let user = wishes::user(spec, base.config(), &base.rootfs)?;
     let prepared = |error: io::Error| {
         ProviderError::backend(
             "prepare the sandbox's directory",
@@ -231,7 +240,7 @@ fn prepare(
         version: META_VERSION,
         id: spec.id.clone(),
         image: spec.image.clone(),
-        image_root: base.image_root.clone(),
+        image_root: base.image_root(),
         host_view: base.host_view.clone(),
         slot,
         uid: user.uid,

@@ -1,4 +1,4 @@
-//! What an image name means here: the host, a directory of the host, or an imported tree.
+//! What an image name means here: the host, a directory of the host, or an image of the store.
 //!
 //! Its one rule: nothing that a sandbox stands on may hold, or lie in, a directory that sandboxes
 //! must never see.
@@ -7,11 +7,12 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use stacyvm_image::{ImageError, ImageStore};
+use stacyvm_image::{ImageConfig, ImageError, ImageStore, Reference, StoredImage};
 use stacyvm_launcher::control::OverlaySpec;
 use stacyvm_provider::ProviderError;
 
 use crate::host_view::{self, HostView, Progress};
+use crate::image_errors::store_failed;
 
 /// The image that is there without any import.
 pub(crate) const HOST: &str = "host";
@@ -19,14 +20,14 @@ pub(crate) const HOST: &str = "host";
 /// What a sandbox stands on.
 #[derive(Clone, Debug)]
 pub(crate) struct Base {
-    /// File systems from the root downwards, each with its layers, the topmost first.
+    /// File systems from the root downwards, with their read-only layers, the topmost first.
     pub(crate) overlays: Vec<(PathBuf, Vec<PathBuf>)>,
     /// The directory that has the image's `/etc`.
     pub(crate) rootfs: PathBuf,
     /// Generation of the host view, for the image `host`.
     pub(crate) host_view: Option<String>,
-    /// Directory of the image store, for an imported image.
-    pub(crate) image_root: Option<PathBuf>,
+    /// The image of the store, which stays there while this lives.
+    pub(crate) stored: Option<StoredImage>,
 }
 
 impl Base {
@@ -38,12 +39,23 @@ impl Base {
         };
         self.overlays.iter().map(spec).collect()
     }
+
+    /// The topmost directory of the image of the store, which is its name on disk.
+    pub(crate) fn image_root(&self) -> Option<PathBuf> {
+        self.stored.as_ref().map(|image| image.top().to_owned())
+    }
+
+    /// What the image wants; nothing is wanted by a directory or the host.
+    pub(crate) fn config(&self) -> Option<&ImageConfig> {
+        self.stored.as_ref().map(StoredImage::config)
+    }
 }
 
 /// All images of one provider.
 #[derive(Debug)]
 pub(crate) struct Images {
-    store: ImageStore,
+    store: Arc<ImageStore>,
+    pull_missing: bool,
     views: PathBuf,
     rootfs_dirs: Vec<PathBuf>,
     /// Real paths of what no sandbox may see.
@@ -54,7 +66,8 @@ pub(crate) struct Images {
 impl Images {
     /// Makes the view of the host ready; refuses a data directory that sandboxes would see. Blocks.
     pub(crate) fn open(
-        store: ImageStore,
+        store: Arc<ImageStore>,
+        pull_missing: bool,
         views: PathBuf,
         rootfs_dirs: &[PathBuf],
         hidden: &[PathBuf],
@@ -76,6 +89,7 @@ impl Images {
         }
         Ok(Self {
             store,
+            pull_missing,
             views,
             rootfs_dirs: rootfs_dirs.iter().map(|path| real_path(path)).collect(),
             hidden,
@@ -105,13 +119,13 @@ impl Images {
         (image == HOST).then(|| {
             let view = self.host();
             let mut overlays = vec![(PathBuf::from("/"), vec![view.path.clone()])];
-            let mounts = view.mounts.iter().cloned();
-            overlays.extend(mounts.map(|(target, lower)| (target, vec![lower])));
+            let mounts = view.mounts.iter();
+            overlays.extend(mounts.map(|(target, lower)| (target.clone(), vec![lower.clone()])));
             Base {
                 overlays,
                 rootfs: view.path.clone(),
                 host_view: Some(view.generation.clone()),
-                image_root: None,
+                stored: None,
             }
         })
     }
@@ -125,21 +139,30 @@ impl Images {
             return self.find_directory(image);
         }
         match self.store.find(image) {
-            Ok(found) => Ok(Base {
-                overlays: vec![("/".into(), found.layers().to_vec())],
-                rootfs: found.top().to_owned(),
+            Ok(stored) => Ok(Base {
+                overlays: vec![("/".into(), stored.layers().to_vec())],
+                rootfs: stored.top().to_owned(),
                 host_view: None,
-                image_root: Some(found.top().to_owned()),
+                stored: Some(stored),
             }),
             Err(ImageError::NotFound(_)) => Err(ProviderError::NotFound(format!(
-                "image {image:?} not found by provider native; hint: use \"host\", run \"stacyvm image import FILE.tar {image}\", or map the name under images.aliases"
+                "image {image:?} not found by provider native; hint: run \"stacyvm image pull {image}\" or \"stacyvm image load FILE\", use \"host\", or map the name under images.aliases"
             ))),
-            Err(error @ ImageError::Name { .. }) => Err(ProviderError::Invalid(error.to_string())),
-            Err(error) => Err(ProviderError::backend(
-                "look the image up",
-                "the image store cannot be read",
-                error,
-            )),
+            Err(error) => Err(store_failed(error)),
+        }
+    }
+
+    /// What must be pulled before `image` can be found: none when it is here. Blocks.
+    ///
+    /// # Errors
+    /// When it is not here and may not be pulled, or when the name makes no sense.
+    pub(crate) fn missing(&self, image: &str) -> Result<Option<Reference>, ProviderError> {
+        match self.find(image) {
+            Ok(_) => Ok(None),
+            Err(ProviderError::NotFound(_)) if self.pull_missing && is_pullable(image) => {
+                Reference::parse(image).map(Some).map_err(store_failed)
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -170,7 +193,7 @@ impl Images {
             overlays: vec![("/".into(), vec![real.clone()])],
             rootfs: real,
             host_view: None,
-            image_root: None,
+            stored: None,
         })
     }
 
@@ -189,6 +212,11 @@ impl Images {
             .expect("no holder of this lock panics")
             .clone()
     }
+}
+
+/// Whether the name is one that a registry may know: no directory, and no image by its id.
+fn is_pullable(image: &str) -> bool {
+    !image.starts_with('/') && !image.starts_with("sha256:")
 }
 
 fn open_view(views: &Path, progress: Progress<'_>) -> Result<HostView, ProviderError> {
@@ -241,8 +269,18 @@ mod tests {
             rootfs_dirs: &[PathBuf],
             hidden: &[PathBuf],
         ) -> Result<Images, ProviderError> {
-            let store = ImageStore::open(self.path("data/images")).unwrap();
-            Images::open(store, self.path("views"), rootfs_dirs, hidden, &|_, _| {})
+            self.open_pulling(false, rootfs_dirs, hidden)
+        }
+
+        fn open_pulling(
+            &self,
+            pull_missing: bool,
+            rootfs_dirs: &[PathBuf],
+            hidden: &[PathBuf],
+        ) -> Result<Images, ProviderError> {
+            let store = Arc::new(ImageStore::open(self.path("data/images")).unwrap());
+            let views = self.path("views");
+            Images::open(store, pull_missing, views, rootfs_dirs, hidden, &|_, _| {})
         }
     }
 
@@ -316,12 +354,47 @@ mod tests {
         let images = home.open(&[], &[]).unwrap();
         let error = images.find("python:3.12").unwrap_err();
         assert!(matches!(error, ProviderError::NotFound(_)));
-        assert!(error.to_string().contains("image import"), "{error}");
+        assert!(
+            error.to_string().contains("image pull python:3.12"),
+            "{error}"
+        );
         for wrong in ["UPPER", "a b", ""] {
             assert!(
                 matches!(images.find(wrong), Err(ProviderError::Invalid(_))),
                 "{wrong:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_not_here_is_missing_where_pulls_are_on_and_unknown_elsewhere() {
+        let home = Home::new();
+        let alpine = home.path("roots/alpine");
+        let off = home.open(&[], &[]).unwrap();
+        assert!(matches!(
+            off.missing("python:3.12"),
+            Err(ProviderError::NotFound(_))
+        ));
+        assert_eq!(off.missing(HOST).unwrap(), None);
+
+        let on = home
+            .open_pulling(true, &[home.path("roots")], &[home.path("data")])
+            .unwrap();
+        let wanted = on.missing("python:3.12").unwrap().unwrap();
+        assert_eq!(wanted.canonical(), "docker.io/library/python:3.12");
+        for here in [HOST, name(&alpine)] {
+            assert_eq!(on.missing(here).unwrap(), None, "{here}");
+        }
+        let id = format!("sha256:{}", "0".repeat(64));
+        for unknown in ["/etc", id.as_str()] {
+            assert!(
+                matches!(on.missing(unknown), Err(ProviderError::NotFound(_))),
+                "{unknown}"
+            );
+        }
+        assert!(matches!(
+            on.missing("UPPER"),
+            Err(ProviderError::Invalid(_))
+        ));
     }
 }

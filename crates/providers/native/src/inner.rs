@@ -14,6 +14,7 @@ use stacyvm_types::SandboxId;
 use crate::boxes::{BoxEntry, Boxes};
 use crate::cgroups;
 use crate::disk::{self, Disks, HeldBy};
+use crate::image_ops::Shelf;
 use crate::images::Images;
 use crate::launcher::Launchers;
 use crate::meta;
@@ -33,6 +34,7 @@ pub(crate) struct Inner {
     pub(crate) boxes: Boxes,
     pub(crate) disks: Disks,
     pub(crate) images: Images,
+    pub(crate) shelf: Shelf,
     pub(crate) launchers: Launchers,
     pub(crate) trash: Trash,
     pub(crate) cgroup_parent: String,
@@ -232,15 +234,13 @@ impl Inner {
         cgroups::parents(known.as_ref(), &self.cgroup_parent)
     }
 
-    /// Views of the host and directories of images that sandboxes stand on.
-    pub(crate) fn bases_in_use(&self) -> (BTreeSet<String>, BTreeSet<PathBuf>) {
-        let (mut views, mut images) = (BTreeSet::new(), BTreeSet::new());
+    /// Views of the host that sandboxes stand on.
+    pub(crate) fn views_in_use(&self) -> BTreeSet<String> {
+        let mut views = BTreeSet::new();
         for entry in self.boxes.all() {
-            let facts = entry.facts();
-            views.extend(facts.host_view.clone());
-            images.extend(facts.image_root.clone());
+            views.extend(entry.facts().host_view.clone());
         }
-        (views, images)
+        views
     }
 }
 

@@ -5,6 +5,8 @@
 //! <data>/native/boxes/<id>/          one sandbox: meta.json, pid.json, agent.sock, its layers
 //! <data>/native/trash/<id>.<n>       destroyed, waiting to be deleted
 //! <data>/native/host-view/<digest>/  lowest layer of the image `host`
+//! <data>/native/images/              the image store
+//! <data>/native/incoming/            archives on their way into it
 //! ```
 
 use std::io;
@@ -31,6 +33,8 @@ pub(crate) struct Layout {
     pub(crate) trash: PathBuf,
     /// Generated views of the host.
     pub(crate) host_views: PathBuf,
+    /// Archives on their way into the image store.
+    pub(crate) incoming: PathBuf,
 }
 
 impl Layout {
@@ -41,6 +45,7 @@ impl Layout {
         let layout = Self {
             boxes: root.join("boxes"),
             trash: root.join("trash"),
+            incoming: root.join("incoming"),
             host_views: host_view_dir.map_or_else(|| root.join("host-view"), Path::to_owned),
             root,
         };
@@ -49,6 +54,7 @@ impl Layout {
             &layout.boxes,
             &layout.trash,
             &layout.host_views,
+            &layout.incoming,
         ] {
             private_dir(path)?;
         }

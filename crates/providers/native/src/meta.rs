@@ -33,7 +33,8 @@ pub(crate) struct Meta {
     pub(crate) id: SandboxId,
     /// As the spawn named it.
     pub(crate) image: String,
-    /// Directory of the image store that it stands on, when it does.
+    /// Topmost directory of the image of the store that it stands on, when it does. Whoever
+    /// removes images looks for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image_root: Option<PathBuf>,
     /// Generation of the host view that it stands on, when it does.

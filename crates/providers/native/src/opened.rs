@@ -17,12 +17,17 @@ use crate::layout::Layout;
 use crate::network::Network;
 use crate::trash::Trash;
 
+const IMAGES: &str = "images";
+
 /// The parts of a provider that stand on disk.
 pub(crate) struct Opened {
     pub(crate) lock: File,
     pub(crate) boxes: Boxes,
     pub(crate) disks: Disks,
     pub(crate) images: Images,
+    pub(crate) store: Arc<ImageStore>,
+    /// Where archives wait that are to become images.
+    pub(crate) incoming: PathBuf,
     pub(crate) trash: Trash,
     pub(crate) network: Network,
 }
@@ -41,13 +46,15 @@ impl Opened {
             Layout::prepare(&config.data_dir, config.host_view_dir.as_deref()).map_err(failed)?;
         let lock = lock(&layout.root)?;
         let trash = Trash::start(layout.trash.clone()).map_err(failed)?;
-        let store = ImageStore::open(images_dir(&config.data_dir)).map_err(|error| {
-            ProviderError::backend("open the image store", error.to_string(), error)
-        })?;
+        let store = open_store(&layout.root)?;
+        // What an earlier server did not get to use.
+        empty(&layout.incoming).map_err(failed)?;
+        let incoming = layout.incoming.clone();
         let mut hidden = config.hidden.clone();
         hidden.push(config.data_dir.clone());
         let images = Images::open(
-            store,
+            Arc::clone(&store),
+            config.pull_missing,
             layout.host_views.clone(),
             &config.rootfs_dirs,
             &hidden,
@@ -61,15 +68,34 @@ impl Opened {
             boxes,
             disks,
             images,
+            store,
+            incoming,
             trash,
             network,
         })
     }
 }
 
-/// Where the native provider's imported images are, below a data directory.
+/// Opens the images. Their directory may be a link to one that several share: sandboxes record
+/// where it really is.
+fn open_store(root: &Path) -> Result<Arc<ImageStore>, ProviderError> {
+    let place = root.join(IMAGES);
+    let place = place.canonicalize().unwrap_or(place);
+    ImageStore::open(place)
+        .map(Arc::new)
+        .map_err(|error| ProviderError::backend("open the image store", error.to_string(), error))
+}
+
+fn empty(directory: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        std::fs::remove_file(entry?.path())?;
+    }
+    Ok(())
+}
+
+/// Where the native provider's images are, below a data directory.
 pub fn images_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("native/images")
+    data_dir.join("native").join(IMAGES)
 }
 
 fn lock(root: &Path) -> Result<File, ProviderError> {

@@ -1,15 +1,14 @@
 //! The provider itself: what the orchestrator calls.
 
-use std::collections::BTreeSet;
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use stacyvm_image::Reference;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice,
-    Notices, Provider, ProviderError, SandboxOps,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, ImageOps,
+    NetworkMode, Notice, Notices, Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats, Vcpus};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
@@ -17,6 +16,8 @@ use tracing::Instrument;
 
 use crate::boxes::BoxEntry;
 use crate::config::{NativeConfig, launcher_count, valid_instance};
+use crate::image_ops::{NativeImages, Shelf};
+use crate::image_users::ImageUsers;
 use crate::images::HOST;
 use crate::inner::Inner;
 use crate::launcher::Launchers;
@@ -80,6 +81,8 @@ impl NativeProvider {
             boxes,
             disks,
             images,
+            store,
+            incoming,
             trash,
             network,
         } = opened
@@ -91,6 +94,7 @@ impl NativeProvider {
             })?;
         let (io, io_degraded) = io::limits(&config.io, &config.data_dir);
         let degraded = disks.degraded().into_iter().chain(io_degraded.clone());
+        let users = ImageUsers::new(&config.data_dir, config.runs_dir.clone());
         let inner = Arc::new(Inner {
             degraded: Mutex::new(degraded.collect()),
             io,
@@ -98,6 +102,7 @@ impl NativeProvider {
             boxes,
             disks,
             images,
+            shelf: Shelf::new(store, users, incoming, config.pull.clone()),
             launchers,
             trash,
             cgroup_parent: format!("stacyvm/{}", config.instance),
@@ -111,11 +116,6 @@ impl NativeProvider {
             closed: Arc::default(),
             _lock: lock,
         })
-    }
-
-    /// Directories of the image store that sandboxes stand on; they must not be removed.
-    pub fn images_in_use(&self) -> BTreeSet<PathBuf> {
-        self.inner.bases_in_use().1
     }
 
     /// Process ids of the launchers that run.
@@ -163,12 +163,21 @@ impl NativeProvider {
         Ok(made?.claim())
     }
 
+    /// What must be pulled before `image` can be used.
+    async fn missing_image(&self, image: &str) -> Result<Option<Reference>, ProviderError> {
+        if image == HOST {
+            return Ok(None);
+        }
+        let (inner, image) = (self.inner.clone(), image.to_owned());
+        blocking("look the image up", move || inner.images.missing(&image)).await
+    }
+
     /// Makes a sandbox, hears its agent, removes it.
     async fn try_it(&self) -> Result<(), ProviderError> {
         let inner = self.inner.clone();
         blocking("look at the host", move || {
             inner.images.refresh_host()?;
-            let (views, _) = inner.bases_in_use();
+            let views = inner.views_in_use();
             let current = inner.images.host_generation();
             let used = |name: &str| name == current || views.contains(name);
             if let Err(error) = inner.images.sweep(&used, &|path| inner.trash.take(path)) {
@@ -265,7 +274,8 @@ async fn tend(inner: Arc<Inner>) {
     tokio::join!(following, supervising);
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs what may block on a thread of its own.
+pub(crate) async fn blocking<T: Send + 'static>(
     step: &'static str,
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
@@ -295,6 +305,7 @@ impl Provider for NativeProvider {
             Capability::ResourceLimits,
             Capability::ReadOnlyRootfs,
             Capability::NetworkNone,
+            Capability::Images,
             Capability::Stats,
         ];
         if let Some(bridge) = self.inner.network.offered() {
@@ -333,11 +344,25 @@ impl Provider for NativeProvider {
     }
 
     async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
+        self.missing_image(image).await.map(drop)
+    }
+
+    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
+        if image == HOST {
+            return Ok(ImageHold::default());
+        }
+        if let Some(reference) = self.missing_image(image).await? {
+            // Its own guard ends it when nobody waits any more.
+            let pulls = &self.inner.shelf.pulls;
+            pulls.pull(reference, false, None).await?;
+        }
         let (inner, image) = (self.inner.clone(), image.to_owned());
-        blocking("look the image up", move || {
-            inner.images.find(&image).map(drop)
-        })
-        .await
+        let base = blocking("look the image up", move || inner.images.find(&image)).await?;
+        Ok(ImageHold::new(base))
+    }
+
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        Some(Arc::new(NativeImages::new(self.inner.clone())))
     }
 
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
@@ -454,6 +479,7 @@ impl Provider for NativeProvider {
     }
 
     async fn close(&self) {
+        self.inner.shelf.pulls.close();
         match tokio::time::timeout(CLOSE_LIMIT, self.closed.write()).await {
             Ok(mut closed) => *closed = true,
             Err(_) => tracing::warn!("the native provider closes with operations under way"),

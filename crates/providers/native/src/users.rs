@@ -35,6 +35,14 @@ pub(crate) fn resolve(user: Option<&str>, rootfs: &Path) -> Result<User, Provide
     }
 }
 
+/// Resolves the user that an image names: its own account files decide, also about `user`. Blocks.
+pub(crate) fn of_image(user: &str, rootfs: &Path) -> Result<User, ProviderError> {
+    match look_up(user, rootfs) {
+        Err(_) if user == "root" => Ok(User { uid: 0, gid: 0 }),
+        found => found,
+    }
+}
+
 fn look_up(name: &str, rootfs: &Path) -> Result<User, ProviderError> {
     let unknown = || {
         let shown: String = name.chars().take(64).collect();
@@ -44,7 +52,7 @@ fn look_up(name: &str, rootfs: &Path) -> Result<User, ProviderError> {
         Some((user, group)) => (user, Some(group)),
         None => (name, None),
     };
-    let passwd = read_passwd(rootfs).unwrap_or_default();
+    let passwd = read_accounts(rootfs, "etc/passwd").unwrap_or_default();
     let entry = passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
         let name = fields.next()?;
@@ -55,7 +63,10 @@ fn look_up(name: &str, rootfs: &Path) -> Result<User, ProviderError> {
     let number = user.parse::<u32>().ok();
     let uid = entry.map(|(uid, _)| uid).or(number).ok_or_else(unknown)?;
     let gid = match group {
-        Some(group) => group.parse().map_err(|_| unknown())?,
+        Some(group) => match group.parse() {
+            Ok(number) => number,
+            Err(_) => group_number(group, rootfs).ok_or_else(unknown)?,
+        },
         None => entry.map_or(uid, |(_, gid)| gid),
     };
     if uid >= IDS_PER_SLOT || gid >= IDS_PER_SLOT {
@@ -66,13 +77,22 @@ fn look_up(name: &str, rootfs: &Path) -> Result<User, ProviderError> {
     Ok(User { uid, gid })
 }
 
+/// The number of a group that is named.
+fn group_number(group: &str, rootfs: &Path) -> Option<u32> {
+    let text = read_accounts(rootfs, "etc/group").ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
 /// Reads the image's file as a program inside would: an absolute link means the image's own root.
-fn read_passwd(rootfs: &Path) -> io::Result<String> {
+fn read_accounts(rootfs: &Path, path: &str) -> io::Result<String> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root: OwnedFd = open(rootfs, flags, Mode::empty())?;
     let file = stacyvm_sys::resolve::open(
         &root,
-        "etc/passwd",
+        path,
         OFlags::RDONLY | OFlags::NONBLOCK,
         ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
     )?;
@@ -96,6 +116,7 @@ mod tests {
             "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/:/bin/sh\nbig:x:70000:1::/:/bin/sh\n",
         )
         .unwrap();
+        std::fs::write(rootfs.join("etc/group"), "staff:x:50:\nbig:x:70000:\n").unwrap();
         // A link that climbs: it must land in the image, not on the host.
         std::os::unix::fs::symlink("/../../real/passwd", rootfs.join("etc/passwd")).unwrap();
 
@@ -107,15 +128,33 @@ mod tests {
             (Some("web"), (33, 34)),
             (Some("33"), (33, 34)),
             (Some("web:7"), (33, 7)),
+            (Some("web:staff"), (33, 50)),
             (Some("4242"), (4242, 4242)),
         ] {
             assert_eq!(at(user).unwrap(), expected, "{user:?}");
         }
-        for wrong in ["daemon", "big", "65536", "-1", "web:x", "../etc"] {
+        for wrong in ["daemon", "big", "65536", "-1", "web:x", "web:big", "../etc"] {
             assert!(
                 matches!(at(Some(wrong)), Err(ProviderError::Invalid(_))),
                 "{wrong}"
             );
         }
+    }
+
+    #[test]
+    fn an_image_means_its_own_accounts() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join("etc")).unwrap();
+        let of = |user: &str| of_image(user, home.path()).map(|user| (user.uid, user.gid));
+        assert_eq!(of("root").unwrap(), (0, 0), "without any account file");
+        assert_eq!(of("0:0").unwrap(), (0, 0));
+        assert!(of("user").is_err());
+        std::fs::write(
+            home.path().join("etc/passwd"),
+            "user:x:999:998::/:/bin/sh\n",
+        )
+        .unwrap();
+        assert_eq!(of("user").unwrap(), (999, 998));
+        assert_eq!(of("1000").unwrap(), (1000, 1000));
     }
 }

@@ -200,6 +200,35 @@ fn kernels_that_take_layers_by_path_only_give_the_same() {
 }
 
 #[test]
+fn as_many_layers_as_an_image_may_have_become_one_root() {
+    let Some(program) = scripted() else { return };
+    for (name, arguments) in [
+        ("by-descriptor", [].as_slice()),
+        ("by-path", &["--overlay-by-path"]),
+        ("at-once", &["--overlay-at-once"]),
+    ] {
+        let home = Home::new(&format!("tall-{name}"));
+        let mut launcher = Launcher::start(&program, arguments, None);
+        let mut request = home.request(&format!("tall-{name}"), false, LOOK);
+        for number in 0..127 {
+            let layer = home.directory.path().join(format!("layer-{number}"));
+            fs::create_dir_all(layer.join("layers")).unwrap();
+            fs::write(layer.join(format!("layers/{number}")), "").unwrap();
+            fs::write(layer.join("top"), format!("{number}\n")).unwrap();
+            request.overlays[0].lowers.insert(0, layer);
+        }
+        assert_eq!(request.overlays[0].lowers.len(), 128);
+        let script = format!("(cat /top; ls /layers | wc -l) > /workspace/seen\n{LOOK}");
+        let workspace = request.box_dir.join("layers/0/upper/workspace");
+        fs::write(workspace.join("run.sh"), script).unwrap();
+        let (facts, _sandbox) = look_inside(&mut launcher, &mut request);
+        assert_own_ids(&facts, &request);
+        let seen = fs::read_to_string(workspace.join("seen")).unwrap();
+        assert_eq!(seen, "126\n127\n", "{name}");
+    }
+}
+
+#[test]
 fn limits_hold_and_the_process_stands_in_its_cgroups() {
     let Some(program) = scripted() else { return };
     let home = Home::new("limits");

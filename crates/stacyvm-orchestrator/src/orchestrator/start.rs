@@ -81,6 +81,7 @@ impl Orchestrator {
             draw,
             started: Instant::now(),
             closed: AtomicBool::new(false),
+            closing: CancellationToken::new(),
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             work: TaskTracker::new(),
@@ -108,6 +109,7 @@ impl Orchestrator {
     pub async fn shutdown(&self, deadline: Duration) {
         let shared = &self.shared;
         shared.closed.store(true, Ordering::SeqCst);
+        shared.closing.cancel();
         shared.work.close();
         shared.queue.close();
         if timeout(deadline, shared.work.wait()).await.is_err() {

@@ -7,7 +7,54 @@ use serde_json::{Value, json};
 pub(super) fn of(schema: &str) -> Option<Value> {
     sandbox(schema)
         .or_else(|| inside(schema))
+        .or_else(|| image(schema))
         .or_else(|| server(schema))
+}
+
+fn image(schema: &str) -> Option<Value> {
+    const ID: &str = "sha256:0f4a6a5c2b0d5b0c7d1c2f7f4d4e2f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c4d3e";
+    const DIGEST: &str = "sha256:5a1b9c7d3e2f4a6b8c0d1e3f5a7b9c1d3e5f7a9b1c3d5e7f9a1b3c5d7e9f1a3b";
+    let line = json!({
+        "name": "python:3.12", "id": ID, "digest": DIGEST, "size": 131_072_000, "entries": 5210,
+        "layers": 5, "platform": "linux/amd64", "created": "2026-01-02T03:04:05Z",
+    });
+    let layer = json!({"diff_id": DIGEST, "size": 78_643_200, "entries": 3321});
+    let settings = json!({
+        "env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "working_dir": "/app", "user": "web",
+        "entrypoint": [], "cmd": ["python3"], "exposed_ports": ["8080/tcp"], "volumes": [],
+        "labels": {},
+    });
+    Some(match schema {
+        "ImageInfo" => line,
+        "ImageSettings" => settings,
+        "ImageLayer" => layer,
+        "ImageDetails" => {
+            let mut details = line;
+            details["names"] = json!(["docker.io/library/python:3.12"]);
+            details["made"] = json!("2026-01-01T00:00:00Z");
+            details["config"] = settings;
+            details["layer_list"] = json!([layer]);
+            details
+        }
+        "PullRequest" => json!({"image": "python:3.12"}),
+        "PulledImage" => json!({"image": line, "cached": false, "downloaded": 48_234_496}),
+        "PullLine" => json!({
+            "status": "layer", "digest": DIGEST, "size": 48_234_496, "stage": "downloading",
+            "done": 1_048_576,
+        }),
+        "PullLines" => json!(
+            "{\"status\":\"resolved\",\"digest\":\"sha256:5a1b…\",\"layers\":5,\"bytes\":48234496}\n\
+             {\"status\":\"error\",\"error\":{\"code\":\"PROVIDER_ERROR\",\"message\":\"…\"}}\n"
+        ),
+        "PruneRequest" => json!({"all": true, "dry_run": true}),
+        "TagRequest" => json!({"image": "python:3.12", "name": "team/python"}),
+        "ImagesRemoved" => json!({
+            "names": ["docker.io/library/python:3.12"], "images": [ID], "layers": [DIGEST],
+            "freed": 131_072_000,
+        }),
+        "ImageArchive" => json!("the bytes of a tar file"),
+        _ => return None,
+    })
 }
 
 fn sandbox(schema: &str) -> Option<Value> {

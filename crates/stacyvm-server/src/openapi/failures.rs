@@ -75,7 +75,7 @@ const CONFLICT: Kind = kind(
 const PAYLOAD_TOO_LARGE: Kind = kind(
     "PayloadTooLarge",
     ErrorCode::PayloadTooLarge,
-    "The body is over the limit: 4 MiB for JSON, 1 GiB for files and archives.",
+    "The body is over the limit: 4 MiB for JSON, 1 GiB for files and archives, 16 GiB for images.",
     "the request body is longer than 4 MiB",
 );
 const RANGE: Kind = Kind {
@@ -204,6 +204,8 @@ groups! {
     Planning = NOT_FOUND UNSUPPORTED UNAVAILABLE;
     /// The route makes a sandbox.
     Spawning = NOT_FOUND CONFLICT UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
+    /// The route does something with images.
+    OfImages = NOT_FOUND UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
     /// The route destroys a sandbox.
     Destroying = NOT_FOUND PROVIDER_ERROR UNAVAILABLE;
     /// The route makes something that may be there already.

@@ -32,6 +32,32 @@ impl PartialSchema for Archive {
     }
 }
 
+/// Images as one stream.
+pub(crate) struct ImageArchive;
+
+impl ToSchema for ImageArchive {}
+impl PartialSchema for ImageArchive {
+    fn schema() -> RefOr<Schema> {
+        binary("Images as a tar stream.")
+    }
+}
+
+/// Text whose lines are objects of a pull.
+pub(crate) struct PullLines;
+
+impl ToSchema for PullLines {}
+impl PartialSchema for PullLines {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(
+                "One `PullLine` object a line, flushed as it happens; the last has the `status` \
+                 `done` or `error`.",
+            ))
+            .into()
+    }
+}
+
 /// Text whose lines are objects. OpenAPI 3.1 has no word for what a line is.
 pub(crate) struct Lines;
 

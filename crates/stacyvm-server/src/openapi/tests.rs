@@ -23,6 +23,7 @@ fn what_is_not_described_is_known() {
         "sandboxes",
         "sandboxes/{id}/execs",
         "providers",
+        "images",
         "templates",
         "snapshots",
         "quotas",
@@ -31,6 +32,7 @@ fn what_is_not_described_is_known() {
     let mut expected: Vec<String> = slashes.map(|name| format!("/api/v1/{name}/")).into();
     expected.extend(
         [
+            "/api/v1/images/{name}/{*rest}",
             "/api/v1/templates",
             "/api/v1/templates/",
             "/api/v1/templates/{*rest}",

@@ -13,7 +13,7 @@ use crate::target::Target;
 
 /// Shows how a sandbox is connected.
 #[utoipa::path(
-    get, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes",
+    get, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes", operation_id = "network",
     responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox),
 )]
 pub(super) async fn get(
@@ -29,7 +29,7 @@ pub(super) async fn get(
 /// Connections to servers that are no longer allowed end. Whether there is a network is chosen
 /// when the sandbox is made.
 #[utoipa::path(
-    put, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes",
+    put, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes", operation_id = "set_network",
     request_body = NetworkRules,
     responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox, JsonBody),
 )]

@@ -190,9 +190,14 @@ async fn nothing_but_what_is_listed_here_changes_anything() {
     assert_eq!(
         changing,
         [
+            "delete /images/{name}",
             "delete /quotas/{owner}",
             "delete /sandboxes",
             "delete /sandboxes/{id}",
+            "post /images/load",
+            "post /images/prune",
+            "post /images/pull",
+            "post /images/tag",
             "post /providers/test",
             "post /quotas",
             "post /sandboxes",

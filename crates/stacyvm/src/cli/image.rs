@@ -1,19 +1,24 @@
-//! `stacyvm image`: the images on this machine's disk. Needs no server; a running one sees the
-//! change at once.
+//! `stacyvm image`: what sandboxes are made from.
+//!
+//! Without `--server` (or STACYVM_SERVER) it works on this machine's disk and needs no server; a
+//! running one sees the change at once. With it, the server does the work on its own disk.
 
-use std::path::{Path, PathBuf};
+mod local;
+mod remote;
+mod shown;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use serde_json::{Value, json};
-use stacyvm_image::{Image, ImageStore};
+use serde_json::json;
+use stacyvm_types::{ImageInfo, ImagesRemoved};
 
 use super::{Form, Global, output};
-use crate::progress::Progress;
-use crate::wiring::directories::Directories;
+pub(super) use shown::PullBars;
 
-/// Manage the images of this machine.
+/// Manage the images of this machine, or of a server when one is named.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -22,6 +27,21 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Fetch an image from its registry.
+    Pull {
+        /// As for Docker: python:3.12, ghcr.io/team/tool@sha256:…
+        image: String,
+        /// Ask the registry also when the image is there.
+        #[arg(long)]
+        always: bool,
+    },
+    /// Take images out of an archive of "docker save" or an OCI layout.
+    Load {
+        /// The archive, plain or packed.
+        file: PathBuf,
+        /// What to call it, where the archive has one image.
+        name: Option<String>,
+    },
     /// Make an image from a tar or tar.gz archive of a root file system.
     Import {
         /// The archive, as "docker export" writes it.
@@ -29,120 +49,128 @@ enum Action {
         /// What to call it; the file's own name by default.
         name: Option<String>,
     },
+    /// Write images into an archive that "docker load" reads.
+    Save {
+        /// Which.
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// The file to write; "-" is standard output.
+        #[arg(long, short = 'o', value_name = "FILE")]
+        to: PathBuf,
+    },
     /// List the images.
     #[command(visible_alias = "ls")]
     List,
+    /// Show all about an image, as JSON.
+    Inspect {
+        /// Which.
+        name: String,
+    },
+    /// Give an image a further name.
+    Tag {
+        /// Which.
+        image: String,
+        /// The name.
+        name: String,
+    },
     /// Remove images.
     Rm {
         /// Which.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
+    /// Remove images whose name went to another one, and what no image needs.
+    Prune {
+        /// Every image that no sandbox uses.
+        #[arg(long, short = 'a')]
+        all: bool,
+        /// Only say what would be removed.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// What is done and what is found, for the one place that prints it.
+enum Done {
+    Pulled(stacyvm_types::PulledImage),
+    Loaded(Vec<ImageInfo>, &'static str),
+    Saved(PathBuf),
+    Listed(Vec<ImageInfo>),
+    Inspected(Box<stacyvm_types::ImageDetails>),
+    Tagged { image: String, name: String },
+    Removed(Vec<String>, ImagesRemoved),
+    Pruned(ImagesRemoved, bool),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
-    let directories = Directories::of(&global.configuration()?);
-    directories.prepare()?;
-    let store = ImageStore::open(directories.images()).context("cannot open the images")?;
-    match args.action {
-        Action::Import { file, name } => import(&store, &file, name.as_deref(), global)?,
-        Action::List => list(&store, global)?,
-        Action::Rm { names } => remove(&store, &directories, &names, global)?,
-    }
+    let done = match &global.server {
+        Some(_) => super::block_on(remote::run(global.client()?, args.action))?,
+        None => local::run(args.action, global)?,
+    };
+    match global.output {
+        Form::Json => in_json(done),
+        Form::Table => in_words(done),
+    }?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn import(store: &ImageStore, file: &Path, name: Option<&str>, global: &Global) -> Result<()> {
-    let length = std::fs::metadata(file).ok().map(|found| found.len());
-    let progress = Progress::bytes("Importing", length);
-    let mut reported = 0;
-    let image = store
-        .import(file, name, &mut |state| {
-            progress.advance(state.read.saturating_sub(reported));
-            reported = state.read;
-        })
-        .with_context(|| format!("cannot import {}", file.display()))?;
-    drop(progress);
-    match global.output {
-        Form::Json => output::json(&image),
-        Form::Table => output::line(&format!(
-            "Image {} imported ({} files, {})",
-            image.name,
-            image.entries,
-            size(image.size)
-        )),
+fn in_json(done: Done) -> Result<()> {
+    match done {
+        Done::Pulled(pulled) => output::json(&pulled),
+        Done::Loaded(images, _) => output::json(&images),
+        Done::Saved(to) if to.as_os_str() == "-" => Ok(()),
+        Done::Saved(to) => output::json(&json!({ "saved": to })),
+        Done::Listed(images) => output::json(&images),
+        Done::Inspected(details) => output::json(&details),
+        Done::Tagged { image, name } => output::json(&json!({ "image": image, "name": name })),
+        Done::Removed(_, removed) | Done::Pruned(removed, _) => output::json(&removed),
     }
 }
 
-fn list(store: &ImageStore, global: &Global) -> Result<()> {
-    let images = store.list().context("cannot list the images")?;
-    match global.output {
-        Form::Json => output::json(&images),
-        Form::Table if images.is_empty() => output::line("No images"),
-        Form::Table => {
-            let rows: Vec<Vec<String>> = images.iter().map(row).collect();
-            output::table(&["NAME", "SIZE", "FILES", "CREATED", "DIGEST"], &rows)
+fn in_words(done: Done) -> Result<()> {
+    match done {
+        Done::Pulled(pulled) => output::line(&shown::pulled(&pulled)),
+        Done::Loaded(images, how) => {
+            for image in &images {
+                output::line(&format!(
+                    "Image {} {how} ({})",
+                    image.name,
+                    shown::extent(image)
+                ))?;
+            }
+            Ok(())
         }
-    }
-}
-
-fn row(image: &Image) -> Vec<String> {
-    vec![
-        image.name.clone(),
-        size(image.size),
-        image.entries.to_string(),
-        created(image),
-        image.digest.chars().take(19).collect(),
-    ]
-}
-
-fn created(image: &Image) -> String {
-    i64::try_from(image.created)
-        .ok()
-        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
-        .map_or_else(|| "-".to_owned(), |time| time.to_string())
-}
-
-fn remove(
-    store: &ImageStore,
-    directories: &Directories,
-    names: &[String],
-    global: &Global,
-) -> Result<()> {
-    for name in names {
-        store
-            .remove(name, &|image| in_use(directories, name, image.top()))
-            .with_context(|| format!("cannot remove the image {name}"))?;
-        if global.output == Form::Table {
-            output::line(&format!("Image {name} removed"))?;
+        Done::Saved(to) if to.as_os_str() == "-" => Ok(()),
+        Done::Saved(to) => output::line(&format!("Saved to {}", to.display())),
+        Done::Listed(images) if images.is_empty() => output::line("No images"),
+        Done::Listed(images) => shown::table(&images),
+        Done::Inspected(details) => output::json(&details),
+        Done::Tagged { image, name } => output::line(&format!("Image {image} is also {name}")),
+        Done::Removed(names, _) => {
+            for name in names {
+                output::line(&format!("Image {name} removed"))?;
+            }
+            Ok(())
         }
+        Done::Pruned(removed, dry_run) => shown::pruned(&removed, dry_run),
     }
-    if global.output == Form::Json {
-        output::json(&json!({ "removed": names }))?;
-    }
-    Ok(())
 }
 
-fn size(bytes: u64) -> String {
-    indicatif::HumanBytes(bytes).to_string()
+/// Adds what one removal removed to that of others.
+fn add(all: &mut ImagesRemoved, one: ImagesRemoved) {
+    all.names.extend(one.names);
+    all.images.extend(one.images);
+    all.layers.extend(one.layers);
+    all.freed += one.freed;
 }
 
-/// Whether a sandbox of the server, or of a run, stands on the image's tree.
-fn in_use(directories: &Directories, name: &str, rootfs: &Path) -> bool {
-    let tree = rootfs
-        .parent()
-        .and_then(Path::file_name)
-        .and_then(|name| name.to_str());
-    let mut homes = vec![directories.native.clone()];
-    if let Ok(runs) = std::fs::read_dir(directories.runs()) {
-        homes.extend(runs.flatten().map(|run| run.path()));
-    }
-    let boxes = homes
+/// The name that a file suggests for the root file system in it.
+fn suggested(file: &std::path::Path) -> Result<String> {
+    let name = file.file_name().and_then(|name| name.to_str());
+    let name = name.context("the file has no name that could be the image's: give one")?;
+    let stem = [".tar.gz", ".tgz", ".tar"]
         .iter()
-        .filter_map(|home| std::fs::read_dir(home.join("native/boxes")).ok())
-        .flat_map(Iterator::flatten);
-    boxes
-        .filter_map(|found| std::fs::read(found.path().join("meta.json")).ok())
-        .filter_map(|text| serde_json::from_slice::<Value>(&text).ok())
-        .any(|meta| meta["image"] == name || tree.is_some_and(|tree| meta["image_id"] == tree))
+        .find_map(|ending| name.strip_suffix(ending))
+        .unwrap_or(name);
+    Ok(stem.to_lowercase())
 }

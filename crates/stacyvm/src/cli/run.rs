@@ -10,18 +10,20 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use stacyvm_orchestrator::Caller;
+use stacyvm_config::PullPolicy;
+use stacyvm_orchestrator::{Caller, Error, Orchestrator};
 use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecSpec, Signal as SandboxSignal, TtySize};
-use stacyvm_types::GoDuration;
+use stacyvm_types::{GoDuration, PullRequest};
 use tokio::sync::mpsc;
 
 use super::Global;
 use super::attached::{Connected, Remote, Said, Source, attach};
+use super::image::PullBars;
 use super::signals::Signals;
 use super::terminal::terminal_size;
 use super::values::SandboxOptions;
-use crate::failure::exit_code;
+use crate::failure::{exit_code, hinted};
 use crate::wiring::private::Private;
 use crate::{logging, wiring};
 
@@ -33,8 +35,8 @@ pub(crate) struct Args {
     /// When the command is killed, like 30s or 5m.
     #[arg(long, value_name = "DURATION")]
     timeout: Option<GoDuration>,
-    /// The command and its arguments.
-    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
+    /// The command and its arguments; what the image starts by itself when there is none.
+    #[arg(trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
@@ -54,7 +56,8 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let result = runtime.block_on(async {
         let mut signals = Signals::listen()?;
         let private = Private::start(&loaded).await?;
-        let result = in_sandbox(&private, args, &mut signals).await;
+        let pulls = loaded.config.images.pull == PullPolicy::Missing;
+        let result = in_sandbox(&private, args, pulls, &mut signals).await;
         private.end().await;
         result
     });
@@ -63,9 +66,25 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
     result
 }
 
-async fn in_sandbox(private: &Private, args: Args, signals: &mut Signals) -> Result<ExitCode> {
+async fn in_sandbox(
+    private: &Private,
+    args: Args,
+    pulls: bool,
+    signals: &mut Signals,
+) -> Result<ExitCode> {
     let caller = Caller::default();
     let mut request = args.sandbox.into_request();
+    if args.command.is_empty() && request.image.is_none() {
+        return Err(no_command("there is no command"));
+    }
+    let image = request.image.clone().filter(|image| !image.is_empty());
+    if let Some(image) = &image {
+        let fetched = tokio::select! {
+            fetched = fetch(&private.orchestrator, image, pulls) => fetched,
+            number = signals.next_end() => return Ok(exit_code(128 + number)),
+        };
+        fetched.context("cannot make the sandbox")?;
+    }
     if request.ttl.is_none() {
         // A command that is waited for must not lose its computer to the default of a server.
         request.ttl = Some("24h".to_owned());
@@ -80,9 +99,13 @@ async fn in_sandbox(private: &Private, args: Args, signals: &mut Signals) -> Res
         .orchestrator
         .sandbox(&caller, sandbox.id.as_str())
         .await?;
+    let argv = match image {
+        Some(image) if args.command.is_empty() => own_command(&private.orchestrator, &image).await,
+        _ => Ok(args.command),
+    };
     let tty = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let spec = ExecSpec {
-        argv: args.command,
+    let spec = |argv| ExecSpec {
+        argv,
         stdin: true,
         tty: if tty { terminal_size() } else { None },
         timeout: args
@@ -91,13 +114,64 @@ async fn in_sandbox(private: &Private, args: Args, signals: &mut Signals) -> Res
             .map(GoDuration::to_std),
         ..ExecSpec::default()
     };
-    let code = command(operations, spec, signals).await;
+    let code = match argv {
+        Ok(argv) => command(operations, spec(argv), signals).await,
+        Err(error) => Err(error),
+    };
     private
         .orchestrator
         .destroy(&caller, sandbox.id.as_str())
         .await
         .context("cannot destroy the sandbox")?;
     code
+}
+
+/// Fetches an image that is not here, where that is allowed, and shows how far it is. What cannot
+/// be fetched the spawn says better, but for what the registry has against it.
+async fn fetch(orchestrator: &Orchestrator, image: &str, pulls: bool) -> Result<()> {
+    let wanted = orchestrator.resolve_image(image);
+    let Ok(images) = orchestrator.images(None) else {
+        return Ok(());
+    };
+    let missing = matches!(images.inspect(&wanted).await, Err(Error::NotFound(_)));
+    if !pulls || !missing || wanted.starts_with('/') || wanted.starts_with("sha256:") {
+        return Ok(());
+    }
+    let request = PullRequest {
+        image: wanted,
+        ..PullRequest::default()
+    };
+    let mut bars = PullBars::new();
+    let (sender, mut lines) = mpsc::channel(64);
+    let mut pulling = std::pin::pin!(images.pull(&request, Some(sender)));
+    loop {
+        tokio::select! {
+            biased;
+            Some(line) = lines.recv() => bars.hear(&line),
+            pulled = &mut pulling => return Ok(pulled.map(drop)?),
+        }
+    }
+}
+
+/// What the image starts by itself.
+async fn own_command(orchestrator: &Orchestrator, image: &str) -> Result<Vec<String>> {
+    let wanted = orchestrator.resolve_image(image);
+    let found = match orchestrator.images(None) {
+        Ok(images) => images.inspect(&wanted).await.ok(),
+        Err(_) => None,
+    };
+    let config = found.map(|found| found.config).unwrap_or_default();
+    let argv = [config.entrypoint, config.cmd].concat();
+    if argv.is_empty() {
+        return Err(no_command(&format!(
+            "there is no command, and the image {image} starts none by itself"
+        )));
+    }
+    Ok(argv)
+}
+
+fn no_command(message: &str) -> anyhow::Error {
+    hinted(message, "name one: stacyvm run -- COMMAND")
 }
 
 /// Runs the command to its end, connected to our own input, output and signals.

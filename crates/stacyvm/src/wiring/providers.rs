@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_config::{Config, NativeNetwork, ProviderChoice};
+use stacyvm_config::{Config, NativeNetwork, ProviderChoice, PullPolicy};
+use stacyvm_image::PullOptions;
 use stacyvm_mock::MockProvider;
 use stacyvm_native::{IoRates, NativeConfig, NativeProvider, NetworkChoice, NetworkSettings};
 use stacyvm_provider::{Health, Provider};
@@ -169,7 +170,29 @@ pub(crate) fn native_settings(
         name_servers: wanted.name_servers.clone(),
         egress_program: Some((std::env::current_exe()?, vec!["egress".to_owned()])),
     };
+    settings.pull_missing = config.images.pull == PullPolicy::Missing;
+    settings.pull = pull_options(config)?;
+    settings.runs_dir = Some(directories.runs());
     Ok(settings)
+}
+
+/// How images are pulled.
+pub(crate) fn pull_options(config: &Config) -> Result<PullOptions> {
+    let images = &config.images;
+    let mut options = PullOptions {
+        parallel: usize::try_from(images.max_parallel).unwrap_or(1),
+        ..PullOptions::default()
+    };
+    if let Some(platform) = &images.platform {
+        options.platform = platform.parse().context("images.platform")?;
+    }
+    let mirrors = images.mirrors.iter();
+    options.registries.mirrors = mirrors
+        .map(|(registry, mirrors)| (registry.clone(), mirrors.all().to_vec()))
+        .collect();
+    options.registries.insecure = images.insecure_registries.iter().cloned().collect();
+    options.registries.certificates = images.certificates.clone();
+    Ok(options)
 }
 
 /// The native provider, started but not tried out.

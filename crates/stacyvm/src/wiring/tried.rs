@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, Capability, Egress, Health, NetworkMode, Notice, Provider, ProviderError,
-    SandboxOps,
+    BoxInfo, BoxSpec, Capability, Egress, Health, ImageHold, ImageOps, NetworkMode, Notice,
+    Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 
@@ -65,6 +65,14 @@ impl Provider for Tried {
 
     async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
         self.inner.check_image(image).await
+    }
+
+    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
+        self.inner.prepare_image(image).await
+    }
+
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        self.inner.images()
     }
 
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {

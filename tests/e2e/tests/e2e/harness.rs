@@ -1,8 +1,11 @@
 //! What every test stands on: a server of its own, a way to talk to it, and a look at what the
 //! host holds.
 
+pub(crate) mod gate;
 pub(crate) mod host;
 pub(crate) mod http;
+pub(crate) mod oci;
+pub(crate) mod registry;
 pub(crate) mod server;
 pub(crate) mod world;
 

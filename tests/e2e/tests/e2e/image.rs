@@ -6,16 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::harness::server::finish;
+use crate::harness::oci::busybox;
+use crate::harness::server::{Options, finish};
 use crate::harness::{Server, need_root, skip};
-
-/// The static busybox of the package `busybox-static`.
-fn busybox() -> Option<PathBuf> {
-    ["/bin/busybox", "/usr/bin/busybox"]
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.is_file())
-}
 
 /// A root file system that is one program and a few names for it.
 fn make_tar(busybox: &Path, directory: &Path) -> PathBuf {
@@ -48,7 +41,10 @@ fn a_tar_file_becomes_an_image_and_a_sandbox() {
         skip(NAME, "needs the package busybox-static");
         return;
     };
-    let server = Server::start();
+    let server = Server::with(Options {
+        more: "images:\n  pull: never\n".to_owned(),
+        ..Options::default()
+    });
     let tar = make_tar(&busybox, &server.scratch(""));
     server
         .cli(&["image", "import", tar.to_str().unwrap(), "small"])
@@ -74,7 +70,10 @@ fn a_tar_file_becomes_an_image_and_a_sandbox() {
 #[test]
 fn images_that_are_not_there_are_refused_with_a_hint() {
     need_root!("image::images_that_are_not_there_are_refused_with_a_hint");
-    let server = Server::start();
+    let server = Server::with(Options {
+        more: "images:\n  pull: never\n".to_owned(),
+        ..Options::default()
+    });
     for image in ["python:3.99", "/etc", "../..", "/"] {
         let response = server.request("POST", "/sandboxes", Some(json!({"image": image})));
         assert!(

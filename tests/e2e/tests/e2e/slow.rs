@@ -1,6 +1,8 @@
 //! Three minutes without a word: no hidden timeout may end what nobody asked to end. These tests
 //! sleep; they cost time and nothing else.
 
+mod distribution;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};

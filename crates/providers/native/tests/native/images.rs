@@ -100,9 +100,11 @@ async fn an_imported_archive_is_an_image() {
         .spawn_with(|spec| spec.image = "small".to_owned())
         .await;
     assert_eq!(sandbox.sh("id -u").await.ok(), "1000");
-    assert_eq!(world.provider().images_in_use().len(), 1);
+    let images = world.provider().images().unwrap();
+    let refused = images.remove("small").await.unwrap_err();
+    assert!(matches!(refused, ProviderError::Conflict(_)), "{refused:?}");
     world.destroy(&sandbox).await;
-    assert!(world.provider().images_in_use().is_empty());
+    images.remove("small").await.unwrap();
     world.finish().await;
 }
 

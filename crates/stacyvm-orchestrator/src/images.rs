@@ -1,0 +1,188 @@
+//! The images of a provider: found, asked, and its failures turned into public ones.
+
+use std::sync::Arc;
+
+use stacyvm_provider::ops::ByteReceiver;
+use stacyvm_provider::{ArchiveKind, Capability, ImageOps, ProviderError};
+use stacyvm_types::{
+    ImageDetails, ImageInfo, ImagesRemoved, PruneRequest, PullLine, PullRequest, PulledImage,
+    TagRequest,
+};
+use tokio::sync::mpsc;
+
+use crate::limits::{self, bad, shown};
+use crate::shared::Shared;
+use crate::{Error, Orchestrator};
+
+/// Names that one archive may be made of.
+const MAX_NAMES: usize = 64;
+
+/// The images of one provider. Whoever lets a future of it go ends what it began, unless others
+/// wait for the same.
+#[derive(Debug)]
+pub struct Images {
+    shared: Arc<Shared>,
+    provider: String,
+    ops: Arc<dyn ImageOps>,
+}
+
+impl Orchestrator {
+    /// The images of this provider, of the default one when none or an empty one is named.
+    ///
+    /// # Errors
+    /// `NotFound` for a provider that is not configured, `Unsupported` for one that has no images
+    /// to manage.
+    pub fn images(&self, provider: Option<&str>) -> Result<Images, Error> {
+        let shared = Arc::clone(&self.shared);
+        let name = provider
+            .filter(|name| !name.is_empty())
+            .unwrap_or(&shared.settings.default_provider);
+        let slot = shared.providers.get(name).ok_or_else(|| {
+            Error::NotFound(format!("provider {:?} is not configured", shown(name)))
+        })?;
+        let ops = slot.provider.images().ok_or_else(|| {
+            Error::Unsupported(format!(
+                "provider {name} lacks the capability {}",
+                Capability::Images.as_str()
+            ))
+        })?;
+        Ok(Images {
+            provider: name.to_owned(),
+            ops,
+            shared,
+        })
+    }
+
+    /// The name that a spawn of this image really looks for.
+    pub fn resolve_image(&self, image: &str) -> String {
+        self.shared.settings.resolve_image(image).to_owned()
+    }
+}
+
+impl Images {
+    /// Every image, sorted by name.
+    ///
+    /// # Errors
+    /// `Provider`; so for every method here.
+    pub async fn list(&self) -> Result<Vec<ImageInfo>, Error> {
+        let _token = self.shared.enter()?;
+        self.public(self.ops.list().await)
+    }
+
+    /// All that is known about one.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadRequest`.
+    pub async fn inspect(&self, name: &str) -> Result<ImageDetails, Error> {
+        let _token = self.shared.enter()?;
+        let name = named("name", name)?;
+        self.public(self.ops.inspect(name).await)
+    }
+
+    /// Makes an image be there; `progress` hears how far it is.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadRequest`; `Unavailable` when the server is shutting down.
+    pub async fn pull(
+        &self,
+        request: &PullRequest,
+        progress: Option<mpsc::Sender<PullLine>>,
+    ) -> Result<PulledImage, Error> {
+        let always = Self::asks_always(request)?;
+        let _token = self.shared.enter()?;
+        let image = named("image", &request.image)?;
+        tokio::select! {
+            pulled = self.ops.pull(image, always, progress) => self.public(pulled),
+            () = self.shared.closing.cancelled() => Err(Error::shutting_down()),
+        }
+    }
+
+    /// Whether the registry is asked in any case.
+    ///
+    /// # Errors
+    /// `BadRequest` for a policy that there is not.
+    pub fn asks_always(request: &PullRequest) -> Result<bool, Error> {
+        match request.policy.as_deref() {
+            None | Some("" | "missing") => Ok(false),
+            Some("always") => Ok(true),
+            Some(other) => {
+                let other = shown(other);
+                bad(format!(
+                    "unknown policy {other:?}: the policies are missing and always"
+                ))
+            }
+        }
+    }
+
+    /// Makes images from an archive.
+    ///
+    /// # Errors
+    /// `BadRequest` for an archive that is none, `Conflict` when the name is taken.
+    pub async fn load(
+        &self,
+        archive: ByteReceiver,
+        kind: ArchiveKind,
+        name: Option<&str>,
+    ) -> Result<Vec<ImageInfo>, Error> {
+        let _token = self.shared.enter()?;
+        let name = name.map(|name| named("name", name)).transpose()?;
+        self.public(self.ops.load(archive, kind, name).await)
+    }
+
+    /// Gives images as one archive.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadRequest`.
+    pub async fn save(&self, names: &[String]) -> Result<ByteReceiver, Error> {
+        let _token = self.shared.enter()?;
+        if names.is_empty() || names.len() > MAX_NAMES {
+            return bad(format!("an archive is made of 1 to {MAX_NAMES} images"));
+        }
+        for name in names {
+            named("name", name)?;
+        }
+        self.public(self.ops.save(names).await)
+    }
+
+    /// Gives an image a further name.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadRequest`.
+    pub async fn tag(&self, request: &TagRequest) -> Result<(), Error> {
+        let _token = self.shared.enter()?;
+        let image = named("image", &request.image)?;
+        let name = named("name", &request.name)?;
+        self.public(self.ops.tag(image, name).await)
+    }
+
+    /// Removes a name, and its image with the last one.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadRequest`; `Conflict` when a sandbox stands on it.
+    pub async fn remove(&self, name: &str) -> Result<ImagesRemoved, Error> {
+        let _token = self.shared.enter()?;
+        let name = named("name", name)?;
+        self.public(self.ops.remove(name).await)
+    }
+
+    /// Removes images that nobody uses.
+    ///
+    /// # Errors
+    /// See [`Images::list`].
+    pub async fn prune(&self, request: &PruneRequest) -> Result<ImagesRemoved, Error> {
+        let _token = self.shared.enter()?;
+        self.public(self.ops.prune(request.all, request.dry_run).await)
+    }
+
+    fn public<T>(&self, result: Result<T, ProviderError>) -> Result<T, Error> {
+        result.map_err(|error| Error::from_provider(&self.provider, error))
+    }
+}
+
+fn named<'a>(field: &str, name: &'a str) -> Result<&'a str, Error> {
+    if name.is_empty() {
+        return bad(format!("{field} is required: the name of an image"));
+    }
+    limits::image(name)?;
+    Ok(name)
+}

@@ -1,0 +1,231 @@
+//! The images of a provider.
+//!
+//! The name of an image may have slashes: in a path they are written as they are, or as `%2F`,
+//! which is the form that the description knows.
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Request, State};
+use axum::response::IntoResponse;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use stacyvm_provider::ArchiveKind;
+use stacyvm_provider::ops::OpError;
+use stacyvm_types::{ImageDetails, ImageInfo, ImagesRemoved, PruneRequest, TagRequest};
+
+use super::{Done, done, ok};
+use crate::body::Json;
+use crate::download::ByteBody;
+use crate::error::{Failure, Reply};
+use crate::front::Shared;
+use crate::openapi::{FileBody, ImageArchive, JsonBody, NoSuch, OfImages, Taken};
+use crate::query::Query;
+use crate::upload::{self, Kind, UploadError};
+
+/// The image that a path names, with its slashes.
+pub(super) struct ImageName(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for ImageName {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = Path::<Vec<(String, String)>>::from_request_parts(parts, state).await;
+        let Path(pieces) =
+            path.map_err(|_| Failure::not_found("the path has a part that is not UTF-8"))?;
+        let pieces: Vec<String> = pieces.into_iter().map(|(_, piece)| piece).collect();
+        Ok(Self(pieces.join("/")))
+    }
+}
+
+/// Lists the images, sorted by name.
+#[utoipa::path(
+    get, path = "/api/v1/images", tag = "images",
+    params(("provider" = Option<String>, Query, description = "Whose; the default one's when absent.")),
+    responses((status = 200, description = "The images.", body = Vec<ImageInfo>), OfImages),
+)]
+pub(super) async fn list(State(front): State<Shared>, query: Query) -> Reply {
+    let images = front.orchestrator.images(query.get("provider")?)?;
+    Ok(ok(&images.list().await?))
+}
+
+/// Shows all that is known about an image.
+#[utoipa::path(
+    get, path = "/api/v1/images/{name}", tag = "images", operation_id = "inspect",
+    params(
+        ("name" = String, Path, description = "One of its names, or its id; slashes as `%2F`."),
+        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
+    ),
+    responses((status = 200, description = "The image.", body = ImageDetails), OfImages),
+)]
+pub(super) async fn inspect(
+    State(front): State<Shared>,
+    ImageName(name): ImageName,
+    query: Query,
+) -> Reply {
+    let images = front.orchestrator.images(query.get("provider")?)?;
+    Ok(ok(&images.inspect(&name).await?))
+}
+
+/// Removes a name, and its image with the last one.
+///
+/// An image that a sandbox stands on stays. By its id an image goes with all its names.
+#[utoipa::path(
+    delete, path = "/api/v1/images/{name}", tag = "images",
+    params(
+        ("name" = String, Path, description = "One of its names, or its id; slashes as `%2F`."),
+        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
+    ),
+    responses(
+        (status = 200, description = "What is gone.", body = ImagesRemoved),
+        OfImages,
+        Taken,
+    ),
+)]
+pub(super) async fn remove(
+    State(front): State<Shared>,
+    ImageName(name): ImageName,
+    query: Query,
+) -> Reply {
+    let images = front.orchestrator.images(query.get("provider")?)?;
+    Ok(ok(&images.remove(&name).await?))
+}
+
+/// Gives an image a further name.
+#[utoipa::path(
+    post, path = "/api/v1/images/tag", tag = "images",
+    request_body = TagRequest,
+    responses(
+        (status = 200, description = "Done.", body = Done, example = json!({"status": "tagged"})),
+        OfImages,
+        JsonBody,
+    ),
+)]
+pub(super) async fn tag(State(front): State<Shared>, Json(request): Json<TagRequest>) -> Reply {
+    let images = front.orchestrator.images(request.provider.as_deref())?;
+    images.tag(&request).await?;
+    Ok(done("tagged"))
+}
+
+/// Removes images that nobody uses, and what no image needs any more.
+///
+/// Without `all` only those whose name went to another image.
+#[utoipa::path(
+    post, path = "/api/v1/images/prune", tag = "images",
+    request_body = PruneRequest,
+    responses(
+        (status = 200, description = "What is gone, or would be.", body = ImagesRemoved),
+        OfImages,
+        JsonBody,
+    ),
+)]
+pub(super) async fn prune(State(front): State<Shared>, Json(request): Json<PruneRequest>) -> Reply {
+    let images = front.orchestrator.images(request.provider.as_deref())?;
+    Ok(ok(&images.prune(&request).await?))
+}
+
+/// Makes images from an archive.
+///
+/// Of `docker save` or another tool of images, plain or packed; or, with `kind=rootfs`, of the tar
+/// of one root file system.
+#[utoipa::path(
+    post, path = "/api/v1/images/load", tag = "images",
+    params(
+        (
+            "name" = Option<String>,
+            Query,
+            description = "What to call it, where the archive has one image. Needed for `rootfs`.",
+        ),
+        (
+            "kind" = Option<String>,
+            Query,
+            description = "What the archive is: `images`, the default, or `rootfs`.",
+        ),
+        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
+    ),
+    request_body(
+        description = "The content type is not looked at.",
+        content(
+            (ImageArchive = "application/x-tar"),
+            (ImageArchive = "application/octet-stream"),
+        ),
+    ),
+    responses(
+        (status = 200, description = "The images.", body = Vec<ImageInfo>),
+        OfImages,
+        Taken,
+        FileBody,
+    ),
+)]
+pub(super) async fn load(State(front): State<Shared>, query: Query, request: Request) -> Reply {
+    let images = front.orchestrator.images(query.get("provider")?)?;
+    let name = query.get("name")?;
+    let kind = match query.get("kind")? {
+        None | Some("images") => ArchiveKind::Images,
+        Some("rootfs") if name.is_none() => {
+            return Err(Failure::bad_request(
+                "the query parameter name is missing: what the root file system is to be called",
+            ));
+        }
+        Some("rootfs") => ArchiveKind::Rootfs,
+        Some(_) => return Err(Failure::bad_request("the kinds are images and rootfs")),
+    };
+    let (parts, body) = request.into_parts();
+    let mut loaded = None;
+    let feeding = upload::feed(
+        &parts.headers,
+        body,
+        front.image_limit,
+        Kind::Plain,
+        async |archive| {
+            let result = images.load(archive, kind, name).await;
+            let failed = result.is_err();
+            loaded = Some(result);
+            match failed {
+                false => Ok(()),
+                // The reason is in the result.
+                true => Err(OpError::Failed(String::new())),
+            }
+        },
+    );
+    let fed = feeding.await;
+    match (loaded, fed) {
+        (_, Err(UploadError::Request(failure))) => Err(failure),
+        (Some(result), _) => Ok(ok(&result?)),
+        (None, _) => Err(Failure::bad_request("the archive was broken off")),
+    }
+}
+
+/// Gives images as one archive, which `docker load` and other tools of images read.
+#[utoipa::path(
+    get, path = "/api/v1/images/save", tag = "images",
+    params(
+        (
+            "name" = Vec<String>,
+            Query,
+            description = "The images; given once for each.",
+        ),
+        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "The archive: an OCI layout with a `manifest.json`.",
+            body = ImageArchive,
+            content_type = "application/x-tar",
+        ),
+        OfImages,
+        NoSuch,
+    ),
+)]
+pub(super) async fn save(State(front): State<Shared>, query: Query) -> Reply {
+    let images = front.orchestrator.images(query.get("provider")?)?;
+    let names = query.pairs().filter(|(key, _)| *key == "name");
+    let names: Vec<String> = names.map(|(_, value)| value.to_owned()).collect();
+    let mut archive = images.save(&names).await?;
+    // What fails before the first byte can still be told properly.
+    let first = archive.recv().await.transpose();
+    let first = first.map_err(Failure::internal)?;
+    let body = ByteBody::new(first, archive, None, front.cut());
+    let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"))];
+    Ok((kind, Body::new(body)).into_response())
+}
