@@ -273,6 +273,25 @@ impl Netlink {
         }
     }
 
+    /// Removes every interface of a group, which must not be 0, for the price of one. Success when
+    /// there is none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove_group(&mut self, group: u32) -> Result<()> {
+        if group == 0 {
+            // That is where all others are.
+            return Err(Errno::INVAL);
+        }
+        let mut request = Message::new(libc::RTM_DELLINK, 0);
+        request.link_header(0, 0, 0);
+        request.u32(libc::IFLA_GROUP, group);
+        match self.command(request) {
+            Err(Errno::NODEV) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Gives an interface an address of its own, and no network around it. One that it has is fine.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! Takes the time of create and destroy through the provider, without a server:
-//! `create_destroy LAUNCHER [ROUNDS]`. Prints milliseconds.
+//! `create_destroy LAUNCHER [ROUNDS [LAUNCHERS [network]]]`. Prints milliseconds. With the last word
+//! each sandbox has a network: run it under `unshare --net`, and the host's stays as it is.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use stacyvm_native::{NativeConfig, NativeProvider};
-use stacyvm_provider::{BoxSpec, NetworkMode, Provider};
+use stacyvm_native::{NativeConfig, NativeProvider, NetworkChoice};
+use stacyvm_provider::{BoxSpec, Provider};
 use stacyvm_types::SandboxId;
 
 #[tokio::main]
@@ -18,15 +19,19 @@ async fn main() -> anyhow::Result<()> {
         .into();
     let rounds: u32 = arguments.next().map_or(Ok(300), |text| text.parse())?;
     let launchers: usize = arguments.next().map_or(Ok(0), |text| text.parse())?;
+    let network = arguments.next().is_some();
     let home = tempfile::tempdir()?;
     let mut config = NativeConfig::new(home.path(), launcher);
     config.instance = format!("measure-{}", std::process::id());
     config.launchers = launchers;
+    if network {
+        config.network.choice = NetworkChoice::Bridge;
+    }
     let provider = std::sync::Arc::new(NativeProvider::start(config).await?);
 
     let (mut create, mut destroy) = (Vec::new(), Vec::new());
     for number in 0..rounds + 20 {
-        let spec = spec(number);
+        let spec = spec(number, &provider);
         let started = Instant::now();
         provider.create(&spec).await?;
         let made = started.elapsed();
@@ -44,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
     let tasks: Vec<_> = (0..100)
         .map(|number| {
             let provider = provider.clone();
-            tokio::spawn(async move { provider.create(&spec(1_000_000 + number)).await })
+            tokio::spawn(async move { provider.create(&spec(1_000_000 + number, &provider)).await })
         })
         .collect();
     for task in tasks {
@@ -65,7 +70,7 @@ async fn main() -> anyhow::Result<()> {
             let provider = provider.clone();
             tokio::spawn(async move {
                 for number in 0..rounds {
-                    let spec = spec(2_000_000 + client * 1_000_000 + number);
+                    let spec = spec(2_000_000 + client * 1_000_000 + number, &provider);
                     provider.create(&spec).await?;
                     provider.destroy(&spec.id).await?;
                 }
@@ -82,7 +87,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spec(number: u32) -> BoxSpec {
+fn spec(number: u32, provider: &NativeProvider) -> BoxSpec {
     BoxSpec {
         id: SandboxId::from_u32(number),
         image: "host".to_owned(),
@@ -90,7 +95,7 @@ fn spec(number: u32) -> BoxSpec {
         vcpus: 1,
         pids_limit: 256,
         read_only_rootfs: false,
-        network: NetworkMode::None,
+        network: provider.default_network(),
         user: None,
         workdir: None,
         env: Default::default(),

@@ -65,6 +65,18 @@ impl Site {
         format!("{}{}", nft::TABLE, self.subnet.tag())
     }
 
+    /// The group of the cables of sandboxes that reach outside only by name, or of all others.
+    fn group(&self, restricted: bool) -> u32 {
+        const OURS: u32 = 0x4000_0000;
+        OURS | (self.subnet.number() << 1) | u32::from(restricted)
+    }
+
+    /// The number in the name of a cable of ours.
+    fn number_of(&self, interface: &str) -> Option<u32> {
+        let digits = interface.strip_prefix(&self.interface_prefix())?;
+        u32::from_str_radix(digits, 16).ok()
+    }
+
     /// The host's end of a sandbox's cable.
     fn interface(&self, number: u32) -> String {
         format!("{}{number:x}", self.interface_prefix())
@@ -270,7 +282,7 @@ impl Bridge {
         if !uplinks.ipv6.is_empty() && passing == Passing::NotByUs {
             host.obstacles.push(NO_IPV6.to_owned());
         }
-        let maker = Maker::start(site.clone(), numbers)?;
+        let maker = Maker::start(site.clone(), numbers, settings.ready)?;
         Ok(Self {
             site,
             settings: settings.clone(),
@@ -311,10 +323,7 @@ impl Bridge {
 
     /// Lets a cable carry what its box may reach. Blocks for a moment.
     pub(crate) fn apply(&self, device: u32, egress: &Egress) -> Result<(), NetworkError> {
-        let group = match egress {
-            Egress::Open => rules::OPEN,
-            Egress::Domains(_) => rules::RESTRICTED,
-        };
+        let group = self.site.group(matches!(egress, Egress::Domains(_)));
         self.host()
             .netlink
             .set_group(device, group)
@@ -332,22 +341,10 @@ impl Bridge {
         self.apply(device, &lease.egress())
     }
 
-    /// Gives back what a box had, once no process is in it any more. The kernel is about to remove
-    /// the cable by itself; here it is seen to. Blocks for a moment.
+    /// Gives back what a box had, once no process is in it any more. The kernel takes the cable back
+    /// in a moment, many at a time; to do it here would cost each destroy ten milliseconds.
     pub(crate) fn release(&self, lease: &Lease) {
-        let removed = {
-            let mut host = self.host();
-            match host.netlink.link(&lease.interface) {
-                Ok(link) => host.netlink.remove_link(link.index),
-                Err(Errno::NODEV) => Ok(()),
-                Err(errno) => Err(errno),
-            }
-        };
-        match removed {
-            // The name stays taken as long as the cable is there, so the number does too.
-            Err(error) => tracing::warn!(%error, "a sandbox's cable could not be removed"),
-            Ok(()) => self.maker.free(lease.number),
-        }
+        self.maker.free(lease.number);
     }
 
     /// What files inside say of it.
@@ -374,9 +371,26 @@ impl Bridge {
         if host.open_uplinks(&uplinks)? {
             host.load(&self.site, &self.settings, self.names.as_ref())?;
         }
+        self.remove_abandoned(&mut host)?;
         drop(host);
         if let Some(names) = &self.names {
             names.follow_upstreams();
+        }
+        Ok(())
+    }
+
+    /// Removes cables whose boxes are gone, should something have kept them.
+    fn remove_abandoned(&self, host: &mut Host) -> Result<(), NetworkError> {
+        const STEP: &str = "look at the sandboxes' cables";
+        let links = host.netlink.links().map_err(NetworkError::at(STEP))?;
+        for link in links {
+            let number = self.site.number_of(&link.name);
+            // Looked up after the list was made: whoever is on it and has no number is past.
+            if number.is_some_and(|number| !self.maker.is_taken(number)) {
+                host.netlink
+                    .remove_link(link.index)
+                    .map_err(NetworkError::at(STEP))?;
+            }
         }
         Ok(())
     }
@@ -578,9 +592,9 @@ fn remove(netlink: &mut Netlink, anchor: &Anchor) {
         force_ipv6: false,
     };
     let Ok(links) = netlink.links() else { return };
-    for link in &links {
-        if link.name.starts_with(&site.interface_prefix()) {
-            let _ = netlink.remove_link(link.index);
+    for restricted in [false, true] {
+        if let Err(error) = netlink.remove_group(site.group(restricted)) {
+            tracing::warn!(%error, "sandboxes' cables could not be removed");
         }
     }
     if let Err(error) = nft::apply(&rules::removal(&site)) {

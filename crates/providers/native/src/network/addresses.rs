@@ -153,6 +153,11 @@ impl Numbers {
         }
     }
 
+    /// Whether somebody has a number.
+    pub(crate) fn is_taken(&self, number: u32) -> bool {
+        self.taken.get(number as usize).copied().unwrap_or(false)
+    }
+
     /// Gives a number back.
     pub(crate) fn free(&mut self, number: u32) {
         if number >= FIRST
