@@ -44,6 +44,8 @@ pub struct Link {
     pub alias: String,
     /// The largest packet it takes, bytes.
     pub mtu: u32,
+    /// Its group.
+    pub group: u32,
 }
 
 /// Two interfaces that are the two ends of one cable.
@@ -471,12 +473,14 @@ fn read_link(body: &[u8]) -> Option<Link> {
         name: String::new(),
         alias: String::new(),
         mtu: 0,
+        group: 0,
     };
     for (kind, value) in attributes(body.get(HEADER..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = read_text(value),
             libc::IFLA_IFALIAS => link.alias = read_text(value),
             libc::IFLA_MTU => link.mtu = number(value)?,
+            libc::IFLA_GROUP => link.group = number(value)?,
             _ => {}
         }
     }

@@ -146,6 +146,14 @@ impl Network {
         self.bridge.as_ref().filter(|bridge| bridge.is_offered())
     }
 
+    /// Ends what this process does for it, and removes it from the machine when no box `used` it any
+    /// more. Blocks for some tens of milliseconds.
+    pub(crate) fn close(&self, used: bool) {
+        if let Some(bridge) = &self.bridge {
+            bridge.close(used);
+        }
+    }
+
     /// What is not as it could be.
     pub(crate) fn degradations(&self) -> Vec<String> {
         let mut said: Vec<_> = self.missing.iter().cloned().collect();
@@ -258,6 +266,7 @@ impl Bridge {
             closed: false,
         };
         host.open_uplinks(&uplinks)?;
+        let obstacles = std::thread::spawn(nft::obstacles);
         let names = match &settings.egress_program {
             None => None,
             Some((path, arguments)) => {
@@ -278,7 +287,7 @@ impl Bridge {
         };
         host.load(&site, settings, names.as_ref())?;
         let numbers = host.reconcile(&site, leases)?;
-        host.obstacles = nft::obstacles();
+        host.obstacles = obstacles.join().unwrap_or_default();
         if !uplinks.ipv6.is_empty() && passing == Passing::NotByUs {
             host.obstacles.push(NO_IPV6.to_owned());
         }
@@ -591,21 +600,26 @@ fn remove(netlink: &mut Netlink, anchor: &Anchor) {
         mtu: MTU,
         force_ipv6: false,
     };
-    let Ok(links) = netlink.links() else { return };
-    for restricted in [false, true] {
-        if let Err(error) = netlink.remove_group(site.group(restricted)) {
-            tracing::warn!(%error, "sandboxes' cables could not be removed");
-        }
-    }
+    // The anchor goes last: as long as it stands, a crash here is seen.
     if let Err(error) = nft::apply(&rules::removal(&site)) {
         tracing::warn!(%error, "the network's rules could not be removed");
         return;
     }
-    let others = anchor::all(&links).any(|other| other.device != anchor.device);
-    if !others {
-        uplinks::close(&anchor.note.opened);
-    }
-    if let Err(error) = netlink.remove_link(anchor.device) {
-        tracing::warn!(%error, "the network's interface could not be removed");
+    let removed = || -> Result<(), Errno> {
+        let links = netlink.links()?;
+        if !anchor::all(&links).any(|other| other.device != anchor.device) {
+            uplinks::close(&anchor.note.opened);
+        }
+        let restricted = site.group(true);
+        if links.iter().any(|link| link.group == restricted) {
+            netlink.remove_group(restricted)?;
+        }
+        // With the others: each removal waits for every processor, and one wait is enough.
+        netlink.set_group(anchor.device, site.group(false))?;
+        netlink.remove_group(site.group(false))
+    };
+    let mut removed = removed;
+    if let Err(error) = removed() {
+        tracing::warn!(%error, "the network's interfaces could not be removed");
     }
 }

@@ -12,6 +12,7 @@ mod files;
 mod images;
 mod inside;
 mod life;
+mod network;
 mod refused;
 mod support;
 mod unprivileged;
