@@ -44,6 +44,8 @@ pub struct Link {
     pub alias: String,
     /// The largest packet it takes, bytes.
     pub mtu: u32,
+    /// Its group.
+    pub group: u32,
 }
 
 /// Two interfaces that are the two ends of one cable.
@@ -273,6 +275,25 @@ impl Netlink {
         }
     }
 
+    /// Removes every interface of a group, which must not be 0, for the price of one. Success when
+    /// there is none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn remove_group(&mut self, group: u32) -> Result<()> {
+        if group == 0 {
+            // That is where all others are.
+            return Err(Errno::INVAL);
+        }
+        let mut request = Message::new(libc::RTM_DELLINK, 0);
+        request.link_header(0, 0, 0);
+        request.u32(libc::IFLA_GROUP, group);
+        match self.command(request) {
+            Err(Errno::NODEV) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Gives an interface an address of its own, and no network around it. One that it has is fine.
     ///
     /// # Errors
@@ -452,12 +473,14 @@ fn read_link(body: &[u8]) -> Option<Link> {
         name: String::new(),
         alias: String::new(),
         mtu: 0,
+        group: 0,
     };
     for (kind, value) in attributes(body.get(HEADER..)?) {
         match kind {
             libc::IFLA_IFNAME => link.name = read_text(value),
             libc::IFLA_IFALIAS => link.alias = read_text(value),
             libc::IFLA_MTU => link.mtu = number(value)?,
+            libc::IFLA_GROUP => link.group = number(value)?,
             _ => {}
         }
     }

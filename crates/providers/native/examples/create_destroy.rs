@@ -1,13 +1,14 @@
 //! Takes the time of create and destroy through the provider, without a server:
-//! `create_destroy LAUNCHER [ROUNDS [LAUNCHERS [DISK_MB]]]`. Prints milliseconds; with a size of disk
-//! also of sandboxes that have such a limit, taken in turns with those that have none.
+//! `create_destroy LAUNCHER [ROUNDS [LAUNCHERS [DISK_MB|network]]]`. Prints milliseconds. With a size of
+//! disk also of sandboxes that have such a limit, taken in turns with those that have none; with the
+//! word `network` each sandbox has one: run it under `unshare --net`, and the host's stays as it is.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use stacyvm_native::{NativeConfig, NativeProvider};
-use stacyvm_provider::{BoxSpec, NetworkMode, Provider};
+use stacyvm_native::{NativeConfig, NativeProvider, NetworkChoice};
+use stacyvm_provider::{BoxSpec, Provider};
 use stacyvm_types::SandboxId;
 
 #[tokio::main]
@@ -19,18 +20,26 @@ async fn main() -> anyhow::Result<()> {
         .into();
     let rounds: u32 = arguments.next().map_or(Ok(300), |text| text.parse())?;
     let launchers: usize = arguments.next().map_or(Ok(0), |text| text.parse())?;
-    let disk_mb: Option<u64> = arguments.next().map(|text| text.parse()).transpose()?;
+    let last = arguments.next();
+    let network = last.as_deref() == Some("network");
+    let disk_mb: Option<u64> = last
+        .filter(|_| !network)
+        .map(|text| text.parse())
+        .transpose()?;
     let home = tempfile::tempdir()?;
     let mut config = NativeConfig::new(home.path(), launcher);
     config.instance = format!("measure-{}", std::process::id());
     config.launchers = launchers;
+    if network {
+        config.network.choice = NetworkChoice::Bridge;
+    }
     let provider = std::sync::Arc::new(NativeProvider::start(config).await?);
 
     let (mut create, mut destroy) = (Vec::new(), Vec::new());
     let (mut limited_create, mut limited_destroy) = (Vec::new(), Vec::new());
     for number in 0..rounds + 20 {
         if disk_mb.is_some() {
-            let mut spec = spec(8_000_000 + number);
+            let mut spec = spec(8_000_000 + number, &provider);
             spec.disk_mb = disk_mb;
             let started = Instant::now();
             provider.create(&spec).await?;
@@ -42,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
                 limited_destroy.push(started.elapsed());
             }
         }
-        let spec = spec(number);
+        let spec = spec(number, &provider);
         let started = Instant::now();
         provider.create(&spec).await?;
         let made = started.elapsed();
@@ -64,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
     let tasks: Vec<_> = (0..100)
         .map(|number| {
             let provider = provider.clone();
-            tokio::spawn(async move { provider.create(&spec(1_000_000 + number)).await })
+            tokio::spawn(async move { provider.create(&spec(1_000_000 + number, &provider)).await })
         })
         .collect();
     for task in tasks {
@@ -85,7 +94,7 @@ async fn main() -> anyhow::Result<()> {
             let provider = provider.clone();
             tokio::spawn(async move {
                 for number in 0..rounds {
-                    let spec = spec(2_000_000 + client * 1_000_000 + number);
+                    let spec = spec(2_000_000 + client * 1_000_000 + number, &provider);
                     provider.create(&spec).await?;
                     provider.destroy(&spec.id).await?;
                 }
@@ -102,7 +111,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn spec(number: u32) -> BoxSpec {
+fn spec(number: u32, provider: &NativeProvider) -> BoxSpec {
     BoxSpec {
         id: SandboxId::from_u32(number),
         image: "host".to_owned(),
@@ -112,7 +121,7 @@ fn spec(number: u32) -> BoxSpec {
         open_files: 1024,
         disk_mb: None,
         read_only_rootfs: false,
-        network: NetworkMode::None,
+        network: provider.default_network(),
         user: None,
         workdir: None,
         env: Default::default(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use stacyvm_launcher::control::{IoLimits, LaunchFailure, LaunchRequest, Limits};
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{AgentSandbox, BoxSpec, NetworkMode, ProviderError, bind_unix};
+use stacyvm_provider::{AgentSandbox, BoxSpec, Egress, NetworkMode, ProviderError, bind_unix};
 use tokio::io::AsyncReadExt as _;
 
 use crate::agent;
@@ -208,6 +208,11 @@ async fn take_network(inner: &Inner, mode: &NetworkMode) -> Result<Option<Taken>
     let bridge = inner.network.offered().ok_or_else(|| {
         ProviderError::Unsupported("provider native lacks the capability network-bridge".to_owned())
     })?;
+    if *egress != Egress::Open && !bridge.has_names() {
+        return Err(ProviderError::Unsupported(
+            "provider native lacks the capability egress-domains".to_owned(),
+        ));
+    }
     Ok(Some(bridge.take(egress).await?))
 }
 

@@ -65,6 +65,18 @@ impl Site {
         format!("{}{}", nft::TABLE, self.subnet.tag())
     }
 
+    /// The group of the cables of sandboxes that reach outside only by name, or of all others.
+    fn group(&self, restricted: bool) -> u32 {
+        const OURS: u32 = 0x4000_0000;
+        OURS | (self.subnet.number() << 1) | u32::from(restricted)
+    }
+
+    /// The number in the name of a cable of ours.
+    fn number_of(&self, interface: &str) -> Option<u32> {
+        let digits = interface.strip_prefix(&self.interface_prefix())?;
+        u32::from_str_radix(digits, 16).ok()
+    }
+
     /// The host's end of a sandbox's cable.
     fn interface(&self, number: u32) -> String {
         format!("{}{number:x}", self.interface_prefix())
@@ -132,6 +144,14 @@ impl Network {
     /// The network of new boxes.
     pub(crate) fn offered(&self) -> Option<&Arc<Bridge>> {
         self.bridge.as_ref().filter(|bridge| bridge.is_offered())
+    }
+
+    /// Ends what this process does for it, and removes it from the machine when no box `used` it any
+    /// more. Blocks for some tens of milliseconds.
+    pub(crate) fn close(&self, used: bool) {
+        if let Some(bridge) = &self.bridge {
+            bridge.close(used);
+        }
     }
 
     /// What is not as it could be.
@@ -246,6 +266,7 @@ impl Bridge {
             closed: false,
         };
         host.open_uplinks(&uplinks)?;
+        let obstacles = std::thread::spawn(nft::obstacles);
         let names = match &settings.egress_program {
             None => None,
             Some((path, arguments)) => {
@@ -266,11 +287,11 @@ impl Bridge {
         };
         host.load(&site, settings, names.as_ref())?;
         let numbers = host.reconcile(&site, leases)?;
-        host.obstacles = nft::obstacles();
+        host.obstacles = obstacles.join().unwrap_or_default();
         if !uplinks.ipv6.is_empty() && passing == Passing::NotByUs {
             host.obstacles.push(NO_IPV6.to_owned());
         }
-        let maker = Maker::start(site.clone(), numbers)?;
+        let maker = Maker::start(site.clone(), numbers, settings.ready)?;
         Ok(Self {
             site,
             settings: settings.clone(),
@@ -311,10 +332,7 @@ impl Bridge {
 
     /// Lets a cable carry what its box may reach. Blocks for a moment.
     pub(crate) fn apply(&self, device: u32, egress: &Egress) -> Result<(), NetworkError> {
-        let group = match egress {
-            Egress::Open => rules::OPEN,
-            Egress::Domains(_) => rules::RESTRICTED,
-        };
+        let group = self.site.group(matches!(egress, Egress::Domains(_)));
         self.host()
             .netlink
             .set_group(device, group)
@@ -332,22 +350,10 @@ impl Bridge {
         self.apply(device, &lease.egress())
     }
 
-    /// Gives back what a box had, once no process is in it any more. The kernel is about to remove
-    /// the cable by itself; here it is seen to. Blocks for a moment.
+    /// Gives back what a box had, once no process is in it any more. The kernel takes the cable back
+    /// in a moment, many at a time; to do it here would cost each destroy ten milliseconds.
     pub(crate) fn release(&self, lease: &Lease) {
-        let removed = {
-            let mut host = self.host();
-            match host.netlink.link(&lease.interface) {
-                Ok(link) => host.netlink.remove_link(link.index),
-                Err(Errno::NODEV) => Ok(()),
-                Err(errno) => Err(errno),
-            }
-        };
-        match removed {
-            // The name stays taken as long as the cable is there, so the number does too.
-            Err(error) => tracing::warn!(%error, "a sandbox's cable could not be removed"),
-            Ok(()) => self.maker.free(lease.number),
-        }
+        self.maker.free(lease.number);
     }
 
     /// What files inside say of it.
@@ -374,9 +380,26 @@ impl Bridge {
         if host.open_uplinks(&uplinks)? {
             host.load(&self.site, &self.settings, self.names.as_ref())?;
         }
+        self.remove_abandoned(&mut host)?;
         drop(host);
         if let Some(names) = &self.names {
             names.follow_upstreams();
+        }
+        Ok(())
+    }
+
+    /// Removes cables whose boxes are gone, should something have kept them.
+    fn remove_abandoned(&self, host: &mut Host) -> Result<(), NetworkError> {
+        const STEP: &str = "look at the sandboxes' cables";
+        let links = host.netlink.links().map_err(NetworkError::at(STEP))?;
+        for link in links {
+            let number = self.site.number_of(&link.name);
+            // Looked up after the list was made: whoever is on it and has no number is past.
+            if number.is_some_and(|number| !self.maker.is_taken(number)) {
+                host.netlink
+                    .remove_link(link.index)
+                    .map_err(NetworkError::at(STEP))?;
+            }
         }
         Ok(())
     }
@@ -577,21 +600,26 @@ fn remove(netlink: &mut Netlink, anchor: &Anchor) {
         mtu: MTU,
         force_ipv6: false,
     };
-    let Ok(links) = netlink.links() else { return };
-    for link in &links {
-        if link.name.starts_with(&site.interface_prefix()) {
-            let _ = netlink.remove_link(link.index);
-        }
-    }
+    // The anchor goes last: as long as it stands, a crash here is seen.
     if let Err(error) = nft::apply(&rules::removal(&site)) {
         tracing::warn!(%error, "the network's rules could not be removed");
         return;
     }
-    let others = anchor::all(&links).any(|other| other.device != anchor.device);
-    if !others {
-        uplinks::close(&anchor.note.opened);
-    }
-    if let Err(error) = netlink.remove_link(anchor.device) {
-        tracing::warn!(%error, "the network's interface could not be removed");
+    let removed = || -> Result<(), Errno> {
+        let links = netlink.links()?;
+        if !anchor::all(&links).any(|other| other.device != anchor.device) {
+            uplinks::close(&anchor.note.opened);
+        }
+        let restricted = site.group(true);
+        if links.iter().any(|link| link.group == restricted) {
+            netlink.remove_group(restricted)?;
+        }
+        // With the others: each removal waits for every processor, and one wait is enough.
+        netlink.set_group(anchor.device, site.group(false))?;
+        netlink.remove_group(site.group(false))
+    };
+    let mut removed = removed;
+    if let Err(error) = removed() {
+        tracing::warn!(%error, "the network's interfaces could not be removed");
     }
 }

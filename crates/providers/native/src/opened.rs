@@ -14,7 +14,7 @@ use crate::disk::Disks;
 use crate::host_view::Progress;
 use crate::images::Images;
 use crate::layout::Layout;
-use crate::network::Network;
+use crate::network::{Network, NetworkError};
 use crate::trash::Trash;
 
 const IMAGES: &str = "images";
@@ -52,17 +52,29 @@ impl Opened {
         let incoming = layout.incoming.clone();
         let mut hidden = config.hidden.clone();
         hidden.push(config.data_dir.clone());
-        let images = Images::open(
-            Arc::clone(&store),
-            config.pull_missing,
-            layout.host_views.clone(),
-            &config.rootfs_dirs,
-            &hidden,
-            progress,
-        )?;
         let disks = Disks::open(&layout.boxes).map_err(failed)?;
+        let host_views = layout.host_views.clone();
         let boxes = Boxes::adopt(layout).map_err(failed)?;
-        let network = Network::open(&config.instance, &config.network, &boxes.leases(), notices)?;
+        let leases = boxes.leases();
+        let runtime = tokio::runtime::Handle::current();
+        // Both take a while, and neither needs the other.
+        let (images, network) = std::thread::scope(|scope| {
+            let network = scope.spawn(|| {
+                let _runtime = runtime.enter();
+                Network::open(&config.instance, &config.network, &leases, notices)
+            });
+            let images = Images::open(
+                Arc::clone(&store),
+                config.pull_missing,
+                host_views,
+                &config.rootfs_dirs,
+                &hidden,
+                progress,
+            );
+            (images, network.join().unwrap_or(Err(NetworkError::Closed)))
+        });
+        let network = network?;
+        let images = images.inspect_err(|_| network.close(!leases.is_empty()))?;
         Ok(Self {
             lock,
             boxes,

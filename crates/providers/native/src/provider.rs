@@ -88,10 +88,16 @@ impl NativeProvider {
         } = opened
             .await
             .map_err(|error| ProviderError::backend("open the data directory", "", error))??;
-        let launchers = Launchers::start(&config.launcher_program, launcher_count(&config))
-            .map_err(|error| {
-                ProviderError::backend("start the launcher", error.kind().to_string(), error)
-            })?;
+        let launchers = Launchers::start(&config.launcher_program, launcher_count(&config));
+        let launchers = match launchers {
+            Ok(launchers) => launchers,
+            Err(error) => {
+                let used = !boxes.leases().is_empty();
+                let _ = tokio::task::spawn_blocking(move || network.close(used)).await;
+                let kind = error.kind().to_string();
+                return Err(ProviderError::backend("start the launcher", kind, error));
+            }
+        };
         let (io, io_degraded) = io::limits(&config.io, &config.data_dir);
         let degraded = disks.degraded().into_iter().chain(io_degraded.clone());
         let users = ImageUsers::new(&config.data_dir, config.runs_dir.clone());
@@ -489,9 +495,7 @@ impl Provider for NativeProvider {
         let inner = self.inner.clone();
         let _ = tokio::task::spawn_blocking(move || {
             inner.trash.stop();
-            if let Some(bridge) = &inner.network.bridge {
-                bridge.close(!inner.boxes.leases().is_empty());
-            }
+            inner.network.close(!inner.boxes.leases().is_empty());
             cgroups::remove_empty_parents(&inner.cgroup_parent);
         })
         .await;

@@ -103,8 +103,12 @@ fn a_pair_connects_two_namespaces() {
             }),
             "{known:?}"
         );
+        outer.remove_group(9).unwrap();
         outer.set_group(left.index, 9).unwrap();
-        outer.remove_link(left.index).unwrap();
+        outer.remove_group(7).unwrap();
+        assert!(outer.link("left").is_ok());
+        assert_eq!(outer.remove_group(0), Err(Errno::INVAL));
+        outer.remove_group(9).unwrap();
         outer.remove_link(left.index).unwrap();
         assert_eq!(
             inner.link("eth0"),

@@ -69,6 +69,11 @@ impl Directories {
         }
     }
 
+    /// Whether they are those of one `run`, which makes one sandbox.
+    pub(crate) fn is_private(&self) -> bool {
+        self.data != self.shared
+    }
+
     /// Makes them, closed to everybody else.
     pub(crate) fn prepare(&self) -> Result<()> {
         for directory in [&self.data, &self.native] {

@@ -168,6 +168,11 @@ pub(crate) fn native_settings(
         allow_cidrs: wanted.allow_cidrs.clone(),
         deny_cidrs: wanted.deny_cidrs.clone(),
         name_servers: wanted.name_servers.clone(),
+        ready: if directories.is_private() {
+            1
+        } else {
+            NetworkSettings::default().ready
+        },
         egress_program: Some((std::env::current_exe()?, vec!["egress".to_owned()])),
     };
     settings.pull_missing = config.images.pull == PullPolicy::Missing;

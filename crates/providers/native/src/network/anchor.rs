@@ -268,12 +268,14 @@ mod tests {
                 name: "svmg0ad500".to_owned(),
                 alias: note.write(),
                 mtu: 1500,
+                group: 0,
             },
             Link {
                 index: 5,
                 name: "svm0ad500-2".to_owned(),
                 alias: note.write(),
                 mtu: 1500,
+                group: 0,
             },
         ];
         assert_eq!(all(&anchors).count(), 1);

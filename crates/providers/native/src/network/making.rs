@@ -20,13 +20,12 @@ use tokio::sync::oneshot;
 use super::Site;
 use super::addresses::Numbers;
 use super::error::NetworkError;
-use super::rules::OPEN;
 use super::uplinks;
 
-/// How many wait for a sandbox. Each costs the kernel about 0.3 MiB.
-const READY: usize = 8;
 /// How long to rest after a failure that nobody waits to hear of.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long to rest when a name was taken, so that a full range keeps nobody busy.
+const TAKEN_PAUSE: Duration = Duration::from_millis(1);
 /// The address of both ends of every cable; only bit 1 of the first byte means something: it is
 /// nobody's but ours.
 const HARDWARE_ADDRESS: [u8; 6] = [0x02, b's', b't', b'a', b'c', b'y'];
@@ -56,6 +55,8 @@ pub(crate) struct Maker {
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
+    /// How many are kept ready.
+    wanted: usize,
     /// Something may be to do for the thread.
     work: Condvar,
 }
@@ -70,7 +71,7 @@ struct State {
 
 impl Maker {
     /// Makes one network to see that it can be done, and starts the thread, which goes on.
-    pub(crate) fn start(site: Site, numbers: Numbers) -> Result<Self, NetworkError> {
+    pub(crate) fn start(site: Site, numbers: Numbers, ready: usize) -> Result<Self, NetworkError> {
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 numbers,
@@ -78,6 +79,7 @@ impl Maker {
                 waiting: VecDeque::new(),
                 stopping: false,
             }),
+            wanted: ready.max(1),
             work: Condvar::new(),
         });
         let (sender, first) = std::sync::mpsc::channel();
@@ -115,7 +117,12 @@ impl Maker {
         waiting.await.unwrap_or(Err(NetworkError::Closed))
     }
 
-    /// Gives a number back, once nothing of its network is left.
+    /// Whether a network has this number.
+    pub(crate) fn is_taken(&self, number: u32) -> bool {
+        self.shared.state().numbers.is_taken(number)
+    }
+
+    /// Gives a number back, once nothing of its network is used.
     pub(crate) fn free(&self, number: u32) {
         self.shared.state().numbers.free(number);
     }
@@ -159,7 +166,8 @@ fn work(site: &Site, shared: &Shared, first: &std::sync::mpsc::Sender<Result<(),
     loop {
         let number = {
             let mut state = shared.state();
-            while !state.stopping && state.ready.len() >= READY && state.waiting.is_empty() {
+            while !state.stopping && state.ready.len() >= shared.wanted && state.waiting.is_empty()
+            {
                 state = shared
                     .work
                     .wait(state)
@@ -184,6 +192,15 @@ fn work(site: &Site, shared: &Shared, first: &std::sync::mpsc::Sender<Result<(),
         let failed = made.is_err();
         if let (true, Some(number)) = (failed, number) {
             shared.state().numbers.free(number);
+        }
+        // The cable of whoever had the number before is not gone yet: the next one will do.
+        if let Err(NetworkError::Kernel {
+            errno: Errno::EXIST,
+            ..
+        }) = &made
+        {
+            std::thread::sleep(TAKEN_PAUSE);
+            continue;
         }
         if let Some(first) = first.take() {
             match made {
@@ -305,7 +322,7 @@ impl<'a> Workshop<'a> {
             inner_namespace: namespace.as_fd(),
             hardware_address: HARDWARE_ADDRESS,
             mtu: self.site.mtu,
-            group: OPEN,
+            group: self.site.group(false),
         })?;
         let device = self.host.link(interface)?.index;
         let manner = Manner {

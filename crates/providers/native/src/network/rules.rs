@@ -21,11 +21,6 @@ use stacyvm_types::Cidr;
 use super::Site;
 use super::anchor::OURS;
 
-/// The group of the cables of sandboxes that reach outside only by name.
-pub(crate) const RESTRICTED: u32 = 0x7376_6d01;
-/// The group of all others.
-pub(crate) const OPEN: u32 = 0x7376_6d00;
-
 /// Connections that one sandbox may have open at once, counted by the host: they share one table.
 const CONNECTIONS: u32 = 4096;
 
@@ -204,6 +199,7 @@ impl Rules<'_> {
 
     /// Names go to our own resolver, and connections of restricted sandboxes to our proxy.
     fn redirection(&self, text: &mut String) {
+        let restricted = self.site.group(true);
         let ours = self.site.wildcard();
         let gateway = self.site.subnet.gateway();
         text.push_str(" chain redirection {\n  type nat hook prerouting priority dstnat - 5; policy accept;\n");
@@ -219,7 +215,7 @@ impl Rules<'_> {
                 let protocol = if place.is_ipv4() { "ipv4" } else { "ipv6" };
                 let _ = writeln!(
                     text,
-                    "  iifname {ours} meta iifgroup {RESTRICTED} meta nfproto {protocol} meta l4proto tcp dnat {family} to {place}"
+                    "  iifname {ours} meta iifgroup {restricted} meta nfproto {protocol} meta l4proto tcp dnat {family} to {place}"
                 );
             }
         }
@@ -227,6 +223,7 @@ impl Rules<'_> {
     }
 
     fn input(&self, text: &mut String) {
+        let restricted = self.site.group(true);
         let ours = self.site.wildcard();
         let gateway = self.site.subnet.gateway();
         let _ = write!(
@@ -263,7 +260,7 @@ impl Rules<'_> {
             let ports: Vec<_> = self.allow_host_ports.iter().map(u16::to_string).collect();
             let _ = writeln!(
                 text,
-                "  meta iifgroup != {RESTRICTED} meta l4proto {{ tcp, udp }} th dport {{ {} }} accept",
+                "  meta iifgroup != {restricted} meta l4proto {{ tcp, udp }} th dport {{ {} }} accept",
                 ports.join(", ")
             );
         }
@@ -273,6 +270,7 @@ impl Rules<'_> {
     }
 
     fn forward(&self, text: &mut String) {
+        let restricted = self.site.group(true);
         let ours = self.site.wildcard();
         let _ = write!(
             text,
@@ -296,7 +294,7 @@ impl Rules<'_> {
         text.push_str(" }\n chain outwards {\n");
         refuse(text, &format!("oifname \"{OURS}*\" "));
         text.push_str("  ct state invalid drop\n");
-        refuse(text, &format!("meta iifgroup {RESTRICTED} "));
+        refuse(text, &format!("meta iifgroup {restricted} "));
         for (set, accept) in [
             ("metadata", false),
             ("denied", false),
@@ -316,7 +314,7 @@ impl Rules<'_> {
         text.push_str("  jump counted\n }\n chain counted {\n");
         count_connections(text);
         text.push_str(" }\n chain inwards {\n");
-        let _ = writeln!(text, "  meta oifgroup {RESTRICTED} drop");
+        let _ = writeln!(text, "  meta oifgroup {restricted} drop");
         text.push_str("  ct state established,related accept\n");
         // From another server's sandboxes, whose rules may come after these.
         refuse(text, &format!("iifname \"{OURS}*\" "));

@@ -18,7 +18,7 @@ pub enum NetworkChoice {
 }
 
 /// Settings of the network.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct NetworkSettings {
     /// Whether there is one.
     pub choice: NetworkChoice,
@@ -37,4 +37,21 @@ pub struct NetworkSettings {
     /// The program that resolves names and enforces rules by name, with its arguments; none leaves
     /// sandboxes without names and without such rules.
     pub egress_program: Option<(PathBuf, Vec<String>)>,
+    /// How many networks wait for a sandbox; each costs the kernel about 0.3 MiB.
+    pub ready: usize,
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        Self {
+            choice: NetworkChoice::None,
+            subnet: None,
+            allow_host_ports: Vec::new(),
+            allow_cidrs: Vec::new(),
+            deny_cidrs: Vec::new(),
+            name_servers: Vec::new(),
+            egress_program: None,
+            ready: 8,
+        }
+    }
 }

@@ -13,6 +13,7 @@ mod images;
 mod inside;
 mod life;
 mod limits;
+mod network;
 mod refused;
 mod support;
 mod unprivileged;

@@ -25,6 +25,18 @@ pub(crate) fn ready(test: &str) -> bool {
     root
 }
 
+/// Says loudly that a test did not run, where `cargo xtask test` finds it.
+pub(crate) fn skip(reason: &str) {
+    use std::io::Write as _;
+    let line = format!("SKIP {reason}");
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("STACYVM_SKIPPED_TESTS")
+        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
+    {
+        let _ = writeln!(file, "{line}");
+    }
+}
+
 /// Leaves the test when the machine cannot run it.
 macro_rules! need_root {
     () => {
