@@ -3,7 +3,6 @@
 //! A directory gets a project number and hands it down to whatever is made below it; the file
 //! system counts for each number. Ext4 and XFS have it, when mounted with `prjquota`.
 
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::{Errno, Result};
@@ -16,9 +15,12 @@ const FS_XFLAG_PROJINHERIT: u32 = 0x200;
 // Of <linux/quota.h>.
 const SYS_QUOTACTL_FD: libc::c_long = 443;
 const PRJQUOTA: u32 = 2;
-const Q_GETINFO: u32 = 0x80_0005;
 const Q_GETQUOTA: u32 = 0x80_0007;
 const Q_SETQUOTA: u32 = 0x80_0008;
+// Of <linux/dqblk_xfs.h>; ext4 answers it too.
+const Q_XGETQSTATV: u32 = 0x5808;
+const STATE_VERSION: i8 = 1;
+const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5;
 /// `QIF_BLIMITS` and `QIF_ILIMITS`.
 const LIMITS_VALID: u32 = 1 | 4;
 /// In what limits are counted, bytes.
@@ -35,13 +37,21 @@ pub struct Project {
     pub limit_inodes: u64,
 }
 
-/// Whether the file system of a directory counts by project.
+/// Whether the file system of a directory limits by project. One that only counts, as ext4 made
+/// for it but mounted without `prjquota`, does not.
 #[must_use]
 pub fn available(directory: impl AsFd) -> bool {
-    let mut info = MaybeUninit::<Dqinfo>::zeroed();
-    // SAFETY: the kernel writes one if_dqinfo to the address given, which is what `Dqinfo` is.
-    let answer = unsafe { quotactl(directory, Q_GETINFO, 0, info.as_mut_ptr().cast()) };
-    answer.is_ok()
+    let mut state = State {
+        version: STATE_VERSION,
+        padding: 0,
+        flags: 0,
+        rest: [0; 31],
+    };
+    let address = std::ptr::from_mut(&mut state).cast();
+    // SAFETY: the kernel writes one fs_quota_statv to the address given; `State` begins like that
+    // and is longer.
+    let answer = unsafe { quotactl(directory, Q_XGETQSTATV, 0, address) };
+    answer.is_ok() && state.flags & FS_QUOTA_PDQ_ENFD != 0
 }
 
 /// Gives an empty directory a project number, which all that is made below it gets too.
@@ -158,13 +168,13 @@ struct Dqblk {
     valid: u32,
 }
 
-/// `struct if_dqinfo`.
+/// The beginning of `struct fs_quota_statv`, and more than enough room for the rest of it.
 #[repr(C)]
-struct Dqinfo {
-    block_grace: u64,
-    inode_grace: u64,
-    flags: u32,
-    valid: u32,
+struct State {
+    version: i8,
+    padding: u8,
+    flags: u16,
+    rest: [u64; 31],
 }
 
 #[cfg(test)]
@@ -177,7 +187,8 @@ mod tests {
     fn layouts_are_those_of_the_kernel() {
         assert_eq!(size_of::<Fsxattr>(), 28);
         assert_eq!(size_of::<Dqblk>(), 72);
-        assert_eq!(size_of::<Dqinfo>(), 24);
+        assert_eq!(std::mem::offset_of!(State, flags), 2);
+        assert!(size_of::<State>() >= 168, "fs_quota_statv");
     }
 
     #[test]
