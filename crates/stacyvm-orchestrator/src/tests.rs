@@ -6,6 +6,7 @@ mod events;
 mod exec;
 mod expiry;
 mod fake;
+mod images;
 mod keys;
 mod life;
 mod network;

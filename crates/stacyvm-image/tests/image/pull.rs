@@ -1,6 +1,7 @@
 //! Pulls from a registry: first, again, resumed, refused.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -134,6 +135,8 @@ fn layers_are_shared_and_a_name_moves_to_the_newer_image() {
     let reference = reference(proxy.address, "app");
     let fixture = Fixture::new();
     let first = fixture.store.pull(&reference, &options(), &|_| {}).unwrap();
+    let found = fixture.store.find(&reference.to_string()).unwrap();
+    assert_eq!(found.id(), first.image.id);
     registry.put(&new, "app", "latest");
     let always = PullOptions {
         policy: PullPolicy::Always,
@@ -490,6 +493,7 @@ fn many_pulls_at_once_fetch_each_blob_once() {
     // As another process would have it.
     let second = ImageStore::open(fixture.path("store")).unwrap();
     let barrier = Barrier::new(6);
+    let made = AtomicUsize::new(0);
     thread::scope(|scope| {
         for number in 0..6 {
             let store = if number % 2 == 0 {
@@ -497,13 +501,22 @@ fn many_pulls_at_once_fetch_each_blob_once() {
             } else {
                 &second
             };
-            let (barrier, reference) = (&barrier, &reference);
+            let (barrier, reference, made) = (&barrier, &reference, &made);
             scope.spawn(move || {
                 barrier.wait();
-                store.pull(reference, &options(), &|_| {}).unwrap();
+                store
+                    .pull(reference, &options(), &|state| {
+                        if let PullProgress::Layer { stage, .. } = state
+                            && stage == LayerStage::Done
+                        {
+                            made.fetch_add(1, Ordering::Relaxed);
+                        }
+                    })
+                    .unwrap();
             });
         }
     });
+    assert_eq!(made.into_inner(), image.layers.len());
     for layer in &image.layers {
         assert_eq!(proxy.count(&layer.digest().to_string()), 1);
     }

@@ -12,8 +12,8 @@ use stacyvm_provider::ops::{
     ReadRange, UsageStats, WriteOptions,
 };
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice, Notices, Provider,
-    ProviderError, SandboxOps,
+    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, NetworkMode, Notice, Notices,
+    Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{
     ExitReason, FileInfo, FileMode, Isolation, OutputStream, SandboxId, SandboxStats,
@@ -55,6 +55,12 @@ pub(super) struct Fake {
     pub(super) specs: Mutex<Vec<BoxSpec>>,
     pub(super) create_gate: Gate,
     pub(super) list_gate: Gate,
+    /// Images that are far away wait here.
+    pub(super) image_gate: Gate,
+    /// Who waits for them.
+    pub(super) fetching: Arc<AtomicUsize>,
+    /// Images that spawns hold.
+    pub(super) held: Arc<AtomicUsize>,
     /// Boxes whose destroy never returns.
     pub(super) stuck: Mutex<BTreeSet<SandboxId>>,
     /// How many destroys fail from now on.
@@ -90,6 +96,9 @@ impl Fake {
             specs: Mutex::default(),
             create_gate: Gate::open_gate(),
             list_gate: Gate::open_gate(),
+            image_gate: Gate::open_gate(),
+            fetching: Arc::default(),
+            held: Arc::default(),
             stuck: Mutex::default(),
             destroys_fail: AtomicUsize::new(0),
             destroys_tried: AtomicUsize::new(0),
@@ -149,6 +158,22 @@ impl Fake {
     }
 }
 
+/// One more, for as long as it lives.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(counter: &Arc<AtomicUsize>) -> Self {
+        counter.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(counter))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 fn broken(step: &'static str) -> ProviderError {
     ProviderError::backend(step, "it is broken", "the cause of it")
 }
@@ -196,6 +221,17 @@ impl Provider for Fake {
             )));
         }
         Ok(())
+    }
+
+    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
+        if image.starts_with("far") {
+            let _waiting = Counted::new(&self.fetching);
+            self.image_gate.pass().await;
+        }
+        if image == "far-and-broken" {
+            return Err(broken("pull the image"));
+        }
+        Ok(ImageHold::new(Counted::new(&self.held)))
     }
 
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
