@@ -5,11 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use stacyvm_provider::Provider as _;
+use stacyvm_provider::{NetworkMode, Provider as _};
 use stacyvm_sys::cgroup::Layout;
 use stacyvm_sys::{landlock, namespaces, seccomp};
 
-use crate::{NativeConfig, NativeProvider};
+use crate::{NativeConfig, NativeProvider, NetworkChoice};
 
 /// Free space under which a data directory is worth a word.
 const LITTLE_SPACE: u64 = 1 << 30;
@@ -239,6 +239,7 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
     let name = "a sandbox";
     let unique = format!("doctor-{}", std::process::id());
     let trial = Trial(config.data_dir.join(&unique));
+    let network = config.network.choice;
     let config = NativeConfig {
         data_dir: trial.0.clone(),
         launchers: 1,
@@ -250,6 +251,12 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
         Err(error) => return vec![finding(name, Level::Fail, error.to_string())],
     };
     let health = provider.health().await;
+    let network = match (network, provider.default_network()) {
+        (NetworkChoice::None, _) => Some("none, as configured"),
+        (_, NetworkMode::Bridge(_)) => Some("bridge: set up, and removed again"),
+        // Why not is among what is missing.
+        (_, NetworkMode::None) => None,
+    };
     let degraded = provider.degradations();
     provider.close().await;
     let mut findings = vec![match health.error {
@@ -260,6 +267,7 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
         ),
         Some(error) => finding(name, Level::Fail, error),
     }];
+    findings.extend(network.map(|found| finding("network", Level::Ok, found)));
     findings.extend(
         degraded
             .into_iter()

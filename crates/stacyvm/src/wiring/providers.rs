@@ -166,7 +166,8 @@ pub(crate) fn native_settings(
         } else {
             NetworkSettings::default().ready
         },
-        egress_program: Some((std::env::current_exe()?, vec!["egress".to_owned()])),
+        // This program, also when its file has been replaced since.
+        egress_program: Some((PathBuf::from("/proc/self/exe"), vec!["egress".to_owned()])),
     };
     Ok(settings)
 }
