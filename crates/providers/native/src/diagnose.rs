@@ -7,10 +7,10 @@ mod machine;
 
 use std::path::{Path, PathBuf};
 
-use stacyvm_provider::{Capability, Provider as _};
+use stacyvm_provider::{NetworkMode, Provider as _};
 use stacyvm_sys::{landlock, namespaces, seccomp};
 
-use crate::{NativeConfig, NativeProvider};
+use crate::{NativeConfig, NativeProvider, NetworkChoice};
 
 /// Free space under which a data directory is worth a word.
 const LITTLE_SPACE: u64 = 1 << 30;
@@ -207,6 +207,7 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
     let name = "a sandbox";
     let unique = format!("doctor-{}", std::process::id());
     let trial = Trial(config.data_dir.join(&unique));
+    let network = config.network.choice;
     let config = NativeConfig {
         data_dir: trial.0.clone(),
         launchers: 1,
@@ -220,6 +221,12 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
     let health = provider.health().await;
     let place = trial.0.join("native/boxes");
     let quota = tokio::task::spawn_blocking(move || machine::disk_quota(&place)).await;
+    let network = match (network, provider.default_network()) {
+        (NetworkChoice::None, _) => Some("none, as configured"),
+        (_, NetworkMode::Bridge(_)) => Some("bridge: set up, and removed again"),
+        // Why not is among what is missing.
+        (_, NetworkMode::None) => None,
+    };
     let degraded = provider.degradations();
     provider.close().await;
     let mut findings = vec![match health.error {
@@ -231,7 +238,7 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
         Some(error) => finding(name, Level::Fail, error),
     }];
     findings.extend(quota);
-    findings.push(network(&provider.capabilities()));
+    findings.extend(network.map(|found| finding("network", Level::Ok, found)));
     findings.extend(
         degraded
             .into_iter()
@@ -240,16 +247,6 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
             .map(|sentence| finding(name, Level::Warn, sentence)),
     );
     findings
-}
-
-/// Which networks a sandbox can have here.
-fn network(capabilities: &[Capability]) -> Finding {
-    let found = if capabilities.contains(&Capability::NetworkBridge) {
-        "bridge: a network of its own with a way out, or none"
-    } else {
-        "none: a sandbox has a loopback of its own and no way out"
-    };
-    finding("network", Level::Ok, found)
 }
 
 /// The trial's data directory, removed when the trial is over, however it ends.

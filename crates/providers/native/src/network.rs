@@ -223,7 +223,13 @@ impl Bridge {
             return Ok(None);
         }
         let anchor = match left {
-            Some(anchor) => anchor,
+            Some(anchor) => {
+                let kept = anchor.note.subnet.cidr();
+                if settings.subnet.is_some_and(|wanted| wanted != kept) {
+                    tracing::warn!(%kept, "sandboxes live in the range of before, so it stays until the last has ended");
+                }
+                anchor
+            }
             None => Anchor::take(&mut netlink, instance, settings.subnet)?,
         };
         let device = anchor.device;

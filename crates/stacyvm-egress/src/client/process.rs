@@ -25,6 +25,8 @@ pub(super) fn spawn(program: &Program, control: UnixStream) -> io::Result<Child>
     control.set_nonblocking(false)?;
     let mut command = std::process::Command::new(&program.path);
     command
+        // However the program was found, this is what it is.
+        .arg0("stacyvm")
         .args(&program.arguments)
         .env_clear()
         .current_dir("/")

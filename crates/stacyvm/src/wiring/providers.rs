@@ -173,7 +173,8 @@ pub(crate) fn native_settings(
         } else {
             NetworkSettings::default().ready
         },
-        egress_program: Some((std::env::current_exe()?, vec!["egress".to_owned()])),
+        // This program, also when its file has been replaced since.
+        egress_program: Some((PathBuf::from("/proc/self/exe"), vec!["egress".to_owned()])),
     };
     settings.pull_missing = config.images.pull == PullPolicy::Missing;
     settings.pull = pull_options(config)?;

@@ -8,7 +8,7 @@ use stacyvm_provider::ProviderError;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NetworkError {
     /// Not allowed to make one.
-    #[error("networks need root: run the server as root, or install pasta (apt-get install passt)")]
+    #[error("a network takes root: run the server as root, outside of a container")]
     NotRoot,
     /// The program that loads the rules is not there.
     #[error("the program nft is missing: apt-get install nftables")]

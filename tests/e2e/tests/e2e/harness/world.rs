@@ -251,6 +251,11 @@ impl World {
             behind,
             ..
         } = self;
+        // The strictest setting of these two counts, and what stops a forged packet must be our rule.
+        for which in ["all", "default"] {
+            let write = format!("echo 0 > /proc/sys/net/ipv4/conf/{which}/rp_filter");
+            finish(host.command("sh").args(["-c", &write])).ok();
+        }
         host.connect("up0", internet, "up1");
         host.connect("back0", behind, "back1");
         internet.addresses(
@@ -308,9 +313,9 @@ impl World {
         self.listeners.borrow_mut().push(child);
     }
 
-    /// Everything that has arrived outside by UDP.
-    pub(crate) fn heard(&self) -> String {
-        self.internet.ask(&format!("tcp 127.0.0.1 {HEARD}"))
+    /// Everything that has arrived by UDP in one of the namespaces.
+    pub(crate) fn heard(namespace: &Namespace) -> String {
+        namespace.ask(&format!("tcp 127.0.0.1 {HEARD}"))
     }
 
     /// Interfaces of sandboxes on the host.
