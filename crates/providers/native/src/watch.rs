@@ -20,12 +20,11 @@ const ROUND: Duration = Duration::from_secs(1);
 const A_MOMENT: Duration = Duration::from_secs(5);
 /// How many boxes a round looks at: some milliseconds of work.
 const BOXES_A_ROUND: usize = 200;
-/// A disk with less than this free is full; what a writer was refused was mostly larger.
-const FULL: Fill = Fill {
-    used_bytes: 0,
-    free_bytes: 64 << 10,
-    free_inodes: 1,
-};
+/// A disk with less free than a part of its limit is full, within these bounds: a file system
+/// refuses a writer while it still has some blocks, which it keeps for its own tables.
+const FULL_PART: u64 = 64;
+const FULL_LEAST: u64 = 512 << 10;
+const FULL_MOST: u64 = 1 << 20;
 /// A disk that was full is told of again after it had this much free, in parts of its limit.
 const ROOM_AGAIN: u64 = 20;
 
@@ -68,11 +67,12 @@ impl Told {
         self.refusals.oom_kills = self.refusals.oom_kills.max(now.oom_kills);
         self.refusals.pids = self.refusals.pids.max(now.pids);
         if let Some((fill, limit)) = disk {
-            let full = fill.free_bytes < FULL.free_bytes || fill.free_inodes < FULL.free_inodes;
+            let least = (limit / FULL_PART).clamp(FULL_LEAST, FULL_MOST);
+            let full = fill.free_bytes < least || fill.free_inodes == 0;
             if full && !self.disk_full {
                 self.disk_full = true;
                 news.push("disk");
-            } else if fill.free_bytes > limit / ROOM_AGAIN && fill.free_inodes > FULL.free_inodes {
+            } else if fill.free_bytes > limit / ROOM_AGAIN && fill.free_inodes > 1 {
                 self.disk_full = false;
             }
         }
