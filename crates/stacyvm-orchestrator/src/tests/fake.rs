@@ -12,8 +12,8 @@ use stacyvm_provider::ops::{
     ReadRange, UsageStats, WriteOptions,
 };
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, NetworkMode, Notice, Notices,
-    Provider, ProviderError, SandboxOps,
+    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, NetworkMode, Notice,
+    Notices, Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{
     ExitReason, FileInfo, FileMode, Isolation, OutputStream, SandboxId, SandboxStats,
