@@ -45,7 +45,7 @@ pub(crate) fn defaults(spec: &BoxSpec, config: Option<&ImageConfig>, user: User)
     for (name, value) in variables
         .into_iter()
         .flatten()
-        .filter_map(variable)
+        .filter_map(|text| variable(text))
         .take(MAX_VARIABLES)
     {
         env.entry(name.to_owned())
@@ -75,7 +75,7 @@ pub(crate) async fn stands(sandbox: &AgentSandbox, place: &str) -> bool {
     }
 }
 
-fn variable(text: &String) -> Option<(&str, &str)> {
+fn variable(text: &str) -> Option<(&str, &str)> {
     let (name, value) = text.split_once('=')?;
     let fits = !name.is_empty() && text.len() <= MAX_VARIABLE && !text.contains('\0');
     fits.then_some((name, value))

@@ -52,8 +52,8 @@ pub(super) async fn pull(State(front): State<Shared>, Json(request): Json<PullRe
     tokio::spawn(tell(images, request, sender).in_current_span());
     // What fails before anything was said is an answer like any other.
     let first = match words.recv().await {
-        Some(Word::End(end)) if end.is_err() => return Err((*end).map(drop).unwrap_err().into()),
-        Some(first) => first,
+        Some(Word::End(end)) => Word::End(Box::new(Ok((*end)?))),
+        Some(line) => line,
         None => return Err(Failure::internal("the pull ended without a word")),
     };
     let body = LineBody::new(words, None, front.cut(), write).starting_with(first);
