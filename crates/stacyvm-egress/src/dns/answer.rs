@@ -142,3 +142,100 @@ impl Reply {
         message
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use domain::base::{Name, Rtype, Ttl};
+    use domain::rdata::{A, Aaaa, Cname};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn query(name: &str, kind: Rtype) -> Message<Bytes> {
+        let mut builder = MessageBuilder::new_bytes().question();
+        let name: Name<Vec<u8>> = name.parse().unwrap();
+        builder.push((name, kind)).unwrap();
+        Message::from_octets(builder.finish().freeze()).unwrap()
+    }
+
+    /// An alias, an address of each kind for the name behind it, and one beside the answer.
+    fn answer() -> Answer {
+        let asked = query("a.example", Rtype::A);
+        let builder = MessageBuilder::new_bytes();
+        let mut builder = builder.start_answer(&asked, Rcode::NOERROR).unwrap();
+        let name = |text: &str| text.parse::<Name<Vec<u8>>>().unwrap();
+        let (first, behind) = (name("a.example"), name("b.example"));
+        let ttl = Ttl::from_secs(1);
+        builder.push((&first, ttl, Cname::new(&behind))).unwrap();
+        builder
+            .push((&behind, ttl, A::from_octets(1, 1, 1, 1)))
+            .unwrap();
+        builder
+            .push((&behind, ttl, A::from_octets(10, 0, 0, 1)))
+            .unwrap();
+        builder
+            .push((&behind, ttl, Aaaa::new("fd00::1".parse().unwrap())))
+            .unwrap();
+        let mut builder = builder.additional();
+        builder
+            .push((&behind, ttl, A::from_octets(10, 0, 0, 2)))
+            .unwrap();
+        Message::from_octets(builder.finish().freeze()).unwrap()
+    }
+
+    fn sent(found: Filtered) -> Vec<String> {
+        let asked = query("a.example", Rtype::A);
+        let reply = Reply::new(&asked, Verdict::Records(found)).unwrap();
+        let message = Message::from_octets(reply.for_datagram()).unwrap();
+        assert_eq!(message.header_counts().arcount(), 0);
+        let records = message.answer().unwrap();
+        records
+            .map(|record| {
+                let record = record.unwrap();
+                let record = record.to_any_record::<AllRecordData<_, _>>().unwrap();
+                record.data().to_string()
+            })
+            .collect()
+    }
+
+    #[test]
+    fn only_what_is_permitted_is_handed_on() {
+        let public = |address: IpAddr| address == IpAddr::from([1, 1, 1, 1]);
+        let some = filter(&answer(), public).unwrap();
+        assert!(!some.only_refused);
+        assert_eq!(sent(some), ["b.example.", "1.1.1.1"]);
+        let none = filter(&answer(), |_| false).unwrap();
+        assert!(none.only_refused);
+        assert_eq!(sent(none), ["b.example."]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_is_sent_makes_it_stumble(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            places in prop::collection::vec((0..200_usize, any::<u8>()), 0..4),
+        ) {
+            let mut nearly = answer().as_slice().to_vec();
+            for (place, value) in places {
+                let place = place % nearly.len();
+                nearly[place] = value;
+            }
+            for bytes in [bytes, nearly] {
+                let Ok(message) = Message::from_octets(Bytes::from(bytes)) else {
+                    continue;
+                };
+                let found = filter(&message, |_| false);
+                for record in found.iter().flat_map(|found| &found.records) {
+                    prop_assert!(!matches!(
+                        record.data(),
+                        AllRecordData::A(_) | AllRecordData::Aaaa(_)
+                    ));
+                }
+                if let Some(found) = found {
+                    Reply::new(&message, Verdict::Records(found));
+                }
+                Reply::new(&message, Verdict::Empty);
+            }
+        }
+    }
+}

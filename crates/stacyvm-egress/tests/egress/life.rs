@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use stacyvm_egress::{EgressError, EgressHandle, Limits, Policy, Program, Settings};
+use stacyvm_egress::{EgressError, EgressHandle, Policy, Program, Settings};
 
-use crate::world::{NOBODY, PATIENCE, World, eventually, program, settings};
+use crate::world::{NOBODY, PATIENCE, World, eventually, patient, program, settings};
 
 fn status(pid: u32) -> HashMap<String, String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -26,7 +26,7 @@ fn loopback() -> Settings {
     Settings {
         dns: vec![any],
         proxy: vec![any],
-        ..settings(Limits::default())
+        ..settings(patient())
     }
 }
 
@@ -81,7 +81,7 @@ fn its_ports_are_free_when_it_has_closed() {
         let pid = handle.pid();
         world.runtime.block_on(handle.close());
         assert!(!exists(pid));
-        world.start(&settings(Limits::default()));
+        world.start(&settings(patient()));
     }
 }
 

@@ -7,7 +7,7 @@ use stacyvm_egress::{Limits, Notice, Policy, Reason};
 use stacyvm_types::SandboxId;
 
 use crate::servers::{self, NameServer, read_head};
-use crate::world::{SANDBOX_V6, SITE, SITE_V6, World, eventually};
+use crate::world::{SANDBOX_V6, SITE, SITE_V6, World, eventually, patient};
 
 /// Whether a connection is served: a refused one is closed.
 fn is_served(stream: &mut TcpStream) -> bool {
@@ -24,7 +24,7 @@ fn internet(world: &World) {
 fn one_sandbox_does_not_take_the_places_of_others() {
     let limits = Limits {
         connections_per_sandbox: 8,
-        ..Limits::default()
+        ..patient()
     };
     let test = "one_sandbox_does_not_take_the_places_of_others";
     let Some(world) = World::with(test, limits) else {
@@ -69,7 +69,7 @@ fn many_come_and_go_and_nothing_stays() {
     let limits = Limits {
         connections: 64,
         connections_per_sandbox: 64,
-        ..Limits::default()
+        ..patient()
     };
     let Some(world) = World::with("many_come_and_go_and_nothing_stays", limits) else {
         return;

@@ -87,15 +87,11 @@ impl NameServer {
             .lock()
             .unwrap()
             .push((name.clone(), asked.qtype()));
-        // As a server that is broken.
-        if name == "silent.example" {
-            return None;
-        }
         let known = self.names.lock().unwrap().get(&name).cloned();
-        let code = if known.is_some() {
-            Rcode::NOERROR
-        } else {
-            Rcode::NXDOMAIN
+        let code = match known {
+            Some(_) => Rcode::NOERROR,
+            None if name == "broken.example" => Rcode::SERVFAIL,
+            None => Rcode::NXDOMAIN,
         };
         let mut builder = MessageBuilder::new_vec()
             .start_answer(&query, code)

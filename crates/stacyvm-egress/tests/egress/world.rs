@@ -1,7 +1,7 @@
 //! Three namespaces in a row, and the program in the middle.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{Read, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
@@ -115,7 +115,7 @@ impl World {
     }
 
     pub(crate) fn new(test: &str) -> Option<Self> {
-        Self::with(test, Limits::default())
+        Self::with(test, patient())
     }
 
     pub(crate) fn without_program(test: &str) -> Option<Self> {
@@ -218,6 +218,16 @@ impl World {
     }
 }
 
+/// Limits that a busy machine does not reach.
+pub(crate) fn patient() -> Limits {
+    Limits {
+        head_ms: 120_000,
+        connect_ms: 30_000,
+        upstream_ms: 10_000,
+        ..Limits::default()
+    }
+}
+
 pub(crate) fn id() -> SandboxId {
     SandboxId::from_u32(0x5a)
 }
@@ -244,6 +254,23 @@ pub(crate) fn settings(limits: Limits) -> Settings {
         }),
         limits,
     }
+}
+
+/// Whether the other side ends the connection. One that only says nothing has not ended.
+pub(crate) fn ends(stream: &mut impl Read) -> bool {
+    loop {
+        match stream.read(&mut [0; 256]) {
+            Ok(0) => return true,
+            Ok(_) => {}
+            Err(error) => return !is_late(&error),
+        }
+    }
+}
+
+/// Whether a read has waited too long.
+pub(crate) fn is_late(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    matches!(error.kind(), TimedOut | WouldBlock)
 }
 
 /// Waits for a condition that nothing announces.
