@@ -11,7 +11,7 @@
 //! <store>/.oci/names/<hex>                 which image a name stands for, by the name's digest
 //! <store>/.oci/partial/<hex>               a compressed layer on its way; locked by who fetches it
 //! <store>/.oci/locks/<hex>                 locked by who makes the layer of this diff id
-//! <store>/.oci/work/<random>/              becomes a layer or an image by one rename
+//! <store>/.oci/making/<random>/            becomes a layer or an image by one rename
 //! <store>/.oci/trash/<random>/             removed things on their way out
 //! <store>/<name>/                          an image of the store's former format
 //! ```
@@ -62,7 +62,7 @@ impl Layout {
         });
         let layout = Self { store, root, marks };
         for part in [
-            "layers", "images", "names", "partial", "locks", "work", "trash",
+            "layers", "images", "names", "partial", "locks", "making", "trash",
         ] {
             make_directory(&layout.root.join(part), 0o700).map_err(ImageError::io(step))?;
         }
@@ -161,7 +161,7 @@ impl Layout {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(ImageError::io("lock the image directory")(error)),
         };
-        for part in ["work", "trash", "locks"] {
+        for part in ["making", "trash", "locks"] {
             for path in children(&self.root.join(part))? {
                 let _ = remove_all(&path);
             }
@@ -226,7 +226,7 @@ impl Work {
     pub(crate) fn begin(layout: &Layout) -> Result<Self, ImageError> {
         let step = "make a directory to work in";
         let busy = layout.busy()?;
-        let directory = hidden(&layout.root.join("work")).map_err(ImageError::io(step))?;
+        let directory = hidden(&layout.root.join("making")).map_err(ImageError::io(step))?;
         make_directory(&directory, 0o755).map_err(ImageError::io(step))?;
         Ok(Self {
             directory,

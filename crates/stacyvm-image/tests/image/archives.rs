@@ -93,7 +93,7 @@ fn what_docker_saves_is_loaded() {
         let found = fixture.store.find("localhost:5000/x").unwrap();
         assert_eq!(fs::read_to_string(file(&found, "opaque/own")).unwrap(), "y");
         assert_eq!(found.config().user.as_deref(), Some("33:33"));
-        assert_eq!(fixture.part("work"), Vec::<String>::new());
+        assert_eq!(fixture.part("making"), Vec::<String>::new());
     }
 }
 
@@ -193,7 +193,7 @@ fn what_is_no_archive_of_images_is_refused_with_the_reason() {
             "{result:?}"
         );
         assert_eq!(fixture.store.list().unwrap(), []);
-        assert_eq!(fixture.part("work"), Vec::<String>::new());
+        assert_eq!(fixture.part("making"), Vec::<String>::new());
     }
     let path = fixture.archive(&tar_of(&rootfs()));
     let error = fixture.store.load(&path, None, &mut |_| {}).unwrap_err();

@@ -75,7 +75,7 @@ fn a_part_of_another_test() {
             println!("{error}");
             assert!(matches!(error, ImageError::DiskFull { .. }), "{error:?}");
             assert_eq!(store.list().unwrap(), []);
-            for part in ["images", "names", "partial", "work", "trash"] {
+            for part in ["images", "names", "partial", "making", "trash"] {
                 let there = crate::fixture::part_of(Path::new(&variable("STORE")), part);
                 assert_eq!(there, Vec::<String>::new(), "{part}");
             }

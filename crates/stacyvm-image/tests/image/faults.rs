@@ -53,7 +53,7 @@ fn a_pull_that_is_killed_is_gone_on_with() {
     let store = ImageStore::open(&path).unwrap();
     assert_eq!(store.list().unwrap(), []);
     assert!(store.find(&reference.to_string()).is_err());
-    assert_eq!(part_of(&path, "work"), Vec::<String>::new());
+    assert_eq!(part_of(&path, "making"), Vec::<String>::new());
     store.pull(&reference, &options(), &|_| {}).unwrap();
     assert_eq!(proxy.count(&first.to_string()), 1);
     let last = proxy.asked().pop().unwrap();
@@ -93,14 +93,14 @@ fn wherever_a_pull_is_killed_the_store_is_whole() {
         // Somewhere in the unpacking, a little later each time; or it was quicker.
         let mut seen = 0;
         eventually("something to be unpacked, or the end", || {
-            seen += usize::from(!part_of(&path, "work").is_empty());
+            seen += usize::from(!part_of(&path, "making").is_empty());
             seen > round || pulling.try_wait().unwrap().is_some()
         });
         pulling.kill().unwrap();
         pulling.wait().unwrap();
 
         let store = ImageStore::open(&path).unwrap();
-        assert_eq!(part_of(&path, "work"), Vec::<String>::new());
+        assert_eq!(part_of(&path, "making"), Vec::<String>::new());
         store.pull(&reference, &options(), &|_| {}).unwrap();
         let found = store.find(&reference.to_string()).unwrap();
         let many = fs::read_dir(file(&found, "many")).unwrap().count();

@@ -55,7 +55,7 @@ impl Fixture {
 
     /// Nothing of an image is in the store.
     pub(crate) fn assert_empty(&self) {
-        for part in ["layers", "images", "names", "partial", "work", "trash"] {
+        for part in ["layers", "images", "names", "partial", "making", "trash"] {
             assert_eq!(self.part(part), Vec::<String>::new(), "{part}");
         }
         assert_eq!(self.store.list().unwrap(), []);

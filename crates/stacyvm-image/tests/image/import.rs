@@ -306,13 +306,13 @@ fn opening_removes_what_crashes_left_unless_somebody_works() {
         true => [
             ".import-dead",
             ".trash-dead",
-            ".oci/work/.dead",
+            ".oci/making/.dead",
             ".oci/trash/.dead",
         ],
         false => [
             ".import-dead",
             ".trash-dead",
-            ".oci-user/work/.dead",
+            ".oci-user/making/.dead",
             ".oci-user/trash/.dead",
         ],
     };
@@ -362,7 +362,7 @@ proptest! {
         fixture.assert_outside_untouched();
         let count = fixture.part("images").len();
         prop_assert_eq!(count, usize::from(imported.is_ok()));
-        prop_assert_eq!(fixture.part("work"), Vec::<String>::new());
+        prop_assert_eq!(fixture.part("making"), Vec::<String>::new());
     }
 
     #[test]

@@ -305,7 +305,7 @@ fn hostile_layers_are_refused_and_leave_nothing() {
             "{members:?}: {result:?}"
         );
         assert_eq!(fixture.part("images"), Vec::<String>::new(), "{members:?}");
-        assert_eq!(fixture.part("work"), Vec::<String>::new(), "{members:?}");
+        assert_eq!(fixture.part("making"), Vec::<String>::new(), "{members:?}");
         fixture.assert_outside_untouched();
     }
     // Deep is one thing, too deep another.

@@ -476,7 +476,7 @@ fn a_pull_ends_when_it_is_told_to() {
         .unwrap_err();
     assert!(matches!(error, ImageError::Cancelled), "{error}");
     assert_eq!(fixture.store.list().unwrap(), []);
-    assert_eq!(fixture.part("work"), Vec::<String>::new());
+    assert_eq!(fixture.part("making"), Vec::<String>::new());
 }
 
 #[test]
