@@ -61,7 +61,7 @@ fn it_is_confined_before_it_serves() {
     let owner = std::fs::metadata(format!("/proc/{pid}/mem")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
-    assert!(line.starts_with(b"stacyvm-egress\0"));
+    assert!(line.starts_with(b"stacyvm\0"));
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
     let limit = |name: &str| limits.lines().find(|line| line.starts_with(name)).unwrap();
     assert!(!limit("Max open files").contains("unlimited"));
