@@ -38,6 +38,8 @@ class Server:
         environment["HOME"] = str(self.directory)
         # The host's own network is no test's affair.
         environment["STACYVM_PROVIDERS_NATIVE_NETWORK"] = "none"
+        # No test asks a registry out there for an image that is not here.
+        environment["STACYVM_IMAGES_PULL"] = "never"
         self.log = open(self.directory / "server.log", "wb")
         self.process = subprocess.Popen(
             [os.environ["STACYVM_BIN"], "--config", str(config), "serve"],

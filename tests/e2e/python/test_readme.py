@@ -37,6 +37,7 @@ def test_the_tour(server, tmp_path):
     environment["STACYVM_SERVER"] = server.url
     # For the sandbox without a server.
     environment["STACYVM_PROVIDERS_NATIVE_NETWORK"] = "none"
+    environment["STACYVM_IMAGES_PULL"] = "never"
     finished = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
