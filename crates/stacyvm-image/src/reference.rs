@@ -170,8 +170,15 @@ impl Reference {
         if self.registry != DEFAULT_REGISTRY {
             return self.name();
         }
-        let short = self.repository.strip_prefix("library/");
-        short.unwrap_or(&self.repository).to_owned()
+        let short = match self.repository.strip_prefix("library/") {
+            Some(rest) if !rest.contains('/') => rest,
+            _ => &self.repository,
+        };
+        // What looks like a registry would be read as one.
+        match split_registry(short) == (DEFAULT_REGISTRY, short) {
+            true => short.to_owned(),
+            false => self.name(),
+        }
     }
 
     /// What the registry is asked for: the digest, else the tag.
@@ -270,4 +277,26 @@ fn is_component(part: &str) -> bool {
 fn is_tag(tag: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=128).contains(&tag.len()) && !tag.starts_with(['.', '-']) && tag.bytes().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_short_name_is_read_as_the_name_it_was_made_from() {
+        for (text, short) in [
+            ("docker.io/library/python:latest", "python"),
+            ("docker.io/team/tool:1", "team/tool:1"),
+            ("docker.io/library/team/tool", "library/team/tool"),
+            ("docker.io/ghcr.io/team/tool", "docker.io/ghcr.io/team/tool"),
+            ("docker.io/localhost/tool", "docker.io/localhost/tool"),
+            ("ghcr.io/team/tool", "ghcr.io/team/tool"),
+        ] {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(reference.familiar(), short);
+            assert_eq!(Reference::parse(short).unwrap(), reference, "{text}");
+        }
+    }
 }

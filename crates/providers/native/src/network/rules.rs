@@ -295,22 +295,7 @@ impl Rules<'_> {
         refuse(text, &format!("oifname \"{OURS}*\" "));
         text.push_str("  ct state invalid drop\n");
         refuse(text, &format!("meta iifgroup {restricted} "));
-        for (set, accept) in [
-            ("metadata", false),
-            ("denied", false),
-            ("allowed", true),
-            ("private", false),
-        ] {
-            for (family, version) in [("ip", 4), ("ip6", 6)] {
-                let matching = format!("{family} daddr @{set}{version} ");
-                if accept {
-                    let _ = writeln!(text, "  {matching}jump counted");
-                    let _ = writeln!(text, "  {matching}accept");
-                } else {
-                    refuse(text, &matching);
-                }
-            }
-        }
+        judge_ranges(text, &["jump counted", "accept"]);
         text.push_str("  jump counted\n }\n chain counted {\n");
         count_connections(text);
         text.push_str(" }\n chain inwards {\n");
@@ -352,21 +337,7 @@ impl Rules<'_> {
             );
         }
         refuse(text, "fib daddr type != unicast ");
-        for (set, accept) in [
-            ("metadata", false),
-            ("denied", false),
-            ("allowed", true),
-            ("private", false),
-        ] {
-            for (family, version) in [("ip", 4), ("ip6", 6)] {
-                let matching = format!("{family} daddr @{set}{version} ");
-                if accept {
-                    let _ = writeln!(text, "  {matching}accept");
-                } else {
-                    refuse(text, &matching);
-                }
-            }
-        }
+        judge_ranges(text, &["accept"]);
         text.push_str(" }\n");
     }
 
@@ -387,6 +358,27 @@ impl Rules<'_> {
             );
         }
         text.push_str(" }\n");
+    }
+}
+
+/// Refuses what goes to closed ranges; what goes to one that the operator has opened is `let_through`.
+fn judge_ranges(text: &mut String, let_through: &[&str]) {
+    for (set, open) in [
+        ("metadata", false),
+        ("denied", false),
+        ("allowed", true),
+        ("private", false),
+    ] {
+        for (family, version) in [("ip", 4), ("ip6", 6)] {
+            let matching = format!("{family} daddr @{set}{version} ");
+            if !open {
+                refuse(text, &matching);
+                continue;
+            }
+            for verdict in let_through {
+                let _ = writeln!(text, "  {matching}{verdict}");
+            }
+        }
     }
 }
 
