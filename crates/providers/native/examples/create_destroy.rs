@@ -41,25 +41,16 @@ async fn main() -> anyhow::Result<()> {
         if disk_mb.is_some() {
             let mut spec = spec(8_000_000 + number, &provider);
             spec.disk_mb = disk_mb;
-            let started = Instant::now();
-            provider.create(&spec).await?;
-            let made = started.elapsed();
-            let started = Instant::now();
-            provider.destroy(&spec.id).await?;
+            let (made, ended) = live(&provider, &spec).await?;
             if number >= 20 {
                 limited_create.push(made);
-                limited_destroy.push(started.elapsed());
+                limited_destroy.push(ended);
             }
         }
-        let spec = spec(number, &provider);
-        let started = Instant::now();
-        provider.create(&spec).await?;
-        let made = started.elapsed();
-        let started = Instant::now();
-        provider.destroy(&spec.id).await?;
+        let (made, ended) = live(&provider, &spec(number, &provider)).await?;
         if number >= 20 {
             create.push(made);
-            destroy.push(started.elapsed());
+            destroy.push(ended);
         }
     }
     report("create", create);
@@ -109,6 +100,16 @@ async fn main() -> anyhow::Result<()> {
     println!("create and destroy, 2 clients: {each:.0} a second");
     provider.close().await;
     Ok(())
+}
+
+/// Makes a sandbox and destroys it; how long each took.
+async fn live(provider: &NativeProvider, spec: &BoxSpec) -> anyhow::Result<(Duration, Duration)> {
+    let started = Instant::now();
+    provider.create(spec).await?;
+    let made = started.elapsed();
+    let started = Instant::now();
+    provider.destroy(&spec.id).await?;
+    Ok((made, started.elapsed()))
 }
 
 fn spec(number: u32, provider: &NativeProvider) -> BoxSpec {

@@ -5,24 +5,10 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::harness::oci::{Image, busybox};
+use crate::harness::Server;
+use crate::harness::oci::{Image, need_busybox};
 use crate::harness::registry::Registry;
 use crate::harness::server::{Finished, Options, finish};
-use crate::harness::{Server, need_root, skip};
-
-/// Leaves the test, loudly, when there is no busybox.
-macro_rules! need_busybox {
-    ($name:literal) => {{
-        need_root!($name);
-        match busybox() {
-            Some(path) => path,
-            None => {
-                skip($name, "needs the package busybox-static");
-                return;
-            }
-        }
-    }};
-}
 
 /// The command line without a server, on a server's directory.
 fn offline(server: &Server, arguments: &[&str]) -> Finished {

@@ -6,23 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::harness::oci::{Image, busybox};
+use crate::harness::Server;
+use crate::harness::oci::{Image, need_busybox};
 use crate::harness::server::finish;
-use crate::harness::{Server, need_root, skip};
-
-/// Leaves the test, loudly, when there is no busybox.
-macro_rules! need_busybox {
-    ($name:literal) => {{
-        need_root!($name);
-        match busybox() {
-            Some(path) => path,
-            None => {
-                skip($name, "needs the package busybox-static");
-                return;
-            }
-        }
-    }};
-}
 
 #[track_caller]
 fn load(server: &Server, image: &Image, name: &str) {

@@ -16,6 +16,21 @@ const APPLETS: [&str; 20] = [
     "sort", "wc", "printf", "grep", "sleep", "head", "readlink",
 ];
 
+/// The busybox of this machine. Leaves the test, loudly, without it or when we are not root.
+macro_rules! need_busybox {
+    ($test:literal) => {{
+        crate::harness::need_root!($test);
+        match crate::harness::oci::busybox() {
+            Some(path) => path,
+            None => {
+                crate::harness::skip($test, "needs the package busybox-static");
+                return;
+            }
+        }
+    }};
+}
+pub(crate) use need_busybox;
+
 /// The static busybox of the package `busybox-static`.
 pub(crate) fn busybox() -> Option<PathBuf> {
     ["/bin/busybox", "/usr/bin/busybox"]
