@@ -35,6 +35,7 @@ pub(crate) struct Plan {
     workdir: Option<String>,
     user: Option<String>,
     read_only_rootfs: bool,
+    pub(crate) isolation: Isolation,
     network: NetworkMode,
 }
 
@@ -158,6 +159,7 @@ impl Plan {
             workdir,
             user,
             read_only_rootfs,
+            isolation: provider.isolation(),
             network,
         })
     }
@@ -167,6 +169,7 @@ impl Plan {
         BoxSpec {
             id,
             image: self.resolved_image.clone(),
+            isolation: self.isolation,
             memory_mb: self.memory_mb,
             vcpus: self.vcpus,
             pids_limit: settings.pids_limit,

@@ -135,7 +135,7 @@ impl Observed {
     /// What that means for a sandbox that should be running; none when all is well.
     pub(crate) fn event(self) -> Option<Event> {
         match self {
-            Self::Box(BoxState::Running) => None,
+            Self::Box(BoxState::Running | BoxState::Paused) => None,
             Self::Box(BoxState::Dead) => Some(Event::WorkloadEnded),
             Self::Box(BoxState::Partial) | Self::Absent => Some(Event::BoxMissing),
         }

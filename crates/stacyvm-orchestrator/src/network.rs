@@ -213,5 +213,7 @@ fn event(notice: Notice) -> (stacyvm_types::SandboxId, EventType, EventData) {
         Notice::LimitReached { id, limit } => {
             (id, EventType::ResourceLimit, none().with("limit", limit))
         }
+        Notice::Paused { id } => (id, EventType::SandboxPaused, none()),
+        Notice::Resumed { id } => (id, EventType::SandboxResumed, none()),
     }
 }

@@ -182,7 +182,7 @@ async fn attempt(
         disk_mb: plan.disk_mb,
         owner: plan.owner.clone(),
         template: None,
-        isolation: provider.isolation(),
+        isolation: plan.isolation,
         created_at,
         metadata: plan.metadata.clone(),
     };

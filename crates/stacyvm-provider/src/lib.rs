@@ -33,8 +33,13 @@ pub trait Provider: Send + Sync + std::fmt::Debug {
     /// Its name in the configuration and the API.
     fn name(&self) -> &'static str;
 
-    /// What a sandbox here is really separated by.
+    /// What a sandbox here is really separated by when its spawn asks for nothing more.
     fn isolation(&self) -> Isolation;
+
+    /// Every level that a spawn may ask for now, the usual one first; the others are stronger.
+    fn isolations(&self) -> Vec<Isolation> {
+        vec![self.isolation()]
+    }
 
     /// What it can do.
     fn capabilities(&self) -> Vec<Capability>;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use stacyvm_types::{DomainPattern, SandboxId, Vcpus};
+use stacyvm_types::{DomainPattern, Isolation, SandboxId, Vcpus};
 
 /// How a box is connected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,6 +55,16 @@ pub enum Notice {
         /// Of what: `memory`, `pids` or `disk`.
         limit: &'static str,
     },
+    /// Somebody stopped its processes behind our back: it lives, but nothing in it moves.
+    Paused {
+        /// Whose.
+        id: SandboxId,
+    },
+    /// They move again.
+    Resumed {
+        /// Whose.
+        id: SandboxId,
+    },
 }
 
 /// Everything a backend needs to make one box.
@@ -64,6 +74,8 @@ pub struct BoxSpec {
     pub id: SandboxId,
     /// What it is made from, in the backend's terms.
     pub image: String,
+    /// What it must be separated by: one of the provider's [`isolations`](crate::Provider::isolations).
+    pub isolation: Isolation,
     /// Memory limit, MiB, at least 1; swap counts in.
     pub memory_mb: u64,
     /// CPU limit, cores, more than none.
@@ -93,6 +105,7 @@ impl fmt::Debug for BoxSpec {
         f.debug_struct("BoxSpec")
             .field("id", &self.id)
             .field("image", &self.image)
+            .field("isolation", &self.isolation)
             .field("memory_mb", &self.memory_mb)
             .field("vcpus", &self.vcpus)
             .field("pids_limit", &self.pids_limit)
@@ -112,6 +125,8 @@ impl fmt::Debug for BoxSpec {
 pub enum BoxState {
     /// Its agent's process lives.
     Running,
+    /// Its processes were stopped behind our back and can go on.
+    Paused,
     /// Its workload has ended; what is left wants to be destroyed.
     Dead,
     /// It was never finished; wants to be destroyed.

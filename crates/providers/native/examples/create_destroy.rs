@@ -116,6 +116,7 @@ fn spec(number: u32, provider: &NativeProvider) -> BoxSpec {
     BoxSpec {
         id: SandboxId::from_u32(number),
         image: "host".to_owned(),
+        isolation: provider.isolation(),
         memory_mb: 1024,
         vcpus: stacyvm_types::Vcpus::ONE,
         pids_limit: 256,

@@ -196,6 +196,7 @@ impl NativeProvider {
         let spec = BoxSpec {
             id: id.clone(),
             image: HOST.to_owned(),
+            isolation: Isolation::Container,
             memory_mb: PROBE_MEMORY_MB,
             vcpus: Vcpus::ONE,
             pids_limit: PROBE_PIDS,

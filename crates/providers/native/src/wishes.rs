@@ -89,7 +89,7 @@ fn is_place(path: &str) -> bool {
 mod tests {
     use super::*;
     use stacyvm_provider::NetworkMode;
-    use stacyvm_types::SandboxId;
+    use stacyvm_types::{Isolation, SandboxId};
 
     const USER: User = User { uid: 33, gid: 34 };
 
@@ -97,6 +97,7 @@ mod tests {
         BoxSpec {
             id: SandboxId::from_u32(1),
             image: "x".to_owned(),
+            isolation: Isolation::Container,
             memory_mb: 1,
             vcpus: stacyvm_types::Vcpus::ONE,
             open_files: 1024,

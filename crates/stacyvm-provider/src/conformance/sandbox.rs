@@ -24,6 +24,7 @@ pub fn spec(provider: &dyn Provider) -> BoxSpec {
     BoxSpec {
         id: SandboxId::from_u32((random >> 16) as u32),
         image: provider.default_image().to_owned(),
+        isolation: provider.isolation(),
         memory_mb: 512,
         vcpus: stacyvm_types::Vcpus::ONE,
         pids_limit: 256,

@@ -45,6 +45,7 @@ impl Floor {
         let spec = BoxSpec {
             id: SandboxId::from_u32(number),
             image: self.image.clone(),
+            isolation: self.provider.isolation(),
             memory_mb: 256,
             vcpus: stacyvm_types::Vcpus::ONE,
             pids_limit: 256,

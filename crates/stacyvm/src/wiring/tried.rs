@@ -39,6 +39,10 @@ impl Provider for Tried {
         self.inner.isolation()
     }
 
+    fn isolations(&self) -> Vec<Isolation> {
+        self.inner.isolations()
+    }
+
     fn capabilities(&self) -> Vec<Capability> {
         self.inner.capabilities()
     }

@@ -11,7 +11,7 @@ use stacyvm_provider::ops::{
     Credentials, ExecEvent, ExecExit, ExecSpec, OpError, ReadRange, WriteOptions,
 };
 use stacyvm_provider::{BoxSpec, NetworkMode, Provider, ProviderError, SandboxOps};
-use stacyvm_types::{FileMode, OutputStream, SandboxId};
+use stacyvm_types::{FileMode, Isolation, OutputStream, SandboxId};
 
 /// Longer than anything here takes on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -233,6 +233,7 @@ pub(crate) fn spec() -> BoxSpec {
     BoxSpec {
         id: SandboxId::from_u32(NEXT.fetch_add(1, Ordering::Relaxed)),
         image: "host".to_owned(),
+        isolation: Isolation::Container,
         memory_mb: 512,
         vcpus: stacyvm_types::Vcpus::ONE,
         pids_limit: 128,
