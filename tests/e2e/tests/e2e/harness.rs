@@ -2,6 +2,7 @@
 //! host holds.
 
 pub(crate) mod docker;
+pub(crate) mod engine;
 pub(crate) mod gate;
 pub(crate) mod host;
 pub(crate) mod http;

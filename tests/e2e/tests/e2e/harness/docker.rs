@@ -97,6 +97,8 @@ impl Engine {
                 .args(["--host", &self.address])
                 .args(arguments)
                 .env("DOCKER_CONFIG", "/nonexistent")
+                // The newer builder is not in Debian.
+                .env("DOCKER_BUILDKIT", "0")
                 .env_remove("DOCKER_CONTEXT")
                 .env_remove("DOCKER_HOST"),
         )

@@ -441,7 +441,7 @@ pub(crate) fn bare_command(directory: &Path) -> Command {
     command
 }
 
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let path = std::env::var_os("STACYVM_BIN").map_or_else(
         || {
             let test = std::env::current_exe().unwrap();
