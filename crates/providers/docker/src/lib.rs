@@ -22,6 +22,7 @@ mod removal;
 mod runtimes;
 mod settings;
 mod stats;
+mod traefik;
 mod trial;
 mod volume;
 
@@ -29,3 +30,4 @@ pub use engine::{EngineAddress, TlsFiles};
 pub use parameters::Seccomp;
 pub use provider::DockerProvider;
 pub use settings::DockerSettings;
+pub use traefik::Traefik;
