@@ -6,6 +6,7 @@
 mod images;
 mod limits;
 mod providers;
+mod traefik;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ pub use providers::{
     CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
     NativeNetwork, NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
 };
+pub use traefik::TraefikConfig;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -1,7 +1,8 @@
 //! From a spawn request as it came in to a plan that can be carried out, or a refusal.
 //!
-//! Which refusal a request gets depends on the request and the settings alone; how many sandboxes
-//! there are is looked at last, by the registry.
+//! Which refusal a request gets depends on the request, the settings and, when it asks for more
+//! isolation than the default provider gives, on which others are healthy; how many sandboxes there
+//! are is looked at last, by the registry.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -14,6 +15,7 @@ use stacyvm_types::{Admission, GoDuration, Isolation, OwnerId, SandboxId, SpawnR
 use crate::health::ProviderSlot;
 use crate::limits::{self, DISK_BOUND, MEMORY_BOUND, bad, shown};
 use crate::registry::{Counts, Full};
+use crate::selection::{self, Selection};
 use crate::shared::Shared;
 use crate::{Caller, Error, Settings, network, quotas};
 
@@ -35,6 +37,7 @@ pub(crate) struct Plan {
     workdir: Option<String>,
     user: Option<String>,
     read_only_rootfs: bool,
+    /// What the sandbox will be separated by.
     pub(crate) isolation: Isolation,
     network: NetworkMode,
 }
@@ -47,15 +50,13 @@ impl Plan {
         request: SpawnRequest,
     ) -> Result<Self, Error> {
         let owner = owner(caller, &request)?;
-        let name = given(&request.provider).unwrap_or(&settings.default_provider);
-        let slot = providers.get(name).ok_or_else(|| {
-            let configured: Vec<&str> = providers.keys().map(String::as_str).collect();
-            Error::NotFound(format!(
-                "provider {:?} is not configured; configured are {}",
-                shown(name),
-                configured.join(", ")
-            ))
-        })?;
+        let floor = given(&request.isolation)
+            .map(str::parse::<Isolation>)
+            .transpose()
+            .map_err(|error| Error::BadRequest(error.to_string()))?;
+        let named = given(&request.provider);
+        let default = &settings.default_provider;
+        let Selection { slot, isolation } = selection::select(providers, named, default, floor)?;
         let provider = &slot.provider;
         let capable = |capability: Capability| {
             if provider.capabilities().contains(&capability) {
@@ -70,18 +71,6 @@ impl Plan {
         if let Some(template) = given(&request.template) {
             let template = shown(template);
             return Err(Error::NotFound(format!("template {template:?} not found")));
-        }
-        if let Some(floor) = given(&request.isolation) {
-            let floor: Isolation = floor
-                .parse()
-                .map_err(|error| Error::BadRequest(format!("{error}")))?;
-            let real = provider.isolation();
-            if !real.satisfies(floor) {
-                return Err(Error::Unsupported(format!(
-                    "provider {} gives isolation {real}, less than the {floor} asked for",
-                    provider.name()
-                )));
-            }
         }
         let network = network::asked(provider.as_ref(), request.network.as_ref())?;
         if request
@@ -147,7 +136,6 @@ impl Plan {
 
         Ok(Self {
             owner,
-            slot: Arc::clone(slot),
             image,
             resolved_image,
             memory_mb,
@@ -159,8 +147,9 @@ impl Plan {
             workdir,
             user,
             read_only_rootfs,
-            isolation: provider.isolation(),
+            isolation,
             network,
+            slot,
         })
     }
 

@@ -62,6 +62,8 @@ pub(crate) async fn start(
     let started = tokio::select! {
         biased;
         () = entry.ended.cancelled() => Err(OpError::Gone("the sandbox is destroyed".to_owned())),
+        // Dropping the request takes it back: it is not carried out when the sandbox goes on.
+        () = entry.paused() => Err(crate::ops::paused(&entry)),
         started = timeout(START, ops.exec(plan.spec)) => started.unwrap_or_else(|_| {
             Err(OpError::Gone("the agent does not answer".to_owned()))
         }),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use stacyvm_provider::{Health, Provider};
 use stacyvm_types::{EventData, EventType, ProviderInfo, Timestamp};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::events::Events;
@@ -14,6 +15,8 @@ use crate::shared::Shared;
 
 /// How long a check may take before the provider counts as unhealthy.
 const CHECK: Duration = Duration::from_secs(10);
+/// How soon one that was not healthy is checked again: what waits for it should not wait long.
+const AGAIN: Duration = Duration::from_secs(5);
 /// A result this young answers a second asker too.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -26,6 +29,10 @@ pub(crate) struct ProviderSlot {
     cached: Mutex<Cached>,
     /// Held during a check: one at a time.
     checking: tokio::sync::Mutex<()>,
+    /// Held while its boxes are compared with the store: one at a time.
+    pub(crate) comparing: tokio::sync::Mutex<()>,
+    /// How often it has recovered.
+    recoveries: watch::Sender<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +60,8 @@ impl ProviderSlot {
                 fresh_since: None,
             }),
             checking: tokio::sync::Mutex::new(()),
+            comparing: tokio::sync::Mutex::new(()),
+            recoveries: watch::Sender::new(0),
         }
     }
 
@@ -120,6 +129,7 @@ impl ProviderSlot {
             self.tell((!health.healthy).then_some(error));
         }
         let healthy = health.healthy;
+        let recovered = healthy && !was && !first;
         let boxes = match tokio::time::timeout(CHECK, self.provider.list()).await {
             Ok(Ok(boxes)) if healthy => Some(boxes.len() as u64),
             _ => None,
@@ -129,7 +139,16 @@ impl ProviderSlot {
         cached.boxes = boxes.unwrap_or(cached.boxes);
         cached.checked_at = now();
         cached.fresh_since = Some(Instant::now());
+        drop(cached);
+        if recovered {
+            self.recoveries.send_modify(|count| *count += 1);
+        }
         healthy
+    }
+
+    /// Tells of each time from now on that it has recovered.
+    pub(crate) fn recoveries(&self) -> watch::Receiver<u64> {
+        self.recoveries.subscribe()
     }
 
     /// Publishes that it failed with this error, or has recovered.
@@ -150,14 +169,21 @@ impl ProviderSlot {
     }
 }
 
-/// Checks every provider at its interval, until the orchestrator stops.
-pub(crate) async fn run(shared: Arc<Shared>) {
+/// Checks a provider at its interval, and sooner while it is not healthy, until the orchestrator
+/// stops.
+pub(crate) async fn run(shared: Arc<Shared>, slot: Arc<ProviderSlot>) {
+    let usual = shared.settings.health_interval;
     loop {
+        let wait = if slot.healthy() {
+            usual
+        } else {
+            usual.min(AGAIN)
+        };
         tokio::select! {
             () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(shared.settings.health_interval) => {}
+            () = tokio::time::sleep(wait) => {}
         }
-        check_all(&shared).await;
+        slot.check(|| shared.clock.now()).await;
     }
 }
 

@@ -6,19 +6,22 @@
 //!                 ┌───▼────┐  create failed, or nobody waits for it (its owner)
 //!                 │creating├──────────────────────────────┐
 //!                 └───┬────┘                              │
-//!        box answers  │                                   │
-//!        (its owner)  │                                   │
-//!                 ┌───▼────┐  asked to, or expired        │
-//!                 │running ├───────────────────────────┐  │
-//!                 └─┬────┬─┘  (client, expiry timer)   │  │
-//!   workload ended  │    │  box missing                │  │
-//!   (wait_exit,     │    │  (reconciler)               │  │
-//!    reconciler)    │    │                             │  │
-//!           ┌───────▼┐ ┌─▼──┐                        ┌─▼──▼─────┐  every trace gone
-//!           │stopped │ │lost├────────────────────────►destroying├──────────► destroyed
-//!           └───┬────┘ └────┘  asked to, or expired  └─▲────▲───┘ (its owner)
-//!               └──────────────────────────────────────┘    │
-//!                                     attempt failed ───────┘  (retried by its owner for ever)
+//!        box answers  │     stopped behind our back       │
+//!        (its owner)  │     (provider, reconciler)        │
+//!                 ┌───▼────┐ ─────────────────► ┌──────┐  │
+//!                 │running │                    │paused│  │
+//!                 └─┬─┬──┬─┘ ◄───────────────── └┬─┬─┬─┘  │
+//!                   │ │  │      goes on again    │ │ │    │
+//!   workload ended  │ │  │  asked to, or expired │ │ │    │
+//!   (wait_exit,     ├─│──│───────────────────────┘ │ │    │
+//!    reconciler)    │ │  └─────────────────────────│─┤    │
+//!                   │ │  box missing (reconciler)  │ │    │
+//!                   │ ├────────────────────────────┘ │    │
+//!           ┌───────▼┐│  ┌────┐                   ┌──▼────▼──┐  every trace gone
+//!           │stopped │└──►lost├───────────────────►destroying├──────────► destroyed
+//!           └───┬────┘   └────┘  asked to,        └─▲────▲───┘ (its owner)
+//!               └───────────────────────────────────┘    │
+//!                                or expired  attempt failed (retried by its owner for ever)
 //! ```
 //! Each transition is made by the sandbox's owner task; in brackets stands who tells it to.
 //! A sandbox that was `creating` when the server died comes back as `destroying`: its client
@@ -33,6 +36,7 @@ use stacyvm_types::SandboxState;
 pub(crate) enum Phase {
     Creating,
     Running,
+    Paused,
     Stopped,
     Lost,
     Destroying,
@@ -46,6 +50,10 @@ pub(crate) enum Event {
     Created,
     /// The backend could not, or the result is of no use to anybody.
     CreateFailed,
+    /// Nothing in the box moves, and it can go on.
+    Paused,
+    /// What is in the box moves.
+    Resumed,
     /// What ran in the box has ended.
     WorkloadEnded,
     /// The backend has no usable box.
@@ -65,24 +73,31 @@ pub(crate) struct Refused {
 }
 
 impl Phase {
+    /// Whether its box is there and may be used, at once or when it goes on.
+    pub(crate) fn is_alive(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+
     /// The phase after `event`.
     pub(crate) fn on(self, event: Event) -> Result<Self, Refused> {
         let next = match (self, event) {
             (Self::Creating, Event::Created) => Self::Running,
             (Self::Creating, Event::CreateFailed) => Self::Destroying,
 
-            (Self::Running, Event::WorkloadEnded) => Self::Stopped,
-            (Self::Running, Event::BoxMissing) => Self::Lost,
+            (Self::Running | Self::Paused, Event::Paused) => Self::Paused,
+            (Self::Running | Self::Paused, Event::Resumed) => Self::Running,
+            (Self::Running | Self::Paused, Event::WorkloadEnded) => Self::Stopped,
+            (Self::Running | Self::Paused, Event::BoxMissing) => Self::Lost,
 
             // Late news about what is known to be over changes nothing.
             (
                 Self::Stopped | Self::Lost | Self::Destroying | Self::Destroyed,
-                Event::WorkloadEnded | Event::BoxMissing,
+                Event::Paused | Event::Resumed | Event::WorkloadEnded | Event::BoxMissing,
             ) => self,
 
             // A creation is never cut short: who wants it gone waits for its end.
             (
-                Self::Running | Self::Stopped | Self::Lost | Self::Destroying,
+                Self::Running | Self::Paused | Self::Stopped | Self::Lost | Self::Destroying,
                 Event::DestroyAsked,
             ) => Self::Destroying,
             (Self::Destroyed, Event::DestroyAsked) => Self::Destroyed,
@@ -103,9 +118,10 @@ impl Phase {
             (StoredState::Error, _) => Self::Lost,
             (StoredState::Running, None) => Self::Running,
             (StoredState::Running, Some(observed)) => match observed.event() {
-                None => Self::Running,
-                Some(Event::WorkloadEnded) => Self::Stopped,
-                Some(_) => Self::Lost,
+                Event::Resumed => Self::Running,
+                Event::Paused => Self::Paused,
+                Event::WorkloadEnded => Self::Stopped,
+                _ => Self::Lost,
             },
         }
     }
@@ -116,6 +132,7 @@ impl Phase {
         match self {
             Self::Creating => Some(SandboxState::Creating),
             Self::Running => Some(SandboxState::Running),
+            Self::Paused => Some(SandboxState::Paused),
             Self::Stopped => Some(SandboxState::Stopped),
             Self::Lost => Some(SandboxState::Error),
             Self::Destroying => destroy_failed.then_some(SandboxState::Error),
@@ -132,13 +149,19 @@ pub(crate) enum Observed {
 }
 
 impl Observed {
-    /// What that means for a sandbox that should be running; none when all is well.
-    pub(crate) fn event(self) -> Option<Event> {
+    /// What that means for a sandbox that should be alive.
+    pub(crate) fn event(self) -> Event {
         match self {
-            Self::Box(BoxState::Running | BoxState::Paused) => None,
-            Self::Box(BoxState::Dead) => Some(Event::WorkloadEnded),
-            Self::Box(BoxState::Partial) | Self::Absent => Some(Event::BoxMissing),
+            Self::Box(BoxState::Running) => Event::Resumed,
+            Self::Box(BoxState::Paused) => Event::Paused,
+            Self::Box(BoxState::Dead) => Event::WorkloadEnded,
+            Self::Box(BoxState::Partial) | Self::Absent => Event::BoxMissing,
         }
+    }
+
+    /// Whether such a sandbox has come to its end.
+    pub(crate) fn is_end(self) -> bool {
+        !matches!(self, Self::Box(BoxState::Running | BoxState::Paused))
     }
 }
 
@@ -146,93 +169,59 @@ impl Observed {
 mod tests {
     use super::*;
 
-    const PHASES: [Phase; 6] = [
+    const PHASES: [Phase; 7] = [
         Phase::Creating,
         Phase::Running,
+        Phase::Paused,
         Phase::Stopped,
         Phase::Lost,
         Phase::Destroying,
         Phase::Destroyed,
     ];
 
-    /// The whole table, in the order of `PHASES`; none where the event is refused.
+    const EVENTS: [Event; 8] = [
+        Event::Created,
+        Event::CreateFailed,
+        Event::Paused,
+        Event::Resumed,
+        Event::WorkloadEnded,
+        Event::BoxMissing,
+        Event::DestroyAsked,
+        Event::BoxGone,
+    ];
+
+    /// The whole table: for each phase what each of `EVENTS` leads to; none where it is refused.
     #[test]
     fn every_phase_answers_every_event() {
-        use Phase::{Destroyed, Destroying, Lost, Running, Stopped};
-        let table: [(Event, [Option<Phase>; 6]); 6] = [
-            (
-                Event::Created,
-                [Some(Running), None, None, None, None, None],
-            ),
-            (
-                Event::CreateFailed,
-                [Some(Destroying), None, None, None, None, None],
-            ),
-            (
-                Event::WorkloadEnded,
-                [
-                    None,
-                    Some(Stopped),
-                    Some(Stopped),
-                    Some(Lost),
-                    Some(Destroying),
-                    Some(Destroyed),
-                ],
-            ),
-            (
-                Event::BoxMissing,
-                [
-                    None,
-                    Some(Lost),
-                    Some(Stopped),
-                    Some(Lost),
-                    Some(Destroying),
-                    Some(Destroyed),
-                ],
-            ),
-            (
-                Event::DestroyAsked,
-                [
-                    None,
-                    Some(Destroying),
-                    Some(Destroying),
-                    Some(Destroying),
-                    Some(Destroying),
-                    Some(Destroyed),
-                ],
-            ),
-            (
-                Event::BoxGone,
-                [None, None, None, None, Some(Destroyed), None],
-            ),
+        use Phase::{Creating, Destroyed, Destroying, Lost, Paused, Running, Stopped};
+        const NO: Option<Phase> = None;
+        let (run, pause, stop) = (Some(Running), Some(Paused), Some(Stopped));
+        let (lose, end, gone) = (Some(Lost), Some(Destroying), Some(Destroyed));
+        let table = [
+            (Creating, [run, end, NO, NO, NO, NO, NO, NO]),
+            (Running, [NO, NO, pause, run, stop, lose, end, NO]),
+            (Paused, [NO, NO, pause, run, stop, lose, end, NO]),
+            (Stopped, [NO, NO, stop, stop, stop, stop, end, NO]),
+            (Lost, [NO, NO, lose, lose, lose, lose, end, NO]),
+            (Destroying, [NO, NO, end, end, end, end, end, gone]),
+            (Destroyed, [NO, NO, gone, gone, gone, gone, gone, NO]),
         ];
-        for (event, expected) in table {
-            for (phase, next) in PHASES.into_iter().zip(expected) {
+        for (phase, row) in table {
+            for (event, next) in EVENTS.into_iter().zip(row) {
                 assert_eq!(phase.on(event).ok(), next, "{phase:?} on {event:?}");
             }
         }
     }
 
     #[test]
-    fn nothing_leaves_destroyed_and_nothing_returns_to_running() {
-        let events = [
-            Event::Created,
-            Event::CreateFailed,
-            Event::WorkloadEnded,
-            Event::BoxMissing,
-            Event::DestroyAsked,
-            Event::BoxGone,
-        ];
-        for event in events {
+    fn nothing_leaves_destroyed_and_only_what_was_paused_runs_again() {
+        for event in EVENTS {
             if let Ok(next) = Phase::Destroyed.on(event) {
                 assert_eq!(next, Phase::Destroyed, "{event:?}");
             }
-            for phase in &PHASES[1..] {
-                assert_ne!(
-                    phase.on(event),
-                    Ok(Phase::Running),
-                    "{phase:?} on {event:?}"
-                );
+            for phase in &PHASES[3..] {
+                let next = phase.on(event);
+                assert!(!next.is_ok_and(Phase::is_alive), "{phase:?} on {event:?}");
             }
         }
     }
@@ -241,9 +230,10 @@ mod tests {
     fn a_restart_finishes_what_was_half_done_and_believes_the_backend() {
         let alive = Some(Observed::Box(BoxState::Running));
         let dead = Some(Observed::Box(BoxState::Dead));
+        let paused = Some(Observed::Box(BoxState::Paused));
         let partial = Some(Observed::Box(BoxState::Partial));
         let absent = Some(Observed::Absent);
-        for observed in [None, alive, dead, partial, absent] {
+        for observed in [None, alive, paused, dead, partial, absent] {
             for stored in [StoredState::Creating, StoredState::Destroying] {
                 assert_eq!(Phase::recovered(stored, observed), Phase::Destroying);
             }
@@ -256,6 +246,7 @@ mod tests {
         let running = |observed| Phase::recovered(StoredState::Running, observed);
         assert_eq!(running(None), Phase::Running);
         assert_eq!(running(alive), Phase::Running);
+        assert_eq!(running(paused), Phase::Paused);
         assert_eq!(running(dead), Phase::Stopped);
         assert_eq!(running(partial), Phase::Lost);
         assert_eq!(running(absent), Phase::Lost);

@@ -1,21 +1,18 @@
-//! How sandboxes are connected: what a spawn asks for, what is changed while one runs, and what
-//! providers tell about their boxes.
+//! How sandboxes are connected: what a spawn asks for, and what is changed while one runs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{Capability, Egress, NetworkMode, Notice, Provider, ProviderError};
+use stacyvm_provider::{Capability, Egress, NetworkMode, Provider, ProviderError};
 use stacyvm_types::{
     DomainPattern, EventData, EventType, NetworkInfo, NetworkRequest, NetworkRules,
 };
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::health::ProviderSlot;
 use crate::limits::{bad, shown};
 use crate::registry::Entry;
-use crate::shared::Shared;
 use crate::{Caller, Error, Orchestrator, ops};
 
 /// How many names one sandbox's rules may have.
@@ -172,48 +169,5 @@ async fn answer<T>(
             message: format!("it did not answer about the network within {ANSWER:?}"),
             source: None,
         }),
-    }
-}
-
-/// Turns what one provider tells into events, until it has nothing more to tell.
-pub(crate) async fn tell_notices(shared: Arc<Shared>, mut notices: mpsc::Receiver<Notice>) {
-    loop {
-        let notice = tokio::select! {
-            () = shared.stop.cancelled() => return,
-            notice = notices.recv() => notice,
-        };
-        let Some(notice) = notice else { return };
-        let (id, kind, data) = event(notice);
-        // One that is gone meanwhile has no owner to tell.
-        if let Some(entry) = shared.registry.get(&id) {
-            shared.events.of(&entry, kind, data);
-        }
-    }
-}
-
-fn event(notice: Notice) -> (stacyvm_types::SandboxId, EventType, EventData) {
-    let none = EventData::none;
-    match notice {
-        Notice::Refused {
-            id,
-            host,
-            port,
-            reason,
-        } => {
-            let data = none().with("host", host);
-            let data = match port {
-                Some(port) => data.with("port", u64::from(port)),
-                None => data,
-            };
-            (id, EventType::NetworkRefused, data.with("reason", reason))
-        }
-        Notice::RefusedMore { id, count } => {
-            (id, EventType::NetworkRefused, none().with("count", count))
-        }
-        Notice::LimitReached { id, limit } => {
-            (id, EventType::ResourceLimit, none().with("limit", limit))
-        }
-        Notice::Paused { id } => (id, EventType::SandboxPaused, none()),
-        Notice::Resumed { id } => (id, EventType::SandboxResumed, none()),
     }
 }

@@ -21,6 +21,7 @@ use crate::events::Events;
 use crate::lifecycle::Phase;
 use crate::metrics::Operation;
 use crate::registry::Entry;
+use crate::shared::PAUSED;
 
 /// How long a backend may take to open a box that runs.
 const OPEN: Duration = Duration::from_secs(10);
@@ -56,10 +57,15 @@ pub(crate) fn public_error(entry: &Entry, error: OpError) -> Error {
             Phase::Stopped | Phase::Lost => {
                 return Error::Conflict(format!("sandbox {id} does not run any more"));
             }
-            Phase::Creating | Phase::Running => {}
+            Phase::Creating | Phase::Running | Phase::Paused => {}
         }
     }
     Error::from_op(&entry.facts.provider, error)
+}
+
+/// What an operation answers that was begun before its sandbox was paused.
+pub(crate) fn paused(entry: &Entry) -> OpError {
+    OpError::Conflict(format!("sandbox {} {PAUSED}", entry.facts.id))
 }
 
 /// A command asked for somebody or something that its sandbox lacks: the request is at fault. As
@@ -108,13 +114,19 @@ impl Metered {
         }
     }
 
+    /// Work that also ends when nothing in the sandbox moves any more: its agent would not answer
+    /// before somebody lets it go on.
     async fn run<T>(
         &self,
         operation: Operation,
         work: impl Future<Output = Result<T, OpError>> + Send,
     ) -> Result<T, OpError> {
         let began = Instant::now();
-        let result = self.ended(work).await;
+        let result = tokio::select! {
+            biased;
+            result = self.ended(work) => result,
+            () = self.entry.paused() => Err(paused(&self.entry)),
+        };
         if let Some(slot) = &self.entry.slot {
             // What the client got wrong is no failure of ours.
             let failed = matches!(result, Err(OpError::Gone(_) | OpError::Failed(_)));

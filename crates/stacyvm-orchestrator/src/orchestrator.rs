@@ -192,16 +192,17 @@ impl Orchestrator {
         Ok(destroyed.count() as u64)
     }
 
-    /// Lets a running sandbox live until now plus `ttl`, which may be sooner than before.
+    /// Lets a sandbox that runs or is paused live until now plus `ttl`, which may be sooner than
+    /// before.
     ///
     /// # Errors
-    /// `BadRequest`, `ResourceLimit` for the duration; `NotFound`; `Conflict` when not running.
+    /// `BadRequest`, `ResourceLimit` for the duration; `NotFound`; `Conflict` when it has ended.
     pub async fn extend(&self, caller: &Caller, id: &str, ttl: &str) -> Result<Sandbox, Error> {
         let _token = self.shared.enter()?;
         let shared = &self.shared;
         let asked = admission::ttl(&shared.settings, ttl);
         shared.noted("extend", None, caller.owner.as_ref(), asked)?;
-        let entry = shared.find_running(caller, id)?;
+        let entry = shared.find_alive(caller, id)?;
         let owner = entry.facts.owner.as_ref().or(caller.owner.as_ref());
         let ttl = admission::ttl(&shared.settings_for(owner), ttl);
         let ttl = shared.noted("extend", Some(&entry.facts.id), owner, ttl)?;

@@ -116,22 +116,43 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     }
 }
 
+/// Compares whenever the provider has recovered, until the orchestrator stops: what happened to its
+/// boxes while it could not be asked is known at once.
+pub(crate) async fn after_recoveries(shared: Arc<Shared>, slot: Arc<ProviderSlot>) {
+    let mut recoveries = slot.recoveries();
+    loop {
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            recovered = recoveries.changed() => if recovered.is_err() { return },
+        }
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = pass(&shared, &slot) => {}
+        }
+    }
+}
+
 async fn pass(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>) {
+    let _one_at_a_time = slot.comparing.lock().await;
     let name = slot.provider.name();
-    let mut running = shared.registry.snapshot();
-    running.retain(|entry| entry.facts.provider == name && entry.view().phase == Phase::Running);
+    let mut alive = shared.registry.snapshot();
+    alive.retain(|entry| entry.facts.provider == name && entry.view().phase.is_alive());
+    let alive: Vec<_> = alive
+        .into_iter()
+        .map(|entry| (entry.news(), entry))
+        .collect();
     let Some(boxes) = list(slot).await else {
         return;
     };
-    for entry in running {
+    for (as_of, entry) in alive {
         let observed = observe(&boxes, &entry.facts.id);
-        if observed.event().is_some() {
+        if observed.is_end() {
             act(shared);
             let facts = &entry.facts;
             tell(shared, "end_noticed", &facts.id, facts.owner.as_ref(), name);
         }
         // An owner with a full queue is busy; the next pass tells it again.
-        let _ = entry.commands.try_send(Command::Seen(observed));
+        let _ = entry.commands.try_send(Command::Seen { observed, as_of });
     }
     remove_orphans(shared, slot, &boxes);
 }

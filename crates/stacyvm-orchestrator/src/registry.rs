@@ -2,11 +2,12 @@
 //! it, and the way to its owner. Lookups and admission are O(1); the lock is never held long.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use stacyvm_provider::SandboxOps;
 use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus};
-use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
+use tokio::sync::{Notify, OnceCell, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::health::ProviderSlot;
@@ -56,6 +57,10 @@ pub(crate) struct Entry {
     pub(crate) ops: OnceCell<Arc<dyn SandboxOps>>,
     /// Which limit its workload ended of, once that is known.
     pub(crate) ended_of: OnceLock<&'static str>,
+    /// Whether nothing in it moves now.
+    paused: watch::Sender<bool>,
+    /// How often its provider has said of its own accord that it was paused or goes on.
+    news: AtomicU64,
     view: Mutex<View>,
 }
 
@@ -74,6 +79,8 @@ impl Entry {
             feeding: Semaphore::new(FEEDING),
             ops: OnceCell::new(),
             ended_of: OnceLock::new(),
+            paused: watch::Sender::new(view.phase == Phase::Paused),
+            news: AtomicU64::new(0),
             view: Mutex::new(view),
         }
     }
@@ -84,7 +91,27 @@ impl Entry {
 
     /// Only its owner task changes the view.
     pub(crate) fn update(&self, change: impl FnOnce(&mut View)) {
-        change(&mut self.lock_view());
+        let mut view = self.lock_view();
+        change(&mut view);
+        let paused = view.phase == Phase::Paused;
+        let differs = |was: &mut bool| std::mem::replace(was, paused) != paused;
+        self.paused.send_if_modified(differs);
+    }
+
+    /// Resolves when nothing in it moves.
+    pub(crate) async fn paused(&self) {
+        // Never closed: the sender is ours.
+        let _ = self.paused.subscribe().wait_for(|paused| *paused).await;
+    }
+
+    /// The state of its provider's news; what was seen before the newest is out of date.
+    pub(crate) fn news(&self) -> u64 {
+        self.news.load(Ordering::SeqCst)
+    }
+
+    /// Counts one more, before its owner is told of it.
+    pub(crate) fn add_news(&self) -> u64 {
+        self.news.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Why nothing runs in it any more, in words.

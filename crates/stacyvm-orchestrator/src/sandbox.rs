@@ -14,6 +14,7 @@ pub(crate) use create::{NewSandbox, SpawnFailure};
 use std::sync::Arc;
 use std::time::Duration;
 
+use stacyvm_provider::BoxState;
 use stacyvm_store::StoredState;
 use stacyvm_types::{EventData, EventType, Sandbox, SandboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
@@ -53,8 +54,8 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Sandbox, Error>>,
         span: Span,
     },
-    /// What the backend's list said of it.
-    Seen(Observed),
+    /// What the backend said of it, and how its news stood when it was asked.
+    Seen { observed: Observed, as_of: u64 },
 }
 
 impl Command {
@@ -62,7 +63,7 @@ impl Command {
     fn span(&self) -> Span {
         match self {
             Self::Destroy { span, .. } | Self::Extend { span, .. } => span.clone(),
-            Self::Seen(_) => Span::none(),
+            Self::Seen { .. } => Span::none(),
         }
     }
 }
@@ -116,6 +117,8 @@ impl Owner {
             (StoredState::Destroying, _) => {
                 return self.destroy(destroy::Start::Marked).await;
             }
+            // Whoever follows events of this server has heard nothing of it yet.
+            (_, Phase::Paused) => self.tell(EventType::SandboxPaused, EventData::none()),
             _ => {}
         }
         self.live().await;
@@ -126,7 +129,7 @@ impl Owner {
         let stop = self.shared.stop.clone();
         let mut span = Span::none();
         while self.phase != Phase::Destroying {
-            let watched = self.phase == Phase::Running && self.watched;
+            let watched = self.phase.is_alive() && self.watched;
             let entry = Arc::clone(&self.entry);
             let workload_ended = async {
                 match &entry.slot {
@@ -138,9 +141,10 @@ impl Owner {
                 biased;
                 () = stop.cancelled() => return,
                 command = self.commands.recv() => command,
-                () = workload_ended => Some(Command::Seen(Observed::Box(
-                    stacyvm_provider::BoxState::Dead,
-                ))),
+                () = workload_ended => Some(Command::Seen {
+                    observed: Observed::Box(BoxState::Dead),
+                    as_of: self.entry.news(),
+                }),
             };
             let Some(command) = command else { return };
             span = command.span();
@@ -170,23 +174,43 @@ impl Owner {
                 let result = self.extend(ttl).await;
                 let _ = reply.send(result);
             }
-            Command::Seen(observed) => match observed.event() {
-                None => self.watched = true,
-                Some(event) => {
-                    let before = self.phase;
-                    self.apply(event);
-                    if self.phase != before {
-                        tracing::info!(sandbox = %self.id(), phase = ?self.phase, "sandbox ended by itself");
-                        self.tell_end().await;
-                        self.record().await;
-                    }
-                }
-            },
+            Command::Seen { observed, as_of } => self.see(observed, as_of).await,
+        }
+    }
+
+    /// Believes what the backend said. Whether it moves can change at any time, so what was seen
+    /// before the provider's newest word about that counts no longer.
+    async fn see(&mut self, observed: Observed, as_of: u64) {
+        if !observed.is_end() {
+            self.watched = true;
+            if as_of < self.entry.news() {
+                return;
+            }
+        }
+        let before = self.phase;
+        self.apply(observed.event());
+        if self.phase == before {
+            return;
+        }
+        match self.phase {
+            Phase::Paused => {
+                tracing::info!(sandbox = %self.id(), "sandbox was paused behind our back");
+                self.tell(EventType::SandboxPaused, EventData::none());
+            }
+            Phase::Running => {
+                tracing::info!(sandbox = %self.id(), "sandbox goes on");
+                self.tell(EventType::SandboxResumed, EventData::none());
+            }
+            _ => {
+                tracing::info!(sandbox = %self.id(), phase = ?self.phase, "sandbox ended by itself");
+                self.tell_end().await;
+                self.record().await;
+            }
         }
     }
 
     async fn extend(&mut self, ttl: Duration) -> Result<Sandbox, Error> {
-        if self.phase != Phase::Running {
+        if !self.phase.is_alive() {
             let id = self.id();
             return Err(Error::Conflict(format!("sandbox {id} is not running")));
         }

@@ -29,6 +29,10 @@ use crate::quotas::Quotas;
 use crate::registry::{Entry, Registry};
 use crate::{Caller, Error, Settings};
 
+/// What a paused sandbox answers, behind its name.
+pub(crate) const PAUSED: &str =
+    "is paused: its processes were stopped outside of StacyVM; resume them there, or destroy it";
+
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
@@ -99,11 +103,20 @@ impl Shared {
             .ok_or_else(|| Error::no_sandbox(id))
     }
 
-    /// The sandbox, when it exists for this caller and runs; says why not.
+    /// The sandbox, when it exists for this caller and can be used now; says why not.
     pub(crate) fn find_running(&self, caller: &Caller, id: &str) -> Result<Arc<Entry>, Error> {
+        let entry = self.find_alive(caller, id)?;
+        match entry.view().phase {
+            Phase::Paused => Err(Error::Conflict(format!("sandbox {id} {PAUSED}"))),
+            _ => Ok(entry),
+        }
+    }
+
+    /// The sandbox, when it exists for this caller and runs or is paused; says why not.
+    pub(crate) fn find_alive(&self, caller: &Caller, id: &str) -> Result<Arc<Entry>, Error> {
         let entry = self.find(caller, id)?;
         let why = match entry.view().phase {
-            Phase::Running => return Ok(entry),
+            Phase::Running | Phase::Paused => return Ok(entry),
             Phase::Creating => "is still being created",
             Phase::Stopped => &format!("is stopped: {}", entry.end_in_words()),
             Phase::Lost => "is in state error: its provider has lost it",

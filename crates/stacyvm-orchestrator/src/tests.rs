@@ -1,6 +1,7 @@
 //! The whole orchestrator over a backend that can be slow, fail, hang and vanish on demand.
 
 mod admission;
+mod away;
 mod crash;
 mod events;
 mod exec;
@@ -10,8 +11,10 @@ mod images;
 mod keys;
 mod life;
 mod network;
+mod paused;
 mod queue;
 mod quotas;
 mod reconcile;
+mod selection;
 mod server;
 mod support;

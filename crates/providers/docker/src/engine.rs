@@ -25,7 +25,7 @@ const CLIENT: u64 = 600;
 
 /// One engine.
 #[derive(Debug)]
-pub struct Engine {
+pub(crate) struct Engine {
     address: EngineAddress,
     /// What speaks to it, in a version that both know; none until it has answered.
     current: Mutex<Option<Docker>>,
@@ -33,7 +33,7 @@ pub struct Engine {
 
 impl Engine {
     /// Asks nothing yet.
-    pub fn new(address: EngineAddress) -> Self {
+    pub(crate) fn new(address: EngineAddress) -> Self {
         Self {
             address,
             current: Mutex::new(None),
@@ -41,7 +41,7 @@ impl Engine {
     }
 
     /// Where it is, as the operator named it.
-    pub fn address(&self) -> &EngineAddress {
+    pub(crate) fn address(&self) -> &EngineAddress {
         &self.address
     }
 

@@ -23,7 +23,7 @@ use crate::queue::SpawnQueue;
 use crate::quotas::Quotas;
 use crate::registry::Registry;
 use crate::shared::Shared;
-use crate::{Orchestrator, Settings, StartError, expiry, health, network, reconcile};
+use crate::{Orchestrator, Settings, StartError, expiry, health, news, reconcile};
 
 /// What is given to tasks to come to their end, at each step of a shutdown.
 const STEP: Duration = Duration::from_secs(2);
@@ -94,13 +94,18 @@ impl Orchestrator {
         );
         for slot in shared.providers.values() {
             if let Some(notices) = slot.provider.notices() {
-                let telling = network::tell_notices(Arc::clone(&shared), notices);
+                let telling = news::follow(Arc::clone(&shared), notices);
                 shared.tasks.spawn(telling);
             }
         }
         shared.tasks.spawn(expiry::run(Arc::clone(&shared)));
         shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
-        shared.tasks.spawn(health::run(Arc::clone(&shared)));
+        for slot in shared.providers.values() {
+            let checking = health::run(Arc::clone(&shared), Arc::clone(slot));
+            shared.tasks.spawn(checking);
+            let catching_up = reconcile::after_recoveries(Arc::clone(&shared), Arc::clone(slot));
+            shared.tasks.spawn(catching_up);
+        }
         Ok(Self { shared })
     }
 

@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stacyvm_provider::ProviderError;
 use stacyvm_store::StoreError;
 use stacyvm_types::{EventData, EventType, Sandbox};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::Error;
@@ -17,6 +18,32 @@ use crate::sandbox::{Command, Owner, SpawnFailure, answer};
 
 /// How long one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(30);
+
+/// Tells when the sandbox's provider has recovered.
+type Recoveries = watch::Receiver<u64>;
+
+/// Why an attempt came to nothing.
+struct Failure {
+    message: String,
+    /// The backend could not be asked at all.
+    unavailable: bool,
+}
+
+impl Failure {
+    fn public(&self, provider: &str) -> Error {
+        let message = &self.message;
+        if self.unavailable {
+            return Error::Unavailable(format!(
+                "provider {provider}: {message}; the sandbox is destroyed as soon as it is back"
+            ));
+        }
+        Error::Provider {
+            provider: provider.to_owned(),
+            message: message.clone(),
+            source: None,
+        }
+    }
+}
 
 /// Where a destruction starts from.
 pub(crate) enum Start {
@@ -56,11 +83,14 @@ impl Owner {
             Start::Failed { reply, error, key } => failed_spawn = Some((reply, error, key)),
         }
         let mut backoff = Backoff::default();
+        let slot = self.entry.slot.as_ref();
+        let mut recoveries = slot.map(|slot| slot.recoveries());
         loop {
             let Some(outcome) = self.attempt().await else {
                 return;
             };
-            let Err(message) = outcome else { break };
+            let Err(failure) = outcome else { break };
+            let message = failure.message.clone();
             tracing::warn!(sandbox = %self.id(), error = message, "sandbox could not be destroyed and is tried again");
             if !self.entry.view().destroy_failed {
                 let data = EventData::none()
@@ -70,17 +100,12 @@ impl Owner {
             }
             self.entry.update(|view| view.destroy_failed = true);
             for reply in self.waiting.drain(..) {
-                let error = Error::Provider {
-                    provider: self.entry.facts.provider.clone(),
-                    message: message.clone(),
-                    source: None,
-                };
-                let _ = reply.send(Err(error));
+                let _ = reply.send(Err(failure.public(&self.entry.facts.provider)));
             }
             if let Some((reply, error, _key)) = failed_spawn.take() {
                 let _ = reply.send(Err(SpawnFailure::Failed(error)));
             }
-            if !self.pause(backoff.next()).await {
+            if !self.pause(backoff.next(), &mut recoveries).await {
                 return;
             }
         }
@@ -103,10 +128,15 @@ impl Owner {
     }
 
     /// One attempt; none when the orchestrator was stopped meanwhile.
-    async fn attempt(&self) -> Option<Result<(), String>> {
+    async fn attempt(&self) -> Option<Result<(), Failure>> {
+        let failure = |message| Failure {
+            message,
+            unavailable: false,
+        };
         let Some(slot) = &self.entry.slot else {
             let name = &self.entry.facts.provider;
-            return Some(Err(format!("provider {name:?} is not configured any more")));
+            let message = format!("provider {name:?} is not configured any more");
+            return Some(Err(failure(message)));
         };
         let began = Instant::now();
         let abort = self.shared.abort.clone();
@@ -121,26 +151,41 @@ impl Owner {
                 if let Some(cause) = std::error::Error::source(&error) {
                     tracing::warn!(sandbox = %self.id(), cause, "destroy attempt failed");
                 }
-                Err(error.to_string())
+                Err(Failure {
+                    message: error.to_string(),
+                    unavailable: matches!(error, ProviderError::Unavailable(_)),
+                })
             }
-            Err(_) => Err(format!("destroying it did not end within {ATTEMPT:?}")),
+            Err(_) => Err(failure(format!(
+                "destroying it did not end within {ATTEMPT:?}"
+            ))),
         };
         self.measure(Operation::Destroy, began, outcome.is_err());
         Some(outcome)
     }
 
-    /// Waits before the next attempt; who asks meanwhile gets one at once. False when the
-    /// orchestrator stops.
-    async fn pause(&mut self, wait: Duration) -> bool {
+    /// Waits before the next attempt; who asks meanwhile gets one at once, and so does a sandbox
+    /// whose provider has recovered. False when the orchestrator stops.
+    async fn pause(&mut self, wait: Duration, recoveries: &mut Option<Recoveries>) -> bool {
         let over = sleep(wait);
         tokio::pin!(over);
         let stop = self.shared.stop.clone();
+        let recovered = async {
+            let Some(recoveries) = recoveries else {
+                return std::future::pending().await;
+            };
+            if recoveries.changed().await.is_err() {
+                std::future::pending().await
+            }
+        };
+        tokio::pin!(recovered);
         loop {
             let command = tokio::select! {
                 biased;
                 () = stop.cancelled() => return false,
                 command = self.commands.recv() => command,
                 () = &mut over => return true,
+                () = &mut recovered => return true,
             };
             match command {
                 Some(Command::Destroy { reply, .. }) => {
@@ -153,8 +198,11 @@ impl Owner {
                     let _ = reply.send(Err(error));
                 }
                 // The box went away by itself: the next attempt will succeed.
-                Some(Command::Seen(Observed::Absent)) => return true,
-                Some(Command::Seen(_)) | None => {}
+                Some(Command::Seen {
+                    observed: Observed::Absent,
+                    ..
+                }) => return true,
+                Some(Command::Seen { .. }) | None => {}
             }
         }
     }
@@ -193,7 +241,7 @@ impl Owner {
                 Command::Extend { reply, .. } => {
                     let _ = reply.send(Err(Error::no_sandbox(self.id().as_str())));
                 }
-                Command::Seen(_) => {}
+                Command::Seen { .. } => {}
             }
         }
     }

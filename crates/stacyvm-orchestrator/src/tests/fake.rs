@@ -1,25 +1,22 @@
 //! A backend in memory, for the faults that a real one does not show when asked.
 
+mod inside;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use stacyvm_provider::ops::{
-    ByteReceiver, ExecControl, ExecEvent, ExecExit, ExecSession, ExecSpec, FileRead, OpError,
-    ReadRange, UsageStats, WriteOptions,
-};
 use stacyvm_provider::{
     BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, NetworkMode, Notice,
     Notices, Provider, ProviderError, SandboxOps,
 };
-use stacyvm_types::{
-    ExitReason, FileInfo, FileMode, Isolation, OutputStream, SandboxId, SandboxStats,
-};
+use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
+
+use inside::FakeOps;
 
 /// Something that can be held up.
 #[derive(Debug)]
@@ -48,9 +45,13 @@ struct FakeBox {
     state: BoxState,
     /// Cancelled when its workload ends.
     ended: CancellationToken,
+    /// False while it is paused.
+    moving: watch::Sender<bool>,
 }
 
 pub(super) struct Fake {
+    name: &'static str,
+    isolations: Vec<Isolation>,
     boxes: Mutex<BTreeMap<SandboxId, FakeBox>>,
     pub(super) specs: Mutex<Vec<BoxSpec>>,
     pub(super) create_gate: Gate,
@@ -68,6 +69,8 @@ pub(super) struct Fake {
     pub(super) destroys_tried: AtomicUsize,
     pub(super) create_fails: AtomicBool,
     pub(super) list_fails: AtomicBool,
+    /// Whether the backend cannot be reached at all.
+    pub(super) away: AtomicBool,
     pub(super) healthy: AtomicBool,
     pub(super) checks: AtomicUsize,
     /// Commands that are running.
@@ -91,7 +94,14 @@ impl std::fmt::Debug for Fake {
 
 impl Fake {
     pub(super) fn new() -> Arc<Self> {
+        Self::named("fake", &[Isolation::Container])
+    }
+
+    /// One of this name that gives these levels, the usual one first.
+    pub(super) fn named(name: &'static str, isolations: &[Isolation]) -> Arc<Self> {
         Arc::new(Self {
+            name,
+            isolations: isolations.to_vec(),
             boxes: Mutex::default(),
             specs: Mutex::default(),
             create_gate: Gate::open_gate(),
@@ -104,6 +114,7 @@ impl Fake {
             destroys_tried: AtomicUsize::new(0),
             create_fails: AtomicBool::new(false),
             list_fails: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             healthy: AtomicBool::new(true),
             checks: AtomicUsize::new(0),
             running: Arc::default(),
@@ -122,8 +133,12 @@ impl Fake {
 
     /// Puts a box there that nobody asked for.
     pub(super) fn plant(&self, id: &SandboxId, state: BoxState) {
-        let ended = CancellationToken::new();
-        self.lock().insert(id.clone(), FakeBox { state, ended });
+        let found = FakeBox {
+            state,
+            ended: CancellationToken::new(),
+            moving: watch::Sender::new(state != BoxState::Paused),
+        };
+        self.lock().insert(id.clone(), found);
     }
 
     /// Ends a box's workload; what is left stays.
@@ -132,6 +147,32 @@ impl Fake {
             found.state = BoxState::Dead;
             found.ended.cancel();
         }
+    }
+
+    /// Stops what runs in a box or lets it go on, without a word.
+    pub(super) fn set_moving(&self, id: &SandboxId, moving: bool) {
+        if let Some(found) = self.lock().get_mut(id) {
+            found.state = if moving {
+                BoxState::Running
+            } else {
+                BoxState::Paused
+            };
+            found.moving.send_replace(moving);
+        }
+    }
+
+    /// The backend goes away, or comes back.
+    pub(super) fn set_away(&self, away: bool) {
+        self.away.store(away, Ordering::SeqCst);
+        self.healthy.store(!away, Ordering::SeqCst);
+    }
+
+    fn reachable(&self) -> Result<(), ProviderError> {
+        if self.away.load(Ordering::SeqCst) {
+            let message = "the backend does not answer".to_owned();
+            return Err(ProviderError::Unavailable(message));
+        }
+        Ok(())
     }
 
     /// Takes a box away without its watcher noticing.
@@ -150,9 +191,10 @@ impl Fake {
         tokio::task::yield_now().await;
     }
 
-    fn ops(&self, ended: CancellationToken) -> Arc<dyn SandboxOps> {
+    fn ops(&self, found: &FakeBox) -> Arc<dyn SandboxOps> {
         Arc::new(FakeOps {
-            ended,
+            ended: found.ended.clone(),
+            moving: found.moving.subscribe(),
             running: Arc::clone(&self.running),
         })
     }
@@ -181,11 +223,15 @@ fn broken(step: &'static str) -> ProviderError {
 #[async_trait]
 impl Provider for Fake {
     fn name(&self) -> &'static str {
-        "fake"
+        self.name
     }
 
     fn isolation(&self) -> Isolation {
-        Isolation::Container
+        self.isolations[0]
+    }
+
+    fn isolations(&self) -> Vec<Isolation> {
+        self.isolations.clone()
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -235,6 +281,7 @@ impl Provider for Fake {
     }
 
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
+        self.reachable()?;
         self.specs.lock().unwrap().push(spec.clone());
         self.step().await;
         self.plant(&spec.id, BoxState::Partial);
@@ -254,13 +301,15 @@ impl Provider for Fake {
     }
 
     async fn open(&self, id: &SandboxId) -> Result<Arc<dyn SandboxOps>, ProviderError> {
+        self.reachable()?;
         match self.lock().get(id) {
-            Some(found) => Ok(self.ops(found.ended.clone())),
+            Some(found) => Ok(self.ops(found)),
             None => Err(ProviderError::NotFound(format!("no box {id}"))),
         }
     }
 
     async fn list(&self) -> Result<Vec<BoxInfo>, ProviderError> {
+        self.reachable()?;
         if self.list_fails.load(Ordering::SeqCst) {
             return Err(broken("list the boxes"));
         }
@@ -279,6 +328,7 @@ impl Provider for Fake {
 
     async fn destroy(&self, id: &SandboxId) -> Result<(), ProviderError> {
         self.destroys_tried.fetch_add(1, Ordering::SeqCst);
+        self.reachable()?;
         self.step().await;
         if self.stuck.lock().unwrap().contains(id) {
             std::future::pending::<()>().await;
@@ -337,203 +387,5 @@ impl Provider for Fake {
 
     async fn cause_of_end(&self, _: &SandboxId) -> Option<&'static str> {
         *self.cause_of_end.lock().unwrap()
-    }
-}
-
-/// A box's inside, which understands a few programs in argv mode.
-#[derive(Debug)]
-struct FakeOps {
-    ended: CancellationToken,
-    running: Arc<AtomicUsize>,
-}
-
-/// Counts a command for as long as it lives.
-struct Running(Arc<AtomicUsize>);
-
-impl Running {
-    fn new(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-fn exit(exit_code: i32, reason: ExitReason) -> ExecEvent {
-    ExecEvent::Exit(ExecExit {
-        exit_code,
-        signal: (exit_code > 128).then(|| exit_code - 128),
-        reason,
-        duration: Duration::from_millis(1500),
-    })
-}
-
-impl FakeOps {
-    async fn program(
-        spec: ExecSpec,
-        ended: CancellationToken,
-        events: mpsc::Sender<ExecEvent>,
-        mut control: mpsc::Receiver<ExecControl>,
-    ) {
-        let argument = spec.argv.get(1).cloned().unwrap_or_default();
-        let out = |bytes: Bytes| ExecEvent::Output(OutputStream::Stdout, bytes);
-        let last = match spec.argv[0].as_str() {
-            "echo" => {
-                let _ = events.send(out(Bytes::from(argument))).await;
-                exit(0, ExitReason::Exit)
-            }
-            "false" => {
-                let noise = Bytes::from_static(b"no\xFF");
-                let noise = ExecEvent::Output(OutputStream::Stderr, noise);
-                let _ = events.send(noise).await;
-                exit(1, ExitReason::Exit)
-            }
-            "bomb" => exit(137, ExitReason::Oom),
-            "flood" => {
-                let piece = Bytes::from(vec![b'x'; 64 * 1024]);
-                for _ in 0..argument.parse::<usize>().unwrap() {
-                    if events.send(out(piece.clone())).await.is_err() {
-                        return;
-                    }
-                }
-                exit(0, ExitReason::Exit)
-            }
-            "cat" => {
-                let mut count = 0;
-                while let Some(ExecControl::Stdin(piece)) = control.recv().await {
-                    count += piece.len();
-                }
-                let _ = events.send(out(Bytes::from(count.to_string()))).await;
-                exit(0, ExitReason::Exit)
-            }
-            "vanish" => return,
-            // Keeps its deadline and obeys, as an agent does.
-            "sleep" => {
-                let limit = spec.timeout.unwrap_or(Duration::from_secs(1_000_000));
-                tokio::select! {
-                    () = ended.cancelled() => return,
-                    () = events.closed() => return,
-                    () = tokio::time::sleep(limit) => exit(137, ExitReason::Timeout),
-                    _ = control.recv() => exit(137, ExitReason::Signal),
-                }
-            }
-            // Forgets its deadline, but can be killed.
-            "late" => loop {
-                if let Some(ExecControl::Kill) = control.recv().await {
-                    break exit(137, ExitReason::Timeout);
-                }
-            },
-            // Neither keeps its deadline nor obeys.
-            "deaf" => {
-                events.closed().await;
-                return;
-            }
-            other => panic!("unknown program {other}"),
-        };
-        let _ = events.send(last).await;
-    }
-}
-
-#[async_trait]
-impl SandboxOps for FakeOps {
-    async fn ping(&self) -> Result<(), OpError> {
-        Ok(())
-    }
-
-    async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
-        if self.ended.is_cancelled() {
-            return Err(OpError::Gone("the box is dead".to_owned()));
-        }
-        if spec.workdir.as_deref() == Some("/missing") {
-            return Err(OpError::Invalid(
-                "workdir /missing does not exist".to_owned(),
-            ));
-        }
-        let (sender, events) = mpsc::channel(4);
-        let (control, receiver) = mpsc::channel(4);
-        let running = Running::new(&self.running);
-        let ended = self.ended.clone();
-        tokio::spawn(async move {
-            Self::program(spec, ended, sender, receiver).await;
-            drop(running);
-        });
-        Ok(ExecSession {
-            exec_id: 1,
-            pid: 42,
-            events,
-            control,
-        })
-    }
-
-    async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {
-        if path == "/hang" {
-            std::future::pending::<()>().await;
-        }
-        Err(OpError::NotFound(format!("{path} does not exist")))
-    }
-
-    async fn list(&self, _path: &str, _depth: u32) -> Result<Vec<FileInfo>, OpError> {
-        Ok(Vec::new())
-    }
-
-    async fn read(&self, path: &str, _range: ReadRange) -> Result<FileRead, OpError> {
-        Err(OpError::NotFound(format!("{path} does not exist")))
-    }
-
-    async fn write(
-        &self,
-        _path: &str,
-        _options: WriteOptions,
-        _data: ByteReceiver,
-    ) -> Result<(), OpError> {
-        Ok(())
-    }
-
-    async fn mkdir(&self, _path: &str, _mode: FileMode) -> Result<(), OpError> {
-        Ok(())
-    }
-
-    async fn rename(&self, _from: &str, _to: &str) -> Result<(), OpError> {
-        Ok(())
-    }
-
-    async fn remove(&self, _path: &str, _recursive: bool) -> Result<(), OpError> {
-        Ok(())
-    }
-
-    async fn chmod(&self, _path: &str, _mode: FileMode) -> Result<(), OpError> {
-        Ok(())
-    }
-
-    async fn glob(&self, _pattern: &str) -> Result<Vec<String>, OpError> {
-        Ok(Vec::new())
-    }
-
-    async fn archive_out(&self, _path: &str) -> Result<ByteReceiver, OpError> {
-        Ok(mpsc::channel(1).1)
-    }
-
-    async fn archive_in(&self, _path: &str, _data: ByteReceiver) -> Result<(), OpError> {
-        Ok(())
-    }
-
-    async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
-        Ok((0..lines).map(|line| format!("line {line}")).collect())
-    }
-
-    async fn usage(&self) -> Result<UsageStats, OpError> {
-        Ok(UsageStats::default())
-    }
-
-    async fn forward(
-        &self,
-        _port: u16,
-        _inbound: mpsc::Receiver<Bytes>,
-    ) -> Result<ByteReceiver, OpError> {
-        Ok(mpsc::channel(1).1)
     }
 }

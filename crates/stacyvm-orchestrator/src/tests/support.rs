@@ -47,6 +47,8 @@ impl Clock for TestClock {
 #[derive(Debug)]
 pub(super) struct Rig {
     pub(super) fake: Arc<Fake>,
+    /// Further providers.
+    others: Vec<Arc<Fake>>,
     pub(super) store: Store,
     pub(super) clock: Arc<TestClock>,
     pub(super) orchestrator: Orchestrator,
@@ -77,13 +79,25 @@ impl Rig {
         settings: Settings,
         draw: impl Fn() -> u32 + Send + Sync + 'static,
     ) -> Self {
-        let (fake, store) = (Fake::new(), Store::in_memory().unwrap());
-        Self::over(settings, fake, store, TestClock::new(), Box::new(draw)).await
+        let store = Store::in_memory().unwrap();
+        let fakes = vec![Fake::new()];
+        Self::over(settings, fakes, store, TestClock::new(), Box::new(draw)).await
+    }
+
+    /// With these providers, of which the first one is the default.
+    pub(super) async fn of(fakes: Vec<Arc<Fake>>) -> Self {
+        let settings = Settings {
+            default_provider: fakes[0].name().to_owned(),
+            ..settings()
+        };
+        let store = Store::in_memory().unwrap();
+        let draw = Box::new(rand::random::<u32>);
+        Self::over(settings, fakes, store, TestClock::new(), draw).await
     }
 
     async fn over(
         settings: Settings,
-        fake: Arc<Fake>,
+        mut fakes: Vec<Arc<Fake>>,
         store: Store,
         clock: Arc<TestClock>,
         draw: Box<dyn Fn() -> u32 + Send + Sync>,
@@ -91,7 +105,7 @@ impl Rig {
         let (frozen, thaw) = std::sync::mpsc::channel::<()>();
         // Ends when the rig is dropped.
         tokio::task::spawn_blocking(move || thaw.recv());
-        let providers: Vec<Arc<dyn Provider>> = vec![Arc::clone(&fake) as _];
+        let providers = fakes.iter().map(|fake| Arc::clone(fake) as _).collect();
         let orchestrator = Orchestrator::start_with(
             settings.clone(),
             store.clone(),
@@ -101,7 +115,8 @@ impl Rig {
         );
         Self {
             orchestrator: orchestrator.await.unwrap(),
-            fake,
+            fake: fakes.remove(0),
+            others: fakes,
             store,
             clock,
             caller: Caller::default(),
@@ -118,10 +133,11 @@ impl Rig {
         shared.abort.cancel();
         shared.tasks.close();
         shared.tasks.wait().await;
-        let (fake, store, clock) = (self.fake, self.store, self.clock);
+        let (mut fakes, store, clock) = (self.others, self.store, self.clock);
+        fakes.insert(0, self.fake);
         Self::over(
             self.settings,
-            fake,
+            fakes,
             store,
             clock,
             Box::new(rand::random::<u32>),

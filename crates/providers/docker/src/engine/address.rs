@@ -51,7 +51,9 @@ impl EngineAddress {
             }
             return Ok(Self::Unix(PathBuf::from(path)));
         }
-        let (scheme, host) = text.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
+        let (scheme, host) = text
+            .split_once("://")
+            .ok_or_else(|| wrong("has no scheme"))?;
         let host = host.trim_end_matches('/');
         if host.is_empty() || host.contains(['/', '@', '?', '#', ' ']) {
             return Err(wrong("names no host and port"));
@@ -106,9 +108,9 @@ fn readable(file: &Path) -> Result<(), bollard::errors::Error> {
 }
 
 fn with_port(host: &str, port: u16) -> String {
-    let has_port = host
-        .rsplit_once(':')
-        .is_some_and(|(before, port)| !port.contains(']') && (!before.contains(':') || before.ends_with(']')));
+    let has_port = host.rsplit_once(':').is_some_and(|(before, port)| {
+        !port.contains(']') && (!before.contains(':') || before.ends_with(']'))
+    });
     if has_port {
         host.to_owned()
     } else {
@@ -155,14 +157,26 @@ mod tests {
             assert_eq!(tls, EngineAddress::Tls("engine:2376".to_owned(), files()));
             assert!(tls.is_remote());
         }
-        assert!(!EngineAddress::parse("/x", Some(files())).unwrap().is_remote());
+        assert!(
+            !EngineAddress::parse("/x", Some(files()))
+                .unwrap()
+                .is_remote()
+        );
     }
 
     #[test]
     fn what_is_no_address_is_refused_with_the_remedy() {
         for wrong in [
-            "", "engine", "unix://relative", "https://engine", "ssh://me@engine", "ftp://x",
-            "tcp://", "tcp://a/b", "tcp://me@x", "npipe:////./pipe/docker_engine",
+            "",
+            "engine",
+            "unix://relative",
+            "https://engine",
+            "ssh://me@engine",
+            "ftp://x",
+            "tcp://",
+            "tcp://a/b",
+            "tcp://me@x",
+            "npipe:////./pipe/docker_engine",
         ] {
             let error = EngineAddress::parse(wrong, None).unwrap_err().to_string();
             assert!(error.contains("hint: use unix://"), "{error}");

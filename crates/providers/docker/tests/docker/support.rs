@@ -1,0 +1,138 @@
+//! A provider with a tag of its own on the tests' engine.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress};
+use stacyvm_provider::Provider as _;
+use stacyvm_types::SandboxId;
+
+/// What the machine has for these tests.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) engine: String,
+    pub(crate) image: String,
+    pub(crate) agent: PathBuf,
+}
+
+impl Surroundings {
+    /// All of it, or a word about what is missing.
+    pub(crate) fn find(test: &str) -> Option<Self> {
+        let variable = |name: &str| {
+            let found = std::env::var(name).ok().filter(|value| !value.is_empty());
+            if found.is_none() {
+                skip(&format!("{test}: {name} is not set"));
+            }
+            found
+        };
+        Some(Self {
+            engine: variable("STACYVM_TEST_DOCKER")?,
+            image: variable("STACYVM_TEST_DOCKER_IMAGE")?,
+            agent: variable("STACYVM_AGENT_BIN")?.into(),
+        })
+    }
+
+    /// Asks the engine with its own client; for what is to be seen from outside.
+    pub(crate) fn docker(&self, words: &[&str]) -> String {
+        let output = Command::new("docker")
+            .args(["--host", &self.engine])
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "docker {words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+/// Says loudly that a test did not run, where `cargo xtask test` finds it.
+pub(crate) fn skip(reason: &str) {
+    use std::io::Write as _;
+    let line = format!("SKIP {reason}");
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("STACYVM_SKIPPED_TESTS")
+        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
+    {
+        let _ = writeln!(file, "{line}");
+    }
+}
+
+/// Another tag for every world, so that their containers never meet.
+fn tag() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("test-{}-{number}", std::process::id())
+}
+
+/// One provider and all that it makes.
+pub(crate) struct World {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) settings: DockerSettings,
+    provider: Arc<DockerProvider>,
+}
+
+impl World {
+    /// With the settings that `change` makes of the usual ones.
+    pub(crate) async fn with(
+        surroundings: Surroundings,
+        change: impl FnOnce(&mut DockerSettings),
+    ) -> Self {
+        let address = EngineAddress::parse(&surroundings.engine, None).unwrap();
+        let mut settings = DockerSettings::new(address, tag(), &surroundings.agent);
+        settings.default_image = surroundings.image.clone();
+        change(&mut settings);
+        let provider = Arc::new(DockerProvider::new(settings.clone()).unwrap());
+        let health = provider.health().await;
+        assert!(health.healthy, "{health:?}");
+        Self {
+            surroundings,
+            settings,
+            provider,
+        }
+    }
+
+    pub(crate) fn provider(&self) -> &Arc<DockerProvider> {
+        &self.provider
+    }
+
+    /// Stops the server and starts it again over the same engine.
+    pub(crate) async fn restart(&mut self) {
+        self.provider.close().await;
+        self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
+    }
+
+    /// The name of a sandbox's container.
+    pub(crate) fn container(&self, id: &SandboxId) -> String {
+        format!("stacyvm-{}-{id}", self.settings.tag)
+    }
+
+    /// What the engine has of this world: names of containers and volumes.
+    pub(crate) fn remains(&self) -> Vec<String> {
+        let label = format!("label=stacyvm.instance={}", self.settings.tag);
+        let names = ["{{.Names}}", "{{.Name}}"];
+        let containers = ["ps", "--all", "--filter", &label, "--format", names[0]];
+        let volumes = ["volume", "ls", "--filter", &label, "--format", names[1]];
+        let said = [&containers[..], &volumes[..]].map(|words| self.surroundings.docker(words));
+        said.iter()
+            .flat_map(|text| text.lines().map(str::to_owned))
+            .collect()
+    }
+}
+
+impl Drop for World {
+    /// After a failed test: nothing may stay.
+    fn drop(&mut self) {
+        let label = format!("label=stacyvm.instance={}", self.settings.tag);
+        let containers = ["ps", "--all", "--quiet", "--filter", &label];
+        for container in self.surroundings.docker(&containers).lines() {
+            self.surroundings
+                .docker(&["rm", "--force", "--volumes", container]);
+        }
+        let volumes = ["volume", "ls", "--quiet", "--filter", &label];
+        for volume in self.surroundings.docker(&volumes).lines() {
+            self.surroundings
+                .docker(&["volume", "rm", "--force", volume]);
+        }
+    }
+}
