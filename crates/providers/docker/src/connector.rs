@@ -11,6 +11,7 @@ use bollard::query_parameters::InspectContainerOptions;
 use stacyvm_provider::ops::OpError;
 use stacyvm_provider::{AgentConnector, ByteStream};
 
+use crate::attach::AttachConnector;
 use crate::engine::{Engine, QUICK};
 use crate::runtimes::Kind;
 
@@ -76,8 +77,8 @@ impl AgentConnector for ContainerConnector {
         }
         #[cfg(not(target_os = "linux"))]
         let _ = pid;
-        Err(OpError::Unsupported(format!(
-            "the agent of container {id} cannot be reached from here"
-        )))
+        AttachConnector::new(self.engine.clone(), id)
+            .connect()
+            .await
     }
 }
