@@ -48,9 +48,11 @@ impl AttachConnector {
             ..AttachContainerOptions::default()
         };
         let container = &self.container;
-        let attached = self.engine.ask("attach to the container", QUICK, |docker| async move {
-            docker.attach_container(container, Some(options)).await
-        });
+        let attached = self
+            .engine
+            .ask("attach to the container", QUICK, |docker| async move {
+                docker.attach_container(container, Some(options)).await
+            });
         attached
             .await
             .map_err(|error| OpError::Gone(error.to_string()))

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod attach;
 mod connector;
 mod create;
 mod engine;
