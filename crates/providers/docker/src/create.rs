@@ -319,7 +319,12 @@ async fn settle(
 }
 
 fn connection(inner: &Inner, making: &Making, configure: Configure) -> AgentSandbox {
-    let connector = ContainerConnector::new(inner.engine.clone(), making.name.clone(), making.kind);
+    let connector = ContainerConnector::new(
+        inner.engine.clone(),
+        making.name.clone(),
+        making.kind,
+        inner.settings.attach_only,
+    );
     AgentSandbox::new(connector, Some(configure))
 }
 

@@ -22,6 +22,8 @@ pub struct DockerSettings {
     pub default_image: String,
     /// The runtime of a spawn that asks for no more isolation, as the engine knows it.
     pub runtime: String,
+    /// Whether agents are reached through the engine also where there is a shorter way.
+    pub attach_only: bool,
     /// Whether every sandbox has only `/workspace` and `/tmp` to write to.
     pub read_only_rootfs: bool,
     /// The filter of system calls.
@@ -55,6 +57,7 @@ impl DockerSettings {
             agent: agent.into(),
             default_image: "alpine:latest".to_owned(),
             runtime: "runc".to_owned(),
+            attach_only: false,
             read_only_rootfs: false,
             seccomp: Seccomp::Default,
             dropped_caps: vec!["ALL".to_owned()],

@@ -46,6 +46,15 @@ impl Surroundings {
     }
 }
 
+impl Surroundings {
+    /// Whether the engine knows a runtime by this name.
+    pub(crate) fn has_runtime(&self, name: &str) -> bool {
+        let names = "{{range $name, $_ := .Runtimes}}{{$name}}\n{{end}}";
+        let known = self.docker(&["info", "--format", names]);
+        known.lines().any(|known| known == name)
+    }
+}
+
 /// Says loudly that a test did not run, where `cargo xtask test` finds it.
 pub(crate) fn skip(reason: &str) {
     use std::io::Write as _;
