@@ -17,6 +17,7 @@ use crate::workspace::{Workspace, cargo, host_target};
 /// One file each in `fuzz/targets`, and a folder each in `fuzz/corpus`.
 const TARGETS: [&str; 9] = [
     "agent_frames",
+    "agent_link",
     "agent_paths",
     "agent_patterns",
     "client_hello",
