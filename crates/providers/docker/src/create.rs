@@ -59,15 +59,16 @@ pub(crate) async fn sandbox(
         ));
     }
     let (user, user_words) = user(spec, &image)?;
+    let network = network(&spec.network)?;
     let found = Found {
         image: &image.id,
         runtime,
         agent: &machine.agent,
         user,
-        network: network(&spec.network)?,
+        network,
         cores: machine.cores,
         most_files: inner.most_files(),
-        labels: HashMap::new(),
+        labels: traefik(inner, spec, network),
     };
     let body = parameters::container(&inner.house, spec, &found)?;
     let limits = limits_of(&body);
@@ -168,6 +169,13 @@ fn configure(spec: &BoxSpec, image: &Local) -> Configure {
     let named = spec.user.as_deref();
     let named = named.filter(|user| !matches!(*user, "" | "user" | "1000"));
     defaults.under(spec, named.map(str::to_owned))
+}
+
+/// What a Traefik is told; one that is connected to nothing cannot be reached by it.
+fn traefik(inner: &Inner, spec: &BoxSpec, network: &str) -> HashMap<String, String> {
+    let connected = spec.network != NetworkMode::None;
+    let traefik = inner.settings.traefik.as_ref().filter(|_| connected);
+    traefik.map_or_else(HashMap::new, |traefik| traefik.labels(&spec.id, network))
 }
 
 /// What a container is connected to, in the engine's words.

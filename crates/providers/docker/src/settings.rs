@@ -6,6 +6,7 @@ use stacyvm_image::Credentials;
 
 use crate::engine::EngineAddress;
 use crate::parameters::Seccomp;
+use crate::traefik::Traefik;
 
 /// Settings of one Docker provider.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct DockerSettings {
     pub tmp_size_mb: u64,
     /// Size of `/dev/shm`, MiB.
     pub shm_size_mb: u64,
+    /// Labels for a Traefik that watches the same engine; none means no labels.
+    pub traefik: Option<Traefik>,
     /// Whether an image that a spawn names and that is not here is pulled.
     pub pull_missing: bool,
     /// The platform that is pulled, `linux/amd64`; none leaves it to the engine.
@@ -62,6 +65,7 @@ impl DockerSettings {
             pids_limit: 256,
             tmp_size_mb: 64,
             shm_size_mb: 64,
+            traefik: None,
             pull_missing: false,
             platform: None,
             credentials: Credentials::default(),
