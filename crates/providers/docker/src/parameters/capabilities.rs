@@ -47,8 +47,8 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What the agent needs itself: while it prepares (CHOWN), for taking from commands what they must
-/// not have (SETPCAP), for running them as their users, and for ending them.
+/// What the agent needs itself, while it prepares (CHOWN, and SETPCAP to take what is not in the
+/// mask from everything that it starts) and for running commands as their users and ending them.
 const AGENT: [&str; 5] = ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP"];
 
 /// What a container has by Docker's own default, from which the operator's lists take and to
