@@ -24,6 +24,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use users::user_numbers;
+
 /// What an agent is started with.
 #[derive(Debug)]
 pub struct AgentOptions {

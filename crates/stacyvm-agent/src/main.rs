@@ -17,16 +17,34 @@ usage: stacyvm-agent (--socket PATH | --listen-fd N) [options]
   --listen-fd N     serve on the inherited listening unix socket N
   --root DIR        the directory that is the sandbox's / (default /)
   --uid N, --gid N  the sandbox's user and group (default: its own)
+  --user USER       the same by name, as the root's account files have it: user, uid,
+                    user:group or uid:gid; exits with 3 when they have no such user
   --memory-events FILE
                     the sandbox's memory.events (cgroup v2) or memory.oom_control (v1)
   --init            do the duties of a pid namespace's first process
   --version         print the version
 ";
 
+/// The exit code that says that `--user` names nobody.
+const NO_SUCH_USER: u8 = 3;
+
+/// What the command line asks for.
+enum Wanted {
+    Run(AgentOptions),
+    /// It has been printed.
+    Words,
+    /// There is no such user.
+    Nobody(String),
+}
+
 fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
-        Ok(Some(options)) => run(options),
-        Ok(None) => ExitCode::SUCCESS,
+        Ok(Wanted::Run(options)) => run(options),
+        Ok(Wanted::Words) => ExitCode::SUCCESS,
+        Ok(Wanted::Nobody(user)) => {
+            eprintln!("stacyvm-agent: user {user:?} does not exist");
+            ExitCode::from(NO_SUCH_USER)
+        }
         Err(message) => {
             eprintln!("stacyvm-agent: {message}\n{USAGE}");
             ExitCode::from(2)
@@ -34,12 +52,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reads the command line; none when it asked for something that has been printed.
-fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<AgentOptions>, String> {
+/// Reads the command line.
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String> {
     let mut listener = None;
     let mut root = PathBuf::from("/");
     let mut init = false;
     let mut memory_events = None;
+    let mut user = None;
     let (mut uid, mut gid) = (geteuid().as_raw(), getegid().as_raw());
     while let Some(flag) = arguments.next() {
         let flag = flag.to_string_lossy().into_owned();
@@ -50,21 +69,28 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Option<AgentOp
             "--root" => root = value()?.into(),
             "--uid" => uid = number(&flag, &value()?)?,
             "--gid" => gid = number(&flag, &value()?)?,
+            "--user" => user = Some(value()?.to_string_lossy().into_owned()),
             "--memory-events" => memory_events = Some(open(Path::new(&value()?))?),
             "--init" => init = true,
             "--version" => {
                 println!("stacyvm-agent {}", env!("CARGO_PKG_VERSION"));
-                return Ok(None);
+                return Ok(Wanted::Words);
             }
             "--help" => {
                 print!("{USAGE}");
-                return Ok(None);
+                return Ok(Wanted::Words);
             }
             _ => return Err(format!("unknown option {flag}")),
         }
     }
     let listener = listener.ok_or("say where to listen: --socket PATH or --listen-fd N")?;
-    Ok(Some(AgentOptions {
+    if let Some(user) = user {
+        match stacyvm_agent::user_numbers(&root, &user) {
+            Some(numbers) => (uid, gid) = numbers,
+            None => return Ok(Wanted::Nobody(user)),
+        }
+    }
+    Ok(Wanted::Run(AgentOptions {
         listener,
         root,
         init,

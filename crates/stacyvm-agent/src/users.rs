@@ -4,9 +4,10 @@
 //! a file has changed.
 
 use std::io::Read as _;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 
-use rustix::fs::{OFlags, ResolveFlags, fstat};
+use rustix::fs::{Mode, OFlags, ResolveFlags, fstat};
 use stacyvm_proto::message::{Code, Failure};
 use stacyvm_sys::resolve;
 
@@ -113,6 +114,44 @@ fn find(passwd: &str, group: &str, wanted: &str) -> Result<Account, Failure> {
     Ok(account)
 }
 
+/// The numbers of `user`, `uid`, `user:group` or `uid:gid` by the account files below `root`, as the
+/// maker of an image names a user; none when there is no such user or group. `root` is 0 also
+/// where no file says so, and a number that no line has is taken as it is.
+pub fn user_numbers(root: &Path, wanted: &str) -> Option<(u32, u32)> {
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, directory, Mode::empty()).ok()?;
+    let mut users = Users::default();
+    users.passwd.refresh(root.as_fd(), "etc/passwd");
+    users.group.refresh(root.as_fd(), "etc/group");
+    numbers(&users.passwd.text, &users.group.text, wanted)
+}
+
+fn numbers(passwd: &str, group: &str, wanted: &str) -> Option<(u32, u32)> {
+    let (user, wanted_group) = match wanted.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (wanted, None),
+    };
+    let account = match find(passwd, "", user) {
+        Ok(account) => account,
+        Err(_) if user == "root" => unnamed(0, 0),
+        Err(_) => return None,
+    };
+    let gid = match wanted_group {
+        Some(wanted) => group_number(group, wanted)?,
+        None => account.gid,
+    };
+    Some((account.uid, gid))
+}
+
+/// A group by its name in a group(5) file, else by its number.
+fn group_number(text: &str, wanted: &str) -> Option<u32> {
+    let named = text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == wanted).then(|| fields.nth(1)?.parse().ok())?
+    });
+    named.or_else(|| wanted.parse().ok().filter(|gid| *gid != u32::MAX))
+}
+
 fn unnamed(uid: u32, gid: u32) -> Account {
     Account {
         name: None,
@@ -195,6 +234,28 @@ mod tests {
             (stranger.name, stranger.uid, stranger.gid),
             (None, 4242, 4242)
         );
+    }
+
+    #[test]
+    fn an_image_names_users_and_groups_as_its_maker_likes() {
+        for (wanted, expected) in [
+            ("root", Some((0, 0))),
+            ("user", Some((1000, 1000))),
+            ("user:audio", Some((1000, 29))),
+            ("user:7", Some((1000, 7))),
+            ("user:", Some((1000, 1000))),
+            ("1000:video", Some((1000, 44))),
+            ("4242", Some((4242, 4242))),
+            ("4242:1", Some((4242, 1))),
+            ("nobody-here", None),
+            ("user:nobody-here", None),
+            ("", None),
+            ("-1", None),
+        ] {
+            assert_eq!(numbers(PASSWD, GROUP, wanted), expected, "{wanted:?}");
+        }
+        assert_eq!(numbers("", "", "root"), Some((0, 0)));
+        assert_eq!(numbers("", "", "root:root"), None);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::ImageError;
+
 /// What pulls need to know about registries. The default asks every registry over TLS, uses no
 /// mirror, and logs in with what `docker login` left in the environment's configuration.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +39,14 @@ impl Credentials {
             logins: BTreeMap::new(),
             docker_config: None,
         }
+    }
+
+    /// How to log in to `registry`, when there is a way. Blocks: a helper program may be asked.
+    ///
+    /// # Errors
+    /// When what should have them cannot be read, or a helper fails.
+    pub fn find(&self, registry: &str) -> Result<Option<Login>, ImageError> {
+        crate::registry::find_login(self, registry)
     }
 }
 
@@ -79,7 +89,7 @@ impl Secret {
     }
 
     /// The text.
-    pub(crate) fn reveal(&self) -> &str {
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 }

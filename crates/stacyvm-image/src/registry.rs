@@ -6,6 +6,7 @@
 
 mod auth;
 mod credentials;
+pub(crate) use credentials::find as find_login;
 mod endpoint;
 mod http;
 

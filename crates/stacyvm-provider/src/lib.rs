@@ -8,12 +8,14 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod error;
+mod image_defaults;
 mod images;
 mod notices;
 mod sandbox;
 mod spec;
 
 pub use error::ProviderError;
+pub use image_defaults::{ImageDefaults, directory_stands};
 pub use images::{ArchiveKind, ImageHold, ImageOps};
 pub use notices::Notices;
 pub use sandbox::{AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix};

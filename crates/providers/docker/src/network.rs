@@ -14,6 +14,7 @@ mod rules;
 mod settings;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bollard::query_parameters::InspectNetworkOptions;
 use stacyvm_provider::{Egress, NetworkMode, ProviderError};
@@ -25,6 +26,9 @@ use bridge::Bridge;
 use guarded::Guarded;
 pub use settings::{NetworkChoice, NetworkSettings};
 
+/// How long an engine whose bridges are elsewhere is not asked to make another one: each costs it
+/// some tenths of a second, and an engine seldom moves.
+const ELSEWHERE: Duration = Duration::from_secs(600);
 /// Said of a network without rules, wherever it is said.
 const UNFILTERED: &str = "containers with a network reach this engine's host, its private networks, cloud \
      metadata and possibly this API, because providers.docker.unfiltered_network is true";
@@ -40,8 +44,9 @@ pub(crate) struct Network {
     names: Names,
     settings: NetworkSettings,
     state: Mutex<State>,
-    /// Held while it is made or removed: one at a time.
-    busy: tokio::sync::Mutex<()>,
+    /// Held while it is made or removed: one at a time. When the engine's bridges were last found to
+    /// be elsewhere.
+    busy: tokio::sync::Mutex<Option<Instant>>,
     #[cfg(target_os = "linux")]
     guarded: Guarded,
 }
@@ -69,7 +74,7 @@ impl Network {
             names,
             settings,
             state: Mutex::new(State::Unknown),
-            busy: tokio::sync::Mutex::new(()),
+            busy: tokio::sync::Mutex::new(None),
         }
     }
 
@@ -82,14 +87,20 @@ impl Network {
         if self.settings.choice == NetworkChoice::None {
             return Ok(());
         }
-        let _one_at_a_time = self.busy.lock().await;
-        if *self.state() == State::Closed {
+        let mut elsewhere = self.busy.lock().await;
+        if *self.state() == State::Closed || elsewhere.is_some_and(|at| at.elapsed() < ELSEWHERE) {
             return Ok(());
         }
+        *elsewhere = None;
         let state = match self.stand().await {
             Ok(filtered) => State::Offered { filtered },
             Err(Failure::Engine(error)) if error.is_absence() => return Err(error.into()),
-            Err(failure) => State::Missing(failure.to_string()),
+            Err(failure) => {
+                if matches!(failure, Failure::NotHere) {
+                    *elsewhere = Some(Instant::now());
+                }
+                State::Missing(failure.to_string())
+            }
         };
         let mut known = self.state();
         if *known != state {
@@ -265,7 +276,11 @@ impl Network {
         match removing.await {
             Ok(()) => Ok(true),
             Err(error) if error.is_not_found() => Ok(true),
-            Err(error) if error.refusal().is_some_and(|words| words.contains("active endpoints")) => {
+            Err(error)
+                if error
+                    .refusal()
+                    .is_some_and(|words| words.contains("active endpoints")) =>
+            {
                 Ok(false)
             }
             Err(error) => Err(error),

@@ -13,9 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummaryStateEnum as Listed};
-use bollard::query_parameters::{
-    EventsOptions, InspectContainerOptions, ListContainersOptions,
-};
+use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
 use futures_util::{Stream, StreamExt as _};
 use stacyvm_provider::{BoxState, Notice, Notices};
 use stacyvm_types::{SandboxId, Timestamp};
@@ -246,7 +244,10 @@ impl Parts {
                 self.record.died(&id, code);
                 self.record.tell(&id);
             }
-            Happened::Gone => self.record.tell(&id),
+            Happened::Gone => {
+                self.record.gone(&id);
+                self.record.tell(&id);
+            }
         }
     }
 
@@ -293,6 +294,7 @@ impl Parts {
     }
 }
 
+/// The next of a stream that stays where it is.
 async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     stream.next().await
 }

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use stacyvm_launcher::control::{IoLimits, LaunchFailure, LaunchRequest, Limits};
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{AgentSandbox, BoxSpec, Egress, NetworkMode, ProviderError, bind_unix};
+use stacyvm_provider::{
+    AgentSandbox, BoxSpec, Egress, NetworkMode, ProviderError, bind_unix, directory_stands,
+};
 use tokio::io::AsyncReadExt as _;
 
 use crate::agent;
@@ -186,7 +188,7 @@ async fn make(
     };
     let place = configure.workdir.as_deref();
     let sandbox = match place {
-        Some(place) if spec.workdir.is_none() && !wishes::stands(&sandbox, place).await => {
+        Some(place) if spec.workdir.is_none() && !directory_stands(&sandbox, place).await => {
             let configure = agent::Configure {
                 workdir: None,
                 ..configure

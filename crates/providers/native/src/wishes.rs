@@ -1,22 +1,14 @@
-//! What an image wants for the commands that run in it, and what a spawn wants instead.
+//! Who commands run as by an image and a spawn, and what is told to the agent of it.
 //!
-//! An image's maker is a stranger: what makes no sense in a variable is left out, a user that is
-//! not there is an error, and a directory that cannot be is replaced by `/workspace`.
+//! An image's maker is a stranger: a user that is not there is an error.
 
 use std::path::Path;
 
 use stacyvm_image::ImageConfig;
-use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{AgentSandbox, BoxSpec, ProviderError, SandboxOps};
-use stacyvm_types::FileMode;
+use stacyvm_provider::{BoxSpec, ImageDefaults, ProviderError};
 
 use crate::agent::Configure;
 use crate::users::{self, User};
-
-/// More variables than any honest image has; the rest is left out.
-const MAX_VARIABLES: usize = 1024;
-/// The longest variable, with its name, bytes: what the kernel takes (MAX_ARG_STRLEN).
-const MAX_VARIABLE: usize = 128 * 1024 - 1;
 
 /// Who commands run as: the spawn's user, else the image's, else uid 1000. Blocks.
 pub(crate) fn user(
@@ -40,49 +32,17 @@ pub(crate) fn user(
 
 /// What the agent gives to commands that say nothing.
 pub(crate) fn defaults(spec: &BoxSpec, config: Option<&ImageConfig>, user: User) -> Configure {
-    let mut env = spec.env.clone();
-    let variables = config.map(|config| config.env.as_slice());
-    for (name, value) in variables
-        .into_iter()
-        .flatten()
-        .filter_map(|text| variable(text))
-        .take(MAX_VARIABLES)
-    {
-        env.entry(name.to_owned())
-            .or_insert_with(|| value.to_owned());
-    }
+    let image = config.map_or_else(ImageDefaults::default, |config| ImageDefaults {
+        env: &config.env,
+        working_dir: config.working_dir.as_deref(),
+    });
     let image_user = config.is_some_and(|config| config.user.is_some());
     let user = match &spec.user {
         Some(user) if !user.is_empty() => Some(user.clone()),
         // As numbers: a group that the image names is no name of a user to the agent.
         _ => image_user.then(|| format!("{}:{}", user.uid, user.gid)),
     };
-    let workdir = spec.workdir.clone().or_else(|| {
-        let wanted = config?.working_dir.as_deref()?;
-        is_place(wanted).then(|| wanted.to_owned())
-    });
-    Configure { env, user, workdir }
-}
-
-/// Whether an image's directory is there, after it was made if need be. The sandbox's user makes
-/// it, so it comes into being where that user may.
-pub(crate) async fn stands(sandbox: &AgentSandbox, place: &str) -> bool {
-    match sandbox.stat(place).await {
-        // A link is followed by whoever starts a command there.
-        Ok(info) => info.is_dir || info.is_symlink,
-        Err(OpError::NotFound(_)) => sandbox.mkdir(place, FileMode::DIRECTORY).await.is_ok(),
-        Err(_) => false,
-    }
-}
-
-fn variable(text: &str) -> Option<(&str, &str)> {
-    let (name, value) = text.split_once('=')?;
-    let fits = !name.is_empty() && text.len() <= MAX_VARIABLE && !text.contains('\0');
-    fits.then_some((name, value))
-}
-
-fn is_place(path: &str) -> bool {
-    path.starts_with('/') && path.len() < 4096 && !path.contains('\0')
+    image.under(spec, user)
 }
 
 #[cfg(test)]
@@ -113,9 +73,7 @@ mod tests {
 
     fn config() -> ImageConfig {
         ImageConfig {
-            env: ["A=image", "B=x=y", "=no", "none", "C=\0"]
-                .map(str::to_owned)
-                .into(),
+            env: ["A=image", "B=x=y"].map(str::to_owned).into(),
             working_dir: Some("/app".to_owned()),
             user: Some("web".to_owned()),
             ..ImageConfig::default()
@@ -125,12 +83,10 @@ mod tests {
     #[test]
     fn the_image_fills_in_what_the_spawn_leaves_open() {
         let made = defaults(&spec(), Some(&config()), USER);
-        let env: Vec<(&str, &str)> = made
-            .env
-            .iter()
-            .map(|(a, b)| (a.as_str(), b.as_str()))
-            .collect();
-        assert_eq!(env, [("A", "spawn"), ("B", "x=y")]);
+        assert_eq!(
+            (made.env["A"].as_str(), made.env["B"].as_str()),
+            ("spawn", "x=y")
+        );
         assert_eq!(made.user.as_deref(), Some("33:34"));
         assert_eq!(made.workdir.as_deref(), Some("/app"));
 
@@ -149,9 +105,6 @@ mod tests {
             assert_eq!((made.user, made.workdir), (None, None));
             assert_eq!(made.env.len(), 1);
         }
-        let mut config = config();
-        config.working_dir = Some("relative".to_owned());
-        assert_eq!(defaults(&spec(), Some(&config), USER).workdir, None);
     }
 
     #[test]

@@ -31,6 +31,20 @@ fn flags_are_checked() {
     }
 }
 
+#[test]
+fn a_user_that_is_not_there_has_an_exit_code_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new(PROGRAM)
+        .arg("--root")
+        .arg(directory.path())
+        .arg("--socket")
+        .arg(directory.path().join("agent.sock"))
+        .args(["--user", "nobody-here"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+}
+
 #[tokio::test]
 async fn an_inherited_listener_is_served_and_not_handed_on() {
     let directory = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
-use stacyvm_firewall::{FirewallError, Guard};
+use stacyvm_firewall::Guard;
 use stacyvm_sys::netlink::Netlink;
 
 use super::bridge::Bridge;
@@ -163,7 +163,9 @@ mod tests {
     #[test]
     fn the_machines_name_servers_are_read_without_its_own() {
         let text = "# nameserver 9.9.9.9\nsearch a b\nnameserver 192.168.1.1\n nameserver\t127.0.0.53\nnameserver fd00::1\nnameserver fe80::1%eth0\nnameserver\n";
-        let expected: Vec<IpAddr> = ["192.168.1.1", "fd00::1"].map(|text| text.parse().unwrap()).into();
+        let expected: Vec<IpAddr> = ["192.168.1.1", "fd00::1"]
+            .map(|text| text.parse().unwrap())
+            .into();
         assert_eq!(name_servers(text), expected);
     }
 }

@@ -215,7 +215,10 @@ mod tests {
     fn what_is_not_opened_has_no_rule_that_accepts() {
         let closed = text(&[], &[]);
         assert!(!closed.contains("dport"), "{closed}");
-        let open = text(&["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()], &[8080]);
+        let open = text(
+            &["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
+            &[8080],
+        );
         assert!(open.contains("ip daddr 10.0.0.1 meta l4proto { tcp, udp } th dport 53 accept"));
         assert!(open.contains("th dport { 8080 } accept"), "{open}");
         assert!(!open.contains("fd00::1"), "{open}");

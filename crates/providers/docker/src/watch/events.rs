@@ -136,6 +136,10 @@ mod tests {
 
     #[test]
     fn jitter_is_between_nothing_and_one() {
-        assert!((0..100).map(|_| random()).all(|value| (0.0..=1.0).contains(&value)));
+        assert!(
+            (0..100)
+                .map(|_| random())
+                .all(|value| (0.0..=1.0).contains(&value))
+        );
     }
 }

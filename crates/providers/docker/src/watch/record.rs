@@ -94,6 +94,13 @@ impl Record {
         }
     }
 
+    /// Nothing of it is left.
+    pub(super) fn gone(&self, id: &SandboxId) {
+        let mut inner = self.lock();
+        inner.paused.remove(id);
+        inner.wanted_memory.remove(id);
+    }
+
     pub(super) fn out_of_memory(&self, id: &SandboxId) {
         self.lock().wanted_memory.insert(id.clone(), Instant::now());
     }
@@ -144,7 +151,11 @@ mod tests {
             }
             tokio::time::advance(Duration::from_secs(wait)).await;
             record.died(&id(number), code);
-            assert_eq!(record.ended_of_memory(&id(number)), Some(expected), "{number}");
+            assert_eq!(
+                record.ended_of_memory(&id(number)),
+                Some(expected),
+                "{number}"
+            );
         }
         assert_eq!(record.ended_of_memory(&id(9)), None);
     }

@@ -1,0 +1,167 @@
+//! A provider with a tag of its own on the tests' engine.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress};
+use stacyvm_provider::Provider as _;
+use stacyvm_types::SandboxId;
+
+/// What the machine has for these tests.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) engine: String,
+    pub(crate) image: String,
+    pub(crate) agent: PathBuf,
+}
+
+impl Surroundings {
+    /// All of it, or a word about what is missing.
+    pub(crate) fn find(test: &str) -> Option<Self> {
+        let variable = |name: &str| {
+            let found = std::env::var(name).ok().filter(|value| !value.is_empty());
+            if found.is_none() {
+                skip(&format!("{test}: {name} is not set"));
+            }
+            found
+        };
+        Some(Self {
+            engine: variable("STACYVM_TEST_DOCKER")?,
+            image: variable("STACYVM_TEST_DOCKER_IMAGE")?,
+            agent: variable("STACYVM_AGENT_BIN")?.into(),
+        })
+    }
+
+    /// Asks the engine with its own client; for what is to be seen from outside.
+    pub(crate) fn docker(&self, words: &[&str]) -> String {
+        let output = Command::new("docker")
+            .args(["--host", &self.engine])
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "docker {words:?}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
+/// Says loudly that a test did not run, where `cargo xtask test` finds it.
+pub(crate) fn skip(reason: &str) {
+    use std::io::Write as _;
+    let line = format!("SKIP {reason}");
+    eprintln!("{line}");
+    if let Some(path) = std::env::var_os("STACYVM_SKIPPED_TESTS")
+        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
+    {
+        let _ = writeln!(file, "{line}");
+    }
+}
+
+/// Another tag for every world, so that their containers never meet.
+fn tag() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    format!("test-{}-{number}", std::process::id())
+}
+
+/// One provider and all that it makes.
+pub(crate) struct World {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) settings: DockerSettings,
+    provider: Arc<DockerProvider>,
+}
+
+impl World {
+    /// With the settings that `change` makes of the usual ones.
+    pub(crate) async fn with(
+        surroundings: Surroundings,
+        change: impl FnOnce(&mut DockerSettings),
+    ) -> Self {
+        let address = EngineAddress::parse(&surroundings.engine, None).unwrap();
+        let mut settings = DockerSettings::new(address, tag(), &surroundings.agent);
+        settings.default_image = surroundings.image.clone();
+        change(&mut settings);
+        let provider = Arc::new(DockerProvider::new(settings.clone()).unwrap());
+        let health = provider.health().await;
+        assert!(health.healthy, "{health:?}");
+        Self {
+            surroundings,
+            settings,
+            provider,
+        }
+    }
+
+    pub(crate) fn provider(&self) -> &Arc<DockerProvider> {
+        &self.provider
+    }
+
+    /// Stops the server and starts it again over the same engine.
+    pub(crate) async fn restart(&mut self) {
+        self.provider.close().await;
+        self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
+    }
+
+    /// The name of a sandbox's container.
+    pub(crate) fn container(&self, id: &SandboxId) -> String {
+        format!("stacyvm-{}-{id}", self.settings.tag)
+    }
+
+    /// What the engine has of this world: names of containers, volumes and networks.
+    pub(crate) fn remains(&self) -> Vec<String> {
+        let label = format!("label=stacyvm.instance={}", self.settings.tag);
+        let names = ["{{.Names}}", "{{.Name}}"];
+        let containers = ["ps", "--all", "--filter", &label, "--format", names[0]];
+        let volumes = ["volume", "ls", "--filter", &label, "--format", names[1]];
+        let networks = ["network", "ls", "--filter", &label, "--format", names[1]];
+        let all = [&containers[..], &volumes[..], &networks[..]];
+        let said = all.map(|words| self.surroundings.docker(words));
+        said.iter()
+            .flat_map(|text| text.lines().map(str::to_owned))
+            .collect()
+    }
+}
+
+impl Drop for World {
+    /// After a failed test: nothing may stay.
+    fn drop(&mut self) {
+        let label = format!("label=stacyvm.instance={}", self.settings.tag);
+        let containers = ["ps", "--all", "--quiet", "--filter", &label];
+        for container in self.surroundings.docker(&containers).lines() {
+            self.surroundings
+                .docker(&["rm", "--force", "--volumes", container]);
+        }
+        let volumes = ["volume", "ls", "--quiet", "--filter", &label];
+        for volume in self.surroundings.docker(&volumes).lines() {
+            self.surroundings
+                .docker(&["volume", "rm", "--force", volume]);
+        }
+        let networks = ["network", "ls", "--quiet", "--filter", &label];
+        for network in self.surroundings.docker(&networks).lines() {
+            self.surroundings.docker(&["network", "rm", network]);
+        }
+    }
+}
+
+/// How long a machine under load may take for what takes a moment.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits for what comes soon.
+#[track_caller]
+pub(crate) fn soon<T>(what: &str, coming: impl Future<Output = T>) -> impl Future<Output = T> {
+    async move {
+        let outcome = tokio::time::timeout(SOON, coming).await;
+        outcome.unwrap_or_else(|_| panic!("never came: {what}"))
+    }
+}
+
+/// Looks again and again until it is so.
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(what, looking).await;
+}
