@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(60);
 /// The waits between attempts to connect: doubled each time, with jitter.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How often an end is looked for while the engine cannot be asked, should the following fail.
+/// How soon an end is looked for again that the engine could not be asked about.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// The one who follows, and those who wait for what is told.
@@ -80,12 +80,14 @@ impl Watch {
         // Before the look, so that an end after it is not missed.
         let mut waiting = self.parts.record.wait_for(id);
         loop {
-            if self.parts.has_ended(id).await {
-                return;
-            }
-            tokio::select! {
-                () = waiting.told() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            match self.parts.has_ended(id).await {
+                Some(true) => return,
+                Some(false) => waiting.told().await,
+                // The list that comes with the engine may have been asked for already.
+                None => tokio::select! {
+                    () = waiting.told() => {}
+                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                },
             }
         }
     }
@@ -262,16 +264,15 @@ impl Parts {
         }
     }
 
-    /// Whether the engine says that the sandbox's container does not run.
-    async fn has_ended(&self, id: &SandboxId) -> bool {
+    /// Whether the engine says that the sandbox's container does not run; none when it says nothing.
+    async fn has_ended(&self, id: &SandboxId) -> Option<bool> {
         match self.inspect(id).await {
-            Ok(None) => true,
-            Ok(Some(state)) => matches!(
+            Ok(None) => Some(true),
+            Ok(Some(state)) => Some(matches!(
                 state.status,
                 Some(Status::EXITED | Status::DEAD | Status::REMOVING)
-            ),
-            // Nobody can say.
-            Err(_) => false,
+            )),
+            Err(_) => None,
         }
     }
 

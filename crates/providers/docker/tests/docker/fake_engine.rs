@@ -29,6 +29,8 @@ struct Shared {
     /// By name; the words of the API.
     containers: Mutex<BTreeMap<String, &'static str>>,
     pieces: broadcast::Sender<Piece>,
+    /// What was told since somebody asked for the time: who follows from then on hears it first.
+    since: Mutex<String>,
     /// How often events were asked for.
     followed: Mutex<usize>,
     listed: Mutex<usize>,
@@ -46,7 +48,8 @@ impl FakeEngine {
     pub(crate) fn start() -> Self {
         let shared = Shared {
             containers: Mutex::default(),
-            pieces: broadcast::channel(64).0,
+            pieces: broadcast::channel(256).0,
+            since: Mutex::default(),
             followed: Mutex::default(),
             listed: Mutex::default(),
         };
@@ -93,6 +96,8 @@ impl FakeEngine {
 
     /// Sends this down every stream of events.
     pub(crate) fn say(&self, text: &str) {
+        let mut since = self.shared.since.lock().unwrap();
+        since.push_str(text);
         let _ = self.shared.pieces.send(Piece::Bytes(text.into()));
     }
 
@@ -144,13 +149,14 @@ async fn serve(shared: Arc<Shared>, mut stream: UnixStream) {
     }
     let asked = String::from_utf8(asked).unwrap();
     let path = asked.split(' ').nth(1).unwrap();
-    let path = path.split('?').next().unwrap();
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let path = match path.strip_prefix("/v1.") {
         Some(rest) => &rest[rest.find('/').unwrap()..],
         None => path,
     };
     if path == "/events" {
-        return tell(&shared, &mut stream).await;
+        let from_then = query.contains("since=1767225600.500000");
+        return tell(&shared, &mut stream, from_then).await;
     }
     let (status, body) = answer(&shared, path);
     let head = format!(
@@ -164,10 +170,11 @@ fn answer(shared: &Shared, path: &str) -> (&'static str, String) {
     let containers = shared.containers.lock().unwrap();
     match path {
         "/version" => ("200 OK", r#"{"ApiVersion":"1.41"}"#.to_owned()),
-        "/info" => (
-            "200 OK",
-            r#"{"SystemTime":"2026-01-01T00:00:00.5Z"}"#.to_owned(),
-        ),
+        "/info" => {
+            shared.since.lock().unwrap().clear();
+            let time = r#"{"SystemTime":"2026-01-01T00:00:00.5Z"}"#;
+            ("200 OK", time.to_owned())
+        }
         "/containers/json" => {
             *shared.listed.lock().unwrap() += 1;
             let all = containers.iter().map(
@@ -191,20 +198,30 @@ fn answer(shared: &Shared, path: &str) -> (&'static str, String) {
     }
 }
 
-async fn tell(shared: &Shared, stream: &mut UnixStream) {
-    let mut pieces = shared.pieces.subscribe();
+async fn tell(shared: &Shared, stream: &mut UnixStream, from_then: bool) {
+    let (mut pieces, before) = {
+        let since = shared.since.lock().unwrap();
+        (shared.pieces.subscribe(), since.clone())
+    };
     let head =
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     if stream.write_all(head.as_bytes()).await.is_err() {
         return;
     }
     *shared.followed.lock().unwrap() += 1;
+    if from_then && !before.is_empty() && send(stream, before.as_bytes()).await.is_err() {
+        return;
+    }
     while let Ok(Piece::Bytes(bytes)) = pieces.recv().await {
-        let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
-        chunk.extend_from_slice(&bytes);
-        chunk.extend_from_slice(b"\r\n");
-        if stream.write_all(&chunk).await.is_err() {
+        if send(stream, &bytes).await.is_err() {
             return;
         }
     }
+}
+
+async fn send(stream: &mut UnixStream, bytes: &[u8]) -> std::io::Result<()> {
+    let mut chunk = format!("{:x}\r\n", bytes.len()).into_bytes();
+    chunk.extend_from_slice(bytes);
+    chunk.extend_from_slice(b"\r\n");
+    stream.write_all(&chunk).await
 }
