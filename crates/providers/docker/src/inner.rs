@@ -12,8 +12,10 @@ use stacyvm_types::SandboxId;
 
 use crate::engine::{Engine, EngineError, QUICK};
 use crate::machine::Machine;
+use crate::network::Network;
 use crate::parameters::House;
 use crate::settings::DockerSettings;
+use crate::watch::Watch;
 
 /// Open files that a process may have where the engine may not give more: without
 /// CAP_SYS_RESOURCE the kernel's own limit of a process is the end.
@@ -25,6 +27,8 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) settings: DockerSettings,
     pub(crate) house: House,
+    pub(crate) network: Network,
+    pub(crate) watch: Watch,
     /// What the engine is, as it was last looked at.
     pub(crate) machine: Mutex<Option<Arc<Machine>>>,
     /// Held while the engine is looked at.
@@ -58,7 +62,11 @@ pub(crate) struct Limits {
 
 impl Inner {
     pub(crate) fn new(engine: Arc<Engine>, settings: DockerSettings, house: House) -> Self {
+        let names = house.names.clone();
+        let network = settings.network.clone();
         Self {
+            network: Network::new(Arc::clone(&engine), names.clone(), network),
+            watch: Watch::new(Arc::clone(&engine), names),
             engine,
             settings,
             house,

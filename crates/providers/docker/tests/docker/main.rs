@@ -7,4 +7,7 @@
 #![cfg(target_os = "linux")]
 
 mod conformance;
+mod fake_engine;
 mod support;
+mod watch;
+mod watch_faults;
