@@ -21,7 +21,8 @@ usage: stacyvm-agent [--socket PATH | --listen-fd N] [--stdio] [options]
   --user USER       the same by name, as the root's account files have it: user, uid,
                     user:group or uid:gid; exits with 3 when they have no such user
   --memory-events FILE
-                    the sandbox's memory.events (cgroup v2) or memory.oom_control (v1)
+                    the sandbox's memory.events (cgroup v2) or memory.oom_control (v1),
+                    if it is there
   --prepare         make the workspace and the user, then give up what only that needs
   --root-caps HEX   capabilities of commands that run as root, a bit each (default none);
                     only with --prepare
@@ -80,7 +81,7 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
             "--uid" => uid = number(&flag, &value()?)?,
             "--gid" => gid = number(&flag, &value()?)?,
             "--user" => user = Some(value()?.to_string_lossy().into_owned()),
-            "--memory-events" => memory_events = Some(open(Path::new(&value()?))?),
+            "--memory-events" => memory_events = open(Path::new(&value()?)),
             "--init" => init = true,
             "--version" => {
                 println!("stacyvm-agent {}", env!("CARGO_PKG_VERSION"));
@@ -138,9 +139,9 @@ fn listen(path: &Path) -> Result<OwnedFd, String> {
     Ok(listener.into())
 }
 
-fn open(path: &Path) -> Result<OwnedFd, String> {
-    let file = File::open(path).map_err(|error| format!("open the memory events: {error}"))?;
-    Ok(file.into())
+/// Not every kernel shows the file; without it a kill by the memory limit has no name.
+fn open(path: &Path) -> Option<OwnedFd> {
+    File::open(path).ok().map(OwnedFd::from)
 }
 
 /// A copy of an inherited descriptor; the original stays open and marked close-on-exec, so that no

@@ -69,6 +69,7 @@ pub(crate) async fn sandbox(
         name_servers,
         cores: machine.cores,
         most_files: inner.most_files(),
+        memory_events: machine.memory_events,
         labels: traefik(inner, spec, &network),
     };
     let body = parameters::container(&inner.house, spec, &found)?;

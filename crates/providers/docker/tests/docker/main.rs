@@ -7,7 +7,11 @@
 #![cfg(target_os = "linux")]
 
 mod conformance;
+mod elsewhere;
 mod fake_engine;
+mod images;
+mod refused;
 mod support;
+mod users;
 mod watch;
 mod watch_faults;
