@@ -8,6 +8,7 @@
 mod agent;
 mod check;
 mod elf;
+mod engine;
 mod fuzz;
 mod layers;
 mod licences;
@@ -29,6 +30,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   test [--rust|--python]         installs what the tests need and runs them all
   check                          format, layers, licences, agent size and symbols, clippy, openapi
   ci                             check, then test
+  engine [--stop]                a Docker Engine for tests run by hand, and its variables
   fuzz [--seconds N]             every fuzz target for N seconds (60)
   agent [--check]                static stacyvm-agent and stacyvm-launcher in target/agent
   layers                         the rules of ARCHITECTURE.md
@@ -74,6 +76,8 @@ fn run(arguments: &[&str]) -> Result<()> {
         ("test", []) => test::run(&workspace, test::Suites::ALL),
         ("test", ["--rust"]) => test::run(&workspace, test::Suites::RUST),
         ("test", ["--python"]) => test::run(&workspace, test::Suites::PYTHON),
+        ("engine", []) => engine::by_hand(&workspace),
+        ("engine", ["--stop"]) => engine::stop(&workspace),
         ("fuzz", []) => fuzz::run_all(&workspace, 60),
         ("fuzz", ["--seconds", seconds]) => fuzz::run_all(
             &workspace,

@@ -1,13 +1,15 @@
 //! All tests of the project: it installs what they need, builds what they drive, runs them, and
 //! repeats every skip at the end, so that none goes unseen.
 
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::agent;
+use crate::engine::{DebianImage, Engine};
 use crate::tools::{run as run_program, step, works};
 use crate::workspace::Workspace;
 
@@ -47,6 +49,9 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
                 .arg(workspace.root.join("tests/e2e/python/requirements.txt")),
         )
     })?;
+    let debian = Engine::missing()
+        .is_none()
+        .then(|| DebianImage::begin(workspace));
     agent::build(workspace)?;
     // Binaries and tests in one go: asked for separately, cargo would choose different features
     // for them and compile most of the workspace twice.
@@ -57,10 +62,49 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
     fs::write(&skips, "").context("empty the list of skipped tests")?;
     // One of an earlier run would repeat that run's skips.
     let _ = fs::remove_file(nextest_report(workspace));
+    let engine = start_engine(workspace, debian, &skips)?;
+    let surroundings = Surroundings::new(workspace, &skips, engine.as_ref());
+    let tested = run_suites(workspace, suites, &surroundings, &virtual_environment);
+    let ended = engine.map_or(Ok(()), |engine| {
+        step("end the Docker Engine", || engine.end())
+    });
+    tested.and(ended)?;
+    report_skips(workspace, &skips);
+    report_flaky(workspace);
+    Ok(())
+}
+
+/// The engine for tests with containers; none, said loudly, where this machine cannot have one.
+fn start_engine(
+    workspace: &Workspace,
+    debian: Option<DebianImage>,
+    skips: &Path,
+) -> Result<Option<Engine>> {
+    let started = match debian {
+        Some(debian) => step("start a Docker Engine", || Engine::start(workspace, debian)),
+        None => Err(anyhow!(Engine::missing().unwrap_or("it could not be had"))),
+    };
+    match started {
+        Ok(engine) => Ok(Some(engine)),
+        Err(error) => {
+            let line = format!("SKIP tests with a Docker Engine: {error:#}\n");
+            eprint!("{line}");
+            fs::write(skips, line).context("note what is skipped")?;
+            Ok(None)
+        }
+    }
+}
+
+fn run_suites(
+    workspace: &Workspace,
+    suites: Suites,
+    surroundings: &Surroundings,
+    virtual_environment: &Path,
+) -> Result<()> {
     if suites.rust {
-        let slow = SlowTests::start(workspace, &skips)?;
+        let slow = SlowTests::start(workspace, surroundings)?;
         let quick = step("tests in Rust", || {
-            run_program(&mut rust_tests(workspace, &skips))
+            run_program(&mut rust_tests(workspace, surroundings))
         });
         // Both are heard to their end, whatever became of the other.
         let slow = slow.map_or(Ok(()), SlowTests::finish);
@@ -82,8 +126,6 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
             run_program(&mut command)
         })?;
     }
-    report_skips(workspace, &skips);
-    report_flaky(workspace);
     Ok(())
 }
 
@@ -95,14 +137,14 @@ struct SlowTests {
 
 impl SlowTests {
     /// None without nextest: `cargo test` runs them with all the others.
-    fn start(workspace: &Workspace, skips: &Path) -> Result<Option<Self>> {
+    fn start(workspace: &Workspace, surroundings: &Surroundings) -> Result<Option<Self>> {
         if !has_nextest() {
             return Ok(None);
         }
         let log = workspace.target.join("slow-tests.log");
         let output = fs::File::create(&log).context("make the log of the slow tests")?;
         let mut command = nextest(workspace, "slow");
-        surroundings(&mut command, workspace, skips);
+        surroundings.tell(&mut command);
         let child = command
             .stdin(Stdio::null())
             .stdout(output.try_clone().context("share the log")?)
@@ -141,30 +183,40 @@ fn second_try() -> bool {
     std::env::var_os("CI").is_some()
 }
 
-fn rust_tests(workspace: &Workspace, skips: &Path) -> Command {
+fn rust_tests(workspace: &Workspace, surroundings: &Surroundings) -> Command {
     let mut command = if has_nextest() {
         nextest(workspace, "ci")
     } else {
         eprintln!("    cargo-nextest is not installed: using cargo test, which is slower");
         workspace.cargo(&["test", "--locked", "--workspace", "--all-targets"])
     };
-    surroundings(&mut command, workspace, skips);
+    surroundings.tell(&mut command);
     command
 }
 
-/// Where tests find the programs, and where they say what they skip.
-fn surroundings(command: &mut Command, workspace: &Workspace, skips: &Path) {
-    command
-        .env("STACYVM_BIN", server_binary(workspace))
-        .env(
-            "STACYVM_AGENT_BIN",
-            workspace.agent_program("stacyvm-agent"),
-        )
-        .env(
-            "STACYVM_LAUNCHER_BIN",
-            workspace.agent_program("stacyvm-launcher"),
-        )
-        .env("STACYVM_SKIPPED_TESTS", skips);
+/// What tests find in their environment: where the programs are, which engine there is, and where they
+/// say what they skip.
+struct Surroundings(Vec<(&'static str, OsString)>);
+
+impl Surroundings {
+    fn new(workspace: &Workspace, skips: &Path, engine: Option<&Engine>) -> Self {
+        let agent = workspace.agent_program("stacyvm-agent");
+        let launcher = workspace.agent_program("stacyvm-launcher");
+        let mut variables = vec![
+            ("STACYVM_BIN", server_binary(workspace).into()),
+            ("STACYVM_AGENT_BIN", agent.into()),
+            ("STACYVM_LAUNCHER_BIN", launcher.into()),
+            ("STACYVM_SKIPPED_TESTS", skips.into()),
+        ];
+        for (name, value) in engine.into_iter().flat_map(Engine::variables) {
+            variables.push((name, value.into()));
+        }
+        Self(variables)
+    }
+
+    fn tell(&self, command: &mut Command) {
+        command.envs(self.0.iter().map(|(name, value)| (name, value)));
+    }
 }
 
 fn server_binary(workspace: &Workspace) -> PathBuf {

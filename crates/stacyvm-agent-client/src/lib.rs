@@ -10,11 +10,13 @@ mod convert;
 mod exec;
 mod files;
 mod forward;
+mod link;
 mod logs;
 mod ops;
 mod unary;
 
 pub use agent::Agent;
+pub use link::link;
 pub use ops::{
     AttachEvent, Attached, ByteReceiver, ByteSender, Configure, Credentials, ExecControl,
     ExecEvent, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead, LogBatch, LogReceiver,

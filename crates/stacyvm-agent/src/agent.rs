@@ -19,10 +19,18 @@ use crate::exec::table::Table;
 use crate::files::FileService;
 use crate::init::Reaper;
 use crate::logs::Logs;
+use crate::preparation;
 use crate::users::Users;
 
 /// Marks of commands lie here, far above any limit that somebody sets in earnest.
 const MARKS: u64 = 1 << 62;
+
+/// Where peers come from.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    pub(crate) listener: Option<OwnedFd>,
+    pub(crate) stdio: Option<[OwnedFd; 2]>,
+}
 
 /// One agent.
 #[derive(Debug)]
@@ -36,6 +44,8 @@ pub(crate) struct Agent {
     pub(crate) gid: u32,
     /// Whether commands can be given another identity than the agent's own.
     pub(crate) can_switch: bool,
+    /// What a command that runs as user 0 has.
+    pub(crate) root_capabilities: CapabilitySet,
     /// For commands without input.
     pub(crate) null: OwnedFd,
     pub(crate) files: FileService,
@@ -57,10 +67,15 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Takes the options over, but for the listener, which is given back.
-    pub(crate) fn new(options: AgentOptions) -> io::Result<(Arc<Self>, OwnedFd)> {
+    /// Takes the options over, but for where peers come from, which is given back.
+    pub(crate) fn new(options: AgentOptions) -> io::Result<(Arc<Self>, Doors)> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&options.root, directory, Mode::empty())?;
+        let root_capabilities = if options.prepare {
+            preparation::prepare(root.as_fd(), &options)?
+        } else {
+            CapabilitySet::empty()
+        };
         let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let able = rustix::thread::capabilities(None).is_ok_and(|sets| {
             sets.effective
@@ -79,6 +94,7 @@ impl Agent {
             uid: options.uid,
             gid: options.gid,
             can_switch: able,
+            root_capabilities,
             null,
             blocking: Blocking::default(),
             reaper: Reaper::default(),
@@ -94,7 +110,11 @@ impl Agent {
             salt: u64::from(u32::from_ne_bytes(salt) >> 3),
             next_exec: AtomicU64::new(0),
         };
-        Ok((Arc::new(agent), options.listener))
+        let doors = Doors {
+            listener: options.listener,
+            stdio: options.stdio,
+        };
+        Ok((Arc::new(agent), doors))
     }
 
     /// The number of a new command.

@@ -20,7 +20,8 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::AgentOptions;
-use crate::agent::{Agent, lock};
+use crate::agent::{Agent, Doors, lock};
+use crate::links;
 use crate::processes::{Process, scan, with_descendants};
 use crate::serve;
 use crate::tree::{end_all, signal};
@@ -77,7 +78,7 @@ impl Reaper {
 }
 
 /// What has to happen before there is a runtime, because threads inherit it.
-pub(crate) fn prepare(options: AgentOptions) -> io::Result<(Arc<Agent>, OwnedFd, OwnedFd)> {
+pub(crate) fn prepare(options: AgentOptions) -> io::Result<(Arc<Agent>, Doors, OwnedFd)> {
     signals::reset_dispositions();
     let signals = signals::descriptor(&[SIGCHLD, SIGTERM, SIGINT])?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
@@ -87,30 +88,34 @@ pub(crate) fn prepare(options: AgentOptions) -> io::Result<(Arc<Agent>, OwnedFd,
         let _ = rustix::process::set_child_subreaper(Some(own));
     }
     let (uid, gid) = (options.uid, options.gid);
-    let (agent, listener) = Agent::new(options)?;
+    let (agent, doors) = Agent::new(options)?;
     signals::set_file_ids(uid, gid);
-    Ok((agent, listener, signals))
+    Ok((agent, doors, signals))
 }
 
-/// Serves on the listener until a signal or a peer tells the agent to end.
+/// Serves at every door until a signal or a peer tells the agent to end.
 pub(crate) fn serve_until_told(
-    (agent, listener, signals): (Arc<Agent>, OwnedFd, OwnedFd),
+    (agent, doors, signals): (Arc<Agent>, Doors, OwnedFd),
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()
         .build()?;
     let served = runtime.block_on(async {
-        let listener = StdListener::from(listener);
-        listener.set_nonblocking(true)?;
-        let listener = UnixListener::from_std(listener)?;
+        if let Some(listener) = doors.listener {
+            let listener = StdListener::from(listener);
+            listener.set_nonblocking(true)?;
+            let listener = UnixListener::from_std(listener)?;
+            tokio::spawn(serve::accept(agent.clone(), listener));
+        }
+        if let Some([input, output]) = doors.stdio {
+            tokio::spawn(links::serve(agent.clone(), links::open(input, output)?));
+        }
         // The runtime watches any readable descriptor as if it were a pipe.
         let signals = pipe::Receiver::from_owned_fd_unchecked(signals)?;
         tokio::spawn(follow_signals(agent.clone(), signals));
-        tokio::select! {
-            () = agent.ended.notified() => Ok(()),
-            () = serve::accept(agent.clone(), listener) => Ok(()),
-        }
+        agent.ended.notified().await;
+        Ok(())
     });
     // A thread in the middle of long work must not hold the end up.
     runtime.shutdown_background();

@@ -9,18 +9,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use rustix::process::{getegid, geteuid};
-use stacyvm_agent::{AgentOptions, run};
+use stacyvm_agent::{AgentOptions, Capabilities, run};
 
 const USAGE: &str = "\
-usage: stacyvm-agent (--socket PATH | --listen-fd N) [options]
+usage: stacyvm-agent [--socket PATH | --listen-fd N] [--stdio] [options]
   --socket PATH     make a unix socket there and listen on it
   --listen-fd N     serve on the inherited listening unix socket N
+  --stdio           serve on standard input and output, one peer at a time
   --root DIR        the directory that is the sandbox's / (default /)
   --uid N, --gid N  the sandbox's user and group (default: its own)
   --user USER       the same by name, as the root's account files have it: user, uid,
                     user:group or uid:gid; exits with 3 when they have no such user
   --memory-events FILE
                     the sandbox's memory.events (cgroup v2) or memory.oom_control (v1)
+  --prepare         make the workspace and the user, then give up what only that needs
+  --root-caps HEX   capabilities of commands that run as root, a bit each (default none);
+                    only with --prepare
   --init            do the duties of a pid namespace's first process
   --version         print the version
 ";
@@ -55,6 +59,9 @@ fn main() -> ExitCode {
 /// Reads the command line.
 fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String> {
     let mut listener = None;
+    let mut stdio = None;
+    let mut prepare = false;
+    let mut root_capabilities = None;
     let mut root = PathBuf::from("/");
     let mut init = false;
     let mut memory_events = None;
@@ -66,6 +73,9 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
         match flag.as_str() {
             "--socket" => listener = Some(listen(Path::new(&value()?))?),
             "--listen-fd" => listener = Some(inherited(number(&flag, &value()?)?)?),
+            "--stdio" => stdio = Some([inherited(0)?, inherited(1)?]),
+            "--prepare" => prepare = true,
+            "--root-caps" => root_capabilities = Some(capabilities(&value()?)?),
             "--root" => root = value()?.into(),
             "--uid" => uid = number(&flag, &value()?)?,
             "--gid" => gid = number(&flag, &value()?)?,
@@ -83,7 +93,12 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
             _ => return Err(format!("unknown option {flag}")),
         }
     }
-    let listener = listener.ok_or("say where to listen: --socket PATH or --listen-fd N")?;
+    if listener.is_none() && stdio.is_none() {
+        return Err("say where to listen: --socket PATH, --listen-fd N or --stdio".to_owned());
+    }
+    if root_capabilities.is_some() && !prepare {
+        return Err("--root-caps wants --prepare".to_owned());
+    }
     if let Some(user) = user {
         match stacyvm_agent::user_numbers(&root, &user) {
             Some(numbers) => (uid, gid) = numbers,
@@ -92,6 +107,9 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
     }
     Ok(Wanted::Run(AgentOptions {
         listener,
+        stdio,
+        prepare,
+        root_capabilities: root_capabilities.unwrap_or(Capabilities::empty()),
         root,
         init,
         uid,
@@ -103,6 +121,15 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
 fn number(flag: &str, text: &OsString) -> Result<u32, String> {
     let number = text.to_str().and_then(|text| text.parse().ok());
     number.ok_or(format!("{flag} wants a number"))
+}
+
+/// Bits that no capability has are left out.
+fn capabilities(text: &OsString) -> Result<Capabilities, String> {
+    let bits = text
+        .to_str()
+        .and_then(|text| u64::from_str_radix(text, 16).ok());
+    bits.map(Capabilities::from_bits_truncate)
+        .ok_or_else(|| "--root-caps wants a hexadecimal number".to_owned())
 }
 
 fn listen(path: &Path) -> Result<OwnedFd, String> {

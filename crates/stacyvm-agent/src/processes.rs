@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::sync::OnceLock;
 
 /// One process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,8 +42,12 @@ pub(crate) fn read(pid: i32) -> Option<Process> {
     parse(pid, slurp(&format!("/proc/{pid}/stat"), &mut buffer)?)
 }
 
-/// The mark in a process's `RLIMIT_LOCKS`, see `stacyvm_sys::spawn`.
+/// The mark of the command that a process belongs to: in its `RLIMIT_LOCKS`, see
+/// `stacyvm_sys::spawn`, or in its environment where a kernel (gVisor) shows no limits.
 pub(crate) fn mark(pid: i32) -> Option<u64> {
+    if !shows_limits() {
+        return marked_in_environment(pid);
+    }
     let mut buffer = [0; 2048];
     let text = slurp(&format!("/proc/{pid}/limits"), &mut buffer)?;
     let text = std::str::from_utf8(text).ok()?;
@@ -50,6 +55,34 @@ pub(crate) fn mark(pid: i32) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("Max file locks"))?;
     line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn shows_limits() -> bool {
+    static SHOWN: OnceLock<bool> = OnceLock::new();
+    *SHOWN.get_or_init(|| File::open("/proc/self/limits").is_ok())
+}
+
+/// The name of the variable that marks commands where limits cannot.
+const VARIABLE: &str = "STACYVM_EXEC_MARK=";
+/// The longest environment that is searched, bytes.
+const ENVIRONMENT: u64 = 256 * 1024;
+
+/// What a command's environment needs to be marked.
+pub(crate) fn mark_in_environment(mark: u64) -> Option<String> {
+    (!shows_limits()).then(|| format!("{VARIABLE}{mark}"))
+}
+
+fn marked_in_environment(pid: i32) -> Option<u64> {
+    let file = File::open(format!("/proc/{pid}/environ")).ok()?;
+    let mut environment = Vec::new();
+    file.take(ENVIRONMENT).read_to_end(&mut environment).ok()?;
+    find_mark(&environment)
+}
+
+fn find_mark(environment: &[u8]) -> Option<u64> {
+    let mut variables = environment.split(|byte| *byte == 0);
+    let value = variables.find_map(|it| it.strip_prefix(VARIABLE.as_bytes()))?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 /// What fits of a small file.
@@ -123,6 +156,15 @@ mod tests {
             .find(|process| process.pid == own)
             .unwrap();
         assert!(seen.alive() && seen.pages > 0);
+    }
+
+    #[test]
+    fn a_mark_is_found_among_variables() {
+        let marked = b"A=1\0STACYVM_EXEC_MARK=4611686018427387909\0B=2\0";
+        assert_eq!(find_mark(marked), Some((1 << 62) + 5));
+        assert_eq!(find_mark(b"XSTACYVM_EXEC_MARK=1\0"), None);
+        assert_eq!(find_mark(b"STACYVM_EXEC_MARK=-1\0"), None);
+        assert_eq!(find_mark(b""), None);
     }
 
     #[test]

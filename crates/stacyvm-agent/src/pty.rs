@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
-use rustix::io::Result;
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
+use rustix::io::{Errno, Result};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use stacyvm_proto::message::TerminalSize;
 
@@ -16,10 +16,16 @@ pub(crate) fn open(size: TerminalSize) -> Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let ours = rustix::fs::open("/dev/ptmx", flags, Mode::empty())?;
     unlockpt(&ours)?;
-    let theirs = ioctl_tiocgptpeer(
-        &ours,
-        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
-    )?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let theirs = match ioctl_tiocgptpeer(&ours, flags) {
+        // gVisor knows a terminal's other side by its name only.
+        Err(Errno::NOTTY) => {
+            let name = ptsname(&ours, Vec::new())?;
+            let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+            rustix::fs::open(name, flags, Mode::empty())?
+        }
+        theirs => theirs?,
+    };
     resize(&ours, size)?;
     Ok((ours, theirs))
 }

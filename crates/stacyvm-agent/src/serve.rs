@@ -14,6 +14,7 @@ use stacyvm_proto::message::{
     Answer, Code, Done, HelloReply, Open, Paths, Reply, Request, Shutdown,
 };
 use stacyvm_proto::mux::{self, Accepted, MuxError, Sender, Side, Stream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::agent::{Agent, lock};
@@ -47,12 +48,14 @@ pub(crate) async fn accept(agent: Arc<Agent>, listener: UnixListener) {
     let peers = Arc::new(AtomicUsize::new(0));
     loop {
         match listener.accept().await {
+            Ok((peer, _)) if agent.init && !is_outside(&peer) => drop(peer),
             Ok((peer, _)) => {
                 let count = Count::new(peers.clone());
                 if peers.load(Ordering::Relaxed) <= MAX_PEERS {
                     let agent = agent.clone();
                     tokio::spawn(async move {
-                        serve_peer(agent, peer).await;
+                        let (read, write) = peer.into_split();
+                        serve_peer(agent, read, write).await;
                         drop(count);
                     });
                 }
@@ -60,6 +63,12 @@ pub(crate) async fn accept(agent: Arc<Agent>, listener: UnixListener) {
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
     }
+}
+
+/// Whether the peer's process is outside of the sandbox, where it has no number: a command inside
+/// could else do through the agent what it may not do itself.
+fn is_outside(peer: &UnixStream) -> bool {
+    peer.peer_cred().is_ok_and(|peer| peer.pid() == Some(0))
 }
 
 /// Counts one peer for as long as it lives.
@@ -78,8 +87,12 @@ impl Drop for Count {
     }
 }
 
-async fn serve_peer(agent: Arc<Agent>, peer: UnixStream) {
-    let (mut read, mut write) = peer.into_split();
+/// Serves one peer until its connection ends.
+pub(crate) async fn serve_peer<R, W>(agent: Arc<Agent>, mut read: R, mut write: W)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
     let answer = HelloReply {
         program: concat!("stacyvm-agent ", env!("CARGO_PKG_VERSION")).into(),
         capabilities: CAPABILITIES.map(String::from).into(),

@@ -14,7 +14,7 @@ use stacyvm_sys::resolve;
 use crate::failure::failure;
 
 /// The longest account file that is read, bytes; what comes after is not looked at.
-const LONGEST: u64 = 1024 * 1024;
+pub(crate) const LONGEST: u64 = 1024 * 1024;
 
 /// What is known of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]

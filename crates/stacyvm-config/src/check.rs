@@ -1,5 +1,6 @@
 //! What no single value shows: values that do not fit together, or that this program cannot serve.
 
+mod docker;
 mod images;
 mod limits;
 
@@ -31,6 +32,7 @@ pub(crate) fn check(
     };
     auth(config, &mut found);
     defaults(config, &mut found);
+    docker::check(config, &mut found);
     images::check(config, &mut found);
     limits::check(config, &mut found);
     providers(config, built, &mut found);
@@ -199,7 +201,7 @@ fn providers(config: &Config, built: &[&'static str], found: &mut Findings<'_>) 
         );
     }
     for (name, enabled) in [
-        ("docker", providers.docker.enabled),
+        ("docker", providers.docker.enabled == Some(true)),
         ("firecracker", providers.firecracker.enabled),
         ("e2b", providers.e2b.enabled),
         ("custom", providers.custom.enabled),
@@ -221,6 +223,11 @@ fn providers(config: &Config, built: &[&'static str], found: &mut Findings<'_>) 
             providers.native.enabled,
         ),
         ("mock", "providers.mock.enabled", providers.mock.enabled),
+        (
+            "docker",
+            "providers.docker.enabled",
+            providers.docker.enabled != Some(false),
+        ),
     ] {
         if choice.as_str() == name && off(key, enabled, found) {
             found.add(
@@ -230,7 +237,9 @@ fn providers(config: &Config, built: &[&'static str], found: &mut Findings<'_>) 
             );
         }
     }
-    if choice == ProviderChoice::Auto && !providers.native.enabled && !providers.mock.enabled {
+    let docker = built.contains(&"docker") && providers.docker.enabled != Some(false);
+    let any = providers.native.enabled || providers.mock.enabled || docker;
+    if choice == ProviderChoice::Auto && !any {
         found.add(
             "providers.native.enabled",
             "no provider is left",

@@ -22,7 +22,7 @@ pub use model::{
     EventsConfig, FirecrackerConfig, ImagesConfig, LimitsConfig, LogFormat, LogLevel,
     LoggingConfig, Mirrors, MockConfig, NativeConfig, NativeNetwork, NetworkMode, Overflow,
     PoolConfig, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig, PullPolicy,
-    ServerConfig, TelemetryConfig,
+    ServerConfig, TelemetryConfig, TraefikConfig,
 };
 pub use problem::{ConfigError, Origin, Problem};
 pub use secret::Secret;

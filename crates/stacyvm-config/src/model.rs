@@ -3,9 +3,11 @@
 //! A key's default is what `Default` says here; a key without a default is an `Option`. Limits
 //! use 0 (or `0s`) for "none".
 
+mod docker;
 mod images;
 mod limits;
 mod providers;
+mod traefik;
 
 use std::path::PathBuf;
 
@@ -13,12 +15,14 @@ use serde::{Deserialize, Serialize};
 use stacyvm_types::{GoDuration, Vcpus};
 
 use crate::Secret;
+pub use docker::{DockerConfig, NetworkMode, PoolSecurityConfig};
 pub use images::{ImagesConfig, Mirrors, PullPolicy};
 pub use limits::LimitsConfig;
 pub use providers::{
-    CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
-    NativeNetwork, NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
+    CustomConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig, NativeNetwork,
+    ProotConfig, ProviderChoice, ProvidersConfig,
 };
+pub use traefik::TraefikConfig;
 
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

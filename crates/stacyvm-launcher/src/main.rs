@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use stacyvm_agent::AgentOptions;
+use stacyvm_agent::{AgentOptions, Capabilities};
 use stacyvm_launcher::{ByPath, Handover, Options, probe, serve};
 
 fn main() -> ExitCode {
@@ -69,7 +69,10 @@ fn print_probe(place: &Path, options: Options) -> Result<ExitCode, String> {
 
 fn become_agent(handover: Handover) -> ExitCode {
     stacyvm_agent::run(AgentOptions {
-        listener: handover.listener,
+        listener: Some(handover.listener),
+        stdio: None,
+        prepare: false,
+        root_capabilities: Capabilities::empty(),
         root: PathBuf::from("/"),
         init: true,
         uid: handover.uid,

@@ -8,6 +8,7 @@
 
 mod frame;
 mod hello;
+pub mod link;
 pub mod message;
 pub mod mux;
 mod version;

@@ -45,8 +45,61 @@ pub fn confine(kept: CapabilitySet) -> Result<()> {
     )
 }
 
+/// Keeps `own` in force and `handed_on` at hand for programs started from here, and makes sure that
+/// none of them ever gets more than `handed_on`. User 0 stays special, so that such a program
+/// keeps them through an exec; nothing is inheritable. The answer is what can be handed on.
+///
+/// # Errors
+/// What the kernel says.
+pub fn confine_to(own: CapabilitySet, handed_on: CapabilitySet) -> Result<CapabilitySet> {
+    let held = capabilities(None)?.permitted;
+    let handed_on = handed_on & held;
+    if held.contains(CapabilitySet::SETPCAP) {
+        lower_bounding_set(handed_on)?;
+    } else {
+        // The bounding set stays as it is, so nothing may be taken from it at an exec.
+        rustix::thread::set_no_new_privs(true)?;
+    }
+    match clear_ambient_capability_set() {
+        // A kernel without ambient capabilities (gVisor) has none to clear.
+        Ok(()) | Err(Errno::INVAL) => {}
+        Err(error) => return Err(error),
+    }
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: own & held,
+            permitted: (own & held) | handed_on,
+            inheritable: CapabilitySet::empty(),
+        },
+    )?;
+    Ok(handed_on)
+}
+
+/// Puts every permitted capability of `own` in force again: changing the effective user takes them.
+///
+/// # Errors
+/// What the kernel says.
+pub fn raise(own: CapabilitySet) -> Result<()> {
+    let held = capabilities(None)?;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: own & held.permitted,
+            ..held
+        },
+    )
+}
+
 fn empty_bounding_set() -> Result<()> {
+    lower_bounding_set(CapabilitySet::empty())
+}
+
+fn lower_bounding_set(kept: CapabilitySet) -> Result<()> {
     for number in 0..64_u32 {
+        if kept.bits() >> number & 1 == 1 {
+            continue;
+        }
         // SAFETY: PR_CAPBSET_DROP takes a number and touches no memory.
         let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, number, 0, 0, 0) };
         match crate::check(result.into()) {

@@ -3,7 +3,9 @@
 //! Its one rule: `EAGAIN` is no answer. The kernel gives it up for a path with `..` (also one that
 //! a link brought in) whenever anything was renamed or mounted anywhere on the machine meanwhile,
 //! because it then cannot tell that the path stayed inside; see openat2(2). Who asks again gets
-//! the answer.
+//! the answer. Where there is no `openat2`, `walk` answers the same.
+
+mod walk;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -29,6 +31,10 @@ pub fn open(
     for _ in 0..ATTEMPTS {
         match openat2(base.as_fd(), path, flags, Mode::empty(), how) {
             Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::NOSYS) => {
+                return path
+                    .into_with_c_str(|path| walk::open_beneath(base.as_fd(), path, flags, how));
+            }
             result => return result,
         }
     }

@@ -57,14 +57,34 @@ pub fn reset_dispositions() {
 
 /// Sets the ids that this thread, and those it makes from now on, touch files with (setfsuid(2)).
 /// Without the capability for it nothing happens: the answer says whether they are in force.
+///
+/// Where the kernel has no such call (gVisor), the effective ids are set, which it checks files
+/// by, and the capabilities that this takes out of force are put back. Real and saved ids stay, so
+/// that neither signals nor traces from the user of these ids reach this process.
 pub fn set_file_ids(uid: u32, gid: u32) -> bool {
-    // SAFETY: plain system calls on numbers; asking for -1 changes nothing and answers the present.
+    // SAFETY: plain system calls on numbers, for this thread alone, unlike the C library's wrappers;
+    // asking for -1 changes nothing and answers the present.
     unsafe {
+        if libc::syscall(libc::SYS_setfsgid, -1_i32) < 0 {
+            return set_effective_ids(uid, gid);
+        }
         libc::syscall(libc::SYS_setfsgid, gid);
         libc::syscall(libc::SYS_setfsuid, uid);
         libc::syscall(libc::SYS_setfsgid, -1_i32) == libc::c_long::from(gid)
             && libc::syscall(libc::SYS_setfsuid, -1_i32) == libc::c_long::from(uid)
     }
+}
+
+fn set_effective_ids(uid: u32, gid: u32) -> bool {
+    let in_force = crate::caps::effective().unwrap_or(crate::caps::Set::empty());
+    // SAFETY: plain system calls on numbers; -1 leaves an id as it is.
+    let set = unsafe {
+        libc::syscall(libc::SYS_setresgid, -1_i32, gid, -1_i32) == 0
+            && libc::syscall(libc::SYS_setresuid, -1_i32, uid, -1_i32) == 0
+    };
+    // Without them the next change fails, and says so.
+    let _ = crate::caps::raise(in_force);
+    set
 }
 
 #[cfg(test)]

@@ -57,6 +57,9 @@ pub struct Program<'a> {
     pub mark: Option<u64>,
     /// Its `oom_score_adj`, written if the kernel lets us.
     pub oom_score: Option<&'a CStr>,
+    /// Capabilities in force for it, out of those that the caller has; to last through the start
+    /// they need user 0.
+    pub capabilities: crate::caps::Set,
 }
 
 /// What could not be done for the new program.
@@ -117,13 +120,14 @@ struct Plan {
     mark: u64,
     oom_score: *const c_char,
     oom_score_length: usize,
+    capabilities: u64,
     failed_step: AtomicI32,
     failed_errno: AtomicI32,
 }
 
 impl Spawner {
     /// Starts a program as the leader of a session of its own, with every signal at its default
-    /// and unblocked, no capability, and only the three standard streams open. Returns its process
+    /// and unblocked, no capability but those named, and only the three standard streams open. Returns its process
     /// id when it runs. The caller reaps it.
     ///
     /// # Errors
@@ -154,6 +158,7 @@ impl Spawner {
             mark: program.mark.unwrap_or(0),
             oom_score: program.oom_score.map_or(ptr::null(), CStr::as_ptr),
             oom_score_length: program.oom_score.map_or(0, CStr::count_bytes),
+            capabilities: program.capabilities.bits(),
             failed_step: AtomicI32::new(0),
             failed_errno: AtomicI32::new(0),
         };
@@ -306,7 +311,8 @@ unsafe fn become_program(plan: &Plan) -> (c_int, c_int) {
         }
         // version 3 of the header, this thread; two words each of effective, permitted, inheritable
         let header: [u32; 2] = [0x2008_0522, 0];
-        let sets: [u32; 6] = [0; 6];
+        let (low, high) = (plan.capabilities as u32, (plan.capabilities >> 32) as u32);
+        let sets: [u32; 6] = [low, low, 0, high, high, 0];
         if libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) < 0 {
             return (3, number());
         }
@@ -363,6 +369,7 @@ mod tests {
             identity: None,
             mark,
             oom_score: Some(c"500"),
+            capabilities: crate::caps::Set::empty(),
         })
     }
 

@@ -4,6 +4,7 @@
 //! remedy; nothing is replaced by something weaker unless the configuration says so.
 
 pub(crate) mod directories;
+pub(crate) mod docker;
 mod lock;
 pub(crate) mod private;
 pub(crate) mod providers;
@@ -28,7 +29,7 @@ use lock::DirectoryLock;
 use providers::Trial;
 
 /// The providers that this program contains.
-pub(crate) const BUILT_PROVIDERS: [&str; 2] = ["native", "mock"];
+pub(crate) const BUILT_PROVIDERS: [&str; 3] = ["native", "docker", "mock"];
 
 /// A server's inside, ready to be served.
 pub(crate) struct Service {

@@ -11,6 +11,7 @@ use bollard::query_parameters::InspectContainerOptions;
 use stacyvm_provider::ops::OpError;
 use stacyvm_provider::{AgentConnector, ByteStream};
 
+use crate::attach::AttachConnector;
 use crate::engine::{Engine, QUICK};
 use crate::runtimes::Kind;
 
@@ -19,13 +20,20 @@ use crate::runtimes::Kind;
 pub(crate) struct ContainerConnector {
     engine: Arc<Engine>,
     name: String,
-    kind: Kind,
+    /// Whether the process that the engine names is the one that has the agent's socket.
+    near: bool,
+    attached: AttachConnector,
 }
 
 impl ContainerConnector {
-    /// `kind` is the kind of its runtime.
-    pub(crate) fn new(engine: Arc<Engine>, name: String, kind: Kind) -> Self {
-        Self { engine, name, kind }
+    /// `kind` is the kind of its runtime; `attach_only` leaves the shorter way out.
+    pub(crate) fn new(engine: Arc<Engine>, name: String, kind: Kind, attach_only: bool) -> Self {
+        Self {
+            attached: AttachConnector::new(engine.clone(), name.clone()),
+            engine,
+            name,
+            near: kind == Kind::Plain && !attach_only,
+        }
     }
 
     /// The id of the running container and its first process.
@@ -59,9 +67,8 @@ fn stopped() -> OpError {
 impl AgentConnector for ContainerConnector {
     async fn connect(&self) -> Result<ByteStream, OpError> {
         let (id, pid) = self.running().await?;
-        // In every other kind of runtime the process is not what has the socket.
         #[cfg(target_os = "linux")]
-        if self.kind == Kind::Plain {
+        if self.near {
             use crate::nearby::{self, Unreached};
             match nearby::connect(pid, &id).await {
                 Ok(stream) => return Ok(stream),
@@ -75,9 +82,7 @@ impl AgentConnector for ContainerConnector {
             }
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = pid;
-        Err(OpError::Unsupported(format!(
-            "the agent of container {id} cannot be reached from here"
-        )))
+        let _ = (id, pid);
+        self.attached.connect().await
     }
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum as Status};
 use bollard::query_parameters::{CreateContainerOptions, StartContainerOptions};
 use stacyvm_provider::ops::{Configure, OpError};
-use stacyvm_provider::{AgentSandbox, BoxSpec, ImageDefaults, ProviderError, directory_stands};
+use stacyvm_provider::{
+    AgentSandbox, BoxSpec, ImageDefaults, NetworkMode, ProviderError, directory_stands,
+};
 use tokio::time::Instant;
 
 use crate::agent::{self, User};
@@ -67,7 +69,7 @@ pub(crate) async fn sandbox(
         name_servers,
         cores: machine.cores,
         most_files: inner.most_files(),
-        labels: HashMap::new(),
+        labels: traefik(inner, spec, &network),
     };
     let body = parameters::container(&inner.house, spec, &found)?;
     let limits = limits_of(&body);
@@ -168,6 +170,13 @@ fn configure(spec: &BoxSpec, image: &Local) -> Configure {
     let named = spec.user.as_deref();
     let named = named.filter(|user| !matches!(*user, "" | "user" | "1000"));
     defaults.under(spec, named.map(str::to_owned))
+}
+
+/// What a Traefik is told; one that is connected to nothing cannot be reached by it.
+fn traefik(inner: &Inner, spec: &BoxSpec, network: &str) -> HashMap<String, String> {
+    let connected = spec.network != NetworkMode::None;
+    let traefik = inner.settings.traefik.as_ref().filter(|_| connected);
+    traefik.map_or_else(HashMap::new, |traefik| traefik.labels(&spec.id, network))
 }
 
 /// Makes a container and returns when its agent answers; on an error nothing of it is left.
@@ -301,7 +310,12 @@ async fn settle(
 }
 
 fn connection(inner: &Inner, making: &Making, configure: Configure) -> AgentSandbox {
-    let connector = ContainerConnector::new(inner.engine.clone(), making.name.clone(), making.kind);
+    let connector = ContainerConnector::new(
+        inner.engine.clone(),
+        making.name.clone(),
+        making.kind,
+        inner.settings.attach_only,
+    );
     AgentSandbox::new(connector, Some(configure))
 }
 

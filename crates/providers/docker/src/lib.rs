@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod attach;
 mod connector;
 mod create;
 mod engine;
@@ -23,6 +24,7 @@ mod removal;
 mod runtimes;
 mod settings;
 mod stats;
+mod traefik;
 mod trial;
 mod volume;
 mod watch;
@@ -32,3 +34,4 @@ pub use network::{NetworkChoice, NetworkSettings};
 pub use parameters::Seccomp;
 pub use provider::DockerProvider;
 pub use settings::DockerSettings;
+pub use traefik::Traefik;

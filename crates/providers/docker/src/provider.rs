@@ -94,7 +94,12 @@ impl DockerProvider {
         let known = inner.known(id);
         let sandbox = known.map_or_else(
             || {
-                let connector = ContainerConnector::new(inner.engine.clone(), name, kind);
+                let connector = ContainerConnector::new(
+                    inner.engine.clone(),
+                    name,
+                    kind,
+                    inner.settings.attach_only,
+                );
                 Arc::new(AgentSandbox::new(connector, None))
             },
             |known| known.sandbox.clone(),

@@ -7,6 +7,7 @@ use stacyvm_image::Credentials;
 use crate::engine::EngineAddress;
 use crate::network::NetworkSettings;
 use crate::parameters::Seccomp;
+use crate::traefik::Traefik;
 
 /// Settings of one Docker provider.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct DockerSettings {
     pub default_image: String,
     /// The runtime of a spawn that asks for no more isolation, as the engine knows it.
     pub runtime: String,
+    /// Whether agents are reached through the engine also where there is a shorter way.
+    pub attach_only: bool,
     /// Whether every sandbox has only `/workspace` and `/tmp` to write to.
     pub read_only_rootfs: bool,
     /// The filter of system calls.
@@ -38,6 +41,8 @@ pub struct DockerSettings {
     pub tmp_size_mb: u64,
     /// Size of `/dev/shm`, MiB.
     pub shm_size_mb: u64,
+    /// Labels for a Traefik that watches the same engine; none means no labels.
+    pub traefik: Option<Traefik>,
     /// Whether an image that a spawn names and that is not here is pulled.
     pub pull_missing: bool,
     /// The platform that is pulled, `linux/amd64`; none leaves it to the engine.
@@ -55,6 +60,7 @@ impl DockerSettings {
             agent: agent.into(),
             default_image: "alpine:latest".to_owned(),
             runtime: "runc".to_owned(),
+            attach_only: false,
             read_only_rootfs: false,
             seccomp: Seccomp::Default,
             dropped_caps: vec!["ALL".to_owned()],
@@ -63,6 +69,7 @@ impl DockerSettings {
             network: NetworkSettings::default(),
             tmp_size_mb: 64,
             shm_size_mb: 64,
+            traefik: None,
             pull_missing: false,
             platform: None,
             credentials: Credentials::default(),

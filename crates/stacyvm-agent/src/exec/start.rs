@@ -10,6 +10,7 @@ use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{WaitStatus, geteuid};
+use rustix::thread::CapabilitySet;
 use stacyvm_proto::message::{Code, Exec, Failure, TerminalSize};
 use stacyvm_proto::{DATA, STDERR};
 use stacyvm_sys::resolve;
@@ -20,6 +21,7 @@ use tokio::sync::oneshot;
 use super::streams::{Feed, Input, Output};
 use crate::agent::{Agent, lock};
 use crate::failure::failure;
+use crate::processes;
 use crate::pty;
 use crate::tree::Tree;
 use crate::users::Account;
@@ -72,10 +74,12 @@ pub(super) fn start(agent: &Agent, exec: &Exec, number: u64) -> Result<Child, No
     let path = environment.get("PATH").map_or(PATH, String::as_str);
     let candidates = candidates(name, path)?;
     let arguments = strings(exec.argv.iter().cloned())?;
+    let mark = agent.mark(number);
     let environment = strings(
         environment
             .iter()
-            .map(|(name, value)| format!("{name}={value}")),
+            .map(|(name, value)| format!("{name}={value}"))
+            .chain(processes::mark_in_environment(mark)),
     )?;
     let workdir = workdir(agent, exec);
     let place = Place::find(agent, &workdir)?;
@@ -89,7 +93,6 @@ pub(super) fn start(agent: &Agent, exec: &Exec, number: u64) -> Result<Child, No
         gid: account.gid,
         groups: Some(&account.groups),
     });
-    let mark = agent.mark(number);
     let [stdin, stdout, stderr] = &streams.theirs;
     let program = Program {
         candidates: &candidates,
@@ -101,6 +104,10 @@ pub(super) fn start(agent: &Agent, exec: &Exec, number: u64) -> Result<Child, No
         identity,
         mark: Some(mark),
         oom_score: Some(OOM_SCORE),
+        capabilities: match account.uid {
+            0 => agent.root_capabilities,
+            _ => CapabilitySet::empty(),
+        },
     };
     let pid = lock(&agent.spawner)
         .spawn(&program)

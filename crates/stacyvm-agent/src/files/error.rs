@@ -57,12 +57,8 @@ impl FileError {
             Errno::NAMETOOLONG => Self::Invalid(format!("{} is too long", shortened(path))),
             Errno::ISDIR => Self::Invalid(format!("{path:?} is a directory")),
             Errno::NXIO => Self::Invalid(format!("{path:?} is not a regular file")),
-            Errno::NOSYS => Self::Unsupported(
-                "this kernel cannot resolve paths safely: openat2 is missing, Linux 5.6 or newer has it"
-                    .to_owned(),
-            ),
-            Errno::OPNOTSUPP => Self::Unsupported(format!(
-                "the file system of {path:?} cannot do this"
+            Errno::NOSYS | Errno::OPNOTSUPP => Self::Unsupported(format!(
+                "the kernel, or the file system of {path:?}, cannot do this"
             )),
             other => Self::Failed(format!("{path:?}: {}", std::io::Error::from(other))),
         }

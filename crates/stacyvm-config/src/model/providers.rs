@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use stacyvm_types::Cidr;
 
+use super::DockerConfig;
 use crate::Secret;
 
 /// Which provider a spawn gets that names none.
@@ -147,83 +148,6 @@ impl Default for NativeConfig {
 pub struct MockConfig {
     /// Whether it is there; naming it as the default is enough.
     pub enabled: bool,
-}
-
-/// What a container is connected to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum NetworkMode {
-    /// A network of its own with a way out.
-    #[default]
-    Bridge,
-    /// Nothing.
-    None,
-}
-
-/// Docker containers.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DockerConfig {
-    /// Whether it is there.
-    pub enabled: bool,
-    /// Where dockerd listens.
-    pub socket: String,
-    /// `runc`, `runsc`, `kata-runtime` or another that dockerd knows.
-    pub runtime: String,
-    /// `bridge` or `none`.
-    pub network_mode: NetworkMode,
-    /// Only `/workspace` and `/tmp` stay writable.
-    pub read_only_rootfs: bool,
-    /// `default`, `unconfined` or a file.
-    pub seccomp_profile: String,
-    /// Capabilities taken away.
-    pub dropped_caps: Vec<String>,
-    /// Capabilities given back.
-    pub added_caps: Vec<String>,
-    /// Processes and threads of a container.
-    pub pids_limit: u32,
-    /// What separates users who share a container.
-    pub pool_security: PoolSecurityConfig,
-}
-
-impl Default for DockerConfig {
-    fn default() -> Self {
-        Self {
-            enabled: false,
-            socket: "unix:///var/run/docker.sock".to_owned(),
-            runtime: "runc".to_owned(),
-            network_mode: NetworkMode::Bridge,
-            read_only_rootfs: false,
-            seccomp_profile: "default".to_owned(),
-            dropped_caps: vec!["ALL".to_owned()],
-            added_caps: Vec::new(),
-            pids_limit: 256,
-            pool_security: PoolSecurityConfig::default(),
-        }
-    }
-}
-
-/// What separates users who share a container.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct PoolSecurityConfig {
-    /// A user id of their own.
-    pub per_user_uid: bool,
-    /// Process numbers of their own.
-    pub pid_namespace: bool,
-    /// Directories closed to each other.
-    pub workspace_permissions: bool,
-    /// Processes of others hidden.
-    pub hidepid: bool,
-}
-
-impl Default for PoolSecurityConfig {
-    fn default() -> Self {
-        Self {
-            per_user_uid: false,
-            pid_namespace: false,
-            workspace_permissions: true,
-            hidepid: false,
-        }
-    }
 }
 
 /// Firecracker microVMs.

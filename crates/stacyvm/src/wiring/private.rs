@@ -16,6 +16,7 @@ use stacyvm_orchestrator::{Caller, ListFilter, Orchestrator};
 use stacyvm_store::Store;
 
 use super::directories::Directories;
+use super::docker;
 use super::lock::DirectoryLock;
 use super::providers::{self, Trial};
 
@@ -139,6 +140,7 @@ async fn destroy_left(loaded: &Loaded, left: &Directories) -> Result<()> {
     if left.data.join("mock").exists() {
         providers.push(providers::mock(left).await?);
     }
+    providers.extend(docker::left(&loaded.config, left)?);
     for provider in providers {
         for found in provider.list().await? {
             provider.destroy(&found.id).await?;

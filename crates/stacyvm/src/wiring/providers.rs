@@ -16,6 +16,7 @@ use stacyvm_provider::{Health, Provider};
 use stacyvm_types::Isolation;
 
 use super::directories::Directories;
+use super::docker;
 use super::tried::Tried;
 use crate::embedded::Program;
 use crate::failure::advise;
@@ -57,6 +58,8 @@ pub(crate) async fn start(
             Err(error) => native_failure = Some(error),
         }
     }
+    let alone = choice == ProviderChoice::Auto && all.is_empty();
+    all.extend(docker::start(config, directories, trial, alone).await?);
     if config.providers.mock.enabled || choice == ProviderChoice::Mock {
         all.push(mock(directories).await?);
     }
@@ -71,10 +74,9 @@ pub(crate) async fn start(
                 let error = crate::failure::in_words(&error);
                 tracing::warn!(%error, "Provider native cannot work and is left out");
             }
-            if choice == ProviderChoice::Auto {
-                "mock"
-            } else {
-                choice.as_str()
+            match choice {
+                ProviderChoice::Auto => strongest(&all),
+                choice => choice.as_str(),
             }
         }
     };
@@ -98,6 +100,12 @@ pub(crate) async fn start(
         isolation,
         all,
     })
+}
+
+/// What `auto` takes where native cannot work.
+fn strongest(all: &[Arc<dyn Provider>]) -> &'static str {
+    let there = |name: &str| all.iter().any(|provider| provider.name() == name);
+    if there("docker") { "docker" } else { "mock" }
 }
 
 /// Says what failed; advice that the failure brings along is better than ours.

@@ -1,16 +1,17 @@
 //! Killing the server at random moments, many times, and looking at what is left.
 //!
-//! Workers create, use and destroy sandboxes and note what they were promised; then the server
-//! dies without a word. After each restart every promise must hold, and the host must hold
-//! nothing that the server does not know of.
+//! Workers create, use and destroy sandboxes and note what they were promised; then the server, or
+//! what it depends on, dies without a word. After each restart every promise must hold, and the host
+//! must hold nothing that the server does not know of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::harness::http::Response;
 use crate::harness::{SOON, Server, eventually, host};
 
 /// More than that make the checks between two kills slow, and find nothing more.
@@ -36,12 +37,21 @@ struct World {
     /// How often each thing was asked for, and how often the answer never came: shows that the
     /// loop does what it is for.
     asked: BTreeMap<&'static str, (u32, u32)>,
+    /// Whether 503 is an answer like none at all.
+    may_refuse: bool,
 }
 
 /// Pseudo-random numbers (Marsaglia's xorshift64), so that a run can be told from its seed.
 struct Dice(u64);
 
 impl Dice {
+    /// Of the time, and said, so that a run can be done again.
+    fn thrown() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        eprintln!("seed {}", now.subsec_nanos());
+        Self(u64::from(now.subsec_nanos()) | 1)
+    }
+
     fn below(&mut self, end: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -50,49 +60,64 @@ impl Dice {
     }
 }
 
-fn rounds() -> u64 {
+/// How often to strike: so often, or as the environment says.
+fn rounds(usual: u64) -> u64 {
     std::env::var("STACYVM_CRASH_ROUNDS")
         .ok()
         .and_then(|text| text.parse().ok())
-        .unwrap_or(50)
+        .unwrap_or(usual)
+}
+
+/// What dies, and what must be gone afterwards.
+pub(crate) trait Victim: Sync {
+    /// How often.
+    const ROUNDS: u64;
+    /// The latest moment of a blow, after work has begun or a restart.
+    const LATEST: Duration;
+    /// Whether the server may answer a request with 503.
+    const MAY_REFUSE: bool;
+
+    /// Kills it.
+    fn strike(&mut self, server: &Server);
+
+    /// Brings it back, when nobody works any more.
+    fn mend(&mut self, server: &mut Server);
+
+    /// What is there of sandboxes that nobody knows.
+    fn orphans(&self, server: &Server, known: &BTreeSet<String>) -> Vec<String>;
+}
+
+/// Strikes the server itself; its sandboxes are native.
+struct NativeServer;
+
+impl Victim for NativeServer {
+    const ROUNDS: u64 = 50;
+    const LATEST: Duration = Duration::from_millis(60);
+    const MAY_REFUSE: bool = false;
+
+    fn strike(&mut self, server: &Server) {
+        kill(server);
+    }
+
+    fn mend(&mut self, server: &mut Server) {
+        server.reap();
+        server.resume();
+    }
+
+    fn orphans(&self, server: &Server, known: &BTreeSet<String>) -> Vec<String> {
+        host::unknown(&server.data_dir(), known, server.pid())
+    }
+}
+
+/// Kills a server without waiting for its end.
+pub(crate) fn kill(server: &Server) {
+    rustix::process::kill_process(server.pid(), rustix::process::Signal::KILL).unwrap();
 }
 
 #[test]
 fn killed_at_random_moments_nothing_is_orphaned_and_nothing_is_lost() {
-    let seed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .subsec_nanos();
-    eprintln!("seed {seed}");
-    let mut dice = Dice(u64::from(seed) | 1);
     let mut server = Server::start();
-    let world = Mutex::new(World::default());
-    for round in 0..rounds() {
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for number in 0..WORKERS {
-                let dice = Dice(dice.below(u64::MAX - 1) + 1 + number);
-                let (server, world, stop) = (&server, &world, &stop);
-                scope.spawn(move || work(server, world, stop, dice, round));
-            }
-            // A third dies in the first work after the start, the others in the midst of it.
-            if dice.below(3) > 0 {
-                let before = answers(&world);
-                eventually("work is being done", SOON, || answers(&world) > before + 4);
-            }
-            std::thread::sleep(Duration::from_micros(dice.below(60_000)));
-            rustix::process::kill_process(server.pid(), rustix::process::Signal::KILL).unwrap();
-            stop.store(true, Ordering::Relaxed);
-        });
-        server.reap();
-        server.resume();
-        check(&server, &world, round);
-    }
-    let world = world.into_inner().unwrap();
-    eprintln!("asked for, and never answered: {:?}", world.asked);
-    for action in ["create", "exec", "write", "destroy"] {
-        assert!(world.asked.contains_key(action), "no {action} was tried");
-    }
+    strike_again_and_again(&mut server, &mut NativeServer);
     for id in server.list() {
         server
             .request("DELETE", &format!("/sandboxes/{id}"), None)
@@ -100,6 +125,41 @@ fn killed_at_random_moments_nothing_is_orphaned_and_nothing_is_lost() {
         assert_eq!(host::remains(&id, &server.data_dir()), Vec::<String>::new());
     }
     assert_eq!(host::boxes(&server.data_dir()), BTreeSet::new());
+}
+
+/// Works, strikes, mends and looks, in rounds.
+pub(crate) fn strike_again_and_again<V: Victim>(server: &mut Server, victim: &mut V) {
+    let mut dice = Dice::thrown();
+    let world = Mutex::new(World {
+        may_refuse: V::MAY_REFUSE,
+        ..World::default()
+    });
+    for round in 0..rounds(V::ROUNDS) {
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for number in 0..WORKERS {
+                let dice = Dice(dice.below(u64::MAX - 1) + 1 + number);
+                let (server, world, stop) = (&*server, &world, &stop);
+                scope.spawn(move || work(server, world, stop, dice, round));
+            }
+            // A third dies in the first work after the start, the others in the midst of it.
+            if dice.below(3) > 0 {
+                let before = answers(&world);
+                eventually("work is being done", SOON, || answers(&world) > before + 4);
+            }
+            let latest = u64::try_from(V::LATEST.as_micros()).unwrap();
+            std::thread::sleep(Duration::from_micros(dice.below(latest)));
+            victim.strike(server);
+            stop.store(true, Ordering::Relaxed);
+        });
+        victim.mend(server);
+        check(server, victim, &world, round);
+    }
+    let world = world.into_inner().unwrap();
+    eprintln!("asked for, and never answered: {:?}", world.asked);
+    for action in ["create", "exec", "write", "destroy"] {
+        assert!(world.asked.contains_key(action), "no {action} was tried");
+    }
 }
 
 /// Does one thing after another until the server dies.
@@ -150,10 +210,32 @@ fn count(world: &Mutex<World>, action: &'static str, answered: bool) {
     *unanswered += u32::from(!answered);
 }
 
+/// Asks, and counts; none when there was no answer, or one that promises nothing.
+fn ask(
+    server: &Server,
+    world: &Mutex<World>,
+    action: &'static str,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> Option<Response> {
+    let answer = server.try_request(method, path, body).ok();
+    let may_refuse = world.lock().unwrap().may_refuse;
+    let answer = answer.filter(|response| !(may_refuse && response.status == 503));
+    count(world, action, answer.is_some());
+    answer
+}
+
 fn create(server: &Server, world: &Mutex<World>) -> bool {
-    let answer = server.try_request("POST", "/sandboxes", Some(json!({})));
-    count(world, "create", answer.is_ok());
-    let Ok(response) = answer else {
+    let answer = ask(
+        server,
+        world,
+        "create",
+        "POST",
+        "/sandboxes",
+        Some(json!({})),
+    );
+    let Some(response) = answer else {
         return false;
     };
     let sandbox = response.expect(201);
@@ -168,15 +250,11 @@ fn create(server: &Server, world: &Mutex<World>) -> bool {
 }
 
 fn exec(server: &Server, world: &Mutex<World>, id: String, content: Content) -> bool {
-    let answer = server.try_request(
-        "POST",
-        &format!("/sandboxes/{id}/exec"),
-        Some(json!({"command": "echo $HOME"})),
-    );
-    count(world, "exec", answer.is_ok());
-    let alive = answer
+    let path = format!("/sandboxes/{id}/exec");
+    let body = json!({"command": "echo $HOME"});
+    let alive = ask(server, world, "exec", "POST", &path, Some(body))
         .map(|response| assert_eq!(response.expect(200)["exit_code"], 0))
-        .is_ok();
+        .is_some();
     world.lock().unwrap().running.insert(id, content);
     alive
 }
@@ -188,14 +266,10 @@ fn write(
     mut content: Content,
     text: String,
 ) -> bool {
-    let answer = server.try_request(
-        "POST",
-        &format!("/sandboxes/{id}/files"),
-        Some(json!({"path": "promise", "content": text})),
-    );
-    count(world, "write", answer.is_ok());
-    let alive = match answer {
-        Ok(response) => {
+    let path = format!("/sandboxes/{id}/files");
+    let body = json!({"path": "promise", "content": text});
+    let alive = match ask(server, world, "write", "POST", &path, Some(body)) {
+        Some(response) => {
             response.expect(200);
             content = Content {
                 acknowledged: Some(text),
@@ -203,7 +277,7 @@ fn write(
             };
             true
         }
-        Err(_) => {
+        None => {
             content.on_its_way = Some(text);
             false
         }
@@ -213,16 +287,16 @@ fn write(
 }
 
 fn destroy(server: &Server, world: &Mutex<World>, id: String, content: Content) -> bool {
-    let answer = server.try_request("DELETE", &format!("/sandboxes/{id}"), None);
-    count(world, "destroy", answer.is_ok());
+    let path = format!("/sandboxes/{id}");
+    let answer = ask(server, world, "destroy", "DELETE", &path, None);
     let mut world = world.lock().unwrap();
     match answer {
-        Ok(response) => {
+        Some(response) => {
             response.expect(200);
             world.destroyed.insert(id);
             true
         }
-        Err(_) => {
+        None => {
             world.doomed.insert(id, content);
             false
         }
@@ -230,9 +304,8 @@ fn destroy(server: &Server, world: &Mutex<World>, id: String, content: Content) 
 }
 
 /// Every promise holds, and the host holds nothing that the server does not know of.
-fn check(server: &Server, world: &Mutex<World>, round: u64) {
+fn check(server: &Server, victim: &impl Victim, world: &Mutex<World>, round: u64) {
     let mut world = world.lock().unwrap();
-    let data_dir = server.data_dir();
     let mut listed = BTreeSet::new();
     // What was half done when the server died is finished or undone in the background.
     eventually_or("everything is settled", || {
@@ -246,7 +319,7 @@ fn check(server: &Server, world: &Mutex<World>, round: u64) {
             .iter()
             .filter(|sandbox| sandbox["state"] != "running")
             .collect();
-        let unknown = host::unknown(&data_dir, &listed, server.pid());
+        let unknown = victim.orphans(server, &listed);
         if not_running.is_empty() && unknown.is_empty() {
             Ok(())
         } else {

@@ -1,6 +1,8 @@
 //! What every test stands on: a server of its own, a way to talk to it, and a look at what the
 //! host holds.
 
+pub(crate) mod docker;
+pub(crate) mod engine;
 pub(crate) mod gate;
 pub(crate) mod host;
 pub(crate) mod http;

@@ -12,6 +12,7 @@ mod config;
 mod crash;
 mod detached;
 mod disk;
+mod docker;
 mod events;
 mod exec;
 mod image;

@@ -47,9 +47,9 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What the agent needs itself, while it prepares (CHOWN) and for running commands as their users
-/// and ending them.
-const AGENT: [&str; 4] = ["CHOWN", "KILL", "SETGID", "SETUID"];
+/// What the agent needs itself, while it prepares (CHOWN, and SETPCAP to take what is not in the
+/// mask from everything that it starts) and for running commands as their users and ending them.
+const AGENT: [&str; 5] = ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP"];
 
 /// What a container has by Docker's own default, from which the operator's lists take and to
 /// which they add; see "Runtime privilege and Linux capabilities" in Docker's manual.
@@ -156,7 +156,10 @@ mod tests {
         let one = of(&["all"], &["cap_net_raw"]).unwrap();
         assert_eq!(one.hexadecimal(), "2000");
         let given = one.with_the_agents();
-        assert_eq!(given, ["CHOWN", "KILL", "SETGID", "SETUID", "NET_RAW"]);
+        assert_eq!(
+            given,
+            ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_RAW"]
+        );
     }
 
     #[test]

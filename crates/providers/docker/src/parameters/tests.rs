@@ -118,7 +118,10 @@ fn nothing_that_weakens_is_left_to_the_engine() {
     let host = asked().host_config.unwrap();
     assert_eq!(host.security_opt.unwrap(), ["no-new-privileges"]);
     assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
-    assert_eq!(host.cap_add.unwrap(), ["CHOWN", "KILL", "SETGID", "SETUID"]);
+    assert_eq!(
+        host.cap_add.unwrap(),
+        ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP"]
+    );
     assert_eq!(host.privileged, Some(false));
     assert_eq!(host.network_mode.as_deref(), Some("none"));
     assert_eq!(host.ipc_mode.as_deref(), Some("private"));

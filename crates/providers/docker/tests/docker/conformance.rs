@@ -8,7 +8,7 @@ use stacyvm_provider::Provider;
 use stacyvm_provider::conformance::Harness;
 use stacyvm_types::SandboxId;
 
-use crate::support::{Surroundings, World};
+use crate::support::{Surroundings, World, skip};
 
 async fn harness() -> Option<World> {
     let surroundings = Surroundings::find("conformance")?;
@@ -55,3 +55,34 @@ fn processes_of(container: &str) -> Vec<String> {
 }
 
 stacyvm_provider::conformance_tests!(harness);
+
+/// The same over the engine's attachment, which is the only way where the engine is elsewhere.
+mod attached {
+    use super::*;
+
+    async fn harness() -> Option<World> {
+        let surroundings = Surroundings::find("conformance, attached")?;
+        Some(World::with(surroundings, |settings| settings.attach_only = true).await)
+    }
+
+    stacyvm_provider::conformance_tests!(harness);
+}
+
+/// The same with another kernel under it.
+mod gvisor {
+    use super::*;
+
+    async fn harness() -> Option<World> {
+        let surroundings = Surroundings::find("conformance, gVisor")?;
+        if !surroundings.has_runtime("runsc") {
+            skip("conformance, gVisor: the engine has no runtime runsc");
+            return None;
+        }
+        let world = World::with(surroundings, |settings| {
+            settings.runtime = "runsc".to_owned()
+        });
+        Some(world.await)
+    }
+
+    stacyvm_provider::conformance_tests!(harness);
+}

@@ -8,6 +8,8 @@
 
 mod conformance;
 mod fake_engine;
+mod network;
 mod support;
 mod watch;
 mod watch_faults;
+mod world;

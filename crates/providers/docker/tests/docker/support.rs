@@ -47,6 +47,15 @@ impl Surroundings {
     }
 }
 
+impl Surroundings {
+    /// Whether the engine knows a runtime by this name.
+    pub(crate) fn has_runtime(&self, name: &str) -> bool {
+        let names = "{{range $name, $_ := .Runtimes}}{{$name}}\n{{end}}";
+        let known = self.docker(&["info", "--format", names]);
+        known.lines().any(|known| known == name)
+    }
+}
+
 /// Says loudly that a test did not run, where `cargo xtask test` finds it.
 pub(crate) fn skip(reason: &str) {
     use std::io::Write as _;
@@ -100,6 +109,11 @@ impl World {
     /// Stops the server and starts it again over the same engine.
     pub(crate) async fn restart(&mut self) {
         self.provider.close().await;
+        self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
+    }
+
+    /// As if the server had died here, and another one started.
+    pub(crate) fn kill(&mut self) {
         self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
     }
 

@@ -22,13 +22,15 @@ const LISTENS: &str = "StacyVM listens on http://";
 /// What a test wants its server to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
-    /// `native` or `mock`.
+    /// `native`, `mock` or `docker`.
     pub(crate) provider: &'static str,
     /// More of the configuration file, at its top level.
     pub(crate) more: String,
     /// Keys of the native provider, `key: value` each. By default its sandboxes have no network, so
     /// that no test touches the host's: one that wants networks makes a world of its own first.
     pub(crate) native: &'static [&'static str],
+    /// Keys of the Docker provider; without any it is off, whatever engine the machine has.
+    pub(crate) docker: Vec<String>,
     /// The key that requests carry.
     pub(crate) api_key: Option<&'static str>,
     /// A data directory that is a file system of this many bytes, invisible to everybody else.
@@ -44,6 +46,7 @@ impl Default for Options {
             provider: if is_root() { "native" } else { "mock" },
             more: String::new(),
             native: &["network: none"],
+            docker: Vec::new(),
             api_key: None,
             small_disk: None,
             shutdown_timeout: "2s",
@@ -68,19 +71,35 @@ impl Server {
 
     /// Starts a server and waits until it answers.
     pub(crate) fn with(options: Options) -> Self {
+        let mut server = Self::prepared(options);
+        server.resume();
+        server
+    }
+
+    /// One that has its configuration and was not started.
+    pub(crate) fn prepared(options: Options) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("stacyvm-e2e-")
             .tempdir()
             .unwrap();
-        let mut server = Self {
+        let server = Self {
             child: None,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             directory,
             options,
         };
         server.write_config();
-        server.resume();
         server
+    }
+
+    /// Starts one that has to give up by itself; what it said.
+    #[track_caller]
+    pub(crate) fn refused(options: Options) -> String {
+        let mut server = Self::prepared(options);
+        server.launch();
+        let status = server.wait();
+        assert_eq!(status.code(), Some(1), "{}", server.log());
+        server.log()
     }
 
     /// Starts it again, with the same data. Its port is a new one: another process may have taken
@@ -88,20 +107,7 @@ impl Server {
     pub(crate) fn resume(&mut self) {
         assert!(self.child.is_none(), "it is running");
         let logged = self.log().len();
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.log_path())
-            .unwrap();
-        let mut command = match self.options.small_disk {
-            None => self.command(&["serve"]),
-            Some(size) => self.behind_a_small_disk(size),
-        };
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log);
-        self.child = Some(command.spawn().unwrap());
+        self.launch();
         eventually("the server is ready", SOON, || {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the server ended with {status}:\n{}", self.log());
@@ -120,6 +126,23 @@ impl Server {
             self.try_request("GET", "/ready", None)
                 .is_ok_and(|response| response.status == 200)
         });
+    }
+
+    fn launch(&mut self) {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let mut command = match self.options.small_disk {
+            None => self.command(&["serve"]),
+            Some(size) => self.behind_a_small_disk(size),
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        self.child = Some(command.spawn().unwrap());
     }
 
     /// The command line of the same binary, talking to this server, with nothing of our own
@@ -289,15 +312,20 @@ impl Server {
             more,
             shutdown_timeout,
             native,
+            docker,
             ..
         } = &self.options;
         let native: String = native.iter().map(|line| format!("    {line}\n")).collect();
+        let docker: String = match &docker[..] {
+            [] => "    enabled: false\n".to_owned(),
+            keys => keys.iter().map(|line| format!("    {line}\n")).collect(),
+        };
         let key = self.options.api_key.map_or(String::new(), |key| {
             // A key is asked for as soon as there is one, whatever the switch says.
             format!("auth:\n  enabled: false\n  api_key: {key}\n")
         });
         let text = format!(
-            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  native:\n    enabled: true\n{native}  mock:\n    enabled: true\n{key}{more}",
+            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  native:\n    enabled: true\n{native}  mock:\n    enabled: true\n  docker:\n{docker}{key}{more}",
             self.data_dir().display(),
         );
         fs::write(self.config_path(), text).unwrap();
@@ -413,7 +441,7 @@ pub(crate) fn bare_command(directory: &Path) -> Command {
     command
 }
 
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let path = std::env::var_os("STACYVM_BIN").map_or_else(
         || {
             let test = std::env::current_exe().unwrap();

@@ -125,7 +125,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut child = Command::new("unshare")
             .args(["--net", "cat"])
             .stdin(Stdio::piped())

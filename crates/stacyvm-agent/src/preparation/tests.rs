@@ -1,0 +1,129 @@
+//! Hostile images, in a directory that stands for the root; nothing of this machine is changed.
+
+#![allow(clippy::unwrap_used)]
+use std::fs::{create_dir, create_dir_all, metadata, read_to_string, write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::path::Path;
+
+use super::*;
+
+/// Runs `steps` on a root; ids are the caller's own, so that this works without root too.
+fn on<T>(root: &Path, steps: impl FnOnce(&Place<'_>) -> T) -> T {
+    let directory = OFlags::PATH | OFlags::DIRECTORY;
+    let root = rustix::fs::open(root, directory, Mode::empty()).unwrap();
+    let place = Place {
+        root: root.as_fd(),
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+    };
+    steps(&place)
+}
+
+fn with_ids<T>(root: &Path, uid: u32, gid: u32, steps: impl FnOnce(&Place<'_>) -> T) -> T {
+    on(root, |place| steps(&Place { uid, gid, ..*place }))
+}
+
+#[test]
+fn an_empty_root_becomes_a_sandbox() {
+    let root = tempfile::tempdir().unwrap();
+    let root = root.path();
+    on(root, |place| place.workspace()).unwrap();
+    with_ids(root, 1000, 1001, |place| {
+        place.group().unwrap();
+        place.user().unwrap();
+        // Twice is once.
+        place.group().unwrap();
+        place.user().unwrap();
+    });
+    assert!(metadata(root.join("workspace")).unwrap().is_dir());
+    let passwd = read_to_string(root.join("etc/passwd")).unwrap();
+    assert_eq!(passwd, "user:x:1000:1001::/home/user:/bin/sh\n");
+    let group = read_to_string(root.join("etc/group")).unwrap();
+    assert_eq!(group, "user:x:1001:\n");
+    let (uid, gid) = on(root, |place| (place.uid, place.gid));
+    with_ids(root, uid, gid, |place| place.home()).unwrap();
+    assert!(root.join("home").is_dir() || uid == 0);
+}
+
+#[test]
+fn accounts_that_are_there_are_left_alone() {
+    let root = tempfile::tempdir().unwrap();
+    create_dir(root.path().join("etc")).unwrap();
+    let file = root.path().join("etc/passwd");
+    for (before, after) in [
+        ("app:x:1000:1000::/app:/bin/sh\n", ""),
+        // A line that has no end yet, and a name that is taken.
+        (
+            "user:x:7:7::/:/bin/sh",
+            "\nsandbox:x:1000:1000::/home/user:/bin/sh\n",
+        ),
+        ("user:x:7:7::/:\nsandbox:x:8:8::/:\n", ""),
+        ("broken\n:::\n", "user:x:1000:1000::/home/user:/bin/sh\n"),
+    ] {
+        write(&file, before).unwrap();
+        with_ids(root.path(), 1000, 1000, |place| place.user()).unwrap();
+        assert_eq!(read_to_string(&file).unwrap(), format!("{before}{after}"));
+    }
+}
+
+#[test]
+fn links_lead_nowhere_outside() {
+    let place = tempfile::tempdir().unwrap();
+    let root = place.path().join("root");
+    create_dir_all(root.join("etc")).unwrap();
+    let outside = place.path().join("outside");
+    write(&outside, "untouched\n").unwrap();
+    symlink(&outside, root.join("etc/passwd")).unwrap();
+    symlink("../../outside", root.join("etc/group")).unwrap();
+    symlink(place.path().join("new"), root.join("workspace")).unwrap();
+    with_ids(&root, 1000, 1000, |inside| {
+        assert!(inside.user().is_err());
+        assert!(inside.group().is_err());
+        assert!(inside.workspace().is_err());
+    });
+    assert_eq!(read_to_string(&outside).unwrap(), "untouched\n");
+    assert!(!place.path().join("new").exists());
+}
+
+#[test]
+fn a_workspace_may_be_a_link_inside() {
+    let root = tempfile::tempdir().unwrap();
+    create_dir(root.path().join("app")).unwrap();
+    symlink("/app", root.path().join("workspace")).unwrap();
+    on(root.path(), |place| place.workspace()).unwrap();
+    let owner = metadata(root.path().join("app")).unwrap().uid();
+    assert_eq!(owner, rustix::process::geteuid().as_raw());
+}
+
+#[test]
+fn what_is_no_file_is_not_written_to() {
+    let root = tempfile::tempdir().unwrap();
+    create_dir_all(root.path().join("etc/group")).unwrap();
+    let fifo = root.path().join("etc/passwd");
+    let kind = FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, Mode::from_raw_mode(0o644), 0).unwrap();
+    with_ids(root.path(), 1000, 1000, |place| {
+        assert!(place.user().is_err());
+        assert!(place.group().is_err());
+    });
+}
+
+#[test]
+fn nothing_of_the_kernels_or_ours_is_given_away() {
+    for (path, may) in [
+        ("/workspace", true),
+        ("/app", true),
+        ("/process", true),
+        ("/", false),
+        ("/proc", false),
+        ("/proc/1", false),
+        ("/sys/fs", false),
+        ("/dev/shm", false),
+        ("/.stacyvm", false),
+        ("/.stacyvm/run", false),
+        ("(unreachable)/x", false),
+    ] {
+        assert_eq!(may_be_given(path), may, "{path}");
+    }
+}

@@ -1,0 +1,196 @@
+//! The host's end: one session on the pipes it was given.
+
+use std::future::{Future as _, poll_fn};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::chunk::{self, LONGEST_CHUNK};
+use super::input::{Input, give};
+use super::output::{Output, Shared, Writing, lock};
+use super::{ALIVE_EVERY, NONCE_LEN, kind};
+
+/// Begins a session: whatever is on the pipes of earlier ones is skipped, and the agent ends them.
+/// The nonce must be new and random. Deadlines are the caller's: nothing may answer.
+///
+/// # Errors
+/// When the pipes are broken or closed.
+pub async fn connect<R, W>(
+    read: R,
+    write: W,
+    nonce: [u8; NONCE_LEN],
+) -> io::Result<(HostRead<R, W>, HostWrite<W>)>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let session = u32::from_le_bytes([nonce[0], nonce[1], nonce[2], nonce[3]]);
+    let mut answer = BytesMut::new();
+    chunk::write(&mut answer, kind::BEGUN, session, &nonce);
+    let mut input = Input::new(read);
+    let mut output = Output::new(write);
+    output.fill(LONGEST_CHUNK);
+    output.begin(session, kind::BEGIN, &nonce);
+    poll_fn(|context| {
+        // The agent may have to be read before it reads on.
+        let mut written = output.poll_flush(context)?;
+        loop {
+            let found = position(&input.decoder.buffer, &answer);
+            if let Some(at) = found {
+                input.decoder.buffer.advance(at + answer.len());
+                return Poll::Ready(Ok::<_, io::Error>(()));
+            }
+            let kept = answer.len() - 1;
+            let useless = input.decoder.buffer.len().saturating_sub(kept);
+            input.decoder.buffer.advance(useless);
+            match input.poll_more(context)? {
+                Poll::Ready(()) => {}
+                Poll::Pending => break,
+            }
+            if written.is_pending() {
+                written = output.poll_flush(context)?;
+            }
+        }
+        Poll::Pending
+    })
+    .await?;
+    let output = Arc::new(Mutex::new(output));
+    let read = HostRead {
+        input,
+        output: output.clone(),
+        session,
+        left: Bytes::new(),
+        over: false,
+        alive: Box::pin(sleep(ALIVE_EVERY)),
+    };
+    let write = HostWrite(Writing { output, session });
+    Ok((read, write))
+}
+
+/// Where `wanted` begins in `bytes`.
+fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes
+        .windows(wanted.len())
+        .position(|window| window == wanted)
+}
+
+/// What the agent says in this session; ends when the session does. Must be polled for the agent to
+/// see that the host lives.
+#[derive(Debug)]
+pub struct HostRead<R, W: AsyncWrite + Unpin> {
+    input: Input<R>,
+    output: Shared<W>,
+    session: u32,
+    left: Bytes,
+    over: bool,
+    alive: Pin<Box<Sleep>>,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for HostRead<R, W> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            if !this.left.is_empty() {
+                give(&mut this.left, buffer);
+                return Poll::Ready(Ok(()));
+            }
+            if this.over {
+                return Poll::Ready(Ok(()));
+            }
+            let Poll::Ready(chunk) = this.input.poll_chunk(context)? else {
+                break;
+            };
+            match chunk {
+                Ok(chunk) if chunk.session == this.session => match chunk.kind {
+                    kind::DATA => this.left = chunk.data,
+                    kind::END => this.finish(),
+                    _ => {}
+                },
+                // Another host has taken the agent over.
+                Ok(chunk) if chunk.kind == kind::BEGUN => this.finish(),
+                Ok(_) => {}
+                Err(_) => {
+                    lock(&this.output).end(this.session);
+                    this.over = true;
+                }
+            }
+        }
+        let mut output = lock(&this.output);
+        while this.alive.as_mut().poll(context).is_ready() {
+            output.show_life(this.session);
+            this.alive.as_mut().reset(Instant::now() + ALIVE_EVERY);
+        }
+        output.flush_for_reader(context);
+        Poll::Pending
+    }
+}
+
+impl<R, W: AsyncWrite + Unpin> HostRead<R, W> {
+    fn finish(&mut self) {
+        lock(&self.output).forget(self.session);
+        self.over = true;
+    }
+}
+
+impl<R, W: AsyncWrite + Unpin> Drop for HostRead<R, W> {
+    fn drop(&mut self) {
+        give_up(&self.output, self.session);
+    }
+}
+
+/// What is said to the agent in this session. Its end is the end of the session.
+#[derive(Debug)]
+pub struct HostWrite<W: AsyncWrite + Unpin>(Writing<W>);
+
+impl<W: AsyncWrite + Unpin> Drop for HostWrite<W> {
+    fn drop(&mut self) {
+        give_up(&self.0.output, self.0.session);
+    }
+}
+
+/// Says that the session is over as far as that can be said at once; who does not hear it notices
+/// the silence.
+fn give_up<W: AsyncWrite + Unpin>(output: &Shared<W>, session: u32) {
+    let mut output = lock(output);
+    output.end(session);
+    let _ = output.poll_flush(&mut Context::from_waker(Waker::noop()));
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for HostWrite<W> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

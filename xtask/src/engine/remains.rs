@@ -1,0 +1,175 @@
+//! The end of an engine, running or left by a run that was killed: its processes, those of its
+//! containers, its cgroups, its mounts and its files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use super::Place;
+use crate::tools;
+
+/// How long what was killed may take to be gone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Programs that an engine consists of. Somebody's editor may also have its path on the command line.
+const PROGRAMS: [&str; 5] = ["dockerd", "containerd", "runsc", "runc", "docker-proxy"];
+
+/// Ends everything that belongs to the engine of this place; nothing there is no error.
+pub(super) fn end(place: &Place) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        // The daemon and the shims first, or they would start or mourn what is killed next.
+        let mut alive = daemons(place);
+        if alive.is_empty() {
+            alive = contained(place);
+        }
+        if alive.is_empty() {
+            break;
+        }
+        ensure!(
+            start.elapsed() < PATIENCE,
+            "processes of the engine do not end: {alive:?}"
+        );
+        for pid in alive {
+            // One that has gone meanwhile is as good.
+            let _ = tools::works("kill", &["-KILL", &pid.to_string()]);
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for group in groups(place) {
+        // Deepest first, and empty by now.
+        let _ = fs::remove_dir(group);
+    }
+    unmount(place)?;
+    for directory in [&place.run, &place.data] {
+        if directory.exists() {
+            tools::run(
+                Command::new("rm")
+                    .args(["-rf", "--one-file-system", "--"])
+                    .arg(directory),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Processes of the engine itself.
+fn daemons(place: &Place) -> Vec<u32> {
+    let mark = place.mark();
+    processes(|directory| {
+        let line = fs::read(directory.join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line);
+        let mut words = line.split('\0');
+        let program = words.next().unwrap_or_default();
+        let program = program.rsplit('/').next().unwrap_or(program);
+        let is_part = PROGRAMS.iter().any(|part| program.starts_with(part));
+        is_part && words.any(|word| word.contains(&mark))
+    })
+}
+
+/// Processes in its containers.
+fn contained(place: &Place) -> Vec<u32> {
+    let mark = format!(":/{}/", place.cgroup());
+    processes(|directory| {
+        fs::read_to_string(directory.join("cgroup")).is_ok_and(|text| text.contains(&mark))
+    })
+}
+
+/// Living processes that `matches` says yes to, by their directory in `/proc`. One that only waits for
+/// its parent to look at it has no command line and is in no group of ours.
+fn processes(matches: impl Fn(&Path) -> bool) -> Vec<u32> {
+    let own = std::process::id();
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            (pid != own && matches(&entry.path()) && !is_zombie(&entry.path())).then_some(pid)
+        })
+        .collect()
+}
+
+fn is_zombie(directory: &Path) -> bool {
+    fs::read_to_string(directory.join("stat")).is_ok_and(|stat| {
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+    })
+}
+
+/// Its cgroups in every hierarchy, deepest first.
+fn groups(place: &Place) -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let mut waiting = vec![root.join(place.cgroup())];
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        waiting.push(entry.path().join(place.cgroup()));
+    }
+    let mut found = Vec::new();
+    while let Some(directory) = waiting.pop() {
+        if !directory.is_dir() {
+            continue;
+        }
+        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(entry.path());
+            }
+        }
+        found.push(directory);
+    }
+    // A parent is always found before what is in it.
+    found.reverse();
+    found
+}
+
+/// Takes away the roots of its containers, their namespaces and their temporary file systems.
+fn unmount(place: &Place) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
+    for target in mounts_below(&table, &[&place.run, &place.data])
+        .iter()
+        .rev()
+    {
+        tools::run(Command::new("umount").arg("--lazy").arg(target))?;
+    }
+    Ok(())
+}
+
+/// Where the lines of a mount table are mounted, of those below one of `places`.
+fn mounts_below(table: &str, places: &[&PathBuf]) -> Vec<PathBuf> {
+    table
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        // Blanks are written as their octal number.
+        .map(|target| PathBuf::from(target.replace("\\040", " ")))
+        .filter(|target| places.iter().any(|place| target.starts_with(place)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::mounts_below;
+
+    #[test]
+    fn only_mounts_of_the_engine_are_taken_away() {
+        let table = "\
+            22 1 0:20 / /run rw shared:1 - tmpfs tmpfs rw\n\
+            23 22 0:21 / /run/engine-1/exec/netns/a rw - nsfs nsfs rw\n\
+            24 22 0:22 / /run/engine-10/x rw - tmpfs tmpfs rw\n\
+            25 1 0:23 / /data/my\\040target/overlay/merged rw - overlay overlay rw\n";
+        let places = [
+            &PathBuf::from("/run/engine-1"),
+            &PathBuf::from("/data/my target"),
+        ];
+        assert_eq!(
+            mounts_below(table, &places),
+            [
+                PathBuf::from("/run/engine-1/exec/netns/a"),
+                PathBuf::from("/data/my target/overlay/merged"),
+            ]
+        );
+    }
+}
