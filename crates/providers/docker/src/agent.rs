@@ -62,11 +62,7 @@ pub(crate) enum User<'a> {
 /// The agent's command line.
 pub(crate) fn command(user: User<'_>, root: Capabilities) -> Vec<String> {
     let socket = format!("/{SOCKET}");
-<<<<<<< HEAD
     let mut words = vec!["--init", "--prepare", "--stdio", "--socket", &socket];
-=======
-    let mut words = vec!["--init", "--prepare", "--socket", &socket, "--stdio"];
->>>>>>> dk-core
     match user {
         User::Usual => words.extend(["--uid", "1000", "--gid", "1000"]),
         User::Named(name) => words.extend(["--user", name]),

@@ -80,14 +80,9 @@ impl AgentConnector for ContainerConnector {
             }
         }
         #[cfg(not(target_os = "linux"))]
-<<<<<<< HEAD
         let _ = pid;
         AttachConnector::new(self.engine.clone(), id)
             .connect()
             .await
-=======
-        let _ = (id, pid);
-        self.attached.connect().await
->>>>>>> dk-core
     }
 }
