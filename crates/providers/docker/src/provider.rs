@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummaryStateEnum as Listed};
 use bollard::query_parameters::ListContainersOptions;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, ImageHold, NetworkMode, Provider,
-    ProviderError, SandboxOps,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, ImageHold, ImageOps, NetworkMode,
+    Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio_util::task::TaskTracker;
@@ -176,6 +176,7 @@ impl Provider for DockerProvider {
             Capability::ResourceLimits,
             Capability::ReadOnlyRootfs,
             Capability::NetworkNone,
+            Capability::Images,
             Capability::Stats,
         ];
         let machine = self.inner.known_machine();
@@ -213,6 +214,10 @@ impl Provider for DockerProvider {
     async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
         images::prepare(&self.inner, image).await?;
         Ok(ImageHold::default())
+    }
+
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        Some(Arc::new(images::EngineImages::new(self.inner.clone())))
     }
 
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
