@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, RemoveContainerOptions};
-use stacyvm_provider::AgentSandbox;
+use stacyvm_provider::{AgentSandbox, NetworkMode};
 use stacyvm_types::SandboxId;
 
 use crate::engine::{Engine, EngineError, QUICK};
 use crate::machine::Machine;
 use crate::parameters::House;
 use crate::settings::DockerSettings;
+use crate::warm;
 
 /// Open files that a process may have where the engine may not give more: without
 /// CAP_SYS_RESOURCE the kernel's own limit of a process is the end.
@@ -32,6 +33,7 @@ pub(crate) struct Inner {
     /// Sandboxes that this server has a connection to, or had.
     boxes: Mutex<HashMap<SandboxId, Arc<Known>>>,
     most_files: AtomicU64,
+    pub(crate) warm: warm::Pool,
 }
 
 /// What is remembered of one sandbox.
@@ -66,7 +68,13 @@ impl Inner {
             examining: tokio::sync::Mutex::default(),
             boxes: Mutex::default(),
             most_files: AtomicU64::new(u64::MAX),
+            warm: warm::Pool::default(),
         }
+    }
+
+    /// How a sandbox is connected that says nothing about it.
+    pub(crate) fn default_network(&self) -> NetworkMode {
+        NetworkMode::None
     }
 
     /// What the engine was found to be, without asking it.

@@ -26,9 +26,11 @@ mod stats;
 mod traefik;
 mod trial;
 mod volume;
+mod warm;
 
 pub use engine::{EngineAddress, TlsFiles};
 pub use parameters::Seccomp;
 pub use provider::DockerProvider;
 pub use settings::DockerSettings;
 pub use traefik::Traefik;
+pub use warm::WarmSettings;

@@ -7,6 +7,7 @@ use stacyvm_image::Credentials;
 use crate::engine::EngineAddress;
 use crate::parameters::Seccomp;
 use crate::traefik::Traefik;
+use crate::warm::WarmSettings;
 
 /// Settings of one Docker provider.
 #[derive(Clone, Debug)]
@@ -34,6 +35,8 @@ pub struct DockerSettings {
     pub added_caps: Vec<String>,
     /// Processes and threads of one container at most, whatever a spawn asks for.
     pub pids_limit: u32,
+    /// Which containers are made ahead.
+    pub warm: WarmSettings,
     /// Size of `/tmp` where the root is read-only, MiB.
     pub tmp_size_mb: u64,
     /// Size of `/dev/shm`, MiB.
@@ -63,6 +66,7 @@ impl DockerSettings {
             dropped_caps: vec!["ALL".to_owned()],
             added_caps: Vec::new(),
             pids_limit: 256,
+            warm: WarmSettings::default(),
             tmp_size_mb: 64,
             shm_size_mb: 64,
             traefik: None,
