@@ -4,6 +4,7 @@
 //! SQL. Its one rule: what is about to be done to a box is written down before it is done.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admission;
 mod backoff;
 mod clock;

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use stacyvm_provider::SandboxOps;
-use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus};
+use stacyvm_types::{
+    Isolation, OwnerId, PreviewAccess, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus,
+};
 use tokio::sync::{Notify, OnceCell, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,7 @@ pub(crate) struct Facts {
     pub(crate) isolation: Isolation,
     pub(crate) created_at: Timestamp,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) preview: Option<PreviewAccess>,
 }
 
 /// What its owner task last said about a sandbox.
@@ -125,6 +128,7 @@ impl Entry {
             expires_at: view.expires_at,
             metadata: facts.metadata.clone(),
             preview_domain: preview_domain.to_owned(),
+            preview: facts.preview,
         })
     }
 }

@@ -3,3 +3,5 @@
 //! Owns names, access, proxying and certificates of previews. The way inside is the agent's TCP
 //! forward, so a preview needs no network in the sandbox.
 #![forbid(unsafe_code)]
+
+pub mod access;
