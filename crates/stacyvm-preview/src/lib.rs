@@ -5,3 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod chain;
+mod private_file;
+pub mod tls;

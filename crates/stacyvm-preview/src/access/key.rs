@@ -2,13 +2,15 @@
 //! may read, and replaced by deleting the file and starting again.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::private_file;
 
 /// Bytes of a key; those of the hash, more would not be stronger.
 const LENGTH: usize = 32;
@@ -127,32 +129,13 @@ fn read(path: &Path) -> Result<LinkKey, KeyError> {
     Ok(LinkKey::from_bytes(&bytes))
 }
 
-/// Written aside and linked into place, so that a crash leaves no half of it and of two that make
-/// one at once both use the first.
+/// Of two that make one at once, both use the first.
 fn make(path: &Path) -> Result<(), KeyError> {
-    let bytes = random()?;
-    let failed = |source| KeyError::File {
+    private_file::make(path, &random()?).map_err(|source| KeyError::File {
         step: "make",
         path: path.to_owned(),
         source,
-    };
-    let aside = path.with_extension(format!("new-{}", std::process::id()));
-    let _ = std::fs::remove_file(&aside);
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&aside)
-        .and_then(|mut file| {
-            file.write_all(&bytes)?;
-            file.sync_all()
-        })
-        .and_then(|()| std::fs::hard_link(&aside, path));
-    let _ = std::fs::remove_file(&aside);
-    match written {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed(error)),
-        _ => Ok(()),
-    }
+    })
 }
 
 #[cfg(test)]
