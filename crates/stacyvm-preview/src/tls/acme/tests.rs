@@ -79,9 +79,9 @@ impl Pebble {
         let quiet = |name: &str| Stdio::from(File::create(path(name)).unwrap());
         let mut resolver = Command::new("pebble-challtestsrv");
         resolver
-            .args(["-dnsserver", &format!("127.0.0.1:{dns}")])
+            .args(["-dns01", &format!("127.0.0.1:{dns}")])
             .args(["-management", &format!("127.0.0.1:{names}")])
-            .args(["-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", ""])
+            .args(["-http01", "", "-https01", "", "-tlsalpn01", ""])
             .stdout(quiet("names.log"))
             .stderr(quiet("names.err"));
         let mut server = Command::new("pebble");
