@@ -4,7 +4,6 @@
 //! SQL. Its one rule: what is about to be done to a box is written down before it is done.
 #![forbid(unsafe_code)]
 
-mod access;
 mod admission;
 mod backoff;
 mod clock;
@@ -26,6 +25,7 @@ mod network;
 mod notice;
 mod ops;
 mod orchestrator;
+mod ports;
 mod queue;
 mod quotas;
 mod reconcile;
@@ -46,4 +46,5 @@ pub use images::Images;
 pub use interactive::Interactive;
 pub use metrics::{BUCKET_BOUNDS, MetricsSnapshot, Operation, OperationMetrics};
 pub use orchestrator::{Orchestrator, ProviderDetail};
+pub use ports::Ports;
 pub use settings::{Caller, ListFilter, Settings};

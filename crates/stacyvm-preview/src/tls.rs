@@ -19,9 +19,11 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::server::ResolvesServerCert;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 use tokio_util::sync::CancellationToken;
 
 pub use acme::Acme;
@@ -33,6 +35,14 @@ pub use pair::PairError;
 
 /// How long a client may take to agree on keys.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long one may say nothing at all; browsers connect ahead of time.
+const SILENCE: Duration = Duration::from_secs(75);
+/// The first byte of whoever speaks TLS (RFC 8446, 5.1: a record of type handshake). No request of
+/// HTTP begins with it.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// A connection, in the clear or over TLS.
+pub type Connection = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Where certificates come from.
 #[derive(Debug)]
@@ -47,7 +57,7 @@ pub enum Source {
     /// An ACME server.
     Acme(Acme),
     /// The development authority.
-    Authority(Authority),
+    Authority(Box<Authority>),
 }
 
 /// Why there is no TLS.
@@ -121,18 +131,23 @@ impl Tls {
         })
     }
 
-    /// The client's side of the connection, decrypted.
+    /// What a client has to say, decrypted when it speaks TLS (`Right`) and as it came when it
+    /// does not: one port serves both, and who minds sends plain requests elsewhere.
     ///
     /// # Errors
-    /// When the client does not agree, or not in time.
-    pub async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> io::Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static> {
+    /// When the client says nothing for a while, or does not agree.
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<Connection> {
+        let mut first = [0];
+        let seen = timeout(SILENCE, stream.peek(&mut first)).await;
+        let seen = seen.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        if seen == 0 || first[0] != TLS_HANDSHAKE {
+            return Ok(Either::Left(stream));
+        }
         let accepting = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream);
-        tokio::time::timeout(HANDSHAKE, accepting)
+        timeout(HANDSHAKE, accepting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            .map(|stream| Either::Right(Box::new(stream)))
     }
 
     /// Keeps the certificate fresh until `stop`.

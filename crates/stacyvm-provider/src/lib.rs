@@ -16,7 +16,9 @@ mod spec;
 pub use error::ProviderError;
 pub use images::{ArchiveKind, ImageHold, ImageOps};
 pub use notices::Notices;
-pub use sandbox::{AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix};
+pub use sandbox::{
+    AgentConnector, AgentSandbox, ByteStream, PortConnection, SandboxOps, UnixConnector, bind_unix,
+};
 pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice};
 pub use stacyvm_agent_client as ops;
 

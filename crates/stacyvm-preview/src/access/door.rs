@@ -5,68 +5,103 @@
 //! a person's going there; a word in the address or in a header is proof enough by itself, because
 //! no page sends one without knowing it.
 
-use http::header::{ACCEPT, CACHE_CONTROL, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE, UPGRADE};
+use async_trait::async_trait;
+use http::header::{CACHE_CONTROL, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use stacyvm_types::{PreviewAccess, SandboxId, Timestamp};
+use subtle::ConstantTimeEq;
 
 use super::cookie::{self, Scheme};
 use super::token::{self, Place, Purpose};
 use super::{Access, query};
+use crate::gate::{Gate, Pass, PreviewRequest, Verdict};
+use crate::{Failure, Form, PreviewBody, pages};
 
 /// Where programs put the word of a link.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-stacyvm-preview-token");
 
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
 
-/// How a request names its sandbox.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addressed<'a> {
-    /// By a host name of its own; as the request has it, with its port.
-    ByHost(&'a str),
-    /// By a path or a header, under a host name that it shares.
-    Otherwise,
-}
-
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The sandbox.
-    pub id: &'a SandboxId,
-    /// The port inside.
-    pub port: u16,
+struct Asked<'a> {
+    id: &'a SandboxId,
+    port: u16,
     /// What the sandbox's spawn said.
-    pub said: Option<PreviewAccess>,
-    /// How the request came in.
-    pub scheme: Scheme,
-    /// How it names its sandbox.
-    pub addressed: Addressed<'a>,
+    said: Option<PreviewAccess>,
+    scheme: Scheme,
+    form: Form,
+    /// The host as the request has it, with its port.
+    host: &'a str,
 }
 
 /// What becomes of a request.
 #[derive(Debug)]
-pub enum Decision {
-    /// It goes in; the words are out of it.
-    Pass,
+enum Decision {
+    /// It goes in.
+    Pass(Pass),
     /// A browser is sent to the same address without the word, and keeps a cookie.
-    Redirect(HeaderMap),
+    Redirect(StatusCode, HeaderMap),
     /// It does not; the sentence says why, and may be shown.
     Refuse(&'static str),
 }
 
-impl Decision {
-    /// The status of a redirect: whatever the method was, the next request reads.
-    pub const REDIRECT: StatusCode = StatusCode::SEE_OTHER;
+#[async_trait]
+impl Gate for Access {
+    async fn admit(&self, request: &PreviewRequest<'_>) -> Verdict {
+        let asked = Asked {
+            id: &request.target.sandbox,
+            port: request.target.port.get(),
+            said: request.ports.preview(),
+            scheme: match request.origin.secure {
+                true => Scheme::Https,
+                false => Scheme::Http,
+            },
+            form: request.target.form,
+            host: request.authority,
+        };
+        match self.decide(&asked, request.head, Timestamp::now()) {
+            Decision::Pass(pass) => Verdict::Pass(pass),
+            Decision::Redirect(status, headers) => {
+                let mut response = Response::new(PreviewBody::empty());
+                *response.status_mut() = status;
+                *response.headers_mut() = headers;
+                Verdict::Answer(Box::new(response))
+            }
+            Decision::Refuse(why) => {
+                let failure = Failure::forbidden(why);
+                Verdict::Answer(Box::new(pages::failed(&failure, request.wants_html)))
+            }
+        }
+    }
 }
 
 impl Access {
-    /// Decides about a request, and takes every word of ours out of it.
-    pub fn decide(&self, asked: &Asked<'_>, request: &mut Parts, now: Timestamp) -> Decision {
-        let sent = Sent::take_out(asked.scheme, request);
+    /// Decides about a request. Whatever it says, the words of ours are on the list of what does
+    /// not go in.
+    fn decide(&self, asked: &Asked<'_>, request: &Parts, now: Timestamp) -> Decision {
+        let by_host = asked.form == Form::Host;
+        if self.settings.secure && asked.scheme == Scheme::Http && by_host {
+            let usual = asked.host.strip_suffix(":80").unwrap_or(asked.host);
+            if !usual.contains(':') {
+                let headers = to(Scheme::Https, usual, &request.uri);
+                return Decision::Redirect(StatusCode::PERMANENT_REDIRECT, headers);
+            }
+        }
+        let sent = Sent::of(asked.scheme, request);
+        let pass = || {
+            Decision::Pass(Pass {
+                own_cookies: cookie::NAMES,
+                own_headers: self.own_headers(request),
+                uri: sent.rest.clone(),
+            })
+        };
         if self.of(asked.said) == PreviewAccess::Public {
-            return Decision::Pass;
+            return pass();
         }
         let place = Place {
             id: asked.id,
@@ -75,36 +110,35 @@ impl Access {
         let check = |purpose, word: &str| token::check(&self.key, purpose, place, word, now);
         if let Some(word) = &sent.header {
             return match check(Purpose::Link, word) {
-                Ok(_) => Decision::Pass,
+                Ok(_) => pass(),
                 Err(why) => Decision::Refuse(why.in_words()),
             };
         }
-        if let Some(word) = &sent.query {
+        if let (Some(word), Some(rest)) = (&sent.query, &sent.rest) {
             let end = match check(Purpose::Link, word) {
                 Ok(end) => end,
                 Err(why) => return Decision::Refuse(why.in_words()),
             };
-            return match asked.addressed {
-                Addressed::ByHost(host) if is_read_by_a_person(request) => {
-                    let word = token::issue(&self.key, Purpose::Cookie, place, end);
-                    let life = end.saturating_since(now).as_secs().max(1);
-                    let cookie = cookie::set(asked.scheme, &word, life);
-                    Decision::Redirect(redirect(asked.scheme, host, &request.uri, cookie))
-                }
-                _ => Decision::Pass,
-            };
+            if !(by_host && is_read_by_a_person(request)) {
+                return pass();
+            }
+            let word = token::issue(&self.key, Purpose::Cookie, place, end);
+            let life = end.saturating_since(now).as_secs().max(1);
+            let mut headers = to(asked.scheme, asked.host, rest);
+            headers.insert(SET_COOKIE, cookie::set(asked.scheme, &word, life));
+            return Decision::Redirect(StatusCode::SEE_OTHER, headers);
         }
-        let Addressed::ByHost(host) = asked.addressed else {
+        if !by_host {
             return Decision::Refuse(
-                "this preview is private: here it opens only with the header \
-                 X-StacyVM-Preview-Token, in a browser by its own host name",
+                "this preview is private: by this address it opens only with the header \
+                 X-StacyVM-Preview-Token, in a browser only by its own host name",
             );
-        };
+        }
         let mut why = "this preview is private: ask for a link with \
-                       POST /api/v1/sandboxes/{id}/preview, or \"stacyvm preview url\"";
+                       POST /api/v1/sandboxes/{id}/preview, or with \"stacyvm preview url\"";
         for word in &sent.cookies {
             match check(Purpose::Cookie, word) {
-                Ok(_) if is_own(asked.scheme, host, request) => return Decision::Pass,
+                Ok(_) if is_own(asked.scheme, asked.host, request) => return pass(),
                 Ok(_) => {
                     why = "another page asks for this private preview: only its own pages may";
                     break;
@@ -114,46 +148,54 @@ impl Access {
         }
         Decision::Refuse(why)
     }
+
+    /// A program that sends the API's key with every request means the API by it.
+    fn own_headers(&self, request: &Parts) -> Vec<HeaderName> {
+        let mut own = vec![TOKEN_HEADER];
+        if let Some(key) = &self.settings.api_key
+            && request
+                .headers
+                .get_all(API_KEY)
+                .iter()
+                .any(|sent| bool::from(sent.as_bytes().ct_eq(key.as_bytes())))
+        {
+            own.push(API_KEY);
+        }
+        own
+    }
 }
 
 /// The words of a request.
 struct Sent {
     header: Option<String>,
     query: Option<String>,
+    /// The address without its word, when it has one.
+    rest: Option<Uri>,
     cookies: Vec<String>,
 }
 
 impl Sent {
-    fn take_out(scheme: Scheme, request: &mut Parts) -> Self {
-        let headers = &mut request.headers;
-        let cookies = cookie::words(headers, scheme).map(str::to_owned).collect();
-        cookie::take_out(headers);
+    fn of(scheme: Scheme, request: &Parts) -> Self {
+        let headers = &request.headers;
         // Of two, neither is the one that was meant: an empty word opens nothing.
         let mut values = headers.get_all(&TOKEN_HEADER).iter();
         let header = values.next().map(|first| match values.next() {
             None => first.to_str().unwrap_or_default().to_owned(),
             Some(_) => String::new(),
         });
-        headers.remove(&TOKEN_HEADER);
-        let query = query::take(&request.uri).map(|taken| {
+        let taken = query::take(&request.uri);
+        let rest = taken.as_ref().map(|taken| {
             let mut parts = request.uri.clone().into_parts();
             parts.path_and_query = taken.rest.parse().ok();
-            match Uri::from_parts(parts) {
-                Ok(uri) => {
-                    request.uri = uri;
-                    taken.word.unwrap_or_default()
-                }
-                // It was an address before a parameter was taken out of it; never let the word in.
-                Err(_) => {
-                    request.uri = Uri::from_static("/");
-                    String::new()
-                }
-            }
+            // It was an address before a parameter was taken out of it; whatever happens, the
+            // word does not go in.
+            Uri::from_parts(parts).unwrap_or_else(|_| Uri::from_static("/"))
         });
         Self {
             header,
-            query,
-            cookies,
+            query: taken.map(|taken| taken.word.unwrap_or_default()),
+            rest,
+            cookies: cookie::words(headers, scheme).map(str::to_owned).collect(),
         }
     }
 }
@@ -161,7 +203,7 @@ impl Sent {
 /// Whether somebody looks at the answer in a browser: then the word must leave the address bar.
 fn is_read_by_a_person(request: &Parts) -> bool {
     let reads = matches!(request.method, Method::GET | Method::HEAD);
-    let page = text(&request.headers, &ACCEPT).is_some_and(|accept| accept.contains("text/html"));
+    let page = pages::wants_html(&request.headers);
     reads && page && !request.headers.contains_key(UPGRADE)
 }
 
@@ -191,15 +233,15 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// The absolute form: a path may begin with two slashes, which alone would name another host.
-fn redirect(scheme: Scheme, host: &str, uri: &Uri, cookie: HeaderValue) -> HeaderMap {
+/// Sends a browser on. The absolute form: a path may begin with two slashes, which alone would
+/// name another host.
+fn to(scheme: Scheme, host: &str, uri: &Uri) -> HeaderMap {
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let target = format!("{}://{host}{path}", scheme.as_str());
     let mut headers = HeaderMap::new();
     if let Ok(target) = HeaderValue::try_from(target) {
         headers.insert(LOCATION, target);
     }
-    headers.insert(SET_COOKIE, cookie);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers

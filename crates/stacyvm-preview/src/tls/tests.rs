@@ -20,6 +20,10 @@ async fn serve(tls: Tls) -> std::net::SocketAddr {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
             if let Ok(mut stream) = tls.accept(stream).await {
+                if matches!(stream, Either::Left(_)) {
+                    // What is not read when a connection ends cuts off what was sent.
+                    stream.read_exact(&mut [0]).await.unwrap();
+                }
                 stream.write_all(b"hello").await.unwrap();
                 let _ = stream.shutdown().await;
             }
@@ -102,6 +106,18 @@ async fn files_serve_a_wildcard_to_both_protocols() {
     assert!(other.is_err());
 }
 
+#[tokio::test]
+async fn one_port_serves_the_clear_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_make(directory.path(), "localhost").unwrap();
+    let address = serve(Tls::new(Source::Authority(Box::new(authority))).unwrap()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(b"G").await.unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"hello");
+}
+
 #[test]
 fn files_that_do_not_work_stop_the_start() {
     let directory = tempfile::tempdir().unwrap();
@@ -122,7 +138,7 @@ async fn the_authority_vouches_for_each_name_below_its_domain() {
     assert_eq!(second.certificate(), root);
     let key = second.path().with_extension("key");
     assert_eq!(std::fs::metadata(key).unwrap().mode() & 0o777, 0o600);
-    let address = serve(Tls::new(Source::Authority(second)).unwrap()).await;
+    let address = serve(Tls::new(Source::Authority(Box::new(second))).unwrap()).await;
     for name in [
         "localhost",
         "3000-sb-0123abcd.localhost",

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use http::header::COOKIE;
+use http::header::{ACCEPT, COOKIE};
 use http::request::Builder;
 
 use super::*;
-use crate::access::LinkKey;
+use crate::access::{AccessSettings, LinkKey};
 
 const HOST: &str = "3000-sb-00000001.localhost:7423";
 
@@ -16,10 +16,19 @@ struct Rig {
     now: Timestamp,
 }
 
+fn access(settings: AccessSettings) -> Access {
+    let settings = AccessSettings {
+        default: PreviewAccess::Private,
+        domain: "localhost:7423".to_owned(),
+        ..settings
+    };
+    Access::new(LinkKey::from_bytes(&[1; 32]), settings)
+}
+
 impl Rig {
     fn new() -> Self {
         Self {
-            access: Access::new(LinkKey::from_bytes(&[1; 32]), PreviewAccess::Private),
+            access: access(AccessSettings::default()),
             id: SandboxId::from_u32(1),
             now: Timestamp::from_unix_micros(1_800_000_000_000_000),
         }
@@ -31,19 +40,16 @@ impl Rig {
             port: 3000,
             said: None,
             scheme: Scheme::Http,
-            addressed: Addressed::ByHost(HOST),
+            form: Form::Host,
+            host: HOST,
         }
     }
 
     fn link(&self) -> String {
         let life = Duration::from_secs(60);
-        let link = self
-            .access
-            .link(&self.id, 3000, "http://x/", life, self.now);
-        link.url
-            .strip_prefix("http://x/?stacyvm_token=")
-            .unwrap()
-            .to_owned()
+        let link = self.access.link(&self.id, 3000, None, life, self.now);
+        let begin = format!("http://{HOST}/?stacyvm_token=");
+        link.url.strip_prefix(&begin).unwrap().to_owned()
     }
 
     fn cookie(&self) -> String {
@@ -55,10 +61,9 @@ impl Rig {
         token::issue(&self.access.key, Purpose::Cookie, place, end)
     }
 
-    fn decide(&self, asked: &Asked<'_>, request: Builder) -> (Decision, Parts) {
-        let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        let decision = self.access.decide(asked, &mut parts, self.now);
-        (decision, parts)
+    fn decide(&self, asked: &Asked<'_>, request: Builder) -> Decision {
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        self.access.decide(asked, &parts, self.now)
     }
 }
 
@@ -67,15 +72,27 @@ fn get(uri: &str) -> Builder {
 }
 
 fn passes(decision: &Decision) -> bool {
-    matches!(decision, Decision::Pass)
+    matches!(decision, Decision::Pass(pass)
+        if pass.own_headers.contains(&TOKEN_HEADER) && pass.own_cookies == cookie::NAMES)
+}
+
+fn refuses(decision: &Decision) -> bool {
+    matches!(decision, Decision::Refuse(_))
+}
+
+fn inner(decision: &Decision) -> String {
+    match decision {
+        Decision::Pass(Pass { uri: Some(uri), .. }) => uri.to_string(),
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
 fn a_link_in_a_browser_becomes_a_cookie_and_leaves_the_address() {
     let rig = Rig::new();
     let uri = format!("//evil.example/a?x=1&stacyvm_token={}&y", rig.link());
-    let (decision, parts) = rig.decide(&rig.asked(), get(&uri).header(ACCEPT, "text/html,*/*"));
-    let Decision::Redirect(headers) = decision else {
+    let decision = rig.decide(&rig.asked(), get(&uri).header(ACCEPT, "text/html,*/*"));
+    let Decision::Redirect(StatusCode::SEE_OTHER, headers) = decision else {
         panic!("{decision:?}");
     };
     assert_eq!(
@@ -87,11 +104,9 @@ fn a_link_in_a_browser_becomes_a_cookie_and_leaves_the_address() {
     let cookie = headers[SET_COOKIE].to_str().unwrap();
     assert!(cookie.contains("; Max-Age=60; HttpOnly"), "{cookie}");
     assert!(!cookie.contains(&rig.link()), "{cookie}");
-    assert_eq!(parts.uri, "//evil.example/a?x=1&y");
     let cookie = cookie.split(';').next().unwrap();
-    let (decision, parts) = rig.decide(&rig.asked(), get("/a").header(COOKIE, cookie));
+    let decision = rig.decide(&rig.asked(), get("/a").header(COOKIE, cookie));
     assert!(passes(&decision), "{decision:?}");
-    assert!(parts.headers.is_empty(), "{parts:?}");
 }
 
 #[test]
@@ -99,26 +114,23 @@ fn a_program_needs_no_cookie() {
     let rig = Rig::new();
     let word = rig.link();
     let shared = Asked {
-        addressed: Addressed::Otherwise,
+        form: Form::Path,
         ..rig.asked()
     };
     for asked in [rig.asked(), shared] {
-        let (decision, parts) = rig.decide(&asked, get("/").header(TOKEN_HEADER, &word));
-        assert!(
-            passes(&decision) && parts.headers.is_empty(),
-            "{decision:?}"
-        );
-        let uri = format!("/?stacyvm_token={word}");
-        let (decision, parts) = rig.decide(&asked, get(&uri).header(ACCEPT, "*/*"));
+        let decision = rig.decide(&asked, get("/").header(TOKEN_HEADER, &word));
         assert!(passes(&decision), "{decision:?}");
-        assert_eq!(parts.uri, "/");
+        let uri = format!("/?stacyvm_token={word}");
+        let decision = rig.decide(&asked, get(&uri).header(ACCEPT, "*/*"));
+        assert!(passes(&decision), "{decision:?}");
+        assert_eq!(inner(&decision), "/");
     }
     // An upgrade cannot be redirected.
     let uri = format!("/?stacyvm_token={word}");
     let upgrade = get(&uri)
         .header(ACCEPT, "text/html")
         .header(UPGRADE, "websocket");
-    assert!(passes(&rig.decide(&rig.asked(), upgrade).0));
+    assert!(passes(&rig.decide(&rig.asked(), upgrade)));
 }
 
 #[test]
@@ -154,16 +166,14 @@ fn what_is_no_word_for_this_port_is_refused() {
         (other_port, get("/").header(TOKEN_HEADER, &link)),
         (other_port, get("/").header(COOKIE, &stale)),
     ] {
-        let (decision, parts) = rig.decide(&asked, request);
-        assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
-        let left = format!("{parts:?}");
-        assert!(!left.contains(&link) && !left.contains(&cookie), "{left}");
+        let decision = rig.decide(&asked, request);
+        assert!(refuses(&decision), "{decision:?}");
     }
     let later = Rig {
         now: rig.now.saturating_add(Duration::from_secs(60)),
         ..Rig::new()
     };
-    let (decision, _) = later.decide(&later.asked(), get("/").header(TOKEN_HEADER, &link));
+    let decision = later.decide(&later.asked(), get("/").header(TOKEN_HEADER, &link));
     assert!(
         matches!(decision, Decision::Refuse(why) if why.contains("expired")),
         "{decision:?}"
@@ -181,18 +191,16 @@ fn a_public_preview_is_open_and_still_gets_no_word() {
     let request = get(&uri)
         .header(TOKEN_HEADER, "x")
         .header(COOKIE, "stacyvm-preview=x; a=1");
-    let (decision, parts) = rig.decide(&asked, request);
+    let decision = rig.decide(&asked, request);
     assert!(passes(&decision), "{decision:?}");
-    assert_eq!(parts.uri, "/a");
-    assert_eq!(parts.headers.len(), 1);
-    assert_eq!(parts.headers[COOKIE], "a=1");
+    assert_eq!(inner(&decision), "/a");
 }
 
 #[test]
 fn a_forged_cookie_beside_the_right_one_does_no_harm() {
     let rig = Rig::new();
     let cookie = format!("stacyvm-preview=forged; stacyvm-preview={}", rig.cookie());
-    let (decision, _) = rig.decide(&rig.asked(), get("/").header(COOKIE, cookie));
+    let decision = rig.decide(&rig.asked(), get("/").header(COOKIE, cookie));
     assert!(passes(&decision), "{decision:?}");
 }
 
@@ -219,7 +227,7 @@ fn a_cookie_counts_for_the_preview_itself_alone() {
         navigate(read(), "cross-site"),
         post().header(ORIGIN, &own),
     ] {
-        let (decision, _) = rig.decide(&rig.asked(), request);
+        let decision = rig.decide(&rig.asked(), request);
         assert!(passes(&decision), "{decision:?}");
     }
     let neighbour = "http://3000-sb-00000002.localhost:7423";
@@ -240,13 +248,94 @@ fn a_cookie_counts_for_the_preview_itself_alone() {
             .header(FETCH_MODE, "navigate")
             .header(FETCH_DEST, "iframe"),
     ] {
-        let (decision, _) = rig.decide(&rig.asked(), request);
-        assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
+        let decision = rig.decide(&rig.asked(), request);
+        assert!(refuses(&decision), "{decision:?}");
     }
     let shared = Asked {
-        addressed: Addressed::Otherwise,
+        form: Form::Path,
         ..rig.asked()
     };
-    let (decision, _) = rig.decide(&shared, read());
-    assert!(matches!(decision, Decision::Refuse(_)), "{decision:?}");
+    let decision = rig.decide(&shared, read());
+    assert!(refuses(&decision), "{decision:?}");
+}
+
+#[test]
+fn a_public_link_is_the_bare_address() {
+    let rig = Rig::new();
+    let public = Some(PreviewAccess::Public);
+    let life = Duration::from_secs(60);
+    let link = rig.access.link(&rig.id, 3000, public, life, rig.now);
+    assert_eq!(link.url, format!("http://{HOST}/"));
+    assert_eq!(link.expires_at, None);
+    let odd = Timestamp::from_unix_micros(1_800_000_000_000_001);
+    let link = rig.access.link(&rig.id, 3000, None, life, odd);
+    let end = Timestamp::from_unix_micros(1_800_000_061_000_000);
+    assert_eq!(link.expires_at, Some(end));
+}
+
+#[test]
+fn what_comes_in_the_clear_to_the_usual_port_is_sent_to_tls() {
+    let rig = Rig {
+        access: access(AccessSettings {
+            secure: true,
+            ..AccessSettings::default()
+        }),
+        ..Rig::new()
+    };
+    let name = "3000-sb-00000001.box.example.org";
+    let usual = format!("{name}:80");
+    for host in [name, &usual] {
+        let asked = Asked {
+            host,
+            ..rig.asked()
+        };
+        let decision = rig.decide(&asked, get("/a?b"));
+        let Decision::Redirect(StatusCode::PERMANENT_REDIRECT, headers) = decision else {
+            panic!("{decision:?}");
+        };
+        assert_eq!(headers[LOCATION], format!("https://{name}/a?b"));
+    }
+    let said = Some(PreviewAccess::Public);
+    let secure = Asked {
+        scheme: Scheme::Https,
+        host: name,
+        said,
+        ..rig.asked()
+    };
+    let other_port = Asked {
+        said,
+        ..rig.asked()
+    };
+    let path = Asked {
+        form: Form::Path,
+        host: name,
+        said,
+        ..rig.asked()
+    };
+    for asked in [secure, other_port, path] {
+        assert!(passes(&rig.decide(&asked, get("/"))), "{asked:?}");
+    }
+}
+
+#[test]
+fn the_key_of_the_api_does_not_go_in() {
+    let rig = Rig {
+        access: access(AccessSettings {
+            api_key: Some("k-secret".to_owned()),
+            ..AccessSettings::default()
+        }),
+        ..Rig::new()
+    };
+    assert!(!format!("{:?}", rig.access).contains("k-secret"));
+    let asked = Asked {
+        said: Some(PreviewAccess::Public),
+        ..rig.asked()
+    };
+    let taken_out = |key: &str| match rig.decide(&asked, get("/").header(API_KEY, key)) {
+        Decision::Pass(pass) => pass.own_headers.contains(&API_KEY),
+        other => panic!("{other:?}"),
+    };
+    assert!(taken_out("k-secret"));
+    // What runs inside may have keys of its own.
+    assert!(!taken_out("k-other"));
 }
