@@ -2,6 +2,7 @@
 
 mod images;
 mod limits;
+mod preview;
 
 use std::collections::BTreeMap;
 
@@ -33,6 +34,7 @@ pub(crate) fn check(
     defaults(config, &mut found);
     images::check(config, &mut found);
     limits::check(config, &mut found);
+    preview::check(config, &mut found);
     providers(config, built, &mut found);
     if sends_spans == Some(false) && !config.telemetry.otlp_endpoint.is_empty() {
         found.add(

@@ -21,8 +21,8 @@ pub use model::{
     AuthConfig, Config, CustomConfig, DatabaseConfig, DefaultsConfig, DockerConfig, E2bConfig,
     EventsConfig, FirecrackerConfig, ImagesConfig, LimitsConfig, LogFormat, LogLevel,
     LoggingConfig, Mirrors, MockConfig, NativeConfig, NativeNetwork, NetworkMode, Overflow,
-    PoolConfig, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig, PullPolicy,
-    ServerConfig, TelemetryConfig,
+    PoolConfig, PoolSecurityConfig, PreviewAccess, PreviewConfig, ProotConfig, ProviderChoice,
+    ProvidersConfig, PullPolicy, ServerConfig, TelemetryConfig,
 };
 pub use problem::{ConfigError, Origin, Problem};
 pub use secret::Secret;

@@ -5,6 +5,7 @@
 
 mod images;
 mod limits;
+mod preview;
 mod providers;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use stacyvm_types::{GoDuration, Vcpus};
 use crate::Secret;
 pub use images::{ImagesConfig, Mirrors, PullPolicy};
 pub use limits::LimitsConfig;
+pub use preview::{PreviewAccess, PreviewConfig};
 pub use providers::{
     CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
     NativeNetwork, NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,
@@ -37,6 +39,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How much may be asked for at once.
     pub limits: LimitsConfig,
+    /// Ports of sandboxes in a browser.
+    pub preview: PreviewConfig,
     /// Where the records are.
     pub database: DatabaseConfig,
     /// What is logged.
@@ -56,6 +60,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// Clients build preview addresses `{port}-{id}.{preview_domain}` from it.
     pub preview_domain: String,
+    /// Addresses beside the API's own that serve previews and nothing else: `0.0.0.0:80`.
+    pub preview_listen: Vec<String>,
     /// Origins of web pages that may call the API, beside the server's own; `*` means all.
     pub cors_allowed_origins: Vec<String>,
     /// Host names that requests may carry while no key is set, beside loopback names and addresses.
@@ -73,6 +79,7 @@ impl Default for ServerConfig {
             host: "0.0.0.0".to_owned(),
             port: 7423,
             preview_domain: "localhost".to_owned(),
+            preview_listen: Vec::new(),
             cors_allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             data_dir: None,

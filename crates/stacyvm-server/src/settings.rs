@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use stacyvm_preview::PreviewSettings;
+
 /// A value that is never printed; its `Debug` says only that it is there.
 #[derive(Clone)]
 pub struct Secret(String);
@@ -65,6 +67,8 @@ pub struct ServerSettings {
     pub ticket_life: Duration,
     /// How often the API may be used.
     pub rates: RateSettings,
+    /// How previews behave; under which names stands there too.
+    pub preview: PreviewSettings,
 }
 
 /// How often the API may be used; 0 means no limit.
@@ -101,6 +105,7 @@ impl Default for ServerSettings {
             drain_timeout: Duration::from_secs(30),
             ticket_life: Duration::from_secs(60),
             rates: RateSettings::default(),
+            preview: PreviewSettings::default(),
         }
     }
 }
