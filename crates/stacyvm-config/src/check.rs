@@ -1,5 +1,6 @@
 //! What no single value shows: values that do not fit together, or that this program cannot serve.
 
+mod certificates;
 mod images;
 mod limits;
 mod preview;
@@ -35,6 +36,7 @@ pub(crate) fn check(
     images::check(config, &mut found);
     limits::check(config, &mut found);
     preview::check(config, &mut found);
+    certificates::check(config, &mut found);
     providers(config, built, &mut found);
     if sends_spans == Some(false) && !config.telemetry.otlp_endpoint.is_empty() {
         found.add(

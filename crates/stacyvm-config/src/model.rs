@@ -3,6 +3,7 @@
 //! A key's default is what `Default` says here; a key without a default is an `Option`. Limits
 //! use 0 (or `0s`) for "none".
 
+mod certificates;
 mod images;
 mod limits;
 mod preview;
@@ -14,9 +15,10 @@ use serde::{Deserialize, Serialize};
 use stacyvm_types::{GoDuration, Vcpus};
 
 use crate::Secret;
+pub use certificates::{AcmeConfig, PreviewTlsConfig};
 pub use images::{ImagesConfig, Mirrors, PullPolicy};
 pub use limits::LimitsConfig;
-pub use preview::{PreviewAccess, PreviewConfig};
+pub use preview::PreviewConfig;
 pub use providers::{
     CustomConfig, DockerConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig,
     NativeNetwork, NetworkMode, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig,

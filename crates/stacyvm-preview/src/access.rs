@@ -12,7 +12,6 @@ mod key;
 mod query;
 mod token;
 
-use std::fmt;
 use std::time::Duration;
 
 use stacyvm_types::{PreviewAccess, SandboxId, Timestamp};
@@ -23,7 +22,7 @@ pub use query::TOKEN as TOKEN_PARAMETER;
 use token::{Place, Purpose};
 
 /// How access is decided.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct AccessSettings {
     /// For sandboxes whose spawn said nothing.
     pub default: PreviewAccess,
@@ -36,20 +35,6 @@ pub struct AccessSettings {
     pub life: Duration,
     /// How long one may ask for.
     pub longest_life: Duration,
-    /// The key of the API; taken out of requests that carry it by mistake.
-    pub api_key: Option<String>,
-}
-
-impl fmt::Debug for AccessSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AccessSettings")
-            .field("default", &self.default)
-            .field("domain", &self.domain)
-            .field("secure", &self.secure)
-            .field("life", &self.life)
-            .field("longest_life", &self.longest_life)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Default for AccessSettings {
@@ -60,7 +45,6 @@ impl Default for AccessSettings {
             secure: false,
             life: Duration::from_secs(60 * 60),
             longest_life: Duration::from_secs(7 * 24 * 60 * 60),
-            api_key: None,
         }
     }
 }

@@ -21,6 +21,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use stacyvm_orchestrator::Orchestrator;
+use stacyvm_preview::tls::{Connection, Tls};
 use stacyvm_preview::{Origin, Preview, Tasks};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -86,7 +87,13 @@ pub async fn serve(
         cut: cut.clone(),
     };
     let preview = Preview::new(orchestrator.clone(), settings.preview.clone(), of_previews);
+    let tls = settings.tls.clone();
+    if let Some(tls) = &tls {
+        let (tls, shutdown) = (Arc::clone(tls), shutdown.clone());
+        tasks.spawn(async move { tls.keep(shutdown).await });
+    }
     let server = Arc::new(Server {
+        tls,
         previews: Previews::new(preview, &settings),
         router: router(orchestrator, settings, cut.clone()),
         builder: builder(&tasks),
@@ -139,6 +146,7 @@ pub(crate) struct Seat {
 }
 
 struct Server {
+    tls: Option<Arc<Tls>>,
     previews: Previews,
     router: Router,
     builder: Builder<TrackedExecutor>,
@@ -221,6 +229,14 @@ impl Server {
         response
     }
 
+    /// The stream below HTTP: over TLS, if the client speaks it and we do.
+    async fn enter(&self, stream: TcpStream) -> io::Result<Connection> {
+        match &self.tls {
+            Some(tls) => tls.accept(stream).await,
+            None => Ok(Connection::Left(stream)),
+        }
+    }
+
     async fn connection(
         self: Arc<Self>,
         stream: TcpStream,
@@ -228,10 +244,16 @@ impl Server {
         only_previews: bool,
         seat: &Arc<Seat>,
     ) {
+        let entered = tokio::select! {
+            entered = self.enter(stream) => entered,
+            () = self.shutdown.cancelled() => return,
+        };
+        // Whoever does not agree on TLS is told so by TLS itself.
+        let Ok(stream) = entered else { return };
         let spoken = AtomicBool::new(false);
         let origin = Origin {
             peer: address.ip(),
-            secure: false,
+            secure: matches!(stream, Connection::Right(_)),
         };
         let service = service_fn(|request: hyper::Request<Incoming>| {
             spoken.store(true, Ordering::Relaxed);

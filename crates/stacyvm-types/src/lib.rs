@@ -39,7 +39,7 @@ pub use image::{
     PullRequest, PullStage, PulledImage, TagRequest,
 };
 pub use network::{NetworkInfo, NetworkRequest, NetworkRules};
-pub use preview::{ParsePreviewAccessError, PreviewAccess};
+pub use preview::{ParsePreviewAccessError, PreviewAccess, PreviewLink, PreviewLinkRequest};
 pub use provider::ProviderInfo;
 pub use quota::{Quota, QuotaRequest, QuotaSummary};
 pub use sandbox::{

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Timestamp;
+
 /// Who may open the previews of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -46,6 +48,29 @@ impl fmt::Display for PreviewAccess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// The body of POST `/sandboxes/{id}/preview`, as it came in.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PreviewLinkRequest {
+    /// The port inside, 1 to 65535.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 65535))]
+    pub port: i64,
+    /// How long the link of a private preview opens it, a Go duration; absent means the
+    /// configuration's default.
+    #[serde(default)]
+    pub expires_in: Option<String>,
+}
+
+/// The way to a port of a sandbox.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PreviewLink {
+    /// Opens it in a browser. That of a private preview lets in whoever has it.
+    pub url: String,
+    /// Until when it does; for a public preview, when the sandbox ends.
+    pub expires_at: Timestamp,
 }
 
 #[cfg(test)]

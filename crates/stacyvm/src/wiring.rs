@@ -5,6 +5,7 @@
 
 pub(crate) mod directories;
 mod lock;
+mod previews;
 pub(crate) mod private;
 pub(crate) mod providers;
 mod tried;
@@ -70,7 +71,11 @@ pub(crate) async fn start(loaded: &Loaded, previews: SocketAddr) -> Result<Servi
             settings.preview_domain = format!("{}:{}", settings.preview_domain, previews.port());
         }
     }
-    let server_settings = server_settings(&loaded.config, &settings.preview_domain);
+    let mut server_settings = server_settings(&loaded.config, &settings.preview_domain);
+    let access = previews::access(&loaded.config, &settings.preview_domain, &directories.data)?;
+    server_settings.preview.gate = access.clone();
+    server_settings.access = Some(access);
+    server_settings.tls = previews::tls(&loaded.config, &directories.data)?;
     let orchestrator = Orchestrator::start(settings, store, providers.all)
         .await
         .context("cannot start")?;

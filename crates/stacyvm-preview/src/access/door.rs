@@ -10,7 +10,6 @@ use http::header::{CACHE_CONTROL, LOCATION, ORIGIN, REFERRER_POLICY, SET_COOKIE,
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri};
 use stacyvm_types::{PreviewAccess, SandboxId, Timestamp};
-use subtle::ConstantTimeEq;
 
 use super::cookie::{self, Scheme};
 use super::token::{self, Place, Purpose};
@@ -21,7 +20,6 @@ use crate::{Failure, Form, PreviewBody, pages};
 /// Where programs put the word of a link.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-stacyvm-preview-token");
 
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const FETCH_DEST: HeaderName = HeaderName::from_static("sec-fetch-dest");
@@ -96,7 +94,7 @@ impl Access {
         let pass = || {
             Decision::Pass(Pass {
                 own_cookies: cookie::NAMES,
-                own_headers: self.own_headers(request),
+                own_headers: vec![TOKEN_HEADER],
                 uri: sent.rest.clone(),
             })
         };
@@ -147,21 +145,6 @@ impl Access {
             }
         }
         Decision::Refuse(why)
-    }
-
-    /// A program that sends the API's key with every request means the API by it.
-    fn own_headers(&self, request: &Parts) -> Vec<HeaderName> {
-        let mut own = vec![TOKEN_HEADER];
-        if let Some(key) = &self.settings.api_key
-            && request
-                .headers
-                .get_all(API_KEY)
-                .iter()
-                .any(|sent| bool::from(sent.as_bytes().ct_eq(key.as_bytes())))
-        {
-            own.push(API_KEY);
-        }
-        own
     }
 }
 

@@ -316,26 +316,3 @@ fn what_comes_in_the_clear_to_the_usual_port_is_sent_to_tls() {
         assert!(passes(&rig.decide(&asked, get("/"))), "{asked:?}");
     }
 }
-
-#[test]
-fn the_key_of_the_api_does_not_go_in() {
-    let rig = Rig {
-        access: access(AccessSettings {
-            api_key: Some("k-secret".to_owned()),
-            ..AccessSettings::default()
-        }),
-        ..Rig::new()
-    };
-    assert!(!format!("{:?}", rig.access).contains("k-secret"));
-    let asked = Asked {
-        said: Some(PreviewAccess::Public),
-        ..rig.asked()
-    };
-    let taken_out = |key: &str| match rig.decide(&asked, get("/").header(API_KEY, key)) {
-        Decision::Pass(pass) => pass.own_headers.contains(&API_KEY),
-        other => panic!("{other:?}"),
-    };
-    assert!(taken_out("k-secret"));
-    // What runs inside may have keys of its own.
-    assert!(!taken_out("k-other"));
-}
