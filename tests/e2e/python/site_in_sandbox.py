@@ -7,6 +7,7 @@ that came, as it came, so that a test can see what a sandbox is shown.
 import base64
 import hashlib
 import json
+import os
 import socketserver
 import struct
 import sys
@@ -183,4 +184,8 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 if __name__ == "__main__":
-    Server(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+    server = Server(("127.0.0.1", int(sys.argv[1])), Handler)
+    with open(sys.argv[2] + ".new", "w") as file:
+        file.write(str(server.server_address[1]))
+    os.rename(sys.argv[2] + ".new", sys.argv[2])
+    server.serve_forever()
