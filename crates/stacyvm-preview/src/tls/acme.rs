@@ -5,6 +5,7 @@
 //! owner alone. A new one is asked for when two thirds of the old one's life are over, or the
 //! names have changed; after a failure again and again, ever more slowly, for servers count.
 
+mod client;
 mod order;
 
 use std::path::{Path, PathBuf};

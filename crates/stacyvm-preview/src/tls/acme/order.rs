@@ -10,6 +10,7 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
+use super::client::Client;
 use super::{AcmeError, AcmeSettings};
 use crate::tls::hook;
 
@@ -72,11 +73,8 @@ pub(super) async fn order(
 
 /// The account of an earlier time, or a new one, which is kept before it is used.
 async fn account(settings: &AcmeSettings, kept: &Path) -> Result<Account, AcmeError> {
-    let builder = match &settings.root {
-        Some(root) => Account::builder_with_root(root),
-        None => Account::builder(),
-    };
-    let builder = builder.map_err(server("connect safely"))?;
+    let client = Client::new(settings.root.as_deref()).map_err(server("connect safely"))?;
+    let builder = Account::builder_with_http(Box::new(client));
     let failed = |step| {
         move |source| AcmeError::File {
             step,
