@@ -155,15 +155,16 @@ async fn without_a_key_foreign_names_reach_no_preview_of_the_shared_origin() {
 async fn what_is_said_of_the_visitor_is_true() {
     let front = Front::with(|options| options.server.api_key = Some("right-key".into())).await;
     let inside = front.listen(PORT).await;
+    let host = front.host();
     let lies = "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\n\
                 Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-Prefix: /evil\r\n\
                 Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=9\r\n\
                 Proxy-Authorization: Basic eA==\r\nTE: trailers, gzip\r\n\
                 X-API-Key: right-key\r\nX-Kept: 1\r\n";
+    let lies = format!("Host: {host}\r\n{lies}");
     let (answer, (mut visit, head)) =
-        tokio::join!(front.send("GET", "/", lies), inside.serve_once(OK));
+        tokio::join!(front.send("GET", "/", &lies), inside.serve_once(OK));
     assert_eq!(answer.status, 200);
-    let host = front.host();
     let forwarded = format!("for=127.0.0.1;host=\"{host}\";proto=http");
     for (name, value) in [
         ("host", Some(host.as_str())),

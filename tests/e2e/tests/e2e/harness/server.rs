@@ -35,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) small_disk: Option<u64>,
     /// How long its end may wait for what is in flight.
     pub(crate) shutdown_timeout: &'static str,
+    /// Where it serves previews beside its own address.
+    pub(crate) preview_listen: Option<SocketAddr>,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             api_key: None,
             small_disk: None,
             shutdown_timeout: "2s",
+            preview_listen: None,
         }
     }
 }
@@ -289,15 +292,19 @@ impl Server {
             more,
             shutdown_timeout,
             native,
+            preview_listen,
             ..
         } = &self.options;
+        let previews = preview_listen.map_or(String::new(), |address| {
+            format!("  preview_listen: [\"{address}\"]\n")
+        });
         let native: String = native.iter().map(|line| format!("    {line}\n")).collect();
         let key = self.options.api_key.map_or(String::new(), |key| {
             // A key is asked for as soon as there is one, whatever the switch says.
             format!("auth:\n  enabled: false\n  api_key: {key}\n")
         });
         let text = format!(
-            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  native:\n    enabled: true\n{native}  mock:\n    enabled: true\n{key}{more}",
+            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\n{previews}providers:\n  default: {provider}\n  native:\n    enabled: true\n{native}  mock:\n    enabled: true\n{key}{more}",
             self.data_dir().display(),
         );
         fs::write(self.config_path(), text).unwrap();
