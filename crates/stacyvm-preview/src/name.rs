@@ -97,6 +97,9 @@ impl Domain {
                 _ => HostName::Refused(NameError::Form),
             };
         }
+        if authority.contains('@') {
+            return HostName::Refused(NameError::Form);
+        }
         let name = authority.split(':').next().unwrap_or(authority);
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         let (label, domain) = name.split_once('.').unwrap_or((&name, ""));
@@ -162,6 +165,8 @@ mod tests {
             "x.3000-sb-0123abcd.localhost",
             "[not-an-address]",
             "[::1",
+            "user@3000-sb-0123abcd.localhost",
+            "user@localhost",
         ] {
             assert!(
                 matches!(domain.judge(authority), HostName::Refused(_)),
