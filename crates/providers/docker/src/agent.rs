@@ -62,7 +62,7 @@ pub(crate) enum User<'a> {
 /// The agent's command line.
 pub(crate) fn command(user: User<'_>, root: Capabilities) -> Vec<String> {
     let socket = format!("/{SOCKET}");
-    let mut words = vec!["--init", "--prepare", "--socket", &socket, "--stdio"];
+    let mut words = vec!["--init", "--prepare", "--stdio", "--socket", &socket];
     match user {
         User::Usual => words.extend(["--uid", "1000", "--gid", "1000"]),
         User::Named(name) => words.extend(["--user", name]),

@@ -6,6 +6,7 @@
 
 use std::future::ready;
 use std::io;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bollard::container::{AttachContainerResults, LogOutput};
@@ -13,7 +14,6 @@ use bollard::query_parameters::AttachContainerOptions;
 use futures_util::StreamExt as _;
 use stacyvm_provider::ops::{self, OpError};
 use stacyvm_provider::{AgentConnector, ByteStream};
-use std::sync::Arc;
 use tokio_util::io::StreamReader;
 
 use crate::engine::{Engine, QUICK};

@@ -22,14 +22,12 @@ pub(crate) struct ContainerConnector {
     name: String,
     /// Whether the process that the engine names is the one that has the agent's socket.
     near: bool,
-    attached: AttachConnector,
 }
 
 impl ContainerConnector {
     /// `kind` is the kind of its runtime; `attach_only` leaves the shorter way out.
     pub(crate) fn new(engine: Arc<Engine>, name: String, kind: Kind, attach_only: bool) -> Self {
         Self {
-            attached: AttachConnector::new(engine.clone(), name.clone()),
             engine,
             name,
             near: kind == Kind::Plain && !attach_only,
@@ -82,7 +80,9 @@ impl AgentConnector for ContainerConnector {
             }
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (id, pid);
-        self.attached.connect().await
+        let _ = pid;
+        AttachConnector::new(self.engine.clone(), id)
+            .connect()
+            .await
     }
 }

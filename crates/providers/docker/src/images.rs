@@ -1,5 +1,7 @@
 //! The engine's images, as sandboxes are made from them.
 
+mod archives;
+mod ops;
 mod progress;
 mod pull;
 
@@ -9,6 +11,7 @@ use stacyvm_provider::ProviderError;
 
 use crate::engine::QUICK;
 use crate::inner::Inner;
+pub(crate) use ops::EngineImages;
 
 /// The name of another provider's image, which people carry over.
 const HOST: &str = "host";

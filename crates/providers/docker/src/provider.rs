@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummaryStateEnum as Listed};
 use bollard::query_parameters::ListContainersOptions;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, ImageHold, NetworkMode, Notice,
-    Provider, ProviderError, SandboxOps,
+    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, ImageHold, ImageOps, NetworkMode,
+    Notice, Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio_util::task::TaskTracker;
@@ -20,7 +20,7 @@ use crate::inner::Inner;
 use crate::names::{Names, valid_tag};
 use crate::parameters::{Capabilities, House};
 use crate::settings::DockerSettings;
-use crate::{create, images, machine, removal, stats};
+use crate::{create, images, machine, removal, stats, warm};
 
 /// How long operations under way may take to end when the provider is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(45);
@@ -174,6 +174,7 @@ impl Provider for DockerProvider {
             Capability::ResourceLimits,
             Capability::ReadOnlyRootfs,
             Capability::NetworkNone,
+            Capability::Images,
             Capability::Stats,
         ];
         let machine = self.inner.known_machine();
@@ -191,7 +192,7 @@ impl Provider for DockerProvider {
     }
 
     fn default_network(&self) -> NetworkMode {
-        self.inner.network.default_mode()
+        self.inner.default_network()
     }
 
     async fn health(&self) -> Health {
@@ -218,6 +219,10 @@ impl Provider for DockerProvider {
     async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
         images::prepare(&self.inner, image).await?;
         Ok(ImageHold::default())
+    }
+
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        Some(Arc::new(images::EngineImages::new(self.inner.clone())))
     }
 
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
@@ -249,6 +254,8 @@ impl Provider for DockerProvider {
     }
 
     async fn list(&self) -> Result<Vec<BoxInfo>, ProviderError> {
+        // Only the server that they belong to asks for all of them.
+        self.inner.warm.keep(&self.inner);
         let names = &self.inner.house.names;
         let options = ListContainersOptions {
             all: true,
@@ -334,7 +341,9 @@ impl Provider for DockerProvider {
         {
             tracing::warn!("Sandboxes were still being made when the provider docker closed");
         }
+        warm::close(&self.inner).await;
         self.inner.watch.close().await;
+        // Last: those that were made ahead are connected to it.
         self.inner.network.close().await;
     }
 }

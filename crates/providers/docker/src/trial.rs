@@ -34,8 +34,8 @@ const PIDS: u32 = 32;
 const FILES: u64 = 1024;
 /// A limit of disk to try.
 const DISK_MB: u64 = 64;
-/// More than any kernel's release.
-const LONGEST_RELEASE: usize = 256;
+/// More than is read of what a kernel says of itself, bytes.
+const LONGEST_VERSION: usize = 512;
 
 /// Makes the trials' image be there and returns its id.
 pub(crate) async fn image(inner: &Inner) -> Result<String, ProviderError> {
@@ -164,18 +164,29 @@ pub(crate) async fn kernel(
         let failed = |error: stacyvm_provider::ops::OpError| {
             ProviderError::backend("ask a trial for its kernel", error.to_string(), error)
         };
-        let file = sandbox.read("/proc/sys/kernel/osrelease", ReadRange::default());
+        // gVisor has no /proc/sys/kernel/osrelease.
+        let file = sandbox.read("/proc/version", ReadRange::default());
         let mut file = file.await.map_err(failed)?;
-        let mut release = Vec::new();
+        let mut version = Vec::new();
         while let Some(piece) = file.data.recv().await {
-            release.extend(piece.map_err(failed)?);
-            release.truncate(LONGEST_RELEASE);
+            version.extend(piece.map_err(failed)?);
+            version.truncate(LONGEST_VERSION);
         }
-        Ok(String::from_utf8_lossy(&release).trim().to_owned())
+        release_in(&String::from_utf8_lossy(&version)).ok_or_else(|| ProviderError::Backend {
+            step: "ask a trial for its kernel",
+            message: "its /proc/version names no release".to_owned(),
+            source: None,
+        })
     };
     let asked = asked.await;
     removal::container(inner, &name).await?;
     asked
+}
+
+/// The release in `Linux version RELEASE …` (proc_version(5)).
+fn release_in(version: &str) -> Option<String> {
+    let rest = version.trim_start().strip_prefix("Linux version ")?;
+    rest.split_ascii_whitespace().next().map(str::to_owned)
 }
 
 fn spec() -> BoxSpec {
@@ -202,4 +213,21 @@ pub(crate) fn name(inner: &Inner) -> String {
     // Without random numbers all trials have one name, and then one of two at once fails.
     let _ = getrandom(&mut bytes, GetRandomFlags::empty());
     inner.house.names.trial(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::release_in;
+
+    #[test]
+    fn a_kernel_says_its_release() {
+        let linux = "Linux version 6.18.1-x (builder@host) (gcc 12) #1 SMP\n";
+        assert_eq!(release_in(linux).as_deref(), Some("6.18.1-x"));
+        assert_eq!(
+            release_in("Linux version 4.4.0 #1 SMP").as_deref(),
+            Some("4.4.0")
+        );
+        assert_eq!(release_in("Linux version "), None);
+        assert_eq!(release_in("FreeBSD 14"), None);
+    }
 }

@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, open, openat, readlinkat};
+use rustix::fs::{
+    FileType, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstat, fstatfs, open, openat,
+    readlinkat,
+};
 use rustix::io::{Errno, Result};
 
 /// How many links are followed; the kernel's own number.
@@ -113,6 +116,10 @@ impl Walk<'_> {
                     return Err(Errno::LOOP);
                 }
                 let target = readlinkat(&file, c"", Vec::new())?;
+                let no_magic = self.how.contains(ResolveFlags::NO_MAGICLINKS);
+                if no_magic && is_magic(&file, target.to_bytes()) {
+                    return Err(Errno::LOOP);
+                }
                 self.prepend(target.to_bytes())?;
                 Ok(None)
             }
@@ -124,6 +131,13 @@ impl Walk<'_> {
             _ => Err(Errno::NOTDIR),
         }
     }
+}
+
+/// Whether a link is one of the kernel's own to a file that some process has open, whose text is
+/// only a description. The ordinary ones of `/proc` are all relative.
+fn is_magic(link: &OwnedFd, target: &[u8]) -> bool {
+    let in_proc = fstatfs(link).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC);
+    in_proc && (target.starts_with(b"/") || target.contains(&b':'))
 }
 
 /// Turns the place that was found into what was asked for.
@@ -237,5 +251,29 @@ mod tests {
             }
         }
         assert!(differ.is_empty(), "{differ:#?}");
+    }
+
+    #[test]
+    fn the_kernels_own_links_are_told_from_ordinary_ones() {
+        let base = open("/proc", OFlags::PATH, Mode::empty()).expect("/proc");
+        let how = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let in_root = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        for path in [
+            c"self/root",
+            c"self/cwd",
+            c"self/fd/0",
+            c"self/ns/mnt",
+            c"self/exe",
+        ] {
+            for how in [how, in_root] {
+                let walked = open_beneath(base.as_fd(), path, OFlags::PATH, how);
+                assert_eq!(walked.err(), Some(Errno::LOOP), "{path:?}");
+            }
+        }
+        for path in [c"self/status", c"mounts", c"net/dev", c"thread-self/stat"] {
+            let walked = found(open_beneath(base.as_fd(), path, OFlags::RDONLY, how));
+            let kernel = found(super::super::open(&base, path, OFlags::RDONLY, how));
+            assert_eq!(walked, kernel, "{path:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Tries by doing: a sandbox is made and removed. Exits with 1 when something that is enabled does
 //! not work here, else with 0.
 
+mod docker;
 mod report;
 mod tools;
 
@@ -82,7 +83,9 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         let mut mock = Provider::new("mock", mock_enabled(loaded));
         mock.works = mock.enabled.then_some(able);
         mock.isolation = Some(stacyvm_types::Isolation::None.as_str());
-        providers.extend([native, mock]);
+        let (docker, found) = runtime.block_on(docker::look(loaded, able));
+        findings.extend(found);
+        providers.extend([native, docker, mock]);
     }
     for (provider, found) in runtime.block_on(tools::others()) {
         providers.push(provider);

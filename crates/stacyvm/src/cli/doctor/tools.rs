@@ -96,17 +96,23 @@ const TOOLS: [Tool; 7] = [
 /// The providers that this program does not contain, with what of theirs is on this machine.
 pub(super) async fn others() -> Vec<(Provider, Vec<Finding>)> {
     let mut all = Vec::new();
-    for name in ["docker", "firecracker", "proot", "e2b", "custom"] {
-        let mut findings = Vec::new();
-        for tool in TOOLS.iter().filter(|tool| tool.provider == name) {
-            findings.push(tool.look().await.of(name));
-        }
+    for name in ["firecracker", "proot", "e2b", "custom"] {
+        let mut findings = of(name).await;
         if name == "firecracker" {
             findings.push(virtualisation().of(name));
         }
         all.push((Provider::new(name, false), findings));
     }
     all
+}
+
+/// What is on this machine of the programs that one provider stands on.
+pub(super) async fn of(provider: &'static str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for tool in TOOLS.iter().filter(|tool| tool.provider == provider) {
+        findings.push(tool.look().await.of(provider));
+    }
+    findings
 }
 
 /// Whether this user may make virtual machines.
