@@ -8,3 +8,4 @@
 
 mod conformance;
 mod support;
+mod warm;
