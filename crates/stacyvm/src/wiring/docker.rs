@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use stacyvm_config::{Config, DockerConfig, ProviderChoice, PullPolicy, TraefikConfig};
-use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress, Seccomp, TlsFiles, Traefik};
+use stacyvm_docker::{
+    DockerProvider, DockerSettings, EngineAddress, Seccomp, TlsFiles, Traefik, WarmSettings,
+};
 use stacyvm_provider::Provider;
 
 use super::directories::Directories;
@@ -87,8 +89,10 @@ pub(super) fn left(
     if !tag_file(directories).exists() {
         return Ok(None);
     }
-    let provider = DockerProvider::new(settings(config, directories)?)?;
-    Ok(Some(Arc::new(provider)))
+    let mut settings = settings(config, directories)?;
+    // Nothing is made ahead for a server that is over; what was is removed when it is closed.
+    settings.warm.images.clear();
+    Ok(Some(Arc::new(DockerProvider::new(settings)?)))
 }
 
 /// What the provider is told.
@@ -111,6 +115,15 @@ pub(crate) fn settings(config: &Config, directories: &Directories) -> Result<Doc
     settings.pids_limit = wanted.pids_limit;
     settings.tmp_size_mb = wanted.tmp_size_mb;
     settings.shm_size_mb = wanted.shm_size_mb;
+    let defaults = &config.defaults;
+    settings.warm = WarmSettings {
+        images: wanted.warm.clone(),
+        memory_mb: defaults.memory_mb,
+        vcpus: defaults.vcpus,
+        pids_limit: defaults.pids_limit,
+        open_files: defaults.open_files,
+        disk_mb: (defaults.disk_mb > 0).then_some(defaults.disk_mb),
+    };
     settings.traefik = traefik(&wanted.traefik, &config.server.preview_domain);
     settings.pull_missing = config.images.pull == PullPolicy::Missing;
     settings.platform = config.images.platform.clone();
