@@ -23,6 +23,7 @@ mod logging;
 mod logs;
 mod mock;
 mod openapi;
+mod preview;
 mod sandboxes;
 mod support;
 mod system;
