@@ -140,6 +140,18 @@ fn a_wrong_value_names_file_line_key_and_reason() {
             "no provider \"docker\"",
         ),
         (
+            "providers:\n  docker:\n    warm: {a: 9, b: 8}\n",
+            3,
+            "providers.docker.warm",
+            "asks for 17 containers",
+        ),
+        (
+            "providers:\n  docker:\n    read_only_rootfs: true\n    warm: {a: 1}\n",
+            4,
+            "providers.docker.warm",
+            "read-only root",
+        ),
+        (
             "providers:\n  default: dokcer\n",
             2,
             "providers.default",
