@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use http::{HeaderName, Method};
 use serde::Deserialize;
 use stacyvm_types::{
-    Admission, ExecRequest, ExecResponse, NetworkInfo, NetworkRules, Sandbox, SandboxState,
-    SandboxStats, SpawnRequest,
+    Admission, ExecRequest, ExecResponse, NetworkInfo, NetworkRules, PreviewLink,
+    PreviewLinkRequest, Sandbox, SandboxState, SandboxStats, SpawnRequest,
 };
 
 use crate::request::{Payload, quoted};
@@ -165,6 +165,24 @@ impl Client {
     /// See [`Client::spawn`].
     pub async fn stats(&self, id: &str) -> Result<SandboxStats, ClientError> {
         self.ask(Method::GET, &of(id, "/stats"), Payload::None)
+            .await
+    }
+
+    /// The way to a port of a sandbox in a browser; `expires_in` is a Go duration.
+    ///
+    /// # Errors
+    /// See [`Client::spawn`].
+    pub async fn preview_link(
+        &self,
+        id: &str,
+        port: u16,
+        expires_in: Option<&str>,
+    ) -> Result<PreviewLink, ClientError> {
+        let body = PreviewLinkRequest {
+            port: port.into(),
+            expires_in: expires_in.map(str::to_owned),
+        };
+        self.ask(Method::POST, &of(id, "/preview"), Payload::json(&body))
             .await
     }
 

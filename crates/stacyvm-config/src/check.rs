@@ -1,8 +1,10 @@
 //! What no single value shows: values that do not fit together, or that this program cannot serve.
 
+mod certificates;
 mod docker;
 mod images;
 mod limits;
+mod preview;
 
 use std::collections::BTreeMap;
 
@@ -35,6 +37,8 @@ pub(crate) fn check(
     docker::check(config, &mut found);
     images::check(config, &mut found);
     limits::check(config, &mut found);
+    preview::check(config, &mut found);
+    certificates::check(config, &mut found);
     providers(config, built, &mut found);
     if sends_spans == Some(false) && !config.telemetry.otlp_endpoint.is_empty() {
         found.add(

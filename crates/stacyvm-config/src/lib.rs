@@ -18,11 +18,11 @@ mod suggest;
 pub use directories::{default_data_dir, home_dir};
 pub use load::{Entry, Loaded, Loader};
 pub use model::{
-    AuthConfig, Config, CustomConfig, DatabaseConfig, DefaultsConfig, DockerConfig, E2bConfig,
-    EventsConfig, FirecrackerConfig, ImagesConfig, LimitsConfig, LogFormat, LogLevel,
+    AcmeConfig, AuthConfig, Config, CustomConfig, DatabaseConfig, DefaultsConfig, DockerConfig,
+    E2bConfig, EventsConfig, FirecrackerConfig, ImagesConfig, LimitsConfig, LogFormat, LogLevel,
     LoggingConfig, Mirrors, MockConfig, NativeConfig, NativeNetwork, NetworkMode, Overflow,
-    PoolConfig, PoolSecurityConfig, ProotConfig, ProviderChoice, ProvidersConfig, PullPolicy,
-    ServerConfig, TelemetryConfig, TraefikConfig,
+    PoolConfig, PoolSecurityConfig, PreviewConfig, PreviewTlsConfig, ProotConfig, ProviderChoice,
+    ProvidersConfig, PullPolicy, ServerConfig, TelemetryConfig, TraefikConfig,
 };
 pub use problem::{ConfigError, Origin, Problem};
 pub use secret::Secret;

@@ -3,9 +3,11 @@
 //! A key's default is what `Default` says here; a key without a default is an `Option`. Limits
 //! use 0 (or `0s`) for "none".
 
+mod certificates;
 mod docker;
 mod images;
 mod limits;
+mod preview;
 mod providers;
 mod traefik;
 
@@ -15,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use stacyvm_types::{GoDuration, Vcpus};
 
 use crate::Secret;
+pub use certificates::{AcmeConfig, PreviewTlsConfig};
 pub use docker::{DockerConfig, NetworkMode, PoolSecurityConfig};
 pub use images::{ImagesConfig, Mirrors, PullPolicy};
 pub use limits::LimitsConfig;
+pub use preview::PreviewConfig;
 pub use providers::{
     CustomConfig, E2bConfig, FirecrackerConfig, MockConfig, NativeConfig, NativeNetwork,
     ProotConfig, ProviderChoice, ProvidersConfig,
@@ -41,6 +45,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How much may be asked for at once.
     pub limits: LimitsConfig,
+    /// Ports of sandboxes in a browser.
+    pub preview: PreviewConfig,
     /// Where the records are.
     pub database: DatabaseConfig,
     /// What is logged.
@@ -60,6 +66,8 @@ pub struct ServerConfig {
     pub port: u16,
     /// Clients build preview addresses `{port}-{id}.{preview_domain}` from it.
     pub preview_domain: String,
+    /// Addresses beside the API's own that serve previews and nothing else: `0.0.0.0:80`.
+    pub preview_listen: Vec<String>,
     /// Origins of web pages that may call the API, beside the server's own; `*` means all.
     pub cors_allowed_origins: Vec<String>,
     /// Host names that requests may carry while no key is set, beside loopback names and addresses.
@@ -77,6 +85,7 @@ impl Default for ServerConfig {
             host: "0.0.0.0".to_owned(),
             port: 7423,
             preview_domain: "localhost".to_owned(),
+            preview_listen: Vec::new(),
             cors_allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             data_dir: None,

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stacyvm_provider::{BoxSpec, Capability, NetworkMode};
-use stacyvm_types::{Admission, GoDuration, Isolation, OwnerId, SandboxId, SpawnRequest, Vcpus};
+use stacyvm_types::{
+    Admission, GoDuration, Isolation, OwnerId, PreviewAccess, SandboxId, SpawnRequest, Vcpus,
+};
 
 use crate::health::ProviderSlot;
 use crate::limits::{self, DISK_BOUND, MEMORY_BOUND, bad, shown};
@@ -33,6 +35,7 @@ pub(crate) struct Plan {
     pub(crate) disk_mb: Option<u64>,
     pub(crate) ttl: Duration,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) preview: Option<PreviewAccess>,
     env: BTreeMap<String, String>,
     workdir: Option<String>,
     user: Option<String>,
@@ -133,6 +136,10 @@ impl Plan {
         limits::metadata(&metadata)?;
         let env = request.env.unwrap_or_default();
         limits::env(&env)?;
+        let preview = given(&request.preview)
+            .map(str::parse)
+            .transpose()
+            .map_err(|error| Error::BadRequest(format!("preview: {error}")))?;
 
         Ok(Self {
             owner,
@@ -143,6 +150,7 @@ impl Plan {
             disk_mb,
             ttl,
             metadata,
+            preview,
             env,
             workdir,
             user,

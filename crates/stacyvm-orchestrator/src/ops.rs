@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::{
     Attached, ByteReceiver, ExecControl, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead,
     LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
 };
+use stacyvm_provider::{PortConnection, SandboxOps};
 use stacyvm_types::{EventData, EventType, FileInfo, FileMode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -264,6 +264,11 @@ impl SandboxOps for Metered {
         inbound: mpsc::Receiver<Bytes>,
     ) -> Result<ByteReceiver, OpError> {
         self.run(Operation::Forward, self.inner.forward(port, inbound))
+            .await
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortConnection, OpError> {
+        self.run(Operation::Forward, self.inner.connect_port(port))
             .await
     }
 }

@@ -80,6 +80,7 @@ fn adopt(shared: &Arc<Shared>, record: SandboxRecord, lists: &HashMap<String, Op
         isolation: record.isolation,
         created_at: record.created_at,
         metadata: record.metadata,
+        preview: record.preview,
     };
     let (sender, commands) = mpsc::channel(QUEUE);
     let entry = Arc::new(Entry::new(facts, slot, sender, view));

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use stacyvm_provider::SandboxOps;
-use stacyvm_types::{Isolation, OwnerId, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus};
+use stacyvm_types::{
+    Isolation, OwnerId, PreviewAccess, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus,
+};
 use tokio::sync::{Notify, OnceCell, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +33,7 @@ pub(crate) struct Facts {
     pub(crate) isolation: Isolation,
     pub(crate) created_at: Timestamp,
     pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) preview: Option<PreviewAccess>,
 }
 
 /// What its owner task last said about a sandbox.
@@ -152,6 +155,7 @@ impl Entry {
             expires_at: view.expires_at,
             metadata: facts.metadata.clone(),
             preview_domain: preview_domain.to_owned(),
+            preview: facts.preview,
         })
     }
 }

@@ -185,6 +185,7 @@ async fn attempt(
         isolation: plan.isolation,
         created_at,
         metadata: plan.metadata.clone(),
+        preview: plan.preview,
     };
     let view = View {
         phase: Phase::Creating,

@@ -217,6 +217,7 @@ macro_rules! conformance_tests {
             }
             network {
                 a_port_inside_is_reached
+                a_port_inside_is_one_stream
                 a_closed_port_is_an_error
             }
         }

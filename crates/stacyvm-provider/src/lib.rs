@@ -18,7 +18,9 @@ pub use error::ProviderError;
 pub use image_defaults::{ImageDefaults, directory_stands};
 pub use images::{ArchiveKind, ImageHold, ImageOps};
 pub use notices::Notices;
-pub use sandbox::{AgentConnector, AgentSandbox, ByteStream, SandboxOps, UnixConnector, bind_unix};
+pub use sandbox::{
+    AgentConnector, AgentSandbox, ByteStream, PortConnection, SandboxOps, UnixConnector, bind_unix,
+};
 pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice};
 pub use stacyvm_agent_client as ops;
 

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::{Method, StatusCode};
 use stacyvm_orchestrator::Orchestrator;
+use stacyvm_preview::access::Access;
 use stacyvm_types::ErrorCode;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tracing::Instrument;
@@ -42,6 +43,7 @@ pub(crate) struct Front {
     pub(crate) tickets: Tickets,
     pub(crate) limiter: Limiter,
     pub(crate) traffic: Traffic,
+    pub(crate) access: Option<Arc<Access>>,
     hosts: HostRule,
     origins: OriginRule,
     cut: CancellationToken,
@@ -83,6 +85,7 @@ pub fn router(
         heartbeat: settings.event_heartbeat,
         started: Instant::now(),
         traffic: Traffic::default(),
+        access: settings.access,
         key: settings.api_key.filter(|key| !key.expose().is_empty()),
         tickets: Tickets::new(settings.ticket_life),
         limiter: Limiter::new(&settings.rates),

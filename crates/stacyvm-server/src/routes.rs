@@ -10,6 +10,7 @@ mod files;
 mod images;
 mod metrics;
 mod network;
+mod preview;
 mod providers;
 mod pulls;
 mod quotas;
@@ -38,6 +39,7 @@ pub(crate) fn all() -> Routes {
         .add(routes!(sandboxes::extend))
         .add(routes!(sandboxes::stats))
         .add(routes!(network::get, network::set))
+        .add(routes!(preview::link))
         .add(routes!(sandboxes::logs))
         .add(routes!(exec::run))
         .add(routes!(exec_ws::open))

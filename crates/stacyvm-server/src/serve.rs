@@ -13,20 +13,27 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use http::header::UPGRADE;
+use axum::response::Response;
+use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderValue, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use stacyvm_orchestrator::Orchestrator;
-use tokio::net::{TcpListener, TcpStream};
+use stacyvm_preview::tls::{Connection, Tls};
+use stacyvm_preview::{Origin, Preview, Tasks};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 
+use crate::doors::{Door, Doors};
 use crate::limiter::Peer;
+use crate::previews::Previews;
+use crate::stall::Timed;
 use crate::{ServerSettings, router};
 
 /// Connections at once; more wait in the listener's queue.
@@ -35,6 +42,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 const HEAD_TIME: Duration = Duration::from_secs(75);
 /// Pause after a failed accept: it is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a client may take nothing of what it is sent: a browser that has paused a download
+/// comes back with a request for the rest.
+const STALL_TIME: Duration = Duration::from_secs(600);
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
 
@@ -57,45 +67,46 @@ where
 /// Serves until `shutdown` is cancelled and everything in flight has ended or been cut.
 ///
 /// # Errors
-/// When the listener has no address; a failing connection is no error.
+/// When a listener has no address; a failing connection is no error.
 pub async fn serve(
-    listener: TcpListener,
+    doors: impl Into<Doors>,
     orchestrator: Orchestrator,
     settings: ServerSettings,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    warn_of_open_doors(&settings, listener.local_addr()?);
+    let doors = doors.into();
+    if let Some(address) = doors.api_address()? {
+        warn_of_open_doors(&settings, address);
+    }
     let drain_timeout = settings.drain_timeout;
     let cut = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let of_previews = Tasks {
+        tracker: tasks.clone(),
+        shutdown: shutdown.clone(),
+        cut: cut.clone(),
+    };
+    let preview = Preview::new(orchestrator.clone(), settings.preview.clone(), of_previews);
+    let tls = settings.tls.clone();
+    if let Some(tls) = &tls {
+        let (tls, shutdown) = (Arc::clone(tls), shutdown.clone());
+        tasks.spawn(async move { tls.keep(shutdown).await });
+    }
     let server = Arc::new(Server {
+        tls,
+        previews: Previews::new(preview, &settings),
         router: router(orchestrator, settings, cut.clone()),
         builder: builder(&tasks),
+        tasks: tasks.clone(),
+        seats: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         shutdown: shutdown.clone(),
         cut: cut.clone(),
     });
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &seats) => accepted,
-        };
-        match accepted {
-            Ok((stream, peer, seat)) => {
-                let server = server.clone();
-                let seat = Arc::new(Seat {
-                    _permit: seat,
-                    _token: tasks.token(),
-                });
-                tasks.spawn(async move { server.connection(stream, peer, &seat).await });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
+    for door in doors.all {
+        tasks.spawn(Arc::clone(&server).open(door));
     }
-    drop(listener);
+    drop(server);
+    shutdown.cancelled().await;
     tasks.close();
     if tokio::time::timeout(drain_timeout, tasks.wait())
         .await
@@ -109,18 +120,6 @@ pub async fn serve(
     cut.cancel();
     tasks.wait().await;
     Ok(())
-}
-
-async fn accept(
-    listener: &TcpListener,
-    seats: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
-    let seat = seats.clone().acquire_owned().await;
-    let seat = seat.expect("the semaphore is never closed");
-    let (stream, address) = listener.accept().await?;
-    // Without it small answers wait for the client's acknowledgement.
-    stream.set_nodelay(true)?;
-    Ok((stream, Peer::new(address.ip()), seat))
 }
 
 fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
@@ -147,25 +146,124 @@ pub(crate) struct Seat {
 }
 
 struct Server {
+    tls: Option<Arc<Tls>>,
+    previews: Previews,
     router: Router,
     builder: Builder<TrackedExecutor>,
+    tasks: TaskTracker,
+    seats: Arc<Semaphore>,
     shutdown: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Server {
-    async fn connection(&self, stream: TcpStream, peer: Peer, seat: &Arc<Seat>) {
-        let spoken = AtomicBool::new(false);
-        let service = service_fn(|mut request: hyper::Request<Incoming>| {
-            spoken.store(true, Ordering::Relaxed);
-            request.extensions_mut().insert(peer);
-            if request.headers().contains_key(UPGRADE) {
-                request.extensions_mut().insert(Arc::clone(seat));
+    /// Takes connections until the shutdown.
+    async fn open(self: Arc<Self>, door: Door) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return,
+                accepted = self.accept(&door) => accepted,
+            };
+            match accepted {
+                Ok((stream, address, seat)) => {
+                    let server = Arc::clone(&self);
+                    let seat = Arc::new(Seat {
+                        _permit: seat,
+                        _token: self.tasks.token(),
+                    });
+                    let only = door.previews_only;
+                    self.tasks.spawn(async move {
+                        server.connection(stream, address, only, &seat).await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "connection not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
-            // A router is always ready.
-            self.router.clone().call(request.map(Body::new))
+        }
+    }
+
+    async fn accept(
+        &self,
+        door: &Door,
+    ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+        let seat = self.seats.clone().acquire_owned().await;
+        let seat = seat.expect("the semaphore is never closed");
+        let (stream, address) = door.listener.accept().await?;
+        // Without it small answers wait for the client's acknowledgement.
+        stream.set_nodelay(true)?;
+        Ok((stream, address, seat))
+    }
+
+    /// Answers one request, be it for a preview or for the API.
+    async fn answer(
+        &self,
+        mut request: hyper::Request<Incoming>,
+        origin: Origin,
+        only_previews: bool,
+        seat: &Arc<Seat>,
+    ) -> Response {
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(Arc::clone(seat));
+        }
+        // A length that stood beside it has been dropped unseen. Whatever stood before us may have
+        // believed the length, and would take the rest for another request: there is none.
+        let ends = request.headers().contains_key(TRANSFER_ENCODING);
+        let answered = self.previews.answer(request, origin, only_previews).await;
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(mut request) => {
+                request.extensions_mut().insert(Peer::new(origin.peer));
+                // A router is always ready, and never fails.
+                match self.router.clone().call(request.map(Body::new)).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
+            }
+        };
+        if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let close = HeaderValue::from_static("close");
+            response.headers_mut().insert(CONNECTION, close);
+        }
+        response
+    }
+
+    /// The stream below HTTP: over TLS, if the client speaks it and we do.
+    async fn enter(&self, stream: TcpStream) -> io::Result<Connection> {
+        match &self.tls {
+            Some(tls) => tls.accept(stream).await,
+            None => Ok(Connection::Left(stream)),
+        }
+    }
+
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        only_previews: bool,
+        seat: &Arc<Seat>,
+    ) {
+        let entered = tokio::select! {
+            entered = self.enter(stream) => entered,
+            () = self.shutdown.cancelled() => return,
+        };
+        // Whoever does not agree on TLS is told so by TLS itself.
+        let Ok(stream) = entered else { return };
+        let spoken = AtomicBool::new(false);
+        let origin = Origin {
+            peer: address.ip(),
+            secure: matches!(stream, Connection::Right(_)),
+        };
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            spoken.store(true, Ordering::Relaxed);
+            let (server, seat) = (Arc::clone(&self), Arc::clone(seat));
+            async move {
+                let answer = server.answer(request, origin, only_previews, &seat);
+                Ok::<_, std::convert::Infallible>(answer.await)
+            }
         });
-        let stream = TokioIo::new(stream);
+        let stream = TokioIo::new(Timed::new(stream, STALL_TIME));
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut silence = pin!(tokio::time::sleep(HEAD_TIME));

@@ -1,7 +1,12 @@
 //! What the front door is told at its start.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
+
+use stacyvm_preview::PreviewSettings;
+use stacyvm_preview::access::Access;
+use stacyvm_preview::tls::Tls;
 
 /// A value that is never printed; its `Debug` says only that it is there.
 #[derive(Clone)]
@@ -65,6 +70,12 @@ pub struct ServerSettings {
     pub ticket_life: Duration,
     /// How often the API may be used.
     pub rates: RateSettings,
+    /// How previews behave; under which names stands there too.
+    pub preview: PreviewSettings,
+    /// Gives out links to private previews; none when there are no previews that could need one.
+    pub access: Option<Arc<Access>>,
+    /// Speaks TLS on every address, beside plain HTTP; none means plain HTTP alone.
+    pub tls: Option<Arc<Tls>>,
 }
 
 /// How often the API may be used; 0 means no limit.
@@ -101,6 +112,9 @@ impl Default for ServerSettings {
             drain_timeout: Duration::from_secs(30),
             ticket_life: Duration::from_secs(60),
             rates: RateSettings::default(),
+            preview: PreviewSettings::default(),
+            access: None,
+            tls: None,
         }
     }
 }

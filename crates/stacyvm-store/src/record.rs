@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stacyvm_types::{Isolation, OwnerId, SandboxId, Timestamp, Vcpus};
+use stacyvm_types::{Isolation, OwnerId, PreviewAccess, SandboxId, Timestamp, Vcpus};
 
 /// Where a stored sandbox is in its life. A destroyed one has no record any more, only its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct SandboxRecord {
     pub expires_at: Timestamp,
     /// The client's labels.
     pub metadata: BTreeMap<String, String>,
+    /// Who may open its ports in a browser; none means what the configuration says.
+    pub preview: Option<PreviewAccess>,
 }
 
 /// A request's claim to an idempotency key.

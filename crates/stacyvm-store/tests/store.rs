@@ -14,7 +14,7 @@ mod words;
 use std::collections::BTreeMap;
 
 use stacyvm_store::{SandboxRecord, StoredState};
-use stacyvm_types::{Isolation, SandboxId, Timestamp, Vcpus};
+use stacyvm_types::{Isolation, PreviewAccess, SandboxId, Timestamp, Vcpus};
 
 /// A record whose every field differs from its default.
 fn record(number: u32) -> SandboxRecord {
@@ -33,5 +33,6 @@ fn record(number: u32) -> SandboxRecord {
         created_at,
         expires_at: created_at.saturating_add(std::time::Duration::from_secs(60)),
         metadata: BTreeMap::from([("näme".to_owned(), "a \"quoted\" value".to_owned())]),
+        preview: Some(PreviewAccess::Private),
     }
 }

@@ -79,6 +79,19 @@ pub fn user_namespace_of(pid: i32) -> Result<OwnedFd> {
     )
 }
 
+/// The network namespace of another process.
+///
+/// # Errors
+/// When the process is gone or the caller may not look at it.
+pub fn network_namespace_of(pid: i32) -> Result<OwnedFd> {
+    openat(
+        CWD,
+        format!("/proc/{pid}/ns/net"),
+        OFlags::RDONLY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+}
+
 /// Moves the calling thread into a namespace.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ mod image;
 mod network;
 #[cfg(feature = "openapi")]
 mod openapi;
+mod preview;
 mod provider;
 mod quota;
 mod sandbox;
@@ -38,6 +39,7 @@ pub use image::{
     PullRequest, PullStage, PulledImage, TagRequest,
 };
 pub use network::{NetworkInfo, NetworkRequest, NetworkRules};
+pub use preview::{ParsePreviewAccessError, PreviewAccess, PreviewLink, PreviewLinkRequest};
 pub use provider::ProviderInfo;
 pub use quota::{Quota, QuotaRequest, QuotaSummary};
 pub use sandbox::{

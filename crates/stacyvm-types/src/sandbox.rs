@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{NetworkRequest, OwnerId, SandboxId, Timestamp, Vcpus};
+use crate::{NetworkRequest, OwnerId, PreviewAccess, SandboxId, Timestamp, Vcpus};
 
 /// Where a sandbox is in its life. Transitions belong to the orchestrator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -187,6 +187,10 @@ pub struct Sandbox {
     pub metadata: BTreeMap<String, String>,
     /// Clients build `http://{port}-{id}.{preview_domain}` from it.
     pub preview_domain: String,
+    /// Who may open its ports in a browser, when the spawn said so; absent means what the server's
+    /// configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview: Option<PreviewAccess>,
 }
 
 /// The body of POST `/sandboxes`, as it came in; validated by the orchestrator. `null` means absent.
@@ -241,6 +245,10 @@ pub struct SpawnRequest {
     /// Only `/workspace` and `/tmp` stay writable.
     #[serde(default)]
     pub read_only_rootfs: Option<bool>,
+    /// Who may open its ports in a browser: `public` or `private`; absent means what the server's
+    /// configuration says.
+    #[serde(default)]
+    pub preview: Option<String>,
 }
 
 /// What POST `/sandboxes/admission` answers; exactly these keys, because a client splats it.

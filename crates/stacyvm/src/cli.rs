@@ -15,6 +15,7 @@ mod list;
 mod logs;
 mod network;
 mod output;
+mod preview;
 mod run;
 mod serve;
 mod signals;
@@ -114,6 +115,7 @@ enum Command {
     /// Show what a sandbox printed.
     Logs(logs::Args),
     Network(network::Args),
+    Preview(preview::Args),
     /// Follow what happens on the server.
     Events(events::Args),
     /// Copy files into or out of a sandbox.
@@ -149,6 +151,7 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::Stats(args) => block_on(stats::run(args, &global)),
         Command::Logs(args) => block_on(logs::run(args, &global)),
         Command::Network(args) => block_on(network::run(args, &global)),
+        Command::Preview(args) => preview::run(args, &global),
         Command::Events(args) => block_on(events::run(args, &global)),
         Command::Cp(args) => block_on(copy::run(args, &global)),
         Command::Image(args) => image::run(args, &global),

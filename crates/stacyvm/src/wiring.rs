@@ -6,6 +6,7 @@
 pub(crate) mod directories;
 pub(crate) mod docker;
 mod lock;
+mod previews;
 pub(crate) mod private;
 pub(crate) mod providers;
 mod tried;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use stacyvm_config::{Config, LimitsConfig, Loaded, NativeNetwork, Origin};
 use stacyvm_orchestrator::{Orchestrator, Settings};
+use stacyvm_preview::PreviewSettings;
 use stacyvm_provider::Provider;
 use stacyvm_server::{RateSettings, ServerSettings};
 use stacyvm_store::Store;
@@ -31,6 +33,9 @@ use providers::Trial;
 /// The providers that this program contains.
 pub(crate) const BUILT_PROVIDERS: [&str; 3] = ["native", "docker", "mock"];
 
+/// The port that an address without one means.
+const HTTP_PORT: u16 = 80;
+
 /// A server's inside, ready to be served.
 pub(crate) struct Service {
     pub(crate) orchestrator: Orchestrator,
@@ -41,8 +46,9 @@ pub(crate) struct Service {
     _lock: DirectoryLock,
 }
 
-/// Everything that `serve` needs before it can answer. `address` is where it will listen.
-pub(crate) async fn start(loaded: &Loaded, address: SocketAddr) -> Result<Service> {
+/// Everything that `serve` needs before it can answer. `previews` is where it will listen for
+/// previews.
+pub(crate) async fn start(loaded: &Loaded, previews: SocketAddr) -> Result<Service> {
     let directories = Directories::of(loaded);
     directories.prepare()?;
     let lock = DirectoryLock::take(&directories.data)?;
@@ -62,9 +68,15 @@ pub(crate) async fn start(loaded: &Loaded, address: SocketAddr) -> Result<Servic
     let mut settings = settings(&loaded.config, &provider);
     if loaded.origin("server.preview_domain") == Origin::Default {
         // Clients put the domain behind the port and the id, so it carries the server's own port.
-        settings.preview_domain = format!("{}:{}", settings.preview_domain, address.port());
+        if previews.port() != HTTP_PORT {
+            settings.preview_domain = format!("{}:{}", settings.preview_domain, previews.port());
+        }
     }
-    let server_settings = server_settings(&loaded.config, &settings.preview_domain);
+    let mut server_settings = server_settings(&loaded.config, &settings.preview_domain);
+    let access = previews::access(&loaded.config, &settings.preview_domain, &directories.data)?;
+    server_settings.preview.gate = access.clone();
+    server_settings.access = Some(access);
+    server_settings.tls = previews::tls(&loaded.config, &directories.data)?;
     let orchestrator = Orchestrator::start(settings, store, providers.all)
         .await
         .context("cannot start")?;
@@ -123,7 +135,20 @@ fn server_settings(config: &Config, preview_domain: &str) -> ServerSettings {
         drain_timeout: config.server.shutdown_timeout.to_std(),
         ticket_life: config.auth.ticket_ttl.to_std(),
         rates: rates(&config.limits),
+        preview: preview(config, preview_domain),
         ..ServerSettings::default()
+    }
+}
+
+/// The previews' part of the configuration.
+fn preview(config: &Config, preview_domain: &str) -> PreviewSettings {
+    let preview = &config.preview;
+    PreviewSettings {
+        domain: preview_domain.to_owned(),
+        wait: preview.wait.to_std(),
+        idle_timeout: preview.idle_timeout.to_std(),
+        max_connections: preview.max_connections_per_sandbox as usize,
+        ..PreviewSettings::default()
     }
 }
 

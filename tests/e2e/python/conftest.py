@@ -22,7 +22,8 @@ def pytest_report_header():
 class Server:
     """One `stacyvm serve` with a directory of its own."""
 
-    def __init__(self, provider, api_key=None):
+    def __init__(self, provider, api_key=None, providers="", extra=""):
+        self.provider = provider
         self.directory = Path(tempfile.mkdtemp(prefix="stacyvm-e2e-"))
         self.api_key = api_key
         key = f"auth:\n  enabled: true\n  api_key: {api_key}\n" if api_key else ""
@@ -30,9 +31,9 @@ class Server:
         config.write_text(
             f"server:\n  host: 127.0.0.1\n  port: 0\n"
             f"  data_dir: {self.directory / 'data'}\n"
-            f"providers:\n  default: {provider}\n{key}"
+            f"providers:\n  default: {provider}\n{providers}{key}{extra}"
         )
-        environment = {
+        self.environment = environment = {
             name: value for name, value in os.environ.items() if not name.startswith("STACYVM_")
         }
         environment["HOME"] = str(self.directory)
@@ -40,16 +41,28 @@ class Server:
         environment["STACYVM_PROVIDERS_NATIVE_NETWORK"] = "none"
         # No test asks a registry out there for an image that is not here.
         environment["STACYVM_IMAGES_PULL"] = "never"
+        self.config = config
         self.log = open(self.directory / "server.log", "wb")
+        self._start("serve")
+
+    def _start(self, *arguments):
         self.process = subprocess.Popen(
-            [os.environ["STACYVM_BIN"], "--config", str(config), "serve"],
+            [os.environ["STACYVM_BIN"], "--config", str(self.config), *arguments],
             cwd=self.directory,
-            env=environment,
+            env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
         )
         self._wait_until_ready()
+
+    def restart(self):
+        """Ends the server and starts it again, on the same port."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        self.log.close()
+        self.log = open(self.directory / "server.log", "wb")
+        self._start("serve", "--port", self.port)
 
     def _wait_until_ready(self):
         deadline = time.monotonic() + 60
@@ -100,7 +113,6 @@ def _providers():
 @pytest.fixture(scope="session", params=_providers())
 def server(request):
     server = Server(request.param)
-    server.provider = request.param
     yield server
     server.close()
 

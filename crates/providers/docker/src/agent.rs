@@ -59,20 +59,13 @@ pub(crate) enum User<'a> {
     Named(&'a str),
 }
 
-/// The agent's command line. `memory_events` is where the kernel counts what it kills for memory.
-pub(crate) fn command(
-    user: User<'_>,
-    root: Capabilities,
-    memory_events: Option<&str>,
-) -> Vec<String> {
+/// The agent's command line.
+pub(crate) fn command(user: User<'_>, root: Capabilities) -> Vec<String> {
     let socket = format!("/{SOCKET}");
     let mut words = vec!["--init", "--prepare", "--stdio", "--socket", &socket];
     match user {
         User::Usual => words.extend(["--uid", "1000", "--gid", "1000"]),
         User::Named(name) => words.extend(["--user", name]),
-    }
-    if let Some(file) = memory_events {
-        words.extend(["--memory-events", file]);
     }
     let mask = root.hexadecimal();
     if !root.is_empty() {
@@ -89,12 +82,12 @@ mod tests {
     #[test]
     fn the_command_line_says_who_runs_and_with_what() {
         let none = Capabilities::default();
-        let usual = command(User::Usual, none, None).join(" ");
+        let usual = command(User::Usual, none).join(" ");
         assert!(usual.ends_with("--uid 1000 --gid 1000"), "{usual}");
         let some = Capabilities::of_root(&["ALL".to_owned()], &["KILL".to_owned()]).unwrap();
-        let named = command(User::Named("web:staff"), some, Some("/sys/x")).join(" ");
+        let named = command(User::Named("web:staff"), some).join(" ");
         assert!(
-            named.ends_with("--user web:staff --memory-events /sys/x --root-caps 20"),
+            named.ends_with("--user web:staff --root-caps 20"),
             "{named}"
         );
     }

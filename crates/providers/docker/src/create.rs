@@ -21,7 +21,7 @@ use crate::images::{self, Local};
 use crate::inner::{FEWER_FILES, Inner, Limits};
 use crate::parameters::{self, Found};
 use crate::runtimes::Kind;
-use crate::{machine, removal};
+use crate::{machine, removal, warm};
 
 /// How long a container may take from its start to its agent's first answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -30,6 +30,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// One container to be made.
+#[derive(Clone, Debug)]
 pub(crate) struct Making {
     pub(crate) name: String,
     pub(crate) body: ContainerCreateBody,
@@ -39,11 +40,57 @@ pub(crate) struct Making {
     pub(crate) user_words: String,
 }
 
-/// Makes a sandbox; on an error nothing of it is left.
+/// Makes a sandbox, of a warm container where one fits; on an error nothing of it is left.
 pub(crate) async fn sandbox(
     inner: &Inner,
     spec: &BoxSpec,
 ) -> Result<Arc<AgentSandbox>, ProviderError> {
+    let making = plan(inner, spec).await?;
+    let limits = limits_of(&making.body);
+    let made = match warm::claim(inner, &making, spec).await {
+        Some(sandbox) => sandbox,
+        None => cold(inner, making, spec).await?,
+    };
+    inner.remember(&spec.id, made.clone(), limits);
+    Ok(made)
+}
+
+async fn cold(
+    inner: &Inner,
+    making: Making,
+    spec: &BoxSpec,
+) -> Result<Arc<AgentSandbox>, ProviderError> {
+    match start(inner, &making).await {
+        Err(error) if asks_for_fewer_files(&error, spec) && inner.lower_most_files() => {
+            tracing::warn!(
+                most = FEWER_FILES,
+                "The engine gives fewer open files than a sandbox is to have"
+            );
+            let making = plan(inner, spec).await?;
+            let sandbox = start(inner, &making).await?;
+            settle(inner, making, spec, sandbox).await
+        }
+        Err(error) => Err(error),
+        Ok(sandbox) => settle(inner, making, spec, sandbox).await,
+    }
+}
+
+/// Connects to a container that runs already and now is what `making` describes.
+pub(crate) async fn taken_over(
+    inner: &Inner,
+    making: Making,
+    spec: &BoxSpec,
+) -> Result<Arc<AgentSandbox>, ProviderError> {
+    let sandbox = Arc::new(connection(inner, &making, making.configure.clone()));
+    sandbox.connect().await.map_err(agent_failed)?;
+    settle(inner, making, spec, sandbox).await
+}
+
+/// What is asked of the engine for a sandbox.
+///
+/// # Errors
+/// When there is no such image, or the sandbox cannot be had here.
+pub(crate) async fn plan(inner: &Inner, spec: &BoxSpec) -> Result<Making, ProviderError> {
     let image = images::present(inner, &spec.image).await?;
     let machine = machine::current(inner).await?;
     let (runtime, _) = machine.runtime_for(spec.isolation).ok_or_else(|| {
@@ -69,46 +116,16 @@ pub(crate) async fn sandbox(
         name_servers,
         cores: machine.cores,
         most_files: inner.most_files(),
-        memory_events: machine.memory_events,
         labels: traefik(inner, spec, &network),
     };
     let body = parameters::container(&inner.house, spec, &found)?;
-    let limits = limits_of(&body);
-    let making = Making {
+    Ok(Making {
         name: inner.house.names.container(&spec.id),
         body,
         kind: runtime.kind,
         configure: configure(spec, &image),
         user_words,
-    };
-    let made = match start(inner, &making).await {
-        Err(error) if asks_for_fewer_files(&error, spec) && inner.lower_most_files() => {
-            tracing::warn!(
-                most = FEWER_FILES,
-                "The engine gives fewer open files than a sandbox is to have"
-            );
-            let mut making = making;
-            let found = Found {
-                most_files: inner.most_files(),
-                ..found
-            };
-            making.body = parameters::container(&inner.house, spec, &found)?;
-            start_and_settle(inner, making, spec).await
-        }
-        Err(error) => Err(error),
-        Ok(sandbox) => settle(inner, making, spec, sandbox).await,
-    }?;
-    inner.remember(&spec.id, made.clone(), limits);
-    Ok(made)
-}
-
-async fn start_and_settle(
-    inner: &Inner,
-    making: Making,
-    spec: &BoxSpec,
-) -> Result<Arc<AgentSandbox>, ProviderError> {
-    let sandbox = start(inner, &making).await?;
-    settle(inner, making, spec, sandbox).await
+    })
 }
 
 /// The limits that a container is made with.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, RemoveContainerOptions};
-use stacyvm_provider::AgentSandbox;
+use stacyvm_provider::{AgentSandbox, NetworkMode};
 use stacyvm_types::SandboxId;
 
 use crate::engine::{Engine, EngineError, QUICK};
@@ -15,6 +15,7 @@ use crate::machine::Machine;
 use crate::network::Network;
 use crate::parameters::House;
 use crate::settings::DockerSettings;
+use crate::warm;
 use crate::watch::Watch;
 
 /// Open files that a process may have where the engine may not give more: without
@@ -36,6 +37,7 @@ pub(crate) struct Inner {
     /// Sandboxes that this server has a connection to, or had.
     boxes: Mutex<HashMap<SandboxId, Arc<Known>>>,
     most_files: AtomicU64,
+    pub(crate) warm: warm::Pool,
 }
 
 /// What is remembered of one sandbox.
@@ -74,7 +76,13 @@ impl Inner {
             examining: tokio::sync::Mutex::default(),
             boxes: Mutex::default(),
             most_files: AtomicU64::new(u64::MAX),
+            warm: warm::Pool::default(),
         }
+    }
+
+    /// How a sandbox is connected that says nothing about it.
+    pub(crate) fn default_network(&self) -> NetworkMode {
+        self.network.default_mode()
     }
 
     /// What the engine was found to be, without asking it.

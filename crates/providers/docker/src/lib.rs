@@ -27,6 +27,7 @@ mod stats;
 mod traefik;
 mod trial;
 mod volume;
+mod warm;
 mod watch;
 
 pub use engine::{EngineAddress, TlsFiles};
@@ -35,3 +36,4 @@ pub use parameters::Seccomp;
 pub use provider::DockerProvider;
 pub use settings::DockerSettings;
 pub use traefik::Traefik;
+pub use warm::WarmSettings;

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use bollard::models::SystemInfoCgroupVersionEnum;
 use stacyvm_provider::ProviderError;
 use stacyvm_types::Isolation;
 
@@ -24,8 +23,6 @@ pub(crate) struct Machine {
     /// Release of its machine's kernel.
     kernel: String,
     pub(crate) cores: Option<u32>,
-    /// Where a container sees what the kernel kills for memory; none for an unknown layout.
-    pub(crate) memory_events: Option<&'static str>,
     /// Every runtime that is registered.
     registered: Vec<Runtime>,
     /// What a spawn may choose from, the usual one first, with what it is known to separate by.
@@ -171,13 +168,6 @@ async fn look(inner: &Inner, before: Option<&Machine>) -> Result<Arc<Machine>, P
         engine,
         kernel: info.kernel_version.unwrap_or_default(),
         cores: info.ncpu.and_then(|cores| u32::try_from(cores).ok()),
-        memory_events: match info.cgroup_version {
-            Some(SystemInfoCgroupVersionEnum::_1) => {
-                Some("/sys/fs/cgroup/memory/memory.oom_control")
-            }
-            Some(SystemInfoCgroupVersionEnum::_2) => Some("/sys/fs/cgroup/memory.events"),
-            _ => None,
-        },
         registered,
         // Until a trial has shown more.
         offered: vec![(usual, Isolation::Container)],

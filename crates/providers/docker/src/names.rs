@@ -65,6 +65,21 @@ impl Names {
         name.starts_with(&self.trial_prefix())
     }
 
+    /// A container that waits for a sandbox.
+    pub(crate) fn warm(&self, number: u64) -> String {
+        format!("{}{number:016x}", self.warm_prefix())
+    }
+
+    /// Whether a container waits for a sandbox.
+    pub(crate) fn is_warm(&self, container: &str) -> bool {
+        let name = container.strip_prefix('/').unwrap_or(container);
+        name.starts_with(&self.warm_prefix())
+    }
+
+    fn warm_prefix(&self) -> String {
+        format!("stacyvm-{}-warm-", self.tag)
+    }
+
     fn trial_prefix(&self) -> String {
         format!("stacyvm-{}-trial-", self.tag)
     }
@@ -110,6 +125,9 @@ mod tests {
         assert_eq!(ours.sandbox_of(&ours.workspace(&id)), None);
         let trial = ours.trial(1);
         assert!(ours.is_trial(&trial) && ours.sandbox_of(&trial).is_none());
+        let warm = ours.warm(1);
+        assert!(ours.is_warm(&warm) && ours.sandbox_of(&warm).is_none());
+        assert!(!theirs.is_warm(&warm) && !ours.is_warm(&name) && !ours.is_warm(&trial));
         assert!(!theirs.is_trial(&trial) && !ours.is_trial(&name));
     }
 

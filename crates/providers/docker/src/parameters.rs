@@ -56,8 +56,6 @@ pub(crate) struct Found<'a> {
     pub(crate) cores: Option<u32>,
     /// Open files that a process can be given at most.
     pub(crate) most_files: u64,
-    /// Where a container of a plain runtime finds what the kernel kills for memory.
-    pub(crate) memory_events: Option<&'a str>,
     /// Further labels.
     pub(crate) labels: HashMap<String, String>,
 }
@@ -124,14 +122,7 @@ pub(crate) fn container(
         user: Some("0:0".to_owned()),
         working_dir: Some("/".to_owned()),
         entrypoint: Some(vec![agent::PROGRAM.to_owned()]),
-        cmd: Some(agent::command(
-            found.user,
-            house.root_caps,
-            // In the others the kernel that counts is not the one that is seen.
-            found
-                .memory_events
-                .filter(|_| found.runtime.kind == Kind::Plain),
-        )),
+        cmd: Some(agent::command(found.user, house.root_caps)),
         tty: Some(false),
         open_stdin: Some(true),
         // Servers come and go, the agent's input stays open.

@@ -20,7 +20,7 @@ use crate::inner::Inner;
 use crate::names::{Names, valid_tag};
 use crate::parameters::{Capabilities, House};
 use crate::settings::DockerSettings;
-use crate::{create, images, machine, removal, stats};
+use crate::{create, images, machine, removal, stats, warm};
 
 /// How long operations under way may take to end when the provider is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(45);
@@ -192,7 +192,7 @@ impl Provider for DockerProvider {
     }
 
     fn default_network(&self) -> NetworkMode {
-        self.inner.network.default_mode()
+        self.inner.default_network()
     }
 
     async fn health(&self) -> Health {
@@ -254,6 +254,8 @@ impl Provider for DockerProvider {
     }
 
     async fn list(&self) -> Result<Vec<BoxInfo>, ProviderError> {
+        // Only the server that they belong to asks for all of them.
+        self.inner.warm.keep(&self.inner);
         let names = &self.inner.house.names;
         let options = ListContainersOptions {
             all: true,
@@ -339,7 +341,9 @@ impl Provider for DockerProvider {
         {
             tracing::warn!("Sandboxes were still being made when the provider docker closed");
         }
+        warm::close(&self.inner).await;
         self.inner.watch.close().await;
+        // Last: those that were made ahead are connected to it.
         self.inner.network.close().await;
     }
 }

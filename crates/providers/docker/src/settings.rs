@@ -8,6 +8,7 @@ use crate::engine::EngineAddress;
 use crate::network::NetworkSettings;
 use crate::parameters::Seccomp;
 use crate::traefik::Traefik;
+use crate::warm::WarmSettings;
 
 /// Settings of one Docker provider.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct DockerSettings {
     pub pids_limit: u32,
     /// How sandboxes are connected.
     pub network: NetworkSettings,
+    /// Which containers are made ahead.
+    pub warm: WarmSettings,
     /// Size of `/tmp` where the root is read-only, MiB.
     pub tmp_size_mb: u64,
     /// Size of `/dev/shm`, MiB.
@@ -67,6 +70,7 @@ impl DockerSettings {
             added_caps: Vec::new(),
             pids_limit: 256,
             network: NetworkSettings::default(),
+            warm: WarmSettings::default(),
             tmp_size_mb: 64,
             shm_size_mb: 64,
             traefik: None,

@@ -147,7 +147,6 @@ pub(crate) async fn kernel(
         name_servers: None,
         cores: machine.cores,
         most_files: FILES,
-        memory_events: machine.memory_events,
         labels: Default::default(),
     };
     let mut body = parameters::container(&inner.house, &spec(), &found)?;

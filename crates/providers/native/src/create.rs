@@ -129,7 +129,11 @@ async fn make(
     };
     // The socket listens already, so the hello waits in it for the agent to come up.
     let configured = configure.clone();
-    let mut connecting = Box::pin(agent::connect(&entry.dir, Some(configured)));
+    let mut connecting = Box::pin(agent::connect(
+        entry,
+        inner.ports.as_ref(),
+        Some(configured),
+    ));
     let mut beside = vec![prepared.listener, prepared.status_end];
     beside.extend(prepared.network);
     beside.extend(prepared.disk.and_then(|made| made.root));
@@ -165,7 +169,9 @@ async fn make(
         };
         match first {
             // Its time may have run out while the launch waited for its turn.
-            Err(OpError::Gone(_)) => agent::connect(&entry.dir, Some(configure.clone())).await,
+            Err(OpError::Gone(_)) => {
+                agent::connect(entry, inner.ports.as_ref(), Some(configure.clone())).await
+            }
             other => other,
         }
     };
@@ -193,7 +199,7 @@ async fn make(
                 workdir: None,
                 ..configure
             };
-            let again = agent::connect(&entry.dir, Some(configure)).await;
+            let again = agent::connect(entry, inner.ports.as_ref(), Some(configure)).await;
             again.map_err(agent_failed)?
         }
         _ => sandbox,

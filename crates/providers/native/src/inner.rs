@@ -19,6 +19,7 @@ use crate::images::Images;
 use crate::launcher::Launchers;
 use crate::meta;
 use crate::network::Network;
+use crate::ports::Ports;
 use crate::process::Process;
 use crate::trash::Trash;
 
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) degraded: Mutex<Vec<String>>,
     pub(crate) notices: Arc<Notices>,
     pub(crate) network: Network,
+    /// Sockets inside, where this process may make them.
+    pub(crate) ports: Option<Ports>,
 }
 
 impl Inner {

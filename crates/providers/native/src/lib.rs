@@ -26,6 +26,7 @@ mod layout;
 mod meta;
 mod network;
 mod opened;
+mod ports;
 mod process;
 mod provider;
 mod pulls;

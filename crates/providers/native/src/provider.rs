@@ -22,6 +22,7 @@ use crate::images::HOST;
 use crate::inner::Inner;
 use crate::launcher::Launchers;
 use crate::opened::Opened;
+use crate::ports::Ports;
 use crate::{agent, cgroups, create, io, stats, watch};
 
 /// What a health check's sandbox may use.
@@ -114,6 +115,7 @@ impl NativeProvider {
             cgroup_parent: format!("stacyvm/{}", config.instance),
             notices,
             network,
+            ports: Ports::start(),
         });
         tokio::spawn(watch::run(Arc::downgrade(&inner)));
         Ok(Self {
@@ -393,9 +395,11 @@ impl Provider for NativeProvider {
         if let Some(agent) = known {
             return Ok(agent);
         }
-        let agent = agent::connect(&entry.dir, None).await.map_err(|error| {
-            ProviderError::backend("open the sandbox", error.to_string(), error)
-        })?;
+        let agent = agent::connect(&entry, self.inner.ports.as_ref(), None)
+            .await
+            .map_err(|error| {
+                ProviderError::backend("open the sandbox", error.to_string(), error)
+            })?;
         entry.facts().agent = Some(agent.clone());
         Ok(agent)
     }

@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use prost::Message as _;
-use stacyvm_agent_client::ExecSpec;
+use stacyvm_agent_client::{Credentials, ExecSpec};
 use stacyvm_proto::message::Hello;
 use stacyvm_proto::{Header, Kind};
 
@@ -23,7 +23,7 @@ fn skips(test: &str) -> bool {
 /// The lines of `/proc/self/status` about capabilities, for a command of a user.
 async fn capabilities(sandbox: &Box, user: &str) -> Vec<String> {
     let spec = ExecSpec {
-        user: Some(user.to_owned()),
+        user: Credentials::User(user.to_owned()),
         ..sh("grep '^Cap[IPEB]' /proc/self/status")
     };
     let said = finish(sandbox.agent.exec(spec).await.unwrap()).await;
@@ -121,7 +121,7 @@ async fn peers_from_inside_are_refused() {
         "--mount-proc",
         PROGRAM,
     ];
-    let sandbox = Box::started_by(&launcher, &["--init"], None).await;
+    let mut sandbox = Box::started_by(&launcher, &["--init"], None).await;
     let hello = Hello {
         generation_min: 1,
         generation_max: 1,
@@ -145,9 +145,14 @@ except (BrokenPipeError, ConnectionResetError):
     );
     // From where this test runs the same words are answered.
     let outside = Command::new("python3").args(["-c", &script]).output();
-    assert_eq!(outside.unwrap().stdout, b"1\n");
     let words = ["python3", "-c", &script];
     let inside = sandbox.agent.exec(crate::harness::argv(&words)).await;
     let inside = finish(inside.unwrap()).await;
+    let outside = outside.unwrap().stdout;
+    // What launched it takes no signal; and a failure must not wait for it for ever.
+    let ended = sandbox.agent.shutdown(std::time::Duration::ZERO).await;
+    ended.unwrap();
+    assert!(sandbox.exit_status().await.success());
+    assert_eq!(outside, b"1\n");
     assert_eq!((inside.stdout.as_str(), inside.code()), ("0\n", 0));
 }

@@ -202,6 +202,7 @@ impl Owner {
             memory_mb: facts.memory_mb,
             vcpus: facts.vcpus,
             disk_mb: facts.disk_mb,
+            preview: facts.preview,
             owner: facts.owner.clone(),
             template: facts.template.clone(),
             isolation: facts.isolation,

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::sandbox::{argv, collect, finish, first_line, tell};
@@ -66,6 +67,57 @@ pub async fn a_port_inside_is_reached(harness: &mut dyn Harness) -> Result<()> {
         content.len()
     );
     ensure_equal!(finish(server).await?.exit.exit_code, 0);
+    Ok(())
+}
+
+/// The same as one stream, whichever loopback the server is bound to, and whether or not the bytes
+/// pass the agent.
+pub async fn a_port_inside_is_one_stream(harness: &mut dyn Harness) -> Result<()> {
+    let capable = harness
+        .provider()
+        .capabilities()
+        .contains(&Capability::Forward);
+    let sandbox = Sandbox::make(harness).await?;
+    if !capable {
+        ensure_error!(sandbox.ops.connect_port(80).await, OpError::Unsupported(_));
+        return Ok(());
+    }
+    if sandbox.shell("python3 -c ''").await?.exit.exit_code != 0 {
+        eprintln!("SKIPPED a_port_inside_is_one_stream: the image has no python3");
+        return Ok(());
+    }
+    let over_ipv6 = ECHO.replace(
+        "listener = socket.create_server(('127.0.0.1', 0))\n",
+        "try: listener = socket.create_server(('::1', 0), family=socket.AF_INET6)\n\
+         except OSError: print(0, flush=True); raise SystemExit\n",
+    );
+    for program in [ECHO, &over_ipv6] {
+        let mut server = sandbox.ops.exec(argv(&["python3", "-c", program])).await?;
+        let port: u16 = first_line(&mut server).await?.parse().context("the port")?;
+        if port == 0 {
+            eprintln!("SKIPPED a part of a_port_inside_is_one_stream: no IPv6 inside");
+            continue;
+        }
+        let connection = sandbox.ops.connect_port(port).await?;
+        let (mut read, mut write) = tokio::io::split(connection);
+        let content: Vec<u8> = (0..500_000_u32).map(|n| (n % 251) as u8).collect();
+        let feeding = async {
+            write.write_all(&content).await?;
+            // The end of what we say, and not of what we hear.
+            write.shutdown().await
+        };
+        let mut back = Vec::new();
+        let both = async { tokio::join!(feeding, read.read_to_end(&mut back)) };
+        let (fed, heard) = tokio::time::timeout(PATIENCE, both)
+            .await
+            .context("the connection does not end")?;
+        fed?;
+        heard?;
+        ensure!(back == content, "{} bytes, or others", back.len());
+        ensure_equal!(finish(server).await?.exit.exit_code, 0);
+        // Whoever listened has gone.
+        ensure_error!(sandbox.ops.connect_port(port).await, OpError::NotFound(_));
+    }
     Ok(())
 }
 

@@ -13,6 +13,7 @@ use stacyvm_types::{FileInfo, FileMode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::SandboxOps;
+use super::port::{self, PortConnection};
 use crate::ops::{
     Agent, Attached, ByteReceiver, Configure, ExecControl, ExecExit, ExecRecord, ExecSession,
     ExecSpec, FileRead, LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
@@ -40,6 +41,13 @@ pub trait AgentConnector: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Gone` when nobody takes the connection.
     async fn connect(&self) -> Result<ByteStream, OpError>;
+
+    /// A connection to a TCP port on the box's loopback that passes no agent; none where there is
+    /// no such way.
+    async fn dial(&self, port: u16) -> Option<Result<PortConnection, OpError>> {
+        let _ = port;
+        None
+    }
 }
 
 /// One box's operations, through its agent.
@@ -209,6 +217,17 @@ impl SandboxOps for AgentSandbox {
         inbound: tokio::sync::mpsc::Receiver<Bytes>,
     ) -> Result<ByteReceiver, OpError> {
         self.agent().await?.forward(port, inbound).await
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortConnection, OpError> {
+        match self.connector.dial(port).await {
+            Some(dialled) => dialled,
+            None => {
+                let (inbound, taken) = tokio::sync::mpsc::channel(port::QUEUE);
+                let outbound = self.forward(port, taken).await?;
+                Ok(PortConnection::carried(inbound, outbound))
+            }
+        }
     }
 }
 

@@ -85,6 +85,11 @@ fn sandbox(schema: &str) -> Option<Value> {
         "NetworkInfo" => {
             json!({"mode": "bridge", "allow_domains": ["example.org", "*.example.com"]})
         }
+        "PreviewLinkRequest" => json!({"port": 3000, "expires_in": "1h"}),
+        "PreviewLink" => json!({
+            "url": "http://3000-sb-0123abcd.localhost:7423/?stacyvm_token=v1.…",
+            "expires_at": "2026-01-02T04:04:05Z",
+        }),
         "Extend" => json!({"ttl": "1h"}),
         "Pruned" => json!({"pruned": 2}),
         _ => return None,

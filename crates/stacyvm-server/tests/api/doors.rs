@@ -85,12 +85,7 @@ async fn without_a_key_foreign_host_names_are_refused() {
         .await;
         assert_eq!(answer.status, 200, "{host}");
     }
-    for host in [
-        "evil.example",
-        "localhost.evil.example",
-        "3000-sb-0123abcd.localhost",
-        "",
-    ] {
+    for host in ["evil.example", "localhost.evil.example", ""] {
         for path in ["/api/v1/health", "/api/v1/live", "/", "/api/v1/nothing"] {
             let answer = send(at, "GET", path, &format!("Host: {host}\r\n"), b"").await;
             answer.expect(403, "FORBIDDEN");

@@ -2,6 +2,7 @@
 //! way, never stop printing, change while they are read.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -13,11 +14,13 @@ use stacyvm_provider::ops::{
     ReadRange, UsageStats, WriteOptions,
 };
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Health, Provider, ProviderError, SandboxOps,
+    BoxInfo, BoxSpec, BoxState, Capability, Health, PortConnection, Provider, ProviderError,
+    SandboxOps,
 };
 use stacyvm_types::{
     ExitReason, FileInfo, FileMode, Isolation, OutputStream, SandboxId, SandboxStats, Timestamp,
 };
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
 /// A host path that must never reach a client.
@@ -49,6 +52,10 @@ pub(crate) struct Seen {
     /// What became of the last upload: its bytes, or that it was broken off.
     pub(crate) upload: Mutex<Option<Result<Vec<u8>, OpError>>>,
     pub(crate) uploaded: Notify,
+    /// What listens on its ports.
+    pub(crate) ports: Mutex<BTreeMap<u16, SocketAddr>>,
+    /// How often a port was connected to, open or not.
+    pub(crate) dialled: AtomicU64,
 }
 
 impl Fake {
@@ -393,5 +400,15 @@ impl SandboxOps for FakeBox {
 
     async fn forward(&self, _: u16, _: mpsc::Receiver<Bytes>) -> Result<ByteReceiver, OpError> {
         Err(OpError::Unsupported("forward".to_owned()))
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortConnection, OpError> {
+        self.0.dialled.fetch_add(1, Ordering::Relaxed);
+        let address = self.0.ports.lock().unwrap().get(&port).copied();
+        let address = address.ok_or_else(|| OpError::NotFound("nothing listens".to_owned()))?;
+        let stream = TcpStream::connect(address).await;
+        stream
+            .map(PortConnection::socket)
+            .map_err(|error| OpError::Failed(error.to_string()))
     }
 }

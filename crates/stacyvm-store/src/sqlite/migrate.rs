@@ -6,10 +6,11 @@ use rusqlite::Connection;
 /// Marks a SQLite file as ours ("stvm" in ASCII), so that another program's is never touched.
 const APPLICATION_ID: i32 = 0x7374_766d;
 
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     include_str!("../../migrations/0001_sandboxes.sql"),
     include_str!("../../migrations/0002_quotas.sql"),
     include_str!("../../migrations/0003_limits.sql"),
+    include_str!("../../migrations/0004_preview.sql"),
 ];
 
 /// The schema this program knows.
@@ -93,7 +94,7 @@ mod tests {
         assert_eq!(kept("taken_id"), 2);
         assert_eq!(kept("sandbox WHERE owner = 'alice' AND id = 7"), 1);
         assert_eq!(
-            kept("sandbox WHERE vcpu_hundredths = 100 AND disk_mb IS NULL"),
+            kept("sandbox WHERE vcpu_hundredths = 100 AND disk_mb IS NULL AND preview IS NULL"),
             1
         );
         assert_eq!(kept("idempotency"), 1);

@@ -1,14 +1,14 @@
 //! Every statement there is, one function each.
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use stacyvm_types::{OwnerId, SandboxId, Timestamp, Vcpus};
+use stacyvm_types::{OwnerId, PreviewAccess, SandboxId, Timestamp, Vcpus};
 
 use crate::StoreError;
 use crate::record::{IdempotencyClaim, IdempotencyHit, IntentOutcome, SandboxRecord, StoredState};
 use crate::sqlite::failed;
 
 const COLUMNS: &str = "id, state, provider, image, memory_mb, vcpu_hundredths, owner, template, \
-                       isolation, created_at, expires_at, metadata, disk_mb";
+                       isolation, created_at, expires_at, metadata, disk_mb, preview";
 
 pub(crate) fn insert_intent(
     connection: &Connection,
@@ -27,7 +27,7 @@ pub(crate) fn insert_intent(
     }
     connection
         .prepare_cached(
-            &format!("INSERT INTO sandbox ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)"),
+            &format!("INSERT INTO sandbox ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"),
         )
         .and_then(|mut statement| {
             statement.execute(params![
@@ -44,6 +44,7 @@ pub(crate) fn insert_intent(
                 record.expires_at.unix_micros(),
                 metadata,
                 whole(record.disk_mb),
+                record.preview.map(PreviewAccess::as_str),
             ])
         })
         .map_err(&wrong)?;
@@ -194,6 +195,10 @@ fn record(row: &Row<'_>) -> Result<SandboxRecord, rusqlite::Error> {
             .map(u64::try_from)
             .transpose()
             .map_err(|_| unreadable(12))?,
+        preview: row
+            .get::<_, Option<String>>(13)?
+            .map(|word| word.parse().map_err(|_| unreadable(13)))
+            .transpose()?,
     })
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use stacyvm_config::Loaded;
+use stacyvm_server::Doors;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -79,7 +80,14 @@ async fn serve(loaded: &Loaded) -> Result<()> {
     let address = listener
         .local_addr()
         .context("cannot read the own address")?;
-    let service = wiring::start(loaded, address).await?;
+    let mut doors = Doors::new(listener);
+    let mut previews = None;
+    for text in &loaded.config.server.preview_listen {
+        let listener = bind_previews(text).await?;
+        previews = previews.or(listener.local_addr().ok());
+        doors = doors.with_previews(listener);
+    }
+    let service = wiring::start(loaded, previews.unwrap_or(address)).await?;
     let url = format!("http://{}", reachable(address));
     tracing::info!(
         %url,
@@ -95,7 +103,7 @@ async fn serve(loaded: &Loaded) -> Result<()> {
     ))?;
     let front = async {
         let served = stacyvm_server::serve(
-            listener,
+            doors,
             service.orchestrator.clone(),
             service.server_settings.clone(),
             stop.clone(),
@@ -125,6 +133,13 @@ async fn bind(loaded: &Loaded) -> Result<TcpListener> {
         .await
         .with_context(|| format!("cannot listen on {host}, port {}", server.port))
         .hint("stop what uses the port, or choose another with --port")
+}
+
+async fn bind_previews(address: &str) -> Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address} for previews"))
+        .hint("stop what uses the port, or choose another in server.preview_listen")
 }
 
 /// What the first signal does is up to the caller; the second ends the process at once.

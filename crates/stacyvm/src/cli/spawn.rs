@@ -18,12 +18,16 @@ pub(crate) struct Args {
     /// A label; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     metadata: Vec<Pair>,
+    /// Who may open its ports in a browser: public, or private for those with a link.
+    #[arg(long, value_name = "ACCESS")]
+    preview: Option<String>,
 }
 
 pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let mut request = args.sandbox.into_request();
     request.template = args.template;
     request.metadata = map(args.metadata);
+    request.preview = args.preview;
     let sandbox = global
         .client()?
         .spawn(&request)

@@ -5,6 +5,7 @@
 //! <data>/stacyvm.db      the records (database.path)
 //! <data>/bin/            the agent and the launcher, unpacked
 //! <data>/native/         the native provider's own; see its layout
+//! <data>/preview/        the key of links to previews, certificates, the development authority
 //! <data>/run/<name>/     one `stacyvm run`, removed at its end
 //! ```
 

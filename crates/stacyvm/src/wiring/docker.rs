@@ -9,8 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_config::{Config, DockerConfig, ProviderChoice, PullPolicy, TraefikConfig};
-use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress, Seccomp, TlsFiles, Traefik};
+use stacyvm_config::{
+    Config, DockerConfig, NetworkMode, ProviderChoice, PullPolicy, TraefikConfig,
+};
+use stacyvm_docker::{
+    DockerProvider, DockerSettings, EngineAddress, NetworkChoice, NetworkSettings, Seccomp,
+    TlsFiles, Traefik, WarmSettings,
+};
 use stacyvm_provider::Provider;
 
 use super::directories::Directories;
@@ -95,8 +100,10 @@ pub(super) fn left(
     if !tag_file(directories).exists() {
         return Ok(None);
     }
-    let provider = DockerProvider::new(settings(config, directories)?)?;
-    Ok(Some(Arc::new(provider)))
+    let mut settings = settings(config, directories)?;
+    // Nothing is made ahead for a server that is over; what was is removed when it is closed.
+    settings.warm.images.clear();
+    Ok(Some(Arc::new(DockerProvider::new(settings)?)))
 }
 
 /// What the provider is told.
@@ -119,10 +126,37 @@ pub(crate) fn settings(config: &Config, directories: &Directories) -> Result<Doc
     settings.pids_limit = wanted.pids_limit;
     settings.tmp_size_mb = wanted.tmp_size_mb;
     settings.shm_size_mb = wanted.shm_size_mb;
+    settings.network = network(wanted);
+    let defaults = &config.defaults;
+    settings.warm = WarmSettings {
+        images: wanted.warm.clone(),
+        memory_mb: defaults.memory_mb,
+        vcpus: defaults.vcpus,
+        pids_limit: defaults.pids_limit,
+        open_files: defaults.open_files,
+        disk_mb: (defaults.disk_mb > 0).then_some(defaults.disk_mb),
+    };
     settings.traefik = traefik(&wanted.traefik, &config.server.preview_domain);
     settings.pull_missing = config.images.pull == PullPolicy::Missing;
     settings.platform = config.images.platform.clone();
     Ok(settings)
+}
+
+fn network(wanted: &DockerConfig) -> NetworkSettings {
+    NetworkSettings {
+        choice: match wanted.network_mode {
+            NetworkMode::Bridge => NetworkChoice::Bridge,
+            NetworkMode::None => NetworkChoice::None,
+        },
+        subnet: wanted.network_subnet,
+        allow_host_ports: wanted.allow_host_ports.clone(),
+        allow_cidrs: wanted.allow_cidrs.clone(),
+        deny_cidrs: wanted.deny_cidrs.clone(),
+        name_servers: wanted.name_servers.clone(),
+        // A Traefik in the host's network is the one who connects.
+        inbound_from_host: wanted.traefik.enabled,
+        unfiltered: wanted.unfiltered_network,
+    }
 }
 
 fn traefik(wanted: &TraefikConfig, domain: &str) -> Option<Traefik> {

@@ -24,6 +24,7 @@ mod limits;
 mod logs;
 mod names;
 mod network;
+mod preview;
 mod reach;
 mod run;
 mod slow;

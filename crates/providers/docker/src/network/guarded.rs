@@ -118,6 +118,7 @@ impl Guarded {
             allow_cidrs: &settings.allow_cidrs,
             deny_cidrs: &settings.deny_cidrs,
             name_servers,
+            inbound_from_host: settings.inbound_from_host,
         };
         rules.text()
     }

@@ -36,6 +36,8 @@ pub(super) struct Rules<'a> {
     pub(super) deny_cidrs: &'a [Cidr],
     /// Whom containers ask for names, however private that address is.
     pub(super) name_servers: &'a [IpAddr],
+    /// Whether programs of the host may connect to containers.
+    pub(super) inbound_from_host: bool,
 }
 
 /// The name of both tables of a server.
@@ -109,6 +111,9 @@ impl Rules<'_> {
 "
         );
         count_connections(text);
+        if self.inbound_from_host {
+            text.push_str("  ct state established accept\n");
+        }
         if !self.allow_host_ports.is_empty() {
             let ports: Vec<_> = self.allow_host_ports.iter().map(u16::to_string).collect();
             let _ = writeln!(
@@ -155,8 +160,11 @@ impl Rules<'_> {
         text.push_str(" }\n");
     }
 
-    /// Nobody on the host opens connections into a container this way.
+    /// Nobody on the host opens connections into a container, unless somebody there is to.
     fn output(&self, text: &mut String) {
+        if self.inbound_from_host {
+            return;
+        }
         let bridge = self.bridge;
         let _ = write!(
             text,
@@ -201,6 +209,7 @@ mod tests {
             allow_cidrs: &[],
             deny_cidrs: &[],
             name_servers,
+            inbound_from_host: false,
         };
         rules.text()
     }

@@ -31,6 +31,8 @@ pub struct NetworkSettings {
     /// Who resolves names for containers; empty leaves it to the engine, which asks whom its host
     /// asks.
     pub name_servers: Vec<IpAddr>,
+    /// Whether programs of the host, such as a Traefik, may connect to containers.
+    pub inbound_from_host: bool,
     /// Whether there is a network also where nothing can be closed to containers.
     pub unfiltered: bool,
 }

@@ -53,7 +53,6 @@ fn asked_of(house: &House, spec: &BoxSpec, kind: Kind, most_files: u64) -> Conta
         name_servers: None,
         cores: Some(2),
         most_files,
-        memory_events: Some("/sys/events"),
         labels: HashMap::from([("more".to_owned(), "yes".to_owned())]),
     };
     container(house, spec, &found).unwrap()
@@ -99,13 +98,6 @@ fn gvisor_has_room_for_its_own_threads() {
     assert_eq!(host.pids_limit, Some(1124));
     assert_eq!(host.runtime.as_deref(), Some("its-name"));
     let kata = asked_of(&house(), &spec(), Kind::Kata, u64::MAX);
-    let events = |body: &ContainerCreateBody| {
-        body.cmd
-            .clone()
-            .unwrap()
-            .contains(&"/sys/events".to_owned())
-    };
-    assert!(events(&asked()) && !events(&kata));
     let kata = kata.host_config.unwrap();
     assert_eq!(kata.pids_limit, Some(100));
     // A virtual machine gets its size by the same two limits.

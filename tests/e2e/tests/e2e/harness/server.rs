@@ -37,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) small_disk: Option<u64>,
     /// How long its end may wait for what is in flight.
     pub(crate) shutdown_timeout: &'static str,
+    /// Where it serves previews beside its own address.
+    pub(crate) preview_listen: Option<SocketAddr>,
 }
 
 impl Default for Options {
@@ -50,6 +52,7 @@ impl Default for Options {
             api_key: None,
             small_disk: None,
             shutdown_timeout: "2s",
+            preview_listen: None,
         }
     }
 }
@@ -313,8 +316,12 @@ impl Server {
             shutdown_timeout,
             native,
             docker,
+            preview_listen,
             ..
         } = &self.options;
+        let previews = preview_listen.map_or(String::new(), |address| {
+            format!("  preview_listen: [\"{address}\"]\n")
+        });
         let native: String = native.iter().map(|line| format!("    {line}\n")).collect();
         let docker: String = match &docker[..] {
             [] => "    enabled: false\n".to_owned(),
@@ -325,7 +332,7 @@ impl Server {
             format!("auth:\n  enabled: false\n  api_key: {key}\n")
         });
         let text = format!(
-            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\nproviders:\n  default: {provider}\n  native:\n    enabled: true\n{native}  mock:\n    enabled: true\n  docker:\n{docker}{key}{more}",
+            "server:\n  host: 127.0.0.1\n  port: 0\n  data_dir: {}\n  shutdown_timeout: {shutdown_timeout}\n{previews}providers:\n  default: {provider}\n  native:\n    enabled: true\n{native}  mock:\n    enabled: true\n  docker:\n{docker}{key}{more}",
             self.data_dir().display(),
         );
         fs::write(self.config_path(), text).unwrap();

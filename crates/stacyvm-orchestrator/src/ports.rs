@@ -1,0 +1,65 @@
+//! The way to the ports of a running sandbox.
+//!
+//! Owns nothing but the handle; who may use it is decided by whoever asks for it.
+
+use std::sync::Arc;
+
+use stacyvm_provider::ops::OpError;
+use stacyvm_provider::{PortConnection, SandboxOps as _};
+use stacyvm_types::{PreviewAccess, SandboxId};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::registry::Entry;
+use crate::shared::Shared;
+use crate::{Caller, Error, Orchestrator, ops};
+
+/// One running sandbox's ports. Holding it holds nothing of the sandbox up.
+#[derive(Clone, Debug)]
+pub struct Ports {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+}
+
+impl Orchestrator {
+    /// The ports of a sandbox, whoever it belongs to: a preview is opened without a key.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when not running, `Unavailable` when shutting down.
+    pub fn ports(&self, id: &SandboxId) -> Result<Ports, Error> {
+        let _token = self.shared.enter()?;
+        let operator = Caller::default();
+        let entry = self.shared.find_running(&operator, id.as_str())?;
+        Ok(Ports {
+            shared: Arc::clone(&self.shared),
+            entry,
+        })
+    }
+}
+
+impl Ports {
+    /// Connects to a TCP port on the sandbox's loopback.
+    ///
+    /// # Errors
+    /// `OpError::NotFound` inside `Ok` when nothing listens there; otherwise as for
+    /// [`Orchestrator::sandbox`].
+    pub async fn connect(&self, port: u16) -> Result<Result<PortConnection, OpError>, Error> {
+        let inner = Arc::clone(ops::open(&self.entry).await?);
+        let ops = self.shared.metered(Arc::clone(&self.entry), inner);
+        Ok(ops.connect_port(port).await)
+    }
+
+    /// Who may open its previews; none when its spawn left that to the configuration.
+    pub fn preview(&self) -> Option<PreviewAccess> {
+        self.entry.facts.preview
+    }
+
+    /// Resolves when the sandbox's destruction begins.
+    pub fn ended(&self) -> WaitForCancellationFutureOwned {
+        self.entry.ended.clone().cancelled_owned()
+    }
+
+    /// Whether its destruction has begun.
+    pub fn is_ended(&self) -> bool {
+        self.entry.ended.is_cancelled()
+    }
+}

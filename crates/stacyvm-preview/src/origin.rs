@@ -1,0 +1,212 @@
+//! What answers of a sandbox may not do on the API's own origin.
+//!
+//! The path form and the header form share their origin with the API, which without a key obeys
+//! every page of that origin. So their answers are put into an origin of nobody (`sandbox` without
+//! `allow-same-origin`), carry no cookies either way, and lose every header that speaks for the
+//! whole origin. Such a page's own `fetch` then comes from the origin `null`, which is let read
+//! previews and nothing else.
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ALT_SVC, CONTENT_LOCATION, CONTENT_SECURITY_POLICY, COOKIE,
+    LOCATION, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+
+use crate::body::PreviewBody;
+use crate::{Form, Target};
+
+/// Scripts, forms and downloads work; the origin is nobody's.
+const SANDBOX: HeaderValue = HeaderValue::from_static(
+    "sandbox allow-scripts allow-forms allow-downloads allow-modals allow-popups \
+     allow-pointer-lock allow-orientation-lock allow-presentation",
+);
+
+/// What speaks for a whole origin.
+const OF_THE_ORIGIN: [HeaderName; 13] = [
+    SET_COOKIE,
+    ALT_SVC,
+    STRICT_TRANSPORT_SECURITY,
+    HeaderName::from_static("clear-site-data"),
+    HeaderName::from_static("service-worker-allowed"),
+    HeaderName::from_static("accept-ch"),
+    HeaderName::from_static("critical-ch"),
+    HeaderName::from_static("origin-agent-cluster"),
+    HeaderName::from_static("nel"),
+    HeaderName::from_static("report-to"),
+    HeaderName::from_static("reporting-endpoints"),
+    HeaderName::from_static("public-key-pins"),
+    HeaderName::from_static("set-login"),
+];
+
+/// Whether a form shares the API's origin.
+pub(crate) const fn is_shared(form: Form) -> bool {
+    matches!(form, Form::Path | Form::Header)
+}
+
+/// Answers a page of the path form that asks for leave to `fetch` from its own preview: what runs
+/// inside knows nothing of the origin that its pages were put into.
+pub(crate) fn preflight<B>(target: &Target, request: &Request<B>) -> Option<Response<PreviewBody>> {
+    let headers = request.headers();
+    let asks = target.form == Form::Path
+        && *request.method() == Method::OPTIONS
+        && is_nobody(headers)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if !asks {
+        return None;
+    }
+    let mut response = Response::new(PreviewBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    let answer = response.headers_mut();
+    for (from, to) in [
+        (ACCESS_CONTROL_REQUEST_METHOD, ACCESS_CONTROL_ALLOW_METHODS),
+        (ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_ALLOW_HEADERS),
+    ] {
+        if let Some(value) = headers.get(from) {
+            answer.insert(to, value.clone());
+        }
+    }
+    answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    allow_nobody(answer);
+    Some(response)
+}
+
+/// Whether the request comes from a page whose origin is nobody's.
+pub(crate) fn is_nobody(headers: &HeaderMap) -> bool {
+    headers.get(ORIGIN).is_some_and(|origin| origin == "null")
+}
+
+/// What may not go inside from the API's origin.
+pub(crate) fn hide(headers: &mut HeaderMap) {
+    headers.remove(COOKIE);
+}
+
+/// Confines an answer that came from inside. `nobody` says that a page of the path form asked.
+pub(crate) fn confine(headers: &mut HeaderMap, target: &Target, authority: &str, nobody: bool) {
+    for name in OF_THE_ORIGIN {
+        headers.remove(name);
+    }
+    // Beside whatever policy the page has of its own: all of them count.
+    headers.append(CONTENT_SECURITY_POLICY, SANDBOX);
+    if target.form != Form::Path {
+        return;
+    }
+    if nobody {
+        allow_nobody(headers);
+    }
+    for name in [LOCATION, CONTENT_LOCATION] {
+        let moved = headers.get(&name).and_then(|place| {
+            let place = place.to_str().ok()?;
+            HeaderValue::try_from(moved(place, &target.prefix(), authority)?).ok()
+        });
+        if let Some(moved) = moved {
+            headers.insert(name, moved);
+        }
+    }
+}
+
+fn allow_nobody(headers: &mut HeaderMap) {
+    headers.remove(ACCESS_CONTROL_ALLOW_CREDENTIALS);
+    headers.insert(
+        ACCESS_CONTROL_ALLOW_ORIGIN,
+        HeaderValue::from_static("null"),
+    );
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+}
+
+/// The place below the prefix that a place inside is; none when it leads elsewhere or is relative.
+fn moved(place: &str, prefix: &str, authority: &str) -> Option<String> {
+    if place.starts_with("//") {
+        return None;
+    }
+    if place.starts_with('/') {
+        // What runs inside may know of its prefix.
+        let knows = place
+            .strip_prefix(prefix)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
+        return (!knows).then(|| format!("{prefix}{place}"));
+    }
+    let (bare, fragment) = match place.split_once('#') {
+        Some((bare, fragment)) => (bare, Some(fragment)),
+        None => (place, None),
+    };
+    let uri: Uri = bare.parse().ok()?;
+    let host = uri.authority().map(http::uri::Authority::as_str)?;
+    if !host.eq_ignore_ascii_case(authority) {
+        return None;
+    }
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let inside = match fragment {
+        Some(fragment) => format!("{path}#{fragment}"),
+        None => path.to_owned(),
+    };
+    Some(moved(&inside, prefix, authority).unwrap_or(inside))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const PREFIX: &str = "/preview/sb-0123abcd/3000";
+
+    fn target(form: Form) -> Target {
+        Target {
+            sandbox: "sb-0123abcd".parse().unwrap(),
+            port: 3000.try_into().unwrap(),
+            form,
+        }
+    }
+
+    #[test]
+    fn places_inside_get_the_prefix_and_others_stay() {
+        for (place, expected) in [
+            ("/", Some("/preview/sb-0123abcd/3000/")),
+            ("/a?b#c", Some("/preview/sb-0123abcd/3000/a?b#c")),
+            (
+                "http://localhost:7423/a?b#c",
+                Some("/preview/sb-0123abcd/3000/a?b#c"),
+            ),
+            ("http://LOCALHOST:7423", Some("/preview/sb-0123abcd/3000/")),
+            ("/preview/sb-0123abcd/3000/a", None),
+            (
+                "/preview/sb-0123abcd/30001",
+                Some("/preview/sb-0123abcd/3000/preview/sb-0123abcd/30001"),
+            ),
+            ("a/b", None),
+            ("?q", None),
+            ("//evil.example/", None),
+            ("https://evil.example/", None),
+            ("http://localhost:7424/", None),
+        ] {
+            assert_eq!(
+                moved(place, PREFIX, "localhost:7423").as_deref(),
+                expected,
+                "{place}"
+            );
+        }
+    }
+
+    #[test]
+    fn nothing_from_inside_speaks_for_the_origin() {
+        for form in [Form::Path, Form::Header] {
+            let mut headers = HeaderMap::new();
+            for name in OF_THE_ORIGIN {
+                headers.insert(name, HeaderValue::from_static("x"));
+            }
+            headers.insert(
+                CONTENT_SECURITY_POLICY,
+                HeaderValue::from_static("img-src *"),
+            );
+            confine(&mut headers, &target(form), "localhost", true);
+            let policies: Vec<_> = headers.get_all(CONTENT_SECURITY_POLICY).iter().collect();
+            assert_eq!(policies.len(), 2, "{form:?}");
+            let sandbox = policies[1].to_str().unwrap();
+            assert!(sandbox.starts_with("sandbox ") && !sandbox.contains("same-origin"));
+            let reads = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
+            assert_eq!(reads.is_some(), form == Form::Path, "{form:?}");
+            assert!(OF_THE_ORIGIN.iter().all(|name| !headers.contains_key(name)));
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What the proxy is told at its start.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Gate, OpenGate};
+
+/// How previews behave.
+#[derive(Clone, Debug)]
+pub struct PreviewSettings {
+    /// Under which clients build `{port}-{id}.{preview_domain}`; a port in it does not count.
+    pub domain: String,
+    /// How long a request waits for a port to open.
+    pub wait: Duration,
+    /// How long a connection may be silent in both directions.
+    pub idle_timeout: Duration,
+    /// Requests and tunnels at once into one sandbox.
+    pub max_connections: usize,
+    /// Who may open a preview.
+    pub gate: Arc<dyn Gate>,
+}
+
+impl Default for PreviewSettings {
+    fn default() -> Self {
+        Self {
+            domain: "localhost".to_owned(),
+            wait: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(600),
+            max_connections: 1024,
+            gate: Arc::new(OpenGate),
+        }
+    }
+}

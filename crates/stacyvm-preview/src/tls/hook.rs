@@ -1,0 +1,172 @@
+//! The program that puts records into somebody's DNS: `HOOK present|cleanup NAME VALUE`.
+//!
+//! Its rule: it is waited for, but not for ever, and what it prints is quoted in errors, but not
+//! all of it. It inherits the server's environment, where its own credentials may be, without
+//! whatever configures the server.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+/// Of each of its outputs, bytes that are kept.
+const QUOTED: u64 = 1024;
+
+/// Why a record could not be put or taken away.
+#[derive(Debug, thiserror::Error)]
+pub enum HookError {
+    /// It cannot be started.
+    #[error("cannot start the hook {}", path.display())]
+    Start {
+        /// Which program.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It took too long and was killed.
+    #[error("the hook {} took longer than {limit:?} to {verb}", path.display())]
+    Slow {
+        /// Which program.
+        path: PathBuf,
+        /// What it was to do.
+        verb: &'static str,
+        /// How long it may take.
+        limit: Duration,
+    },
+    /// It says that it failed.
+    #[error("the hook {} failed to {verb} ({status}): {output}", path.display())]
+    Failed {
+        /// Which program.
+        path: PathBuf,
+        /// What it was to do.
+        verb: &'static str,
+        /// How it ended.
+        status: std::process::ExitStatus,
+        /// What it printed, cut short.
+        output: String,
+    },
+}
+
+/// Runs it to its end.
+pub(super) async fn run(
+    path: &Path,
+    limit: Duration,
+    verb: &'static str,
+    name: &str,
+    value: &str,
+) -> Result<(), HookError> {
+    let start = |source| HookError::Start {
+        path: path.to_owned(),
+        source,
+    };
+    let mut command = Command::new(path);
+    command
+        .args([verb, name, value])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    for (variable, _) in std::env::vars_os() {
+        if variable.as_encoded_bytes().starts_with(b"STACYVM_") {
+            command.env_remove(variable);
+        }
+    }
+    let mut child = command.spawn().map_err(start)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let running = async {
+        let (out, error, status) = tokio::join!(read(stdout), read(stderr), child.wait());
+        (format!("{error} {out}"), status)
+    };
+    let (output, status) =
+        tokio::time::timeout(limit, running)
+            .await
+            .map_err(|_| HookError::Slow {
+                path: path.to_owned(),
+                verb,
+                limit,
+            })?;
+    let status = status.map_err(start)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(HookError::Failed {
+        path: path.to_owned(),
+        verb,
+        status,
+        output: output.split_whitespace().collect::<Vec<_>>().join(" "),
+    })
+}
+
+/// The beginning of an output; the rest is read too, so that nobody blocks on a full pipe.
+async fn read(output: Option<impl AsyncRead + Unpin>) -> String {
+    let Some(mut output) = output else {
+        return String::new();
+    };
+    let mut kept = Vec::new();
+    let _ = (&mut output).take(QUOTED).read_to_end(&mut kept).await;
+    let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
+    let text = String::from_utf8_lossy(&kept);
+    text.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn hook(directory: &Path, body: &str) -> PathBuf {
+        let path = directory.join("hook");
+        // Renamed into place: a program that is open for writing cannot be run.
+        let aside = directory.join("hook.new");
+        std::fs::write(&aside, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&aside, PermissionsExt::from_mode(0o700)).unwrap();
+        std::fs::rename(&aside, &path).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn it_is_told_what_to_do() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = directory.path().join("told");
+        let script = format!("echo \"$@\" > {}", told.display());
+        let path = hook(directory.path(), &script);
+        let limit = Duration::from_secs(60);
+        let name = "_acme-challenge.example.org";
+        run(&path, limit, "present", name, "a-b_c").await.unwrap();
+        let told = std::fs::read_to_string(told).unwrap();
+        assert_eq!(told, "present _acme-challenge.example.org a-b_c\n");
+    }
+
+    #[tokio::test]
+    async fn what_it_says_is_quoted_and_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = hook(
+            directory.path(),
+            "echo 'no such zone' >&2; head -c 1000000 /dev/zero | tr '\\0' x; exit 3",
+        );
+        let limit = Duration::from_secs(60);
+        let error = run(&path, limit, "present", "n", "v").await.unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("exit status: 3): no such zone xxx"), "{text}");
+        assert!(text.len() < 3000, "{}", text.len());
+    }
+
+    #[tokio::test]
+    async fn it_is_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = hook(directory.path(), "exec sleep 1000");
+        let limit = Duration::from_millis(50);
+        let error = run(&path, limit, "cleanup", "n", "v").await.unwrap_err();
+        assert!(matches!(error, HookError::Slow { .. }), "{error}");
+        let missing = directory.path().join("nothing");
+        let error = run(&missing, limit, "cleanup", "n", "v").await.unwrap_err();
+        assert!(matches!(error, HookError::Start { .. }), "{error}");
+    }
+}
