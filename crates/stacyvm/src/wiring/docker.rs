@@ -183,9 +183,7 @@ fn address(
         _ => None,
     };
     if wanted.socket != DockerConfig::default().socket {
-        return Ok(
-            EngineAddress::parse(&wanted.socket, configured).context("providers.docker.socket")?
-        );
+        return EngineAddress::parse(&wanted.socket, configured).context("providers.docker.socket");
     }
     let Some(host) = variable(VARIABLE) else {
         return Ok(EngineAddress::parse(&wanted.socket, configured)?);
@@ -202,7 +200,7 @@ fn address(
             key: directory.join("key.pem"),
         })
     });
-    Ok(EngineAddress::parse(&host, tls).context(VARIABLE)?)
+    EngineAddress::parse(&host, tls).context(VARIABLE)
 }
 
 /// What tells this server's containers from those of others on the same engine. Chosen once and
