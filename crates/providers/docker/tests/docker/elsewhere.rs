@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress, TlsFiles};
@@ -121,15 +122,17 @@ impl Authority {
     /// What a client of that port has.
     fn files(&self, place: &Path) -> TlsFiles {
         let (certificate, key) = self.give();
-        let write = |name: &str, text: String| {
+        let write = |name: &str, label: &str, der: &[u8]| {
             let path = place.join(name);
+            let text = BASE64_STANDARD.encode(der);
+            let text = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
             std::fs::write(&path, text).unwrap();
             path
         };
         TlsFiles {
-            ca: write("ca.pem", self.certificate.pem()),
-            cert: write("cert.pem", certificate.pem()),
-            key: write("key.pem", key.serialize_pem()),
+            ca: write("ca.pem", "CERTIFICATE", self.certificate.der()),
+            cert: write("cert.pem", "CERTIFICATE", certificate.der()),
+            key: write("key.pem", "PRIVATE KEY", &key.serialize_der()),
         }
     }
 }
