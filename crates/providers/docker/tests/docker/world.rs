@@ -321,6 +321,12 @@ impl Drop for Place {
             let _ = engine.kill();
             let _ = engine.wait();
         }
+        // One that was killed left a mount of its own, and the next one another on top.
+        let unmounted = |path: &PathBuf| {
+            let output = Command::new("umount").arg("--lazy").arg(path).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        while unmounted(&self.path("data")) {}
         for listener in &mut self.listeners {
             let _ = listener.kill();
             let _ = listener.wait();
