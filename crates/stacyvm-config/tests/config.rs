@@ -140,6 +140,18 @@ fn a_wrong_value_names_file_line_key_and_reason() {
             "no provider \"docker\"",
         ),
         (
+            "providers:\n  docker:\n    warm: {a: 9, b: 8}\n",
+            3,
+            "providers.docker.warm",
+            "asks for 17 containers",
+        ),
+        (
+            "providers:\n  docker:\n    read_only_rootfs: true\n    warm: {a: 1}\n",
+            4,
+            "providers.docker.warm",
+            "read-only root",
+        ),
+        (
             "providers:\n  default: dokcer\n",
             2,
             "providers.default",
@@ -386,6 +398,48 @@ fn limits_are_read_from_everywhere_and_must_fit_together() {
         ("auth: {ticket_ttl: 2h}", "auth.ticket_ttl"),
     ] {
         let error = load(text).unwrap_err().to_string();
+        assert!(error.contains(names), "{text}: {error}");
+    }
+}
+
+#[test]
+fn previews_have_one_source_of_certificates_and_links_an_end() {
+    let loaded =
+        load("preview: {access: private, link_ttl: 5m, tls: {development: true}}").unwrap();
+    assert_eq!(loaded.warnings, []);
+    let preview = &loaded.config.preview;
+    assert_eq!(preview.access, Some(stacyvm_types::PreviewAccess::Private));
+    assert!(preview.tls.development);
+    assert_eq!(load("").unwrap().config.preview.access, None);
+    let hook = [("STACYVM_PREVIEW_TLS_ACME_HOOK", "/bin/hook")];
+    let error = variables(&hook).unwrap_err().to_string();
+    assert!(error.contains("nobody issues a certificate"), "{error}");
+    let domain = ("STACYVM_SERVER_PREVIEW_DOMAIN", "box.example.org");
+    let loaded = variables(&[hook[0], domain]).unwrap();
+    assert!(loaded.config.preview.tls.acme.hook.is_some());
+    for (text, names) in [
+        ("access: open", "preview.access"),
+        ("link_ttl: 0s", "preview.link_ttl"),
+        ("link_ttl: 169h", "preview.link_ttl"),
+        ("max_link_ttl: 9000h", "preview.max_link_ttl"),
+        ("tls: {cert: /a}", "preview.tls.cert"),
+        ("tls: {key: /a}", "preview.tls.key"),
+        (
+            "tls: {cert: /a, key: /b, development: true}",
+            "preview.tls.development",
+        ),
+        (
+            "tls: {acme: {hook: /a, directory: \"http://x\", domains: [x.org]}}",
+            "acme.directory",
+        ),
+        (
+            "tls: {acme: {hook: /a, hook_timeout: 0s, domains: [x.org]}}",
+            "acme.hook_timeout",
+        ),
+    ] {
+        let error = load(&format!("preview: {{{text}}}"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(names), "{text}: {error}");
     }
 }

@@ -5,7 +5,7 @@
 use stacyvm_types::Cidr;
 
 use super::Findings;
-use crate::Config;
+use crate::{Config, DockerConfig};
 
 /// A `/tmp` or `/dev/shm` of fewer MiB serves nobody.
 const LEAST_TMP: u64 = 1;
@@ -58,7 +58,40 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
             None,
         );
     }
+    check_warm(docker, found);
     if docker.pids_limit == 0 {
         found.add("providers.docker.pids_limit", "it must be at least 1", None);
+    }
+}
+
+fn check_warm(docker: &DockerConfig, found: &mut Findings<'_>) {
+    let all = docker
+        .warm
+        .values()
+        .map(|count| u64::from(*count))
+        .sum::<u64>();
+    if all > u64::from(docker.warm_max) {
+        found.add(
+            "providers.docker.warm",
+            format!(
+                "it asks for {all} containers, and warm_max allows {}",
+                docker.warm_max
+            ),
+            Some("ask for fewer, or raise providers.docker.warm_max".to_owned()),
+        );
+    }
+    if all > 0 && docker.read_only_rootfs {
+        found.add(
+            "providers.docker.warm",
+            "a container made ahead has no workspace of its own, which a read-only root needs",
+            Some("leave out warm, or read_only_rootfs".to_owned()),
+        );
+    }
+    if all > 0 && docker.traefik.enabled {
+        found.add(
+            "providers.docker.warm",
+            "a container made ahead cannot have the labels that Traefik finds it by",
+            Some("leave out warm, or traefik".to_owned()),
+        );
     }
 }

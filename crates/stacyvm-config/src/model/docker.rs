@@ -1,5 +1,6 @@
 //! The keys of the Docker provider.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -67,6 +68,10 @@ pub struct DockerConfig {
     pub added_caps: Vec<String>,
     /// Processes and threads of a container.
     pub pids_limit: u32,
+    /// Containers made ahead: how many of which image.
+    pub warm: BTreeMap<String, u32>,
+    /// How many of those there may be in all.
+    pub warm_max: u32,
     /// Labels for a Traefik that watches the same engine.
     pub traefik: TraefikConfig,
     /// What separates users who share a container.
@@ -97,6 +102,8 @@ impl Default for DockerConfig {
             dropped_caps: vec!["ALL".to_owned()],
             added_caps: Vec::new(),
             pids_limit: 256,
+            warm: BTreeMap::new(),
+            warm_max: 16,
             traefik: TraefikConfig::default(),
             pool_security: PoolSecurityConfig::default(),
         }

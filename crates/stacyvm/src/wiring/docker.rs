@@ -14,7 +14,7 @@ use stacyvm_config::{
 };
 use stacyvm_docker::{
     DockerProvider, DockerSettings, EngineAddress, NetworkChoice, NetworkSettings, Seccomp,
-    TlsFiles, Traefik,
+    TlsFiles, Traefik, WarmSettings,
 };
 use stacyvm_provider::Provider;
 
@@ -92,8 +92,10 @@ pub(super) fn left(
     if !tag_file(directories).exists() {
         return Ok(None);
     }
-    let provider = DockerProvider::new(settings(config, directories)?)?;
-    Ok(Some(Arc::new(provider)))
+    let mut settings = settings(config, directories)?;
+    // Nothing is made ahead for a server that is over; what was is removed when it is closed.
+    settings.warm.images.clear();
+    Ok(Some(Arc::new(DockerProvider::new(settings)?)))
 }
 
 /// What the provider is told.
@@ -117,6 +119,15 @@ pub(crate) fn settings(config: &Config, directories: &Directories) -> Result<Doc
     settings.tmp_size_mb = wanted.tmp_size_mb;
     settings.shm_size_mb = wanted.shm_size_mb;
     settings.network = network(wanted);
+    let defaults = &config.defaults;
+    settings.warm = WarmSettings {
+        images: wanted.warm.clone(),
+        memory_mb: defaults.memory_mb,
+        vcpus: defaults.vcpus,
+        pids_limit: defaults.pids_limit,
+        open_files: defaults.open_files,
+        disk_mb: (defaults.disk_mb > 0).then_some(defaults.disk_mb),
+    };
     settings.traefik = traefik(&wanted.traefik, &config.server.preview_domain);
     settings.pull_missing = config.images.pull == PullPolicy::Missing;
     settings.platform = config.images.platform.clone();

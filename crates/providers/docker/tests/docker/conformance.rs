@@ -86,3 +86,17 @@ mod gvisor {
 
     stacyvm_provider::conformance_tests!(harness);
 }
+
+/// The same with every sandbox that can made of a warm container.
+mod warm {
+    use super::*;
+
+    async fn harness() -> Option<World> {
+        let surroundings = Surroundings::find("conformance, warm")?;
+        let world = World::with(surroundings, crate::warm::keep_two).await;
+        world.until_warm(2).await;
+        Some(world)
+    }
+
+    stacyvm_provider::conformance_tests!(harness);
+}

@@ -10,6 +10,7 @@ mod conformance;
 mod fake_engine;
 mod network;
 mod support;
+mod warm;
 mod watch;
 mod watch_faults;
 mod world;

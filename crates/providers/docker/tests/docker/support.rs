@@ -122,6 +122,33 @@ impl World {
         format!("stacyvm-{}-{id}", self.settings.tag)
     }
 
+    /// The warm containers that run.
+    pub(crate) fn warm(&self) -> Vec<String> {
+        let name = format!("name=^/?stacyvm-{}-warm-", self.settings.tag);
+        let format = "{{.Names}}";
+        let words = ["ps", "--filter", &name, "--format", format];
+        let said = self.surroundings.docker(&words);
+        said.lines().map(str::to_owned).collect()
+    }
+
+    /// Asks for all boxes, as a server does at its start, and waits for so many warm containers.
+    pub(crate) async fn until_warm(&self, count: usize) -> Vec<String> {
+        self.provider.list().await.unwrap();
+        self.wait_for_warm(count).await
+    }
+
+    /// Waits for so many warm containers.
+    pub(crate) async fn wait_for_warm(&self, count: usize) -> Vec<String> {
+        let mut warm = Vec::new();
+        stacyvm_provider::conformance::eventually("containers are warm", async || {
+            warm = self.warm();
+            Ok(warm.len() == count)
+        })
+        .await
+        .unwrap();
+        warm
+    }
+
     /// What the engine has of this world: names of containers, volumes and networks.
     pub(crate) fn remains(&self) -> Vec<String> {
         let label = format!("label=stacyvm.instance={}", self.settings.tag);
