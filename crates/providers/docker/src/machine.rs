@@ -94,7 +94,12 @@ pub(crate) async fn examine(inner: &Inner) -> Result<(), ProviderError> {
                     }
                 }
             },
-            Err(error) if is_usual => return Err(error),
+            Err(error) if is_usual => {
+                // What was found before may be what is wrong: a volume may be gone, or the engine's
+                // view of our files. The next look starts from nothing.
+                *locked(&inner.machine) = None;
+                return Err(error);
+            }
             Err(error) => degradations.push(format!(
                 "the runtime {:?} is registered but makes no sandbox: {error}",
                 runtime.name

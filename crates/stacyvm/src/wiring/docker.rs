@@ -26,6 +26,8 @@ use crate::failure::WithHint;
 
 /// How long an engine that nobody asked for may take to answer.
 const LOOK_LIMIT: Duration = Duration::from_secs(3);
+/// Where the Docker client's own word about the engine's address is.
+const VARIABLE: &str = "DOCKER_HOST";
 /// Bytes of the tag that tells servers on one engine apart.
 const TAG_BYTES: usize = 6;
 
@@ -46,17 +48,18 @@ pub(super) async fn start(
     if !wanted && (trial == Trial::No || enabled == Some(false)) {
         return Ok(None);
     }
-    let made =
-        settings(config, directories).and_then(|settings| Ok(DockerProvider::new(settings)?));
-    let provider = match made {
-        Ok(provider) => provider,
-        Err(error) if !wanted => {
+    let settings = match settings(config, directories) {
+        Ok(settings) => settings,
+        // What the Docker client's own variables say wrong is no matter of somebody without Docker.
+        Err(error) if !wanted && names_variable(&error) => {
             let error = crate::failure::in_words(&error);
             tracing::warn!(%error, "Provider docker cannot be and is left out");
             return Ok(None);
         }
         Err(error) => return Err(error.context("cannot start the provider docker")),
     };
+    // A key that makes no sense stops the start, whether the provider was asked for or not.
+    let provider = DockerProvider::new(settings).context("cannot start the provider docker")?;
     if is_default {
         let health = provider.health().await;
         if let Some(reason) = &health.error {
@@ -79,6 +82,11 @@ pub(super) async fn start(
         return Ok(Some(Arc::new(Tried::new(Arc::new(provider), health))));
     }
     Ok(Some(Arc::new(provider)))
+}
+
+/// Whether it is the environment that is wrong, not the configuration.
+fn names_variable(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.to_string() == VARIABLE)
 }
 
 /// The provider whose containers an earlier run left, if that run had any to do with Docker.
@@ -175,11 +183,9 @@ fn address(
         _ => None,
     };
     if wanted.socket != DockerConfig::default().socket {
-        return Ok(
-            EngineAddress::parse(&wanted.socket, configured).context("providers.docker.socket")?
-        );
+        return EngineAddress::parse(&wanted.socket, configured).context("providers.docker.socket");
     }
-    let Some(host) = variable("DOCKER_HOST") else {
+    let Some(host) = variable(VARIABLE) else {
         return Ok(EngineAddress::parse(&wanted.socket, configured)?);
     };
     let tls = configured.or_else(|| {
@@ -194,7 +200,7 @@ fn address(
             key: directory.join("key.pem"),
         })
     });
-    Ok(EngineAddress::parse(&host, tls).context("DOCKER_HOST")?)
+    EngineAddress::parse(&host, tls).context(VARIABLE)
 }
 
 /// What tells this server's containers from those of others on the same engine. Chosen once and
@@ -282,6 +288,7 @@ mod tests {
         wanted.socket = "nonsense".to_owned();
         let error = found(&wanted, &[]).unwrap_err();
         assert!(format!("{error:#}").starts_with("providers.docker.socket: "));
+        assert!(!names_variable(&error));
     }
 
     #[test]

@@ -79,7 +79,7 @@ impl EngineAddress {
         patience: u64,
         version: &ClientVersion,
     ) -> Result<Docker, bollard::errors::Error> {
-        let docker = match self {
+        match self {
             Self::Unix(path) => {
                 Docker::connect_with_unix(&path.to_string_lossy(), patience, version)
             }
@@ -93,8 +93,7 @@ impl EngineAddress {
                 let address = format!("tcp://{host}");
                 Docker::connect_with_ssl(&address, key, cert, ca, patience, version)
             }
-        };
-        docker
+        }
     }
 }
 

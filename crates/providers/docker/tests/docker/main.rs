@@ -7,9 +7,13 @@
 #![cfg(target_os = "linux")]
 
 mod conformance;
+mod elsewhere;
 mod fake_engine;
+mod images;
 mod network;
+mod refused;
 mod support;
+mod users;
 mod warm;
 mod watch;
 mod watch_faults;

@@ -203,3 +203,39 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
     };
     soon(what, looking).await;
 }
+
+/// An image of a test's own, which goes with this.
+pub(crate) struct Image {
+    surroundings: Surroundings,
+    pub(crate) name: String,
+}
+
+impl Image {
+    /// The usual image with `changes`, as the instructions of a Dockerfile.
+    pub(crate) fn derived(surroundings: &Surroundings, changes: &[&str]) -> Self {
+        let name = Self::free_name();
+        let container = surroundings.docker(&["create", &surroundings.image, "sh"]);
+        let mut words = vec!["commit"];
+        for change in changes {
+            words.extend(["--change", change]);
+        }
+        words.extend([container.as_str(), &name]);
+        surroundings.docker(&words);
+        surroundings.docker(&["rm", &container]);
+        Self {
+            surroundings: surroundings.clone(),
+            name,
+        }
+    }
+
+    /// A name that no other test and no other run has.
+    pub(crate) fn free_name() -> String {
+        format!("stacyvm-{}:1", tag())
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        self.surroundings.docker(&["rmi", "--force", &self.name]);
+    }
+}
