@@ -50,7 +50,7 @@ pub(super) fn open_beneath(
         }
     }
     // The walk ended at a directory that is held already.
-    let flags = flags - OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    let flags = (flags - OFlags::NOFOLLOW) | OFlags::DIRECTORY;
     openat(walk.here(), c".", flags, Mode::empty())
 }
 
