@@ -22,7 +22,8 @@ usage: stacyvm-agent [--socket PATH | --listen-fd N] [--stdio] [options]
                     user:group or uid:gid; exits with 3 when they have no such user
   --memory-events FILE
                     the sandbox's memory.events (cgroup v2) or memory.oom_control (v1)
-  --prepare         make the workspace and the user, then give up what only that needs
+  --prepare         make the workspace and the user, then give up what only that needs;
+                    --memory-events is then looked for where containers have it
   --root-caps HEX   capabilities of commands that run as root, a bit each (default none);
                     only with --prepare
   --init            do the duties of a pid namespace's first process
@@ -31,6 +32,13 @@ usage: stacyvm-agent [--socket PATH | --listen-fd N] [--stdio] [options]
 
 /// The exit code that says that `--user` names nobody.
 const NO_SUCH_USER: u8 = 3;
+
+/// Where a container sees the events of its own memory, by the versions of cgroups: nobody outside
+/// could name them before it is there.
+const OWN_MEMORY_EVENTS: [&str; 2] = [
+    "/sys/fs/cgroup/memory.events",
+    "/sys/fs/cgroup/memory/memory.oom_control",
+];
 
 /// What the command line asks for.
 enum Wanted {
@@ -98,6 +106,11 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
     }
     if root_capabilities.is_some() && !prepare {
         return Err("--root-caps wants --prepare".to_owned());
+    }
+    if prepare && memory_events.is_none() {
+        memory_events = OWN_MEMORY_EVENTS
+            .iter()
+            .find_map(|path| open(Path::new(path)).ok());
     }
     if let Some(user) = user {
         match stacyvm_agent::user_numbers(&root, &user) {

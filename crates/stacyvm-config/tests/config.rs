@@ -403,6 +403,48 @@ fn limits_are_read_from_everywhere_and_must_fit_together() {
 }
 
 #[test]
+fn previews_have_one_source_of_certificates_and_links_an_end() {
+    let loaded =
+        load("preview: {access: private, link_ttl: 5m, tls: {development: true}}").unwrap();
+    assert_eq!(loaded.warnings, []);
+    let preview = &loaded.config.preview;
+    assert_eq!(preview.access, Some(stacyvm_types::PreviewAccess::Private));
+    assert!(preview.tls.development);
+    assert_eq!(load("").unwrap().config.preview.access, None);
+    let hook = [("STACYVM_PREVIEW_TLS_ACME_HOOK", "/bin/hook")];
+    let error = variables(&hook).unwrap_err().to_string();
+    assert!(error.contains("nobody issues a certificate"), "{error}");
+    let domain = ("STACYVM_SERVER_PREVIEW_DOMAIN", "box.example.org");
+    let loaded = variables(&[hook[0], domain]).unwrap();
+    assert!(loaded.config.preview.tls.acme.hook.is_some());
+    for (text, names) in [
+        ("access: open", "preview.access"),
+        ("link_ttl: 0s", "preview.link_ttl"),
+        ("link_ttl: 169h", "preview.link_ttl"),
+        ("max_link_ttl: 9000h", "preview.max_link_ttl"),
+        ("tls: {cert: /a}", "preview.tls.cert"),
+        ("tls: {key: /a}", "preview.tls.key"),
+        (
+            "tls: {cert: /a, key: /b, development: true}",
+            "preview.tls.development",
+        ),
+        (
+            "tls: {acme: {hook: /a, directory: \"http://x\", domains: [x.org]}}",
+            "acme.directory",
+        ),
+        (
+            "tls: {acme: {hook: /a, hook_timeout: 0s, domains: [x.org]}}",
+            "acme.hook_timeout",
+        ),
+    ] {
+        let error = load(&format!("preview: {{{text}}}"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(names), "{text}: {error}");
+    }
+}
+
+#[test]
 fn images_and_their_registries_are_checked_before_anybody_needs_them() {
     let good = load(
         "images:\n  aliases: {py: python, python: python-3, alpine: host}\n  pull: never\n  mirrors:\n    docker.io: [https://mirror.example/docker, \"localhost:5000\"]\n    ghcr.io: http://10.0.0.1:80\n  insecure_registries: [\"registry.lan:5000\", \"[::1]:5000\"]\n  certificates: [/etc/ssl/ours.pem]\n  platform: linux/arm/v7\n  max_parallel: 8\n",

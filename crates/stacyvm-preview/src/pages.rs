@@ -98,7 +98,7 @@ fn page(failure: &Failure) -> String {
         ),
         Kind::Busy => (
             "Too many connections",
-            "This sandbox has as many connections as it may have. Try again in a moment.",
+            "This sandbox has as many connections as it may have. This page tries again by itself.",
             "wait",
         ),
         Kind::Refused => (

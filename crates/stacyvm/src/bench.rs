@@ -8,6 +8,7 @@
 pub(crate) mod floor;
 pub(crate) mod life;
 pub(crate) mod machine;
+pub(crate) mod preview;
 pub(crate) mod samples;
 pub(crate) mod target;
 pub(crate) mod work;
@@ -56,6 +57,8 @@ pub(crate) enum Row {
     Sustained,
     /// GET of one sandbox.
     Get,
+    /// Requests through a preview, beside the same program directly.
+    Preview,
     /// What an idle sandbox and an idle server cost.
     Idle,
     /// Start of the server to its first answer; only without --server.
@@ -155,6 +158,7 @@ impl Bench {
                 Row::Burst => life::burst(self).await?,
                 Row::Sustained => life::sustained(self, target).await?,
                 Row::Get => work::get(self).await?,
+                Row::Preview => preview::preview(self, target).await?,
                 Row::Idle => machine::idle(self, target).await?,
                 Row::Start => machine::start(self, target).await?,
             });

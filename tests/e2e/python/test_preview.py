@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import ssl
 import subprocess
@@ -361,11 +362,76 @@ def test_the_command_prints_what_opens(server, private_site):
     assert 'hint: make it with "stacyvm preview ca install"' in missing.stderr
 
 
-def test_the_development_authority_serves_tls_beside_plain_http(tmp_path):
+@pytest.fixture(scope="module")
+def secure_server():
+    """One with a certificate of the development authority."""
     server = conftest.Server("mock", extra="preview:\n  tls:\n    development: true\n")
+    server.image = "host"
+    yield server
+    server.close()
+
+
+def test_a_private_site_works_over_tls(secure_server, page):
+    sandbox = spawn(secure_server, preview="private")
+    # The profile of a browser trusts nobody but the system; that the authority is right, others check.
+    page.call("Security.setIgnoreCertificateErrors", ignore=True)
+    page.goto(link(secure_server, sandbox).json()["url"])
+    page.until("window.checks")
+    assert page.address() == f"https://{sandbox.port}-{sandbox.id}.localhost:{secure_server.port}/"
+    protocol = "performance.getEntriesByType('navigation')[0].nextHopProtocol"
+    assert page.run(protocol) == "h2"
+    for name, expected in {
+        "style": "rgb(1, 2, 3)",
+        "posted": "100000",
+        "socket": "ping é",
+        "events": "0,1,2",
+        "download": 64 * 1024 * 1024,
+    }.items():
+        assert page.run(f"checks.{name}()") == expected, name
+    sandbox.destroy()
+
+
+def test_this_machine_can_be_made_to_trust_the_authority(secure_server, tmp_path):
+    if os.geteuid() != 0 or not shutil.which("update-ca-certificates"):
+        pytest.skip("SKIP authority: needs root and Debian's store of authorities")
+    # In a file system of its own: the machine that tests run on trusts nobody new.
+    (tmp_path / "ssl").mkdir()
+    script = f"""set -e
+mount -t tmpfs none /usr/local/share/ca-certificates
+cp -a /etc/ssl/. {tmp_path}/ssl
+mount --bind {tmp_path}/ssl /etc/ssl
+"$STACYVM_BIN" --config {secure_server.config} preview ca install >&2
+exec python3 - <<'END'
+import socket, ssl
+context = ssl.create_default_context(cafile="/etc/ssl/certs/ca-certificates.crt")
+with socket.create_connection(("127.0.0.1", {secure_server.port}), timeout=60) as plain:
+    with context.wrap_socket(plain, server_hostname="3000-sb-00000000.localhost") as secure:
+        print("trusted", secure.version())
+END
+"""
+    ran = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script],
+        env={**secure_server.environment, "STACYVM_BIN": os.environ["STACYVM_BIN"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.stdout == "trusted TLSv1.3\n", ran.stdout + ran.stderr
+    assert "preview.tls.development" in ran.stderr
+    shown = subprocess.run(
+        [os.environ["STACYVM_BIN"], "--config", str(secure_server.config), "preview", "ca", "show"],
+        env=secure_server.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "BEGIN CERTIFICATE" in shown.stdout and "security add-trusted-cert" in shown.stdout
+
+
+def test_the_development_authority_serves_tls_beside_plain_http(secure_server):
+    server = secure_server
+    sandbox = spawn(server, preview="private")
     try:
-        server.image = "host"
-        sandbox = spawn(server, preview="private")
         url = link(server, sandbox).json()["url"]
         assert url.startswith("https://"), url
         authority = server.directory / "data/preview/authority/localhost/authority.pem"
@@ -389,4 +455,4 @@ def test_the_development_authority_serves_tls_beside_plain_http(tmp_path):
         # The same port still speaks plain HTTP.
         assert httpx.get(f"{server.url}/api/v1/live").status_code == 200
     finally:
-        server.close()
+        sandbox.destroy()

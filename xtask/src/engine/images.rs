@@ -2,7 +2,7 @@
 //! registry of images.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::JoinHandle;
@@ -127,6 +127,9 @@ pub(super) fn import_busybox(place: &Place) -> Result<()> {
     for directory in ["bin", "tmp", "etc", "root"] {
         fs::create_dir_all(root.join(directory)).context("make the root of busybox")?;
     }
+    // Everybody's, as in every image.
+    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777))
+        .context("open the temporary directory")?;
     fs::copy(program, root.join("bin/busybox")).context("copy busybox")?;
     for name in tools::output(Command::new(program).arg("--list"))?.lines() {
         if name != "busybox" {

@@ -40,12 +40,13 @@ const OURS: &[Row] = &[
         &["stacyvm-proto"],
     ),
     ("stacyvm-egress", &["stacyvm-sys", "stacyvm-types"], &[]),
+    ("stacyvm-firewall", &["stacyvm-sys", "stacyvm-types"], &[]),
     ("stacyvm-image", &[], &[]),
     (
         "stacyvm-native",
         &[
             "stacyvm-egress",
-            "stacyvm-egress",
+            "stacyvm-firewall",
             "stacyvm-image",
             "stacyvm-launcher",
             "stacyvm-provider",
@@ -62,6 +63,7 @@ const OURS: &[Row] = &[
     (
         "stacyvm-docker",
         &[
+            "stacyvm-firewall",
             "stacyvm-image",
             "stacyvm-provider",
             "stacyvm-sys",

@@ -106,16 +106,17 @@ pub(crate) async fn plan(inner: &Inner, spec: &BoxSpec) -> Result<Making, Provid
         ));
     }
     let (user, user_words) = user(spec, &image)?;
-    let network = network(&spec.network)?;
+    let (network, name_servers) = inner.network.of_container(&spec.network)?;
     let found = Found {
         image: &image.id,
         runtime,
         agent: &machine.agent,
         user,
-        network,
+        network: &network,
+        name_servers,
         cores: machine.cores,
         most_files: inner.most_files(),
-        labels: traefik(inner, spec, network),
+        labels: traefik(inner, spec, &network),
     };
     let body = parameters::container(&inner.house, spec, &found)?;
     Ok(Making {
@@ -194,16 +195,6 @@ fn traefik(inner: &Inner, spec: &BoxSpec, network: &str) -> HashMap<String, Stri
     let connected = spec.network != NetworkMode::None;
     let traefik = inner.settings.traefik.as_ref().filter(|_| connected);
     traefik.map_or_else(HashMap::new, |traefik| traefik.labels(&spec.id, network))
-}
-
-/// What a container is connected to, in the engine's words.
-fn network(mode: &NetworkMode) -> Result<&'static str, ProviderError> {
-    match mode {
-        NetworkMode::None => Ok("none"),
-        NetworkMode::Bridge(_) => Err(ProviderError::Unsupported(
-            "provider docker lacks the capability network-bridge".to_owned(),
-        )),
-    }
 }
 
 /// Makes a container and returns when its agent answers; on an error nothing of it is left.

@@ -89,6 +89,13 @@ impl Engine {
         error
     }
 
+    /// The failure of a step whose answer should not have ended.
+    pub(crate) fn ended(&self, step: &'static str) -> EngineError {
+        let error = EngineError::cut(step, &self.address);
+        self.note(&error);
+        error
+    }
+
     /// An engine that comes back may be another version.
     fn note(&self, error: &EngineError) {
         if error.is_absence() {

@@ -12,9 +12,11 @@ use stacyvm_types::SandboxId;
 
 use crate::engine::{Engine, EngineError, QUICK};
 use crate::machine::Machine;
+use crate::network::Network;
 use crate::parameters::House;
 use crate::settings::DockerSettings;
 use crate::warm;
+use crate::watch::Watch;
 
 /// Open files that a process may have where the engine may not give more: without
 /// CAP_SYS_RESOURCE the kernel's own limit of a process is the end.
@@ -26,6 +28,8 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
     pub(crate) settings: DockerSettings,
     pub(crate) house: House,
+    pub(crate) network: Network,
+    pub(crate) watch: Watch,
     /// What the engine is, as it was last looked at.
     pub(crate) machine: Mutex<Option<Arc<Machine>>>,
     /// Held while the engine is looked at.
@@ -60,7 +64,11 @@ pub(crate) struct Limits {
 
 impl Inner {
     pub(crate) fn new(engine: Arc<Engine>, settings: DockerSettings, house: House) -> Self {
+        let names = house.names.clone();
+        let network = settings.network.clone();
         Self {
+            network: Network::new(Arc::clone(&engine), names.clone(), network),
+            watch: Watch::new(Arc::clone(&engine), names),
             engine,
             settings,
             house,
@@ -74,7 +82,7 @@ impl Inner {
 
     /// How a sandbox is connected that says nothing about it.
     pub(crate) fn default_network(&self) -> NetworkMode {
-        NetworkMode::None
+        self.network.default_mode()
     }
 
     /// What the engine was found to be, without asking it.

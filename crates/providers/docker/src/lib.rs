@@ -17,6 +17,7 @@ mod machine;
 mod names;
 #[cfg(target_os = "linux")]
 mod nearby;
+mod network;
 mod parameters;
 mod provider;
 mod removal;
@@ -27,8 +28,10 @@ mod traefik;
 mod trial;
 mod volume;
 mod warm;
+mod watch;
 
 pub use engine::{EngineAddress, TlsFiles};
+pub use network::{NetworkChoice, NetworkSettings};
 pub use parameters::Seccomp;
 pub use provider::DockerProvider;
 pub use settings::DockerSettings;

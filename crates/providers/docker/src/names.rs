@@ -24,6 +24,16 @@ impl Names {
         Self { tag: tag.into() }
     }
 
+    /// The server's own.
+    pub(crate) fn tag(&self) -> &str {
+        &self.tag
+    }
+
+    /// The network of containers that have one.
+    pub(crate) fn network(&self) -> String {
+        format!("stacyvm-{}", self.tag)
+    }
+
     /// A sandbox's container.
     pub(crate) fn container(&self, id: &SandboxId) -> String {
         format!("stacyvm-{}-{id}", self.tag)

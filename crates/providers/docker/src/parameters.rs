@@ -50,6 +50,8 @@ pub(crate) struct Found<'a> {
     pub(crate) user: User<'a>,
     /// What it is connected to, in the engine's words.
     pub(crate) network: &'a str,
+    /// Whom it asks for names; none leaves that to the engine.
+    pub(crate) name_servers: Option<Vec<String>>,
     /// Cores that the engine's machine has; none when it did not say.
     pub(crate) cores: Option<u32>,
     /// Open files that a process can be given at most.
@@ -89,6 +91,7 @@ pub(crate) fn container(
             config: None,
         }),
         network_mode: Some(found.network.to_owned()),
+        dns: found.name_servers.clone(),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,

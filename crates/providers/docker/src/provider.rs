@@ -8,7 +8,7 @@ use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummaryStateE
 use bollard::query_parameters::ListContainersOptions;
 use stacyvm_provider::{
     AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, ImageHold, ImageOps, NetworkMode,
-    Provider, ProviderError, SandboxOps,
+    Notice, Provider, ProviderError, SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio_util::task::TaskTracker;
@@ -24,8 +24,6 @@ use crate::{create, images, machine, removal, stats, warm};
 
 /// How long operations under way may take to end when the provider is closed.
 const CLOSE_LIMIT: Duration = Duration::from_secs(45);
-/// How often it is looked whether a container still runs.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Sandboxes as containers of a Docker Engine.
 #[derive(Debug)]
@@ -183,6 +181,9 @@ impl Provider for DockerProvider {
         if machine.is_some_and(|machine| machine.disk_limit) {
             all.push(Capability::DiskLimit);
         }
+        if self.inner.network.is_offered() {
+            all.push(Capability::NetworkBridge);
+        }
         all
     }
 
@@ -196,7 +197,11 @@ impl Provider for DockerProvider {
 
     async fn health(&self) -> Health {
         let started = Instant::now();
-        let examined = machine::examine(&self.inner).await;
+        let examined = async {
+            machine::examine(&self.inner).await?;
+            self.inner.network.ensure().await
+        }
+        .await;
         Health {
             healthy: examined.is_ok(),
             error: examined.err().map(|error| error.to_string()),
@@ -299,34 +304,33 @@ impl Provider for DockerProvider {
     }
 
     async fn wait_exit(&self, id: &SandboxId) {
-        let name = self.inner.house.names.container(id);
-        loop {
-            match self.inner.inspect(&name).await {
-                Ok(None) => return,
-                Ok(Some(found)) => {
-                    let status = found.state.and_then(|state| state.status);
-                    if matches!(status, Some(Status::EXITED | Status::DEAD)) {
-                        return;
-                    }
-                }
-                // Nobody can say: an engine that is away ends no container.
-                Err(_) => {}
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        self.inner.watch.wait_exit(id).await;
     }
 
     async fn cause_of_end(&self, id: &SandboxId) -> Option<&'static str> {
+        self.inner.watch.cause_of_end(id).await
+    }
+
+    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
         let name = self.inner.house.names.container(id);
-        let found = self.inner.inspect(&name).await.ok()??;
-        let state = found.state?;
-        let ended = state.running == Some(false);
-        (ended && state.oom_killed == Some(true)).then_some("memory")
+        let found = self
+            .inner
+            .inspect(&name)
+            .await?
+            .ok_or_else(|| no_such(id))?;
+        let network = found.host_config.unwrap_or_default().network_mode;
+        Ok(self.inner.network.mode_of(&network.unwrap_or_default()))
+    }
+
+    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.inner.watch.notices()
     }
 
     fn degradations(&self) -> Vec<String> {
         let machine = self.inner.known_machine();
-        machine.map_or_else(Vec::new, |machine| machine.degradations.clone())
+        let mut all = machine.map_or_else(Vec::new, |machine| machine.degradations.clone());
+        all.extend(self.inner.network.degradations());
+        all
     }
 
     async fn close(&self) {
@@ -338,5 +342,8 @@ impl Provider for DockerProvider {
             tracing::warn!("Sandboxes were still being made when the provider docker closed");
         }
         warm::close(&self.inner).await;
+        self.inner.watch.close().await;
+        // Last: those that were made ahead are connected to it.
+        self.inner.network.close().await;
     }
 }

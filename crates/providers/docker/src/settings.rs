@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use stacyvm_image::Credentials;
 
 use crate::engine::EngineAddress;
+use crate::network::NetworkSettings;
 use crate::parameters::Seccomp;
 use crate::traefik::Traefik;
 use crate::warm::WarmSettings;
@@ -35,6 +36,8 @@ pub struct DockerSettings {
     pub added_caps: Vec<String>,
     /// Processes and threads of one container at most, whatever a spawn asks for.
     pub pids_limit: u32,
+    /// How sandboxes are connected.
+    pub network: NetworkSettings,
     /// Which containers are made ahead.
     pub warm: WarmSettings,
     /// Size of `/tmp` where the root is read-only, MiB.
@@ -66,6 +69,7 @@ impl DockerSettings {
             dropped_caps: vec!["ALL".to_owned()],
             added_caps: Vec::new(),
             pids_limit: 256,
+            network: NetworkSettings::default(),
             warm: WarmSettings::default(),
             tmp_size_mb: 64,
             shm_size_mb: 64,

@@ -144,6 +144,7 @@ pub(crate) async fn kernel(
         agent: &machine.agent,
         user: User::Usual,
         network: "none",
+        name_servers: None,
         cores: machine.cores,
         most_files: FILES,
         labels: Default::default(),

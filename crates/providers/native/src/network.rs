@@ -9,12 +9,11 @@
 mod addresses;
 mod anchor;
 mod error;
-mod guard;
 mod host;
 mod lease;
 mod making;
 mod names;
-mod nft;
+mod obstacles;
 mod rules;
 mod settings;
 mod uplinks;
@@ -24,6 +23,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stacyvm_egress::Program;
+use stacyvm_firewall::Guard;
 use stacyvm_launcher::control::NetworkFiles;
 use stacyvm_provider::{Egress, Notices};
 use stacyvm_sys::netlink::Netlink;
@@ -32,7 +32,6 @@ use stacyvm_types::SandboxId;
 use addresses::{Prefix, Subnet};
 use anchor::{Anchor, OURS};
 pub(crate) use error::NetworkError;
-use guard::Guard;
 use host::{Host, NO_IPV6, is_privileged, remove};
 pub(crate) use lease::Lease;
 use making::Maker;
@@ -59,7 +58,7 @@ pub(crate) struct Site {
 impl Site {
     /// The table of our rules.
     fn table(&self) -> String {
-        format!("{}{}", nft::TABLE, self.subnet.tag())
+        format!("{}{}", stacyvm_firewall::TABLE, self.subnet.tag())
     }
 
     /// The group of the cables of sandboxes that reach outside only by name, or of all others.
@@ -258,7 +257,7 @@ impl Bridge {
             closed: false,
         };
         host.open_uplinks(&uplinks)?;
-        let obstacles = std::thread::spawn(nft::obstacles);
+        let obstacles = std::thread::spawn(obstacles::obstacles);
         let names = match &settings.egress_program {
             None => None,
             Some((path, arguments)) => {
@@ -405,7 +404,13 @@ impl Bridge {
             };
             let host = bridge.host();
             // It was this process itself, which removes them to load others.
-            if host.closed || nft::stands(&bridge.site.table()) {
+            if host.closed
+                || stacyvm_firewall::stands(
+                    "inet",
+                    &bridge.site.table(),
+                    &["jump outwards", "jump to_host"],
+                )
+            {
                 return;
             }
             tracing::warn!("somebody removed the network's rules; they are put back");

@@ -2,6 +2,8 @@
 //!
 //! Only what needs no engine and no file: those are asked at the start.
 
+use stacyvm_types::Cidr;
+
 use super::Findings;
 use crate::{Config, DockerConfig};
 
@@ -47,6 +49,14 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
         if size < LEAST_TMP {
             found.add(key, format!("it must be at least {LEAST_TMP}"), None);
         }
+    }
+    let fits = |range: &Cidr| range.first().is_ipv4() && (16..=28).contains(&range.bits());
+    if docker.network_subnet.is_some_and(|range| !fits(&range)) {
+        found.add(
+            "providers.docker.network_subnet",
+            "it must be a range of IPv4 of 16 to 28 bits",
+            None,
+        );
     }
     check_warm(docker, found);
     if docker.pids_limit == 0 {

@@ -1,9 +1,12 @@
 //! The keys of the Docker provider.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use stacyvm_types::Cidr;
 
 use super::TraefikConfig;
 
@@ -39,6 +42,18 @@ pub struct DockerConfig {
     pub runtime: String,
     /// `bridge` or `none`.
     pub network_mode: NetworkMode,
+    /// Where containers have their addresses, 16 to 28 bits of IPv4; none lets the engine choose.
+    pub network_subnet: Option<Cidr>,
+    /// Ports of the host that containers reach.
+    pub allow_host_ports: Vec<u16>,
+    /// Private ranges that they reach.
+    pub allow_cidrs: Vec<Cidr>,
+    /// Ranges that they do not reach, whatever else is said.
+    pub deny_cidrs: Vec<Cidr>,
+    /// Who resolves names for them; none leaves it to the engine.
+    pub name_servers: Vec<IpAddr>,
+    /// A network also where the host cannot be closed to containers.
+    pub unfiltered_network: bool,
     /// Only `/workspace` and `/tmp` stay writable.
     pub read_only_rootfs: bool,
     /// Size of `/tmp` then, MiB.
@@ -74,6 +89,12 @@ impl Default for DockerConfig {
             default_image: "alpine:latest".to_owned(),
             runtime: "runc".to_owned(),
             network_mode: NetworkMode::Bridge,
+            network_subnet: None,
+            allow_host_ports: Vec::new(),
+            allow_cidrs: Vec::new(),
+            deny_cidrs: Vec::new(),
+            name_servers: Vec::new(),
+            unfiltered_network: false,
             read_only_rootfs: false,
             tmp_size_mb: 64,
             shm_size_mb: 64,

@@ -56,6 +56,7 @@ async fn bad_requests_get_their_documented_code() {
             Unsupported,
             "read-only-rootfs",
         ),
+        (r#"{"preview":"open"}"#, BadRequest, "preview"),
         (r#"{"user":"a b"}"#, BadRequest, "user"),
         (r#"{"workdir":"/a\u0000"}"#, BadRequest, "workdir"),
         (r#"{"env":{"A=B":"c"}}"#, BadRequest, "env"),

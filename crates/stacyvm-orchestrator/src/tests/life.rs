@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use stacyvm_types::{ErrorCode, Isolation, SandboxId, SandboxState, Vcpus};
+use stacyvm_types::{ErrorCode, Isolation, PreviewAccess, SandboxId, SandboxState, Vcpus};
 
 use crate::tests::support::{Rig, argv, code, drawn, eventually, request, settings, settle};
 use crate::{Caller, ListFilter, Settings};
@@ -19,7 +19,8 @@ async fn a_spawn_becomes_a_box_with_what_was_asked() {
         .spawn(
             r#"{"image":"py","memory_mb":256,"vcpus":0.5,"disk_mb":64,"ttl":"90s","owner_id":" alice ",
                 "metadata":{"team":"blue"},"env":{"TOKEN":"secret"},"workdir":"/srv",
-                "user":"root","network":"none","isolation":"process"}"#,
+                "user":"root","network":"none","isolation":"process",
+                "preview":"private"}"#,
         )
         .await;
     let half = Vcpus::from_cores(0.5).unwrap();
@@ -30,6 +31,7 @@ async fn a_spawn_becomes_a_box_with_what_was_asked() {
     assert_eq!(sandbox.isolation, Isolation::Container);
     assert_eq!(sandbox.metadata["team"], "blue");
     assert_eq!(sandbox.preview_domain, "localhost:7423");
+    assert_eq!(sandbox.preview, Some(PreviewAccess::Private));
     let lives = sandbox.expires_at.saturating_since(sandbox.created_at);
     assert_eq!(lives, Duration::from_secs(90));
     let spec = rig.fake.specs.lock().unwrap()[0].clone();
@@ -49,6 +51,7 @@ async fn a_spawn_becomes_a_box_with_what_was_asked() {
     let plain = rig.spawn(r#"{"image":"","ttl":null,"memory_mb":0}"#).await;
     assert_eq!(plain.image, "plain");
     assert_eq!((plain.memory_mb, plain.disk_mb), (1024, None));
+    assert_eq!(plain.preview, None);
     let lives = plain.expires_at.saturating_since(plain.created_at);
     assert_eq!(lives, Duration::from_secs(1800));
 }

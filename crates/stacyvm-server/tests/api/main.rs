@@ -19,6 +19,7 @@ mod fake;
 mod files;
 mod http;
 mod limits;
+mod links;
 mod logging;
 mod logs;
 mod mock;

@@ -21,6 +21,10 @@ use crate::fake::Fake;
 use crate::http::{Answer, PATIENCE, exchange, read_head};
 use crate::support::{Options, Server};
 
+/// A time for silence that is short for a test, and yet much longer than a busy machine makes what is
+/// not silent wait.
+const SILENCE: Duration = Duration::from_secs(4);
+
 /// The port that things listen on inside.
 const PORT: u16 = 3000;
 

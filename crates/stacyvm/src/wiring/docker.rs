@@ -9,9 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_config::{Config, DockerConfig, ProviderChoice, PullPolicy, TraefikConfig};
+use stacyvm_config::{
+    Config, DockerConfig, NetworkMode, ProviderChoice, PullPolicy, TraefikConfig,
+};
 use stacyvm_docker::{
-    DockerProvider, DockerSettings, EngineAddress, Seccomp, TlsFiles, Traefik, WarmSettings,
+    DockerProvider, DockerSettings, EngineAddress, NetworkChoice, NetworkSettings, Seccomp,
+    TlsFiles, Traefik, WarmSettings,
 };
 use stacyvm_provider::Provider;
 
@@ -115,6 +118,7 @@ pub(crate) fn settings(config: &Config, directories: &Directories) -> Result<Doc
     settings.pids_limit = wanted.pids_limit;
     settings.tmp_size_mb = wanted.tmp_size_mb;
     settings.shm_size_mb = wanted.shm_size_mb;
+    settings.network = network(wanted);
     let defaults = &config.defaults;
     settings.warm = WarmSettings {
         images: wanted.warm.clone(),
@@ -128,6 +132,23 @@ pub(crate) fn settings(config: &Config, directories: &Directories) -> Result<Doc
     settings.pull_missing = config.images.pull == PullPolicy::Missing;
     settings.platform = config.images.platform.clone();
     Ok(settings)
+}
+
+fn network(wanted: &DockerConfig) -> NetworkSettings {
+    NetworkSettings {
+        choice: match wanted.network_mode {
+            NetworkMode::Bridge => NetworkChoice::Bridge,
+            NetworkMode::None => NetworkChoice::None,
+        },
+        subnet: wanted.network_subnet,
+        allow_host_ports: wanted.allow_host_ports.clone(),
+        allow_cidrs: wanted.allow_cidrs.clone(),
+        deny_cidrs: wanted.deny_cidrs.clone(),
+        name_servers: wanted.name_servers.clone(),
+        // A Traefik in the host's network is the one who connects.
+        inbound_from_host: wanted.traefik.enabled,
+        unfiltered: wanted.unfiltered_network,
+    }
 }
 
 fn traefik(wanted: &TraefikConfig, domain: &str) -> Option<Traefik> {

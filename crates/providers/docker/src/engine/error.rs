@@ -75,6 +75,15 @@ impl EngineError {
         }
     }
 
+    /// An answer that ended too soon.
+    pub(super) fn cut(step: &'static str, address: &EngineAddress) -> Self {
+        Self::Absent {
+            address: address.to_string(),
+            reason: format!("it ended the answer while asked to {step}"),
+            source: None,
+        }
+    }
+
     /// No answer in time.
     pub(super) fn silent(step: &'static str, address: &EngineAddress) -> Self {
         Self::Absent {

@@ -50,6 +50,7 @@ fn asked_of(house: &House, spec: &BoxSpec, kind: Kind, most_files: u64) -> Conta
         agent: &Source::File("/agent".to_owned()),
         user: User::Usual,
         network: "none",
+        name_servers: None,
         cores: Some(2),
         most_files,
         labels: HashMap::from([("more".to_owned(), "yes".to_owned())]),

@@ -7,5 +7,10 @@
 #![cfg(target_os = "linux")]
 
 mod conformance;
+mod fake_engine;
+mod network;
 mod support;
 mod warm;
+mod watch;
+mod watch_faults;
+mod world;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress};
 use stacyvm_provider::Provider as _;
@@ -111,6 +112,11 @@ impl World {
         self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
     }
 
+    /// As if the server had died here, and another one started.
+    pub(crate) fn kill(&mut self) {
+        self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
+    }
+
     /// The name of a sandbox's container.
     pub(crate) fn container(&self, id: &SandboxId) -> String {
         format!("stacyvm-{}-{id}", self.settings.tag)
@@ -143,13 +149,15 @@ impl World {
         warm
     }
 
-    /// What the engine has of this world: names of containers and volumes.
+    /// What the engine has of this world: names of containers, volumes and networks.
     pub(crate) fn remains(&self) -> Vec<String> {
         let label = format!("label=stacyvm.instance={}", self.settings.tag);
         let names = ["{{.Names}}", "{{.Name}}"];
         let containers = ["ps", "--all", "--filter", &label, "--format", names[0]];
         let volumes = ["volume", "ls", "--filter", &label, "--format", names[1]];
-        let said = [&containers[..], &volumes[..]].map(|words| self.surroundings.docker(words));
+        let networks = ["network", "ls", "--filter", &label, "--format", names[1]];
+        let all = [&containers[..], &volumes[..], &networks[..]];
+        let said = all.map(|words| self.surroundings.docker(words));
         said.iter()
             .flat_map(|text| text.lines().map(str::to_owned))
             .collect()
@@ -170,5 +178,31 @@ impl Drop for World {
             self.surroundings
                 .docker(&["volume", "rm", "--force", volume]);
         }
+        let networks = ["network", "ls", "--quiet", "--filter", &label];
+        for network in self.surroundings.docker(&networks).lines() {
+            self.surroundings.docker(&["network", "rm", network]);
+        }
     }
+}
+
+/// How long a machine under load may take for what takes a moment.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits for what comes soon.
+#[track_caller]
+pub(crate) fn soon<T>(what: &str, coming: impl Future<Output = T>) -> impl Future<Output = T> {
+    async move {
+        let outcome = tokio::time::timeout(SOON, coming).await;
+        outcome.unwrap_or_else(|_| panic!("never came: {what}"))
+    }
+}
+
+/// Looks again and again until it is so.
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let looking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(what, looking).await;
 }

@@ -2,6 +2,7 @@
 
 use rustix::io::Errno;
 
+use stacyvm_firewall::FirewallError;
 use stacyvm_provider::ProviderError;
 
 /// Why sandboxes have no network, with what mends it.
@@ -10,12 +11,9 @@ pub(crate) enum NetworkError {
     /// Not allowed to make one.
     #[error("a network takes root: run the server as root, outside of a container")]
     NotRoot,
-    /// The program that loads the rules is not there.
-    #[error("the program nft is missing: apt-get install nftables")]
-    NoNft,
-    /// The rules were refused.
-    #[error("nft refused the rules: {0}")]
-    Rules(String),
+    /// The rules could not be loaded.
+    #[error(transparent)]
+    Rules(#[from] FirewallError),
     /// The kernel refused a step.
     #[error("{step}: {errno}")]
     Kernel {

@@ -13,7 +13,7 @@ use super::anchor::{self, Anchor, OURS};
 use super::names::Names;
 use super::rules::{self, Rules};
 use super::uplinks::{self, Passing, Uplinks};
-use super::{Lease, MTU, NetworkError, NetworkSettings, Site, nft};
+use super::{Lease, MTU, NetworkError, NetworkSettings, Site};
 
 /// What is done on the host, by one at a time.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Host {
             opened: &self.anchor.note.opened,
             egress: place.as_ref(),
         };
-        nft::apply(&rules.text())
+        Ok(stacyvm_firewall::apply(&rules.text())?)
     }
 
     /// Removes cables that belong to no box, and answers which numbers are taken.
@@ -123,7 +123,7 @@ pub(super) fn remove(netlink: &mut Netlink, anchor: &Anchor) {
         force_ipv6: false,
     };
     // The anchor goes last: as long as it stands, a crash here is seen.
-    if let Err(error) = nft::apply(&rules::removal(&site)) {
+    if let Err(error) = stacyvm_firewall::apply(&rules::removal(&site)) {
         tracing::warn!(%error, "the network's rules could not be removed");
         return;
     }

@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::io::Errno;
+use stacyvm_firewall::FirewallError;
 use stacyvm_sys::namespaces;
 use stacyvm_sys::netlink::{Manner, Netlink, Pair, Route};
 use stacyvm_sys::netns;
@@ -257,7 +258,7 @@ impl Shared {
                 for waiting in state.waiting.drain(..) {
                     let told = error
                         .take()
-                        .unwrap_or_else(|| NetworkError::Rules(text.clone()));
+                        .unwrap_or_else(|| FirewallError::Refused(text.clone()).into());
                     let _ = waiting.send(Err(told));
                 }
             }

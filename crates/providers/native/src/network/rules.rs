@@ -16,63 +16,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+use stacyvm_firewall::{Ranges, count_connections, judge_ranges, refuse};
 use stacyvm_types::Cidr;
 
 use super::Site;
 use super::anchor::OURS;
-
-/// Connections that one sandbox may have open at once, counted by the host: they share one table.
-const CONNECTIONS: u32 = 4096;
-
-/// IPv4 ranges that are no public internet: private, shared, link-local, test, multicast and
-/// reserved (the IANA special-purpose registry, RFC 6890).
-const PRIVATE_4: [&str; 16] = [
-    "0.0.0.0/8",
-    "10.0.0.0/8",
-    "100.64.0.0/10",
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "172.16.0.0/12",
-    "192.0.0.0/24",
-    "192.0.2.0/24",
-    "192.31.196.0/24",
-    "192.52.193.0/24",
-    "192.88.99.0/24",
-    "192.168.0.0/16",
-    "198.18.0.0/15",
-    "198.51.100.0/24",
-    "203.0.113.0/24",
-    "224.0.0.0/3",
-];
-
-/// The same of IPv6, and the ranges that lead into IPv4 by translation or tunnel.
-const PRIVATE_6: [&str; 13] = [
-    "::/96",
-    "::ffff:0:0/96",
-    "64:ff9b::/96",
-    "64:ff9b:1::/48",
-    "100::/64",
-    "2001::/23",
-    "2001:db8::/32",
-    "2002::/16",
-    "3fff::/20",
-    "5f00::/16",
-    "fc00::/7",
-    "fe80::/9",
-    "ff00::/8",
-];
-
-/// Where clouds answer whoever asks from a machine of theirs with that machine's keys. Closed even
-/// inside an open range, unless opened by its very address.
-const METADATA: [&str; 7] = [
-    "100.100.100.200",
-    "168.63.129.16",
-    "169.254.169.254",
-    "169.254.170.2",
-    "192.0.0.192",
-    "fd00:ec2::254",
-    "fd20:ce::254",
-];
 
 /// What the rules are made for.
 #[derive(Debug)]
@@ -102,8 +50,7 @@ pub(crate) struct EgressPlace {
 
 /// Commands that remove the table, whether it is there or not.
 pub(crate) fn removal(site: &Site) -> String {
-    let name = site.table();
-    format!("add table inet {name}\ndelete table inet {name}\n")
+    stacyvm_firewall::removal("inet", &site.table())
 }
 
 impl Rules<'_> {
@@ -111,7 +58,11 @@ impl Rules<'_> {
     pub(crate) fn text(&self) -> String {
         let mut text = removal(self.site);
         let _ = writeln!(text, "table inet {} {{", self.site.table());
-        self.sets(&mut text);
+        let ranges = Ranges {
+            allowed: self.allow_cidrs,
+            denied: self.deny_cidrs,
+        };
+        ranges.sets(&mut text);
         self.prerouting(&mut text);
         self.redirection(&mut text);
         self.input(&mut text);
@@ -120,54 +71,6 @@ impl Rules<'_> {
         self.postrouting(&mut text);
         text.push_str("}\n");
         text
-    }
-
-    fn sets(&self, text: &mut String) {
-        let exact = |address: &&str| {
-            let address: IpAddr = address.parse().expect("an address of the list above");
-            !self
-                .allow_cidrs
-                .iter()
-                .any(|open| open.is_single() && open.first() == address)
-        };
-        let metadata: Vec<_> = METADATA
-            .iter()
-            .copied()
-            .filter(exact)
-            .map(str::to_owned)
-            .collect();
-        let of = |ranges: &[Cidr]| ranges.iter().map(Cidr::to_string).collect::<Vec<_>>();
-        let owned = |ranges: &[&str]| {
-            ranges
-                .iter()
-                .map(|&range| range.to_owned())
-                .collect::<Vec<_>>()
-        };
-        for (name, ranges) in [
-            ("metadata", metadata),
-            ("denied", of(self.deny_cidrs)),
-            ("allowed", of(self.allow_cidrs)),
-            ("private", [owned(&PRIVATE_4), owned(&PRIVATE_6)].concat()),
-        ] {
-            let (six, four): (Vec<_>, Vec<_>) = ranges.iter().partition(|text| text.contains(':'));
-            for (version, kind, members) in [(4, "ipv4_addr", four), (6, "ipv6_addr", six)] {
-                let _ = writeln!(
-                    text,
-                    " set {name}{version} {{\n  type {kind}; flags interval; auto-merge"
-                );
-                if !members.is_empty() {
-                    let members: Vec<_> = members.into_iter().map(String::as_str).collect();
-                    let _ = writeln!(text, "  elements = {{ {} }}", members.join(", "));
-                }
-                text.push_str(" }\n");
-            }
-        }
-        for (version, kind) in [(4, "ipv4_addr"), (6, "ipv6_addr")] {
-            let _ = writeln!(
-                text,
-                " set connections{version} {{\n  type {kind}; flags dynamic; size 65535\n }}"
-            );
-        }
     }
 
     /// Whose packet it is must be true before anything else is looked at.
@@ -358,43 +261,6 @@ impl Rules<'_> {
             );
         }
         text.push_str(" }\n");
-    }
-}
-
-/// Refuses what goes to closed ranges; what goes to one that the operator has opened is `let_through`.
-fn judge_ranges(text: &mut String, let_through: &[&str]) {
-    for (set, open) in [
-        ("metadata", false),
-        ("denied", false),
-        ("allowed", true),
-        ("private", false),
-    ] {
-        for (family, version) in [("ip", 4), ("ip6", 6)] {
-            let matching = format!("{family} daddr @{set}{version} ");
-            if !open {
-                refuse(text, &matching);
-                continue;
-            }
-            for verdict in let_through {
-                let _ = writeln!(text, "  {matching}{verdict}");
-            }
-        }
-    }
-}
-
-/// Tells whoever sent a matching packet that it is not allowed.
-fn refuse(text: &mut String, matching: &str) {
-    let _ = writeln!(text, "  {matching}meta l4proto tcp reject with tcp reset");
-    let _ = writeln!(text, "  {matching}reject with icmpx admin-prohibited");
-}
-
-/// Refuses new connections of a sandbox that has very many.
-fn count_connections(text: &mut String) {
-    for (family, version) in [("ip", 4), ("ip6", 6)] {
-        let _ = writeln!(
-            text,
-            "  ct state new add @connections{version} {{ {family} saddr ct count over {CONNECTIONS} }} reject with icmpx admin-prohibited"
-        );
     }
 }
 

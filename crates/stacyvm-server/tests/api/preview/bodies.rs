@@ -170,7 +170,7 @@ async fn a_body_that_breaks_off_inside_breaks_off_outside() {
 #[tokio::test]
 async fn a_body_that_stands_still_ends() {
     let front = Front::with(|options| {
-        options.server.preview.idle_timeout = Duration::from_millis(100);
+        options.server.preview.idle_timeout = SILENCE;
     })
     .await;
     let inside = front.listen(PORT).await;

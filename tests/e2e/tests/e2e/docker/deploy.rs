@@ -2,6 +2,7 @@
 //! engine has them.
 
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -79,7 +80,8 @@ fn the_image_makes_sandboxes_with_the_engine_it_is_given() {
     let socket = engine.address().strip_prefix("unix://").unwrap();
     let name = format!("e2e-stacyvm-{}", std::process::id());
     let _running = Running(&engine, name.clone());
-    // As docker-compose.yml runs it. The tests' socket is root's alone, so the group is root's.
+    // As docker-compose.yml runs it.
+    let group = std::fs::metadata(socket).unwrap().gid().to_string();
     engine
         .docker(&[
             "run",
@@ -87,7 +89,7 @@ fn the_image_makes_sandboxes_with_the_engine_it_is_given() {
             "--name",
             &name,
             "--group-add",
-            "0",
+            &group,
             "--cap-drop",
             "ALL",
             "--security-opt",

@@ -22,7 +22,7 @@ fn an_entry_point_does_not_matter() {
             "ENTRYPOINT [\"/not/there\"]",
             "ENTRYPOINT exec sleep 0",
         ] {
-            let image = engine.derive(&[entry_point, "CMD [\"--help\"]", "STOPSIGNAL SIGUSR1"]);
+            let image = engine.derive(&[entry_point, "CMD [\"--help\"]"]);
             let id = server.spawn(json!({"image": image.name()}));
             let answer = server.exec(&id, "echo here");
             assert_eq!(answer["stdout"], "here\n", "{runtime}: {entry_point}");

@@ -14,20 +14,23 @@ const QUIET: Duration = Duration::from_secs(3600);
 
 /// The thread that watches.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct Guard {
     /// When it is closed, the thread ends.
     end: OwnedFd,
     thread: JoinHandle<()>,
 }
 
 impl Guard {
-    /// Watches over the table of this name; `removed` is called when something of it was removed,
-    /// by whomever.
-    pub(crate) fn start(table: String, removed: impl Fn() + Send + 'static) -> Result<Self, Errno> {
+    /// Watches over the tables of this name, of every family; `removed` is called when something of
+    /// them was removed, by whomever, the caller included.
+    ///
+    /// # Errors
+    /// When the kernel tells no news of its rules, or there can be no thread.
+    pub fn start(table: String, removed: impl Fn() + Send + 'static) -> Result<Self, Errno> {
         let mut news = FilterNews::open()?;
         let (ended, end) = pipe_with(PipeFlags::CLOEXEC)?;
         let thread = std::thread::Builder::new()
-            .name("native-rules".to_owned())
+            .name("firewall-guard".to_owned())
             .spawn(move || {
                 loop {
                     match news.wait(QUIET, &ended) {
@@ -48,8 +51,8 @@ impl Guard {
         Ok(Self { end, thread })
     }
 
-    /// Ends the thread.
-    pub(crate) fn stop(self) {
+    /// Ends the thread; waits for the call under way.
+    pub fn stop(self) {
         drop(self.end);
         let _ = self.thread.join();
     }

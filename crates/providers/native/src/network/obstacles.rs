@@ -1,60 +1,9 @@
-//! Running nft(8), and reading what other tables do to our packets.
-
-use std::io::{ErrorKind, Write};
-use std::process::{Command, Stdio};
+//! What other tables do to the packets of sandboxes.
 
 use serde::Deserialize;
+use stacyvm_firewall::{TABLE, listed};
 
 use super::anchor::OURS;
-use super::error::NetworkError;
-
-/// How tables of ours begin.
-pub(crate) const TABLE: &str = "stacyvm_";
-/// How much of a complaint is worth keeping.
-const COMPLAINT: usize = 300;
-
-/// Carries commands out, all or none. Blocks for some tens of milliseconds.
-pub(crate) fn apply(commands: &str) -> Result<(), NetworkError> {
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => NetworkError::NoNft,
-        _ => NetworkError::Rules(error.to_string()),
-    };
-    let mut child = nft()
-        .args(["-f", "-"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let written = child
-        .stdin
-        .take()
-        .map_or(Ok(()), |mut stdin| stdin.write_all(commands.as_bytes()));
-    let output = child.wait_with_output().map_err(failed)?;
-    if output.status.success() {
-        return written.map_err(failed);
-    }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let first = complaint.lines().find(|line| line.contains("rror"));
-    let first = first.unwrap_or(&complaint);
-    Err(NetworkError::Rules(first.chars().take(COMPLAINT).collect()))
-}
-
-/// Whether the table of this name stands as it was loaded: with the chain that everything begins
-/// with. Blocks for some milliseconds.
-pub(crate) fn stands(table: &str) -> bool {
-    listed(&["list", "table", "inet", table])
-        .is_some_and(|text| text.contains("jump outwards") && text.contains("jump to_host"))
-}
-
-/// A program of the system's, found where administrators' programs are also when the server's own
-/// path does not lead there.
-fn nft() -> Command {
-    let mut command = Command::new("nft");
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
-    command
-}
 
 #[derive(Deserialize)]
 struct Listing {
@@ -77,7 +26,7 @@ struct Chain {
 
 /// Other tables that drop what sandboxes send, one sentence each, with the command that opens
 /// them. Only a chain's policy is seen; what single rules do is their author's affair.
-pub(crate) fn obstacles() -> Vec<String> {
+pub(super) fn obstacles() -> Vec<String> {
     let Some(text) = listed(&["-j", "list", "chains"]) else {
         return Vec::new();
     };
@@ -155,17 +104,6 @@ fn sentence(chain: &Chain, hook: &str, docker: bool) -> String {
     format!(
         "{what}: the firewall chain {family} {table} {name} drops what it does not know; open it with: {mend}"
     )
-}
-
-fn listed(arguments: &[&str]) -> Option<String> {
-    let output = nft()
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    let text = String::from_utf8(output.stdout).ok()?;
-    output.status.success().then_some(text)
 }
 
 #[cfg(test)]

@@ -1,0 +1,332 @@
+//! A small internet with an engine in it: network namespaces that play the host and the world
+//! outside, so that no test touches the network of the machine it runs on. The test's thread stands
+//! in the host's, where its engine is.
+//!
+//! ```text
+//!  OUTSIDE 11.22.33.1, 192.168.77.1, 169.254.169.254 ─ up1 ═ up0 ─ HOST 11.22.33.2, 192.168.77.2
+//!                                                                   engine, bridges
+//! ```
+//! Addresses that play public ones are somebody's, but nothing leaves these namespaces. Everything in
+//! them ends with the thread of its test, however that ends.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::thread::move_into_link_name_space;
+use tempfile::TempDir;
+
+use crate::support::{Surroundings, skip};
+
+/// Where everybody listens: `hello` on TCP and UDP.
+pub(crate) const PORT: u16 = 7000;
+/// Where the outside says what it has heard by UDP.
+const HEARD: u16 = 7001;
+
+/// Listens until its input closes; with a name, also resolves that.
+pub(crate) const LISTEN: &str = r#"
+import os, socket, sys, threading
+heard = []
+def tcp(port, text):
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(('', port)); s.listen(64)
+    while True:
+        c, who = s.accept()
+        try: c.sendall(text().encode())
+        except OSError: pass
+        c.close()
+def udp(port, answer):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', port))
+    while True:
+        data, who = s.recvfrom(2000)
+        try: s.sendto(answer(data), who)
+        except OSError: pass
+def hello(data):
+    heard.append(data.decode()); return b'hello'
+def name(data):
+    end = data.index(b'\0', 12) + 5
+    return data[:2] + b'\x81\x80\0\1\0\1\0\0\0\0' + data[12:end] + b'\xc0\x0c\0\1\0\1\0\0\0\x05\0\4' + socket.inet_aton('11.22.33.1')
+port = int(sys.argv[1])
+works = [(tcp, port, lambda: 'hello'), (tcp, port + 1, lambda: ' '.join(heard) or 'nothing'), (udp, port, hello), (tcp, port + 2, lambda: 'hello')]
+if len(sys.argv) > 2: works.append((udp, 53, name))
+for work in works: threading.Thread(target=work[0], args=work[1:], daemon=True).start()
+while os.read(0, 100): pass
+"#;
+
+/// Asks each target, `tcp ADDRESS PORT` or `udp ADDRESS PORT` a line, all at once; a line for each:
+/// `hello`, or how it was refused.
+pub(crate) const ASK: &str = r#"
+import concurrent.futures, socket, sys
+def ask(line):
+    kind, address, port = line.split()
+    try:
+        if kind == 'tcp': s = socket.create_connection((address, int(port)), 4)
+        else:
+            s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            s.settimeout(4); s.connect((address, int(port))); s.send(b'ask')
+        s.settimeout(4)
+        return line + ' = ' + (s.recv(200).decode() or 'closed')
+    except OSError as error:
+        return line + ' = ' + ('silence' if isinstance(error, TimeoutError) else 'refused')
+with concurrent.futures.ThreadPoolExecutor(24) as pool:
+    print('\n'.join(pool.map(ask, sys.argv[1].splitlines())))
+"#;
+
+/// A network namespace and the process that keeps it.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    child: Child,
+    _input: ChildStdin,
+}
+
+impl Namespace {
+    fn new() -> Self {
+        let mut child = Command::new("unshare")
+            .args(["--net", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let input = child.stdin.take().unwrap();
+        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let namespace = Self {
+            child,
+            _input: input,
+        };
+        wait("a network namespace is made", || {
+            std::fs::read_link(namespace.path()).is_ok_and(|link| link != own)
+        });
+        namespace.run("ip link set lo up");
+        namespace
+    }
+
+    pub(crate) fn path(&self) -> String {
+        format!("/proc/{}/ns/net", self.child.id())
+    }
+
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path()));
+        command.args(["--", program]);
+        command
+    }
+
+    /// Runs words as a command and returns what it prints.
+    #[track_caller]
+    pub(crate) fn run(&self, words: &str) -> String {
+        let mut words = words.split(' ');
+        let output = self
+            .command(words.next().unwrap())
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What became of each target, asked from here.
+    pub(crate) fn ask(&self, targets: &str) -> String {
+        let output = self.command("python3").args(["-c", ASK, targets]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The namespaces, who listens in them, and the engine.
+pub(crate) struct Place {
+    pub(crate) host: Namespace,
+    pub(crate) outside: Namespace,
+    listeners: Vec<Child>,
+    engine: Option<Child>,
+    directory: TempDir,
+    home: OwnedFd,
+}
+
+impl Place {
+    /// Makes it, with an engine that takes networks from `pools`, and moves the calling thread in;
+    /// none, said loudly, where that cannot be.
+    pub(crate) fn enter(test: &str, pools: &str) -> Option<(Self, Surroundings)> {
+        let mut surroundings = Surroundings::find(test)?;
+        if !rustix::process::geteuid().is_root() {
+            skip(&format!("{test}: needs root"));
+            return None;
+        }
+        for program in [
+            "nft", "ip", "nsenter", "unshare", "setpriv", "python3", "dockerd",
+        ] {
+            let found = Command::new("sh")
+                .args(["-c", "command -v \"$0\" > /dev/null", program])
+                .status()
+                .unwrap();
+            if !found.success() {
+                skip(&format!("{test}: {program} is missing"));
+                return None;
+            }
+        }
+        let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
+        let mut place = Self {
+            host: Namespace::new(),
+            outside: Namespace::new(),
+            listeners: Vec::new(),
+            engine: None,
+            directory: TempDir::with_prefix("svm-place-").unwrap(),
+            home: home.into(),
+        };
+        place.lay_out();
+        place.start_engine(pools);
+        let from = std::mem::replace(&mut surroundings.engine, place.address());
+        let images = [&surroundings.image];
+        let copy = format!(
+            "docker --host {from} save {} | docker --host {} load",
+            images[0], surroundings.engine
+        );
+        let copied = Command::new("sh").args(["-c", &copy]).output().unwrap();
+        assert!(copied.status.success(), "{copied:?}");
+        let host = std::fs::File::open(place.host.path()).unwrap();
+        move_into_link_name_space(host.as_fd(), None).unwrap();
+        Some((place, surroundings))
+    }
+
+    fn lay_out(&mut self) {
+        let Self { host, outside, .. } = self;
+        let there = outside.path();
+        host.run(&format!(
+            "ip link add up0 type veth peer name up1 netns {there}"
+        ));
+        for (namespace, device, addresses) in [
+            (&*host, "up0", &["11.22.33.2/24", "192.168.77.2/24"][..]),
+            (
+                &*outside,
+                "up1",
+                &["11.22.33.1/24", "192.168.77.1/24", "169.254.169.254/32"],
+            ),
+        ] {
+            namespace.run(&format!("ip link set {device} up"));
+            for address in addresses {
+                namespace.run(&format!("ip addr add {address} dev {device}"));
+            }
+        }
+        host.run("ip route add default via 11.22.33.1");
+        host.run("ip route add 169.254.0.0/16 dev up0");
+        // What stops a forged packet must be our rule.
+        for which in ["all", "default"] {
+            let words = format!("sysctl -qw net.ipv4.conf.{which}.rp_filter=0");
+            host.run(&words);
+        }
+        for (namespace, more) in [(&*host, None), (&*outside, Some("names"))] {
+            let listener = namespace
+                .command("python3")
+                .args(["-c", LISTEN, &PORT.to_string()])
+                .args(more)
+                .stdin(Stdio::piped())
+                .spawn();
+            self.listeners.push(listener.unwrap());
+        }
+        for address in [
+            "11.22.33.1",
+            "11.22.33.2",
+            "192.168.77.1",
+            "169.254.169.254",
+        ] {
+            wait("the listeners answer", || {
+                let targets = format!("tcp {address} {PORT}\nudp {address} {PORT}");
+                self.host.ask(&targets).matches("hello").count() == 2
+            });
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn address(&self) -> String {
+        format!("unix://{}", self.path("engine.sock").display())
+    }
+
+    /// Starts the engine and waits until it answers.
+    pub(crate) fn start_engine(&mut self, pools: &str) {
+        let config = format!(
+            r#"{{"live-restore":true,"features":{{"buildkit":false}},"default-address-pools":[{pools}]}}"#
+        );
+        std::fs::write(self.path("daemon.json"), config).unwrap();
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let mut command = self.host.command("setpriv");
+        // It ends with this thread.
+        command.args(["--pdeathsig", "KILL", "dockerd"]);
+        for (flag, name) in [
+            ("--config-file", "daemon.json"),
+            ("--data-root", "data"),
+            ("--exec-root", "exec"),
+            ("--pidfile", "pid"),
+        ] {
+            command.arg(flag).arg(self.path(name));
+        }
+        let address = self.address();
+        command.args(["--host", &address]);
+        let log = log.try_clone().map(|more| (log, more)).unwrap();
+        command.stdin(Stdio::null()).stdout(log.0).stderr(log.1);
+        self.engine = Some(command.spawn().unwrap());
+        wait("the engine answers", || {
+            Command::new("docker")
+                .args(["--host", &address, "version"])
+                .output()
+                .is_ok_and(|output| output.status.success())
+        });
+    }
+
+    /// Kills the engine; containers live on.
+    pub(crate) fn kill_engine(&mut self) {
+        if let Some(mut engine) = self.engine.take() {
+            engine.kill().unwrap();
+            engine.wait().unwrap();
+        }
+    }
+
+    /// Everything that has arrived outside by UDP.
+    pub(crate) fn heard(&self) -> String {
+        self.outside.ask(&format!("tcp 127.0.0.1 {HEARD}"))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let address = self.address();
+        let docker = |words: &str| {
+            let script = words.replace("DOCKER", &format!("docker --host {address}"));
+            let _ = Command::new("sh").args(["-c", &script]).output();
+        };
+        docker("DOCKER rm --force $(DOCKER ps --all --quiet)");
+        if let Some(mut engine) = self.engine.take() {
+            // As it would be asked to end, so that it takes its own mounts and processes along.
+            let pid = rustix::process::Pid::from_child(&engine);
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while engine.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < deadline
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = engine.kill();
+            let _ = engine.wait();
+        }
+        for listener in &mut self.listeners {
+            let _ = listener.kill();
+            let _ = listener.wait();
+        }
+        let _ = move_into_link_name_space(self.home.as_fd(), None);
+    }
+}
+
+fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never came true: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
