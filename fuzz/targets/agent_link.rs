@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
 
 fn chunks(bytes: &[u8], piece: usize) {
     let mut decoder = Decoder::default();
-    let mut drain = |decoder: &mut Decoder| loop {
+    let drain = |decoder: &mut Decoder| loop {
         match decoder.next_chunk() {
             Ok(None) => return,
             Ok(Some(chunk)) => assert!(chunk.data.len() <= MAX_DATA && chunk.kind != 0),

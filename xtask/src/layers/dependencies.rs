@@ -155,7 +155,15 @@ const HELD: &[(&str, &[&str])] = &[
     ("rustls", &["stacyvm-image", "stacyvm-preview"]),
     ("rustls-native-certs", &["stacyvm-image", "stacyvm-preview"]),
     ("serde-saphyr", &["stacyvm-config"]),
-    ("tar", &["stacyvm", "stacyvm-agent", "stacyvm-image"]),
+    (
+        "tar",
+        &[
+            "stacyvm",
+            "stacyvm-agent",
+            "stacyvm-docker",
+            "stacyvm-image",
+        ],
+    ),
     ("tokio-tungstenite", &["stacyvm-client", "stacyvm-server"]),
     ("tokio-rustls", &["stacyvm-preview"]),
     ("tower", &["stacyvm-server"]),

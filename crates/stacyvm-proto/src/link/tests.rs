@@ -202,7 +202,12 @@ async fn with_bytes_between(between: &[u8]) -> (Vec<u8>, bool) {
     to.write_all(&[0; LONGEST_CHUNK]).await.unwrap();
     let (mut read, write) = link.accept().await.unwrap();
     let mut heard = Vec::new();
+    let begin = tokio::time::Instant::now();
     read.read_to_end(&mut heard).await.unwrap();
+    assert!(
+        begin.elapsed() < SILENT_AFTER,
+        "silence ended it, and nothing else did"
+    );
     drop((read, write));
     tokio::spawn(async move { link.accept().await.map(drop) });
     let mut said = Vec::new();

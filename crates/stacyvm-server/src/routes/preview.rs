@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderValue, StatusCode, header};
-use stacyvm_types::{ErrorCode, GoDuration, PreviewLink, PreviewLinkRequest, SandboxId, Timestamp};
+use stacyvm_types::{ErrorCode, GoDuration, PreviewLink, PreviewLinkRequest, Timestamp};
 
 use super::json;
 use crate::body::Json;
@@ -30,6 +30,7 @@ pub(super) async fn link(
     Asker(caller): Asker,
     Json(PreviewLinkRequest { port, expires_in }): Json<PreviewLinkRequest>,
 ) -> Reply {
+    let sandbox = front.orchestrator.get(&caller, &id).await?;
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let port = port.ok_or_else(|| Failure::bad_request("port must be from 1 to 65535"))?;
     let Some(access) = &front.access else {
@@ -63,9 +64,7 @@ pub(super) async fn link(
             format!("expires_in {life} is longer than the longest allowed, {longest}"),
         ));
     }
-    let sandbox = front.orchestrator.get(&caller, &id).await?;
-    let id: &SandboxId = &sandbox.id;
-    let link = access.link(id, port, sandbox.preview, life, Timestamp::now());
+    let link = access.link(&sandbox.id, port, sandbox.preview, life, Timestamp::now());
     let link = PreviewLink {
         url: link.url,
         expires_at: link.expires_at.unwrap_or(sandbox.expires_at),

@@ -157,6 +157,7 @@ pub(crate) async fn everything_of(
     let body = serde_json::json!({
         "ttl": "1m", "command": "x", "path": "/x", "content": "", "mode": "644",
         "old_path": "/x", "new_path": "/y", "signal": "TERM", "cols": 1, "rows": 1, "data": "",
+        "port": 80,
     });
     let body = body.to_string();
     let mut told = Vec::new();

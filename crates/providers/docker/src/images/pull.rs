@@ -116,9 +116,20 @@ fn refused(name: &str, status: u16, message: &str) -> ProviderError {
     if status == 404 || unknown.iter().any(|words| lower.contains(words)) {
         return ProviderError::NotFound(format!("image {name:?} cannot be pulled: {message}"));
     }
+    let locked = [
+        "no basic auth credentials",
+        "unauthorized",
+        "authentication required",
+        "access to the resource is denied",
+    ];
+    let hint = if locked.iter().any(|words| lower.contains(words)) {
+        "; hint: run \"docker login\" for its registry as the server's user"
+    } else {
+        ""
+    };
     ProviderError::Backend {
         step: STEP,
-        message: format!("{name}: {message}"),
+        message: format!("{name}: {message}{hint}"),
         source: None,
     }
 }

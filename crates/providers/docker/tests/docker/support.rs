@@ -189,12 +189,9 @@ impl Drop for World {
 const SOON: Duration = Duration::from_secs(60);
 
 /// Waits for what comes soon.
-#[track_caller]
-pub(crate) fn soon<T>(what: &str, coming: impl Future<Output = T>) -> impl Future<Output = T> {
-    async move {
-        let outcome = tokio::time::timeout(SOON, coming).await;
-        outcome.unwrap_or_else(|_| panic!("never came: {what}"))
-    }
+pub(crate) async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let outcome = tokio::time::timeout(SOON, coming).await;
+    outcome.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
 /// Looks again and again until it is so.

@@ -29,8 +29,17 @@ impl World {
         self.surroundings.docker(&words)
     }
 
+    /// What a spawn that says nothing asks for.
+    fn usual(&self) -> BoxSpec {
+        let provider = &**self.provider();
+        BoxSpec {
+            network: provider.default_network(),
+            ..spec(provider)
+        }
+    }
+
     async fn make(&self, change: impl FnOnce(&mut BoxSpec)) -> Sandbox {
-        let mut wanted = spec(&**self.provider());
+        let mut wanted = self.usual();
         change(&mut wanted);
         let ops = self.provider().create(&wanted).await.unwrap();
         Sandbox { id: wanted.id, ops }
@@ -160,11 +169,11 @@ async fn what_a_killed_server_left_is_taken_over() {
     let ids: Vec<String> = left.iter().map(|name| world.id_of(name)).collect();
     let next = world.provider();
     next.list().await.unwrap();
-    let mut wanted = spec(&**next);
+    let mut wanted = world.usual();
     let mut made = Vec::new();
     // Until it has looked, it makes sandboxes the usual way.
     eventually("one that was left becomes a sandbox", async || {
-        wanted.id = spec(&**next).id;
+        wanted.id = world.usual().id;
         next.create(&wanted).await?;
         made.push(wanted.id.clone());
         Ok(ids.contains(&world.id_of(&world.container(&wanted.id))))

@@ -37,10 +37,11 @@ def tcp(port, text):
         except OSError: pass
         c.close()
 def udp(port, answer):
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', port))
+    # 8 is IP_PKTINFO: the answer comes from the address that was asked.
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.setsockopt(0, 8, 1); s.bind(('', port))
     while True:
-        data, who = s.recvfrom(2000)
-        try: s.sendto(answer(data), who)
+        data, asked, _, who = s.recvmsg(2000, 100)
+        try: s.sendmsg([answer(data)], asked, 0, who)
         except OSError: pass
 def hello(data):
     heard.append(data.decode()); return b'hello'
@@ -57,7 +58,7 @@ while os.read(0, 100): pass
 /// Asks each target, `tcp ADDRESS PORT` or `udp ADDRESS PORT` a line, all at once; a line for each:
 /// `hello`, or how it was refused.
 pub(crate) const ASK: &str = r#"
-import concurrent.futures, socket, sys
+import socket, sys, threading
 def ask(line):
     kind, address, port = line.split()
     try:
@@ -69,8 +70,13 @@ def ask(line):
         return line + ' = ' + (s.recv(200).decode() or 'closed')
     except OSError as error:
         return line + ' = ' + ('silence' if isinstance(error, TimeoutError) else 'refused')
-with concurrent.futures.ThreadPoolExecutor(24) as pool:
-    print('\n'.join(pool.map(ask, sys.argv[1].splitlines())))
+said = {}
+def note(line): said[line] = ask(line)
+lines = sys.argv[1].splitlines()
+threads = [threading.Thread(target=note, args=(line,)) for line in lines]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print('\n'.join(said[line] for line in lines))
 "#;
 
 /// A network namespace and the process that keeps it.
@@ -315,6 +321,12 @@ impl Drop for Place {
             let _ = engine.kill();
             let _ = engine.wait();
         }
+        // One that was killed left a mount of its own, and the next one another on top.
+        let unmounted = |path: &PathBuf| {
+            let output = Command::new("umount").arg("--lazy").arg(path).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        while unmounted(&self.path("data")) {}
         for listener in &mut self.listeners {
             let _ = listener.kill();
             let _ = listener.wait();

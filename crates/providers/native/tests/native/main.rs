@@ -14,6 +14,7 @@ mod inside;
 mod life;
 mod limits;
 mod network;
+mod ports;
 mod refused;
 mod support;
 mod unprivileged;

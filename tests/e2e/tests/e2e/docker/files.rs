@@ -76,8 +76,6 @@ fn temporary_files_have_an_end() {
     for (place, most) in [("/tmp", 8), ("/dev/shm", 4)] {
         let fill = format!("head -c 20000000 /dev/zero > {place}/full; wc -c < {place}/full");
         let answer = server.exec(&id, &fill);
-        let said = answer["stderr"].as_str().unwrap();
-        assert!(said.contains("No space left"), "{place}: {answer}");
         let written: u64 = answer["stdout"].as_str().unwrap().trim().parse().unwrap();
         assert!(written <= most << 20, "{place}: {answer}");
         assert!(written > (most - 1) << 20, "{place}: {answer}");

@@ -125,16 +125,16 @@ fn the_filter_of_system_calls_is_the_one_that_was_chosen() {
     let engine =
         need_docker!("docker::privileges::the_filter_of_system_calls_is_the_one_that_was_chosen");
     let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("no-directories.json");
+    let file = place.path().join("no-links.json");
     let profile = json!({
         "defaultAction": "SCMP_ACT_ALLOW",
         "syscalls": [
-            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95},
+            {"names": ["symlink", "symlinkat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95},
         ],
     });
     fs::write(&file, profile.to_string()).unwrap();
     let in_a_file = format!("seccomp_profile: {}", file.display());
-    for (key, mode, makes_directories) in [
+    for (key, mode, makes_links) in [
         ("seccomp_profile: default", "2", true),
         ("seccomp_profile: unconfined", "0", true),
         (&in_a_file, "2", false),
@@ -143,8 +143,8 @@ fn the_filter_of_system_calls_is_the_one_that_was_chosen() {
         let id = server.spawn(json!({}));
         assert_eq!(status(&server, &id, None, "Seccomp"), mode, "{key}");
         assert_eq!(status(&server, &id, Some("root"), "Seccomp"), mode, "{key}");
-        let answer = server.exec(&id, "mkdir /tmp/new");
-        if makes_directories {
+        let answer = server.exec(&id, "ln -s somewhere /tmp/new");
+        if makes_links {
             assert_eq!(answer["exit_code"], 0, "{key}: {answer}");
         } else {
             let said = answer["stderr"].as_str().unwrap();

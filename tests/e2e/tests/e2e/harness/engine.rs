@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
@@ -31,7 +32,9 @@ impl OwnEngine {
     pub(crate) fn start(shared: &Engine) -> Self {
         let socket = shared.address().strip_prefix("unix://").unwrap();
         let around = Path::new(socket).parent().unwrap();
-        let place = around.join(format!("own-{}", std::process::id()));
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let place = around.join(format!("own-{}-{next}", std::process::id()));
         fs::create_dir(&place).unwrap();
         let group = format!(
             "/{}/{}",
