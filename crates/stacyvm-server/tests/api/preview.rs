@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::fake::Fake;
-use crate::http::{Answer, PATIENCE, exchange, read_head};
+use crate::http::{Answer, PATIENCE, exchange};
 use crate::support::{Options, Server};
 
 /// A time for silence that is short for a test, and yet much longer than a busy machine makes what is
