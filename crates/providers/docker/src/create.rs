@@ -27,6 +27,8 @@ use crate::{machine, removal, warm};
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// The pauses between two attempts to reach the agent: the first is about what it takes to start.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// How often it is looked whether it still runs, while an attempt is under way.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// One container to be made.
@@ -255,7 +257,11 @@ async fn run(inner: &Inner, making: &Making) -> Result<Arc<AgentSandbox>, Provid
     let deadline = Instant::now() + ANSWER_LIMIT;
     let mut pause = FIRST_PAUSE;
     loop {
-        let connected = tokio::time::timeout_at(deadline, sandbox.connect()).await;
+        // Nobody may ever answer on the attachment of a container that ends just now.
+        let connected = tokio::select! {
+            connected = tokio::time::timeout_at(deadline, sandbox.connect()) => connected,
+            reason = end(inner, making) => return Err(reason),
+        };
         let error = match connected {
             Ok(Ok(())) => return Ok(sandbox),
             Ok(Err(error @ OpError::Gone(_))) => error,
@@ -270,6 +276,17 @@ async fn run(inner: &Inner, making: &Making) -> Result<Arc<AgentSandbox>, Provid
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Waits until the container runs no more, and says why.
+async fn end(inner: &Inner, making: &Making) -> ProviderError {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        match ended(inner, making).await {
+            Ok(None) => {}
+            Ok(Some(reason)) | Err(reason) => return reason,
+        }
     }
 }
 
