@@ -12,7 +12,7 @@ use crate::problem::{Origin, Problem};
 use crate::{Config, suggest};
 
 /// Keys whose value is a mapping of its own.
-const MAP_KEYS: [&str; 2] = ["images.aliases", "images.mirrors"];
+const MAP_KEYS: [&str; 3] = ["images.aliases", "images.mirrors", "providers.docker.warm"];
 
 /// Variables with our prefix that are no configuration keys.
 const OTHER_VARIABLES: [&str; 7] = [
@@ -24,8 +24,8 @@ const OTHER_VARIABLES: [&str; 7] = [
     "STACYVM_AGENT_BIN",
     "STACYVM_LAUNCHER_BIN",
 ];
-/// The same, for every variable that begins so.
-const OTHER_VARIABLE_PREFIX: &str = "STACYVM_EMBED_";
+/// The same, for every variable that begins with one of these.
+const OTHER_VARIABLE_PREFIXES: [&str; 2] = ["STACYVM_EMBED_", "STACYVM_TEST_"];
 const PREFIX: &str = "STACYVM_";
 
 /// The configuration while it is put together.
@@ -121,7 +121,9 @@ impl Overlay {
                 self.text(key, text, Origin::Environment(name.clone()));
             } else if name.starts_with(PREFIX)
                 && !OTHER_VARIABLES.contains(&name.as_str())
-                && !name.starts_with(OTHER_VARIABLE_PREFIX)
+                && !OTHER_VARIABLE_PREFIXES
+                    .iter()
+                    .any(|prefix| name.starts_with(prefix))
             {
                 let near =
                     suggest::nearest(name, names.keys().map(String::as_str)).map(str::to_owned);

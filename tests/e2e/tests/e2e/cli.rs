@@ -149,7 +149,8 @@ fn doctor_tells_programs_and_ends_with_what_it_found() {
         found.unwrap_or_else(|| panic!("{name}: {said}")).clone()
     };
     assert_eq!(provider("native")["isolation"], "container");
-    assert_eq!(provider("docker")["in_this_version"], false);
+    assert_eq!(provider("docker")["enabled"], false);
+    assert_eq!(provider("proot")["in_this_version"], false);
     let findings = said["findings"].as_array().unwrap();
     let runc = findings
         .iter()

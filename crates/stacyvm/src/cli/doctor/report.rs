@@ -162,7 +162,7 @@ mod tests {
         let mut native = Provider::new("native", true);
         native.works = Some(true);
         native.isolation = Some("container");
-        let report = Report::new(vec![native, Provider::new("docker", false)], vec![finding]);
+        let report = Report::new(vec![native, Provider::new("proot", false)], vec![finding]);
         assert!(report.able, "a warning is no failure");
         let json = serde_json::to_value(&report).unwrap();
         let expected = serde_json::json!({
@@ -171,7 +171,7 @@ mod tests {
             "providers": [
                 {"name": "native", "enabled": true, "in_this_version": true, "works": true,
                  "isolation": "container"},
-                {"name": "docker", "enabled": false, "in_this_version": false},
+                {"name": "proot", "enabled": false, "in_this_version": false},
             ],
             "findings": [
                 {"level": "warning", "provider": "native", "topic": "kernel", "words": "old",
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(native.in_words(), "native: works (isolation: container)");
         native.enabled = false;
         assert!(native.in_words().contains("switched off"));
-        let docker = Provider::new("docker", false).in_words();
-        assert_eq!(docker, "docker: not in this version");
+        let proot = Provider::new("proot", false).in_words();
+        assert_eq!(proot, "proot: not in this version");
     }
 }
