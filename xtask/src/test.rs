@@ -118,8 +118,8 @@ fn run_suites(
                 // -rsR names every skip and what was tried again; pytest itself fails when it finds
                 // no test.
                 .args(["-m", "pytest", "-q", "-rsR", "-p", "no:cacheprovider"])
-                .env("PYTHONDONTWRITEBYTECODE", "1")
-                .env("STACYVM_BIN", server_binary(workspace));
+                .env("PYTHONDONTWRITEBYTECODE", "1");
+            surroundings.tell(&mut command);
             if second_try() {
                 command.args(["--reruns", "1"]);
             }

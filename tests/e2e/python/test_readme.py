@@ -46,4 +46,6 @@ def test_the_tour(server, tmp_path):
     for expected in ("spawned (provider: native, image: host)", "5050", "1\n2\n3\n", "step 3", "destroyed"):
         assert expected in said, said
     assert (tmp_path / "note").read_text() == "some text\n"
-    assert finished.stdout.rstrip().endswith('hello{"status":"destroyed"}'), said
+    assert 'hello{"status":"destroyed"}' in finished.stdout, said
+    _, preview = finished.stdout.split("in a browser, or:")
+    assert re.fullmatch(r"\s*hello\s+Sandbox sb-[0-9a-f]{8} destroyed\s*", preview), said
