@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fchown, fstat, mkdirat, openat};
+use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fchmod, fchown, fstat, mkdirat, openat};
 use rustix::io::{Errno, Result};
 use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
 use stacyvm_sys::caps::{self, Set};
@@ -20,6 +20,9 @@ use crate::users::{LONGEST, Users};
 
 /// Where commands start.
 const WORKSPACE: &str = "workspace";
+/// Where everybody may write, and what that is as a mode.
+const TEMPORARY: &str = "tmp";
+const FOR_EVERYBODY: u32 = 0o1777;
 /// Where a user without a home of its own lives.
 const HOME: &str = "home/user";
 /// Names for a user that no line names; the first that is free.
@@ -41,6 +44,7 @@ pub(crate) fn prepare(root: BorrowedFd<'_>, options: &AgentOptions) -> io::Resul
     // The sandbox lives without any of them, with less comfort.
     for (what, done) in [
         ("the workspace", place.workspace()),
+        ("the temporary directory", place.temporary()),
         ("the group", place.group()),
         ("the user", place.user()),
         ("the home", place.home()),
@@ -76,6 +80,18 @@ impl Place<'_> {
         self.give(&directory)
     }
 
+    /// Opens `/tmp` to everybody. A runtime may give a file system that it mounts there the mode of
+    /// the image's directory (runc 1.1 does), whatever mode it was told.
+    fn temporary(&self) -> Result<()> {
+        self.directory(TEMPORARY)?;
+        let directory = self.open(TEMPORARY, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        if fstat(&directory)?.st_mode & FOR_EVERYBODY == FOR_EVERYBODY {
+            return Ok(());
+        }
+        may_be_changed(&directory)?;
+        fchmod(&directory, Mode::from_raw_mode(FOR_EVERYBODY))
+    }
+
     /// Makes one directory, unless it is there, also through links.
     fn directory(&self, path: &str) -> Result<()> {
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
@@ -93,11 +109,7 @@ impl Place<'_> {
         if (stat.st_uid, stat.st_gid) == (self.uid, self.gid) {
             return Ok(());
         }
-        let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
-        let path = rustix::fs::readlink(own, Vec::new())?;
-        if !may_be_given(&path.to_string_lossy()) {
-            return Err(Errno::PERM);
-        }
+        may_be_changed(directory)?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         fchown(directory, Some(uid), Some(gid))
     }
@@ -181,6 +193,17 @@ impl AccountFile {
 
 fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// Refuses a directory that no image brings, whatever led to it.
+fn may_be_changed(directory: &OwnedFd) -> Result<()> {
+    let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    let path = rustix::fs::readlink(own, Vec::new())?;
+    if may_be_given(&path.to_string_lossy()) {
+        Ok(())
+    } else {
+        Err(Errno::PERM)
+    }
 }
 
 /// Whether a directory at this path is one that an image may bring.

@@ -47,6 +47,21 @@ fn an_empty_root_becomes_a_sandbox() {
 }
 
 #[test]
+fn everybody_may_write_to_the_temporary_directory() {
+    let root = tempfile::tempdir().unwrap();
+    let mode = || metadata(root.path().join("tmp")).unwrap().mode() & 0o7777;
+    on(root.path(), |place| place.temporary()).unwrap();
+    assert_eq!(mode(), 0o1777, "made");
+    fchmod(
+        std::fs::File::open(root.path().join("tmp")).unwrap(),
+        Mode::from_raw_mode(0o755),
+    )
+    .unwrap();
+    on(root.path(), |place| place.temporary()).unwrap();
+    assert_eq!(mode(), 0o1777, "opened");
+}
+
+#[test]
 fn accounts_that_are_there_are_left_alone() {
     let root = tempfile::tempdir().unwrap();
     create_dir(root.path().join("etc")).unwrap();

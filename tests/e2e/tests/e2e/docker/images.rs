@@ -34,6 +34,38 @@ fn an_entry_point_does_not_matter() {
 }
 
 #[test]
+fn a_temporary_directory_that_the_image_closed_is_open() {
+    const NAME: &str = "docker::images::a_temporary_directory_that_the_image_closed_is_open";
+    let busybox =
+        need_busybox!("docker::images::a_temporary_directory_that_the_image_closed_is_open");
+    let engine = need_docker!(NAME);
+    let place = tempfile::tempdir().unwrap();
+    for directory in ["root/bin", "root/tmp"] {
+        fs::create_dir_all(place.path().join(directory)).unwrap();
+    }
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(place.path().join("root/tmp"), closed).unwrap();
+    fs::copy(&busybox, place.path().join("root/bin/sh")).unwrap();
+    let archive = place.path().join("root.tar");
+    let mut tar = Command::new("tar");
+    tar.arg("-C").arg(place.path().join("root")).arg("-cf");
+    finish(tar.arg(&archive).arg(".")).ok();
+    let image = engine.import(&archive);
+    for runtime in engine.runtimes(NAME) {
+        for read_only in [false, true] {
+            let server = engine.server(&[&format!("runtime: {runtime}")]);
+            let asked = json!({"image": image.name(), "read_only_rootfs": read_only});
+            let id = server.spawn(asked);
+            let answer = server.exec(&id, "echo x > /tmp/written && echo done");
+            assert_eq!(
+                answer["stdout"], "done\n",
+                "{runtime}, {read_only}: {answer}"
+            );
+        }
+    }
+}
+
+#[test]
 fn an_image_needs_no_shell() {
     const NAME: &str = "docker::images::an_image_needs_no_shell";
     let busybox = need_busybox!("docker::images::an_image_needs_no_shell");
