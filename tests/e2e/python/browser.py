@@ -47,7 +47,8 @@ class Browser:
                 f"--user-data-dir={self.directory / 'profile'}",
                 "about:blank",
             ],
-            env={**os.environ, "HOME": str(self.directory)},
+            # What it leaves behind it leaves in there.
+            env={**os.environ, "HOME": str(self.directory), "TMPDIR": str(self.directory)},
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=self.log,
