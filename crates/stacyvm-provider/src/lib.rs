@@ -13,6 +13,7 @@ mod images;
 mod notices;
 mod sandbox;
 mod spec;
+mod unclaimed;
 
 pub use error::ProviderError;
 pub use image_defaults::{ImageDefaults, directory_stands};
@@ -23,6 +24,7 @@ pub use sandbox::{
 };
 pub use spec::{BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, NetworkMode, Notice};
 pub use stacyvm_agent_client as ops;
+pub use unclaimed::Unclaimed;
 
 use std::sync::Arc;
 

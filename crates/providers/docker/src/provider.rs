@@ -8,7 +8,7 @@ use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummaryStateE
 use bollard::query_parameters::ListContainersOptions;
 use stacyvm_provider::{
     AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, ImageHold, ImageOps, NetworkMode,
-    Notice, Provider, ProviderError, SandboxOps,
+    Notice, Provider, ProviderError, SandboxOps, Unclaimed,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio_util::task::TaskTracker;
@@ -112,32 +112,10 @@ impl DockerProvider {
     }
 }
 
-/// A sandbox on its way to the caller who asked for it. When it never arrives, it is removed.
-struct Unclaimed {
-    parts: Option<(Arc<Inner>, SandboxId)>,
-    sandbox: Arc<AgentSandbox>,
-}
-
-impl Unclaimed {
-    fn claim(mut self) -> Arc<AgentSandbox> {
-        self.parts = None;
-        self.sandbox.clone()
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        let (Some((inner, id)), Ok(runtime)) =
-            (self.parts.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
-        let removing = async move {
-            if let Err(error) = removal::sandbox(&inner, &id).await {
-                tracing::error!(sandbox_id = %id, %error, "A sandbox that nobody waits for cannot be removed");
-            }
-        };
-        runtime.spawn(removing.in_current_span());
+/// Removes a sandbox that never arrived at the caller who asked for it.
+async fn remove_unclaimed(inner: Arc<Inner>, id: SandboxId) {
+    if let Err(error) = removal::sandbox(&inner, &id).await {
+        tracing::error!(sandbox_id = %id, %error, "A sandbox that nobody waits for cannot be removed");
     }
 }
 
@@ -236,9 +214,9 @@ impl Provider for DockerProvider {
         let making = async move {
             let made = create::sandbox(&inner, &spec).await;
             // Dropped when the caller has gone, and then it removes the sandbox.
-            let _ = answer.send(made.map(|sandbox| Unclaimed {
-                parts: Some((inner, spec.id)),
-                sandbox,
+            let _ = answer.send(made.map(|sandbox| {
+                let removing = remove_unclaimed(inner, spec.id);
+                Unclaimed::new(sandbox, removing.in_current_span())
             }));
         };
         self.makings.spawn(making.in_current_span());

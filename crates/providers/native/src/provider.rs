@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use stacyvm_image::Reference;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, ImageOps,
-    NetworkMode, Notice, Notices, Provider, ProviderError, SandboxOps,
+    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, ImageOps, NetworkMode,
+    Notice, Notices, Provider, ProviderError, SandboxOps, Unclaimed,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats, Vcpus};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
@@ -159,9 +159,9 @@ impl NativeProvider {
         let making = async move {
             let made = create::create(inner.clone(), spec, probe).await;
             // Dropped when the caller has gone, and then it removes the sandbox.
-            let _ = answer.send(made.map(|(entry, sandbox)| Unclaimed {
-                parts: Some((inner, entry, guard)),
-                sandbox,
+            let _ = answer.send(made.map(|(entry, sandbox)| {
+                let removing = remove_unclaimed(inner, entry, guard);
+                Unclaimed::new(sandbox, removing.in_current_span())
             }));
         };
         tokio::spawn(making.in_current_span());
@@ -230,37 +230,18 @@ impl NativeProvider {
     }
 }
 
-/// A sandbox on its way to the caller who asked for it. When it never arrives, it is removed.
-struct Unclaimed {
-    parts: Option<(Arc<Inner>, Arc<BoxEntry>, OwnedRwLockReadGuard<bool>)>,
-    sandbox: Arc<AgentSandbox>,
-}
-
-impl Unclaimed {
-    fn claim(mut self) -> Arc<AgentSandbox> {
-        self.parts = None;
-        self.sandbox.clone()
+/// Removes a sandbox that never arrived at the caller who asked for it.
+async fn remove_unclaimed(
+    inner: Arc<Inner>,
+    entry: Arc<BoxEntry>,
+    _open: OwnedRwLockReadGuard<bool>,
+) {
+    let _lock = entry.lock.lock().await;
+    if !inner.boxes.is_current(&entry) {
+        return;
     }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        let (Some((inner, entry, guard)), Ok(runtime)) =
-            (self.parts.take(), tokio::runtime::Handle::try_current())
-        else {
-            return;
-        };
-        let removing = async move {
-            let _open = guard;
-            let _lock = entry.lock.lock().await;
-            if !inner.boxes.is_current(&entry) {
-                return;
-            }
-            if let Err(error) = inner.remove(&entry).await {
-                tracing::error!(sandbox_id = %entry.id, %error, "a sandbox that nobody waits for could not be removed");
-            }
-        };
-        runtime.spawn(removing.in_current_span());
+    if let Err(error) = inner.remove(&entry).await {
+        tracing::error!(sandbox_id = %entry.id, %error, "a sandbox that nobody waits for could not be removed");
     }
 }
 
