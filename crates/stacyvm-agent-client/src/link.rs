@@ -20,7 +20,7 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 pub async fn link<R, W>(
     read: R,
     write: W,
-) -> Result<(link::HostRead<R, W>, link::HostWrite<W>), OpError>
+) -> Result<(link::HostRead<R, W>, link::SessionWrite<W>), OpError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,

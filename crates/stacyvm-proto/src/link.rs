@@ -34,9 +34,10 @@ mod host;
 mod input;
 mod output;
 
-pub use agent::{Link, SessionRead, SessionWrite};
+pub use agent::{Link, SessionRead};
 pub use chunk::{Chunk, Decoder, LONGEST_CHUNK, MAX_DATA};
-pub use host::{HostRead, HostWrite, connect};
+pub use host::{HostRead, connect};
+pub use output::SessionWrite;
 
 use std::time::Duration;
 

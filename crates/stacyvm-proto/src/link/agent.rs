@@ -1,7 +1,7 @@
 //! The agent's end: one session after the other on the pipes it was born with.
 
 use std::future::{Future as _, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::chunk::{Chunk, Damaged};
 use super::input::{Input, give};
-use super::output::{Output, Shared, Writing, lock};
+use super::output::{Output, SessionWrite, Shared, lock};
 use super::{NONCE_LEN, SILENT_AFTER, kind};
 
 /// A pair of pipes on which hosts come and go.
@@ -90,7 +90,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
             silent: Box::pin(sleep(SILENT_AFTER)),
         };
         let output = self.output.clone();
-        Ok((read, SessionWrite(Writing { output, session })))
+        let write = SessionWrite {
+            output,
+            session,
+            end: |output, session| lock(output).end(session),
+        };
+        Ok((read, write))
     }
 }
 
@@ -188,45 +193,5 @@ impl<R> AgentInput<R> {
 impl<R, W: AsyncWrite + Unpin> Drop for SessionRead<R, W> {
     fn drop(&mut self) {
         lock(&self.output).end(self.session);
-    }
-}
-
-/// What is said to one host. Its end is the end of the session.
-#[derive(Debug)]
-pub struct SessionWrite<W: AsyncWrite + Unpin>(Writing<W>);
-
-impl<W: AsyncWrite + Unpin> Drop for SessionWrite<W> {
-    fn drop(&mut self) {
-        lock(&self.0.output).end(self.0.session);
-    }
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for SessionWrite<W> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

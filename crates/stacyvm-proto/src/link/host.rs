@@ -1,7 +1,7 @@
 //! The host's end: one session on the pipes it was given.
 
 use std::future::{Future as _, poll_fn};
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::chunk::{self, LONGEST_CHUNK};
 use super::input::{Input, give};
-use super::output::{Output, Shared, Writing, lock};
+use super::output::{Output, SessionWrite, Shared, lock};
 use super::{ALIVE_EVERY, NONCE_LEN, kind};
 
 /// Begins a session: whatever is on the pipes of earlier ones is skipped, and the agent ends them.
@@ -24,7 +24,7 @@ pub async fn connect<R, W>(
     read: R,
     write: W,
     nonce: [u8; NONCE_LEN],
-) -> io::Result<(HostRead<R, W>, HostWrite<W>)>
+) -> io::Result<(HostRead<R, W>, SessionWrite<W>)>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -68,7 +68,11 @@ where
         over: false,
         alive: Box::pin(sleep(ALIVE_EVERY)),
     };
-    let write = HostWrite(Writing { output, session });
+    let write = SessionWrite {
+        output,
+        session,
+        end: give_up,
+    };
     Ok((read, write))
 }
 
@@ -147,50 +151,10 @@ impl<R, W: AsyncWrite + Unpin> Drop for HostRead<R, W> {
     }
 }
 
-/// What is said to the agent in this session. Its end is the end of the session.
-#[derive(Debug)]
-pub struct HostWrite<W: AsyncWrite + Unpin>(Writing<W>);
-
-impl<W: AsyncWrite + Unpin> Drop for HostWrite<W> {
-    fn drop(&mut self) {
-        give_up(&self.0.output, self.0.session);
-    }
-}
-
 /// Says that the session is over as far as that can be said at once; who does not hear it notices
 /// the silence.
 fn give_up<W: AsyncWrite + Unpin>(output: &Shared<W>, session: u32) {
     let mut output = lock(output);
     output.end(session);
     let _ = output.poll_flush(&mut Context::from_waker(Waker::noop()));
-}
-
-impl<W: AsyncWrite + Unpin> AsyncWrite for HostWrite<W> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, data)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
 }

@@ -168,14 +168,22 @@ pub(super) fn lock<W>(output: &Mutex<Output<W>>) -> MutexGuard<'_, Output<W>> {
     output.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The writing half of one session.
+/// What is said to the other end in one session. Its end is the end of the session.
 #[derive(Debug)]
-pub(super) struct Writing<W> {
+pub struct SessionWrite<W: AsyncWrite + Unpin> {
     pub(super) output: Shared<W>,
     pub(super) session: u32,
+    /// How this end says so.
+    pub(super) end: fn(&Shared<W>, u32),
 }
 
-impl<W: AsyncWrite + Unpin> AsyncWrite for Writing<W> {
+impl<W: AsyncWrite + Unpin> Drop for SessionWrite<W> {
+    fn drop(&mut self) {
+        (self.end)(&self.output, self.session);
+    }
+}
+
+impl<W: AsyncWrite + Unpin> AsyncWrite for SessionWrite<W> {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::chunk::{self, Chunk, Damaged, Decoder, LONGEST_CHUNK, MAX_DATA};
-use super::{ALIVE_EVERY, HostRead, HostWrite, Link, NONCE_LEN, SILENT_AFTER, connect, kind};
+use super::{ALIVE_EVERY, HostRead, Link, NONCE_LEN, SILENT_AFTER, SessionWrite, connect, kind};
 
 const PIPE: usize = 64 * 1024;
 const DEADLINE: Duration = Duration::from_secs(3600);
@@ -41,7 +41,7 @@ fn nonce(number: u8) -> [u8; NONCE_LEN] {
 
 type Ends<'a> = (
     HostRead<&'a mut DuplexStream, &'a mut DuplexStream>,
-    HostWrite<&'a mut DuplexStream>,
+    SessionWrite<&'a mut DuplexStream>,
 );
 
 async fn joined<'a>(from: &'a mut DuplexStream, to: &'a mut DuplexStream, number: u8) -> Ends<'a> {
@@ -103,6 +103,34 @@ async fn bytes_go_and_come_whole() {
     for length in [1, 11, MAX_DATA, MAX_DATA + 1, 1_000_000] {
         let text: Vec<u8> = (0..length).map(|at| (at * 7 % 251) as u8).collect();
         talk(&mut ends, &text).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn either_end_ends_the_session_by_dropping_what_it_writes_to() {
+    for by_the_host in [true, false] {
+        let (mut link, mut from, mut to) = pipes();
+        let (ends, accepted) = tokio::join!(joined(&mut from, &mut to, 1), link.accept());
+        let (mut host_read, host_write) = ends;
+        let (mut agent_read, mut agent_write) = accepted.unwrap();
+        let begin = tokio::time::Instant::now();
+        let (mut buffer, mut other) = ([0; 16], [0; 1]);
+        let heard = if by_the_host {
+            drop(host_write);
+            agent_read.read(&mut buffer).await
+        } else {
+            agent_write.write_all(b"last").await.unwrap();
+            drop(agent_write);
+            host_read.read_exact(&mut buffer[..4]).await.unwrap();
+            // The pipe is asked by whoever reads: an end is said without waiting for room.
+            let (heard, _) = tokio::join!(
+                tokio::time::timeout(DEADLINE, host_read.read(&mut buffer)),
+                tokio::time::timeout(ALIVE_EVERY, agent_read.read(&mut other)),
+            );
+            heard.expect("the host hears the end")
+        };
+        assert_eq!(heard.unwrap(), 0, "by the host: {by_the_host}");
+        assert!(begin.elapsed() < SILENT_AFTER, "silence did not end it");
     }
 }
 
