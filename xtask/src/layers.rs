@@ -1,6 +1,7 @@
 //! The rules of ARCHITECTURE.md that a machine can check: who may know whom, how long a file may
 //! be, where `unsafe` may stand, and that every file says what it is for.
 
+mod circles;
 mod dependencies;
 mod files;
 
@@ -13,6 +14,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut findings = Findings::default();
     dependencies::check(workspace, &mut findings)?;
     files::check(workspace, &mut findings)?;
+    circles::check(workspace, &mut findings)?;
     for warning in &findings.warnings {
         eprintln!("warning: {warning}");
     }
