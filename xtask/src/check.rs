@@ -1,22 +1,44 @@
 //! Everything that can be said about the code without running it.
 
+use std::fs;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::tools::{run, step, works};
-use crate::workspace::{self, Workspace};
-use crate::{agent, layers, licences, openapi};
+use crate::setup;
+use crate::tools::{self, run, step, works};
+use crate::workspace::Workspace;
+use crate::{agent, layers, openapi};
 
 /// The quick checks first.
 pub(crate) fn everything_but_tests(workspace: &Workspace) -> Result<()> {
+    format(workspace)?;
+    step("layers", || layers::check(workspace))?;
+    step("licences, sources and duplicates", || deny(workspace))?;
+    step("shell scripts", || shellcheck(workspace))?;
+    step("agent size and symbols", || agent::check(workspace))?;
+    clippy(workspace)?;
+    step("documentation of the code", || {
+        run(workspace
+            .cargo(&["doc", "--locked", "--workspace", "--no-deps"])
+            .arg("--document-private-items")
+            .env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    // A test, but one that compares two texts; it needs all of the server to make one of them.
+    step("description of the API", || {
+        openapi::run(workspace, openapi::Stale::Fail)
+    })
+}
+
+/// Whether every file is formatted.
+pub(crate) fn format(workspace: &Workspace) -> Result<()> {
     step("format", || {
         run(&mut workspace.cargo(&["fmt", "--all", "--", "--check"]))
-    })?;
-    step("layers", || layers::check(workspace))?;
-    step("licences", || licences::check(workspace))?;
-    step("cargo deny", || deny(workspace))?;
-    step("agent size and symbols", || agent::check(workspace))?;
+    })
+}
+
+/// Lints of all code, tests included.
+pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
     step("clippy", || {
         run(&mut workspace.cargo(&[
             "clippy",
@@ -27,22 +49,61 @@ pub(crate) fn everything_but_tests(workspace: &Workspace) -> Result<()> {
             "-D",
             "warnings",
         ]))
-    })?;
-    // A test, but one that compares two texts; it needs all of the server to make one of them.
-    step("description of the API", || {
-        openapi::run(workspace, openapi::Stale::Fail)
     })
 }
 
-/// What `deny.toml` says, where the program is installed: building it takes longer than all of
-/// the project, so it is not installed here. Advisories are left to a person, because their
-/// database is not in a package registry.
+/// What `deny.toml` says. Advisories are asked for by the forge's workflow: their database is not in a
+/// package registry.
 fn deny(workspace: &Workspace) -> Result<()> {
-    if !works("cargo-deny", &["--version"]) {
-        eprintln!("SKIP cargo deny: not installed (cargo install --locked cargo-deny)");
+    let Some(program) = setup::cargo_deny_program(workspace) else {
+        eprintln!("SKIP cargo deny: not installed (cargo xtask setup)");
+        return Ok(());
+    };
+    run(Command::new(program)
+        .current_dir(&workspace.root)
+        .args(["--locked", "--log-level", "error"])
+        .args(["check", "--hide-inclusion-graph"])
+        .args(["bans", "licenses", "sources"]))
+}
+
+/// Every script that git knows and that begins as a shell's.
+fn shellcheck(workspace: &Workspace) -> Result<()> {
+    if !works("shellcheck", &["--version"]) {
+        eprintln!("SKIP shellcheck: not installed (cargo xtask setup)");
         return Ok(());
     }
-    run(Command::new(workspace::cargo())
+    let listing = tools::output(Command::new("git").current_dir(&workspace.root).args([
+        "ls-files",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
+    let scripts: Vec<&str> = listing
+        .lines()
+        .filter(|name| fs::read(workspace.root.join(name)).is_ok_and(|text| is_shell(&text)))
+        .collect();
+    eprintln!("    {} scripts", scripts.len());
+    run(Command::new("shellcheck")
         .current_dir(&workspace.root)
-        .args(["deny", "--offline", "check", "bans", "licenses", "sources"]))
+        .arg("--")
+        .args(scripts))
+    .context("shellcheck found something")
+}
+
+fn is_shell(text: &[u8]) -> bool {
+    let first = text.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    first.starts_with(b"#!") && (first.ends_with(b"/sh") || first.ends_with(b"bash"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_shell;
+
+    #[test]
+    fn a_script_is_known_by_its_first_line() {
+        assert!(is_shell(b"#!/bin/sh\nset -eu\n"));
+        assert!(is_shell(b"#!/usr/bin/env bash\n"));
+        assert!(!is_shell(b"#!/usr/bin/env python3\n"));
+        assert!(!is_shell(b"text with sh\n"));
+    }
 }

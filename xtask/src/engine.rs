@@ -2,7 +2,7 @@
 //! neither an engine nor the network of the machine is touched.
 //!
 //! Owns its start, its images and its end. One rule that is easy to miss: everything that belongs to
-//! an engine is found again by the path of its place, never by a remembered process id, so that what a
+//! an engine is found again by the path of its files, never by a remembered process id, so that what a
 //! killed run left is ended by the next one.
 
 mod images;
@@ -31,12 +31,12 @@ const BUSYBOX: &str = "test/busybox:1";
 const DEBIAN: &str = "test/debian:1";
 
 /// How long the engine may take until it answers: a machine that also compiles is slow.
-const PATIENCE: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A running engine.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    place: Place,
+    files: EngineFiles,
     daemon: Child,
 }
 
@@ -58,21 +58,21 @@ impl Engine {
 
     /// Ends what an earlier one left, starts one, and gives it its images.
     pub(crate) fn start(workspace: &Workspace, debian: DebianImage) -> Result<Self> {
-        let place = Place::of(workspace);
-        remains::end(&place)?;
-        place.make()?;
+        let files = EngineFiles::of(workspace);
+        remains::end(&files)?;
+        files.make()?;
         let mut engine = Self {
-            daemon: launch(&place)?,
-            place,
+            daemon: launch(&files)?,
+            files,
         };
         let ready = engine.await_answer().and_then(|()| {
-            images::import_busybox(&engine.place)?;
-            debian.import(&engine.place)
+            images::import_busybox(&engine.files)?;
+            debian.import(&engine.files)
         });
         match ready {
             Ok(()) => Ok(engine),
             Err(error) => {
-                let log = fs::read_to_string(engine.place.log()).unwrap_or_default();
+                let log = fs::read_to_string(engine.files.log()).unwrap_or_default();
                 let tail: Vec<&str> = log.lines().rev().take(20).collect();
                 for line in tail.iter().rev() {
                     eprintln!("    {line}");
@@ -85,13 +85,13 @@ impl Engine {
 
     fn await_answer(&mut self) -> Result<()> {
         let start = Instant::now();
-        while !self.place.docker_works(&["version"]) {
+        while !self.files.docker_works(&["version"]) {
             if let Some(status) = self.daemon.try_wait().context("look at dockerd")? {
                 bail!("dockerd ended with {status}");
             }
             ensure!(
-                start.elapsed() < PATIENCE,
-                "dockerd does not answer within {PATIENCE:?}"
+                start.elapsed() < START_TIMEOUT,
+                "dockerd does not answer within {START_TIMEOUT:?}"
             );
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -101,7 +101,7 @@ impl Engine {
     /// What tests have to know of it, as variables of their environment.
     pub(crate) fn variables(&self) -> [(&'static str, String); 4] {
         [
-            ("STACYVM_TEST_DOCKER", self.place.address()),
+            ("STACYVM_TEST_DOCKER", self.files.address()),
             ("STACYVM_TEST_DOCKER_IMAGE", DEBIAN.to_owned()),
             ("STACYVM_TEST_DOCKER_SMALL_IMAGE", BUSYBOX.to_owned()),
             (
@@ -113,7 +113,7 @@ impl Engine {
 
     /// Ends it with everything in it.
     pub(crate) fn end(mut self) -> Result<()> {
-        let ended = remains::end(&self.place);
+        let ended = remains::end(&self.files);
         // Killed above: this only takes note of it.
         let _ = self.daemon.wait();
         ended
@@ -136,12 +136,12 @@ pub(crate) fn by_hand(workspace: &Workspace) -> Result<()> {
 
 /// `cargo xtask engine --stop`.
 pub(crate) fn stop(workspace: &Workspace) -> Result<()> {
-    remains::end(&Place::of(workspace))
+    remains::end(&EngineFiles::of(workspace))
 }
 
 /// Where the engine of one target directory lives.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct EngineFiles {
     /// Its sockets and what it keeps while it runs; short, because paths of sockets are limited, and
     /// in a directory that only root can write.
     run: PathBuf,
@@ -149,7 +149,7 @@ pub(crate) struct Place {
     data: PathBuf,
 }
 
-impl Place {
+impl EngineFiles {
     fn of(workspace: &Workspace) -> Self {
         let mut hasher = DefaultHasher::new();
         workspace.target.hash(&mut hasher);
@@ -217,12 +217,12 @@ impl Place {
 
 /// Starts the daemon in a network namespace of its own, in a process group that a Ctrl-C meant for us
 /// does not reach.
-fn launch(place: &Place) -> Result<Child> {
+fn launch(files: &EngineFiles) -> Result<Child> {
     let mut settings = json!({
         "live-restore": true,
         // With it the engine would put containers where systemd says; ours are found by their group.
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
-        "cgroup-parent": format!("/{}", place.cgroup()),
+        "cgroup-parent": format!("/{}", files.cgroup()),
         "features": {"buildkit": false},
     });
     if let Some(runsc) = on_the_path("runsc") {
@@ -232,10 +232,10 @@ fn launch(place: &Place) -> Result<Child> {
             "runsc": {"path": runsc, "runtimeArgs": ["--network=host", "--platform=ptrace"]},
         });
     }
-    let file = place.run.join("daemon.json");
+    let file = files.run.join("daemon.json");
     fs::write(&file, settings.to_string()).context("write the engine's settings")?;
-    let log = fs::File::create(place.log()).context("make the engine's log")?;
-    let run = place.mark();
+    let log = fs::File::create(files.log()).context("make the engine's log")?;
+    let run = files.mark();
     Command::new("unshare")
         .args([
             "--net",
@@ -245,10 +245,10 @@ fn launch(place: &Place) -> Result<Child> {
             "dockerd",
         ])
         .args(["--config-file", &file.display().to_string()])
-        .args(["--data-root", &place.data.display().to_string()])
+        .args(["--data-root", &files.data.display().to_string()])
         .args(["--exec-root", &format!("{run}/exec")])
         .args(["--pidfile", &format!("{run}/pid")])
-        .args(["--host", &place.address()])
+        .args(["--host", &files.address()])
         .stdin(Stdio::null())
         .stdout(log.try_clone().context("share the engine's log")?)
         .stderr(log)

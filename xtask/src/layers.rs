@@ -4,10 +4,12 @@
 mod circles;
 mod dependencies;
 mod files;
+mod findings;
 
 use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
+use findings::Findings;
 
 /// Prints every broken rule, then fails if there was one.
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
@@ -25,21 +27,4 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
         bail!("{} broken rules", findings.errors.len());
     }
     Ok(())
-}
-
-/// What was found so far.
-#[derive(Debug, Default)]
-struct Findings {
-    warnings: Vec<String>,
-    errors: Vec<String>,
-}
-
-impl Findings {
-    fn warn(&mut self, text: String) {
-        self.warnings.push(text);
-    }
-
-    fn error(&mut self, text: String) {
-        self.errors.push(text);
-    }
 }

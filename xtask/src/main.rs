@@ -11,9 +11,11 @@ mod elf;
 mod engine;
 mod fuzz;
 mod layers;
-mod licences;
 mod openapi;
+mod quick;
+mod release;
 mod server;
+mod setup;
 mod test;
 mod tools;
 mod workspace;
@@ -28,15 +30,18 @@ const USAGE: &str = "usage: cargo xtask TASK
 
   build [--profile ci|release]   the programs for inside, then the server: target/stacyvm
   test [--rust|--python]         installs what the tests need and runs them all
-  check                          format, layers, licences, agent size and symbols, clippy, openapi
-  ci                             check, then test
+  quick [--base REV]             what a change may have broken: its crates and what depends on them
+  check                          format, layers, licences, scripts, agent size and symbols, clippy,
+                                 documentation, openapi
+  ci                             setup, check, test
+  setup                          installs what check and test need
   engine [--stop]                a Docker Engine for tests run by hand, and its variables
   fuzz [--seconds N]             every fuzz target for N seconds (60)
   agent [--check]                static stacyvm-agent and stacyvm-launcher in target/agent
   layers                         the rules of ARCHITECTURE.md
   openapi [--check]              openapi/stacyvm.json from the code, or whether it is current
-  licences                       the licences of everything that is linked in
   dist                           a release build, with its size
+  release VERSION [--profile P]  version, changelog, tarball, checksums, bill of materials
 ";
 
 fn main() -> ExitCode {
@@ -71,7 +76,13 @@ fn run(arguments: &[&str]) -> Result<()> {
         ("layers", []) => layers::check(&workspace),
         ("openapi", []) => openapi::run(&workspace, openapi::Stale::Update),
         ("openapi", ["--check"]) => openapi::run(&workspace, openapi::Stale::Fail),
-        ("licences", []) => licences::check(&workspace),
+        ("release", [version]) => release::run_all(&workspace, version, "release"),
+        ("release", [version, "--profile", profile @ ("ci" | "release")]) => {
+            release::run_all(&workspace, version, profile)
+        }
+        ("setup", []) => setup::run_all(&workspace),
+        ("quick", []) => quick::run_changed(&workspace, None),
+        ("quick", ["--base", base]) => quick::run_changed(&workspace, Some(base)),
         ("check", []) => check::everything_but_tests(&workspace),
         ("test", []) => test::run(&workspace, test::Suites::ALL),
         ("test", ["--rust"]) => test::run(&workspace, test::Suites::RUST),
@@ -84,6 +95,7 @@ fn run(arguments: &[&str]) -> Result<()> {
             seconds.parse().context("--seconds wants a number")?,
         ),
         ("ci", []) => {
+            setup::run_all(&workspace)?;
             check::everything_but_tests(&workspace)?;
             test::run(&workspace, test::Suites::ALL)
         }

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::agent;
 use crate::engine::{DebianImage, Engine};
+use crate::setup;
 use crate::tools::{run as run_program, step, works};
 use crate::workspace::Workspace;
 
@@ -40,15 +41,8 @@ impl Suites {
 
 /// Sets up, builds and tests.
 pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
-    let virtual_environment = workspace.target.join("venv");
-    step("set up what the tests need", || {
-        run_program(
-            Command::new("sh")
-                .arg(workspace.root.join("scripts/test-setup"))
-                .arg(&virtual_environment)
-                .arg(workspace.root.join("tests/e2e/python/requirements.txt")),
-        )
-    })?;
+    setup::packages(workspace)?;
+    let virtual_environment = setup::virtual_environment(workspace);
     let debian = Engine::missing()
         .is_none()
         .then(|| DebianImage::begin(workspace));
@@ -71,6 +65,25 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
     tested.and(ended)?;
     report_skips(workspace, &skips);
     report_flaky(workspace);
+    Ok(())
+}
+
+/// Runs the tests that a filter of nextest's chooses, without an engine.
+pub(crate) fn run_chosen(workspace: &Workspace, filter: &str) -> Result<()> {
+    ensure!(
+        has_nextest(),
+        "cargo-nextest is not installed: cargo install --locked cargo-nextest"
+    );
+    let skips = workspace.target.join("skipped-tests.txt");
+    fs::write(&skips, "").context("empty the list of skipped tests")?;
+    let _ = fs::remove_file(nextest_report(workspace));
+    step("tests of what changed", || {
+        let mut command = nextest(workspace, "ci");
+        command.args(["--no-tests", "pass", "--filterset", filter]);
+        Surroundings::new(workspace, &skips, None).tell(&mut command);
+        run_program(&mut command)
+    })?;
+    report_skips(workspace, &skips);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use super::{BUSYBOX, DEBIAN, Place};
+use super::{BUSYBOX, DEBIAN, EngineFiles};
 use crate::tools;
 use crate::workspace::Workspace;
 
@@ -24,38 +24,38 @@ pub(crate) struct DebianImage(JoinHandle<Result<PathBuf>>);
 impl DebianImage {
     /// Begins to make it, where it is not there yet.
     pub(crate) fn begin(workspace: &Workspace) -> Self {
-        let place = workspace.target.join("engine");
-        Self(std::thread::spawn(move || archive(&place)))
+        let files = workspace.target.join("engine");
+        Self(std::thread::spawn(move || archive(&files)))
     }
 
     /// Waits for it and gives it to an engine.
-    pub(super) fn import(self, place: &Place) -> Result<()> {
+    pub(super) fn import(self, files: &EngineFiles) -> Result<()> {
         let archive = self
             .0
             .join()
             .map_err(|_| anyhow!("the thread that makes Debian's image panicked"))??;
-        import(place, &archive, DEBIAN)
+        import(files, &archive, DEBIAN)
     }
 }
 
 /// Makes the archive, or finds it.
-fn archive(place: &Path) -> Result<PathBuf> {
-    let done = place.join("debian.tar");
+fn archive(files: &Path) -> Result<PathBuf> {
+    let done = files.join("debian.tar");
     if done.is_file() {
         return Ok(done);
     }
-    fs::create_dir_all(place).context("make the engine's directory")?;
-    let root = place.join("debian");
+    fs::create_dir_all(files).context("make the engine's directory")?;
+    let root = files.join("debian");
     // Mirrors have their hiccups.
-    bootstrap(place, &root).or_else(|error| {
+    bootstrap(files, &root).or_else(|error| {
         eprintln!("    making Debian's image once more: {error:#}");
-        bootstrap(place, &root)
+        bootstrap(files, &root)
     })?;
     // Downloads and lists are of no use inside.
     for waste in ["var/cache/apt/archives", "var/lib/apt/lists"] {
         remove_directory(&root.join(waste))?;
     }
-    let half = place.join("debian.tar.half");
+    let half = files.join("debian.tar.half");
     pack(&root, &half)?;
     fs::rename(&half, &done).context("keep the archive")?;
     remove_directory(&root)?;
@@ -63,10 +63,10 @@ fn archive(place: &Path) -> Result<PathBuf> {
 }
 
 /// Unpacks and configures Debian's smallest set below `root`.
-fn bootstrap(place: &Path, root: &Path) -> Result<()> {
+fn bootstrap(files: &Path, root: &Path) -> Result<()> {
     // What a run left that was ended in the middle.
     remove_directory(root)?;
-    let log = place.join("debootstrap.log");
+    let log = files.join("debootstrap.log");
     let (suite, mirror) = release()?;
     let output = fs::File::create(&log).context("make the log of debootstrap")?;
     let status = Command::new("debootstrap")
@@ -118,12 +118,12 @@ fn mirror_of(codename: &str, sites: &str) -> Option<String> {
 }
 
 /// Makes the small image of this machine's busybox.
-pub(super) fn import_busybox(place: &Place) -> Result<()> {
+pub(super) fn import_busybox(files: &EngineFiles) -> Result<()> {
     let program = ["/bin/busybox", "/usr/bin/busybox"]
         .into_iter()
         .find(|path| Path::new(path).is_file())
         .context("busybox is missing: run scripts/test-setup")?;
-    let root = place.run.join("busybox");
+    let root = files.run.join("busybox");
     for directory in ["bin", "tmp", "etc", "root"] {
         fs::create_dir_all(root.join(directory)).context("make the root of busybox")?;
     }
@@ -139,10 +139,10 @@ pub(super) fn import_busybox(place: &Place) -> Result<()> {
     }
     fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\n").context("write users")?;
     fs::write(root.join("etc/group"), "root:x:0:\n").context("write groups")?;
-    let archive = place.run.join("busybox.tar");
+    let archive = files.run.join("busybox.tar");
     pack(&root, &archive)?;
     remove_directory(&root)?;
-    import(place, &archive, BUSYBOX)
+    import(files, &archive, BUSYBOX)
 }
 
 fn pack(root: &Path, archive: &Path) -> Result<()> {
@@ -156,9 +156,9 @@ fn pack(root: &Path, archive: &Path) -> Result<()> {
     )
 }
 
-fn import(place: &Place, archive: &Path, name: &str) -> Result<()> {
+fn import(files: &EngineFiles, archive: &Path, name: &str) -> Result<()> {
     tools::output(
-        place
+        files
             .docker(&["import", "--change", "CMD [\"sh\"]"])
             .arg(archive)
             .arg(name),

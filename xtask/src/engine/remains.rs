@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Place;
+use super::EngineFiles;
 use crate::tools;
 
 /// How long what was killed may take to be gone.
@@ -17,14 +17,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Programs that an engine consists of. Somebody's editor may also have its path on the command line.
 const PROGRAMS: [&str; 5] = ["dockerd", "containerd", "runsc", "runc", "docker-proxy"];
 
-/// Ends everything that belongs to the engine of this place; nothing there is no error.
-pub(super) fn end(place: &Place) -> Result<()> {
+/// Ends everything that belongs to the engine of this files; nothing there is no error.
+pub(super) fn end(files: &EngineFiles) -> Result<()> {
     let start = Instant::now();
     loop {
         // The daemon and the shims first, or they would start or mourn what is killed next.
-        let mut alive = daemons(place);
+        let mut alive = daemons(files);
         if alive.is_empty() {
-            alive = contained(place);
+            alive = contained(files);
         }
         if alive.is_empty() {
             break;
@@ -39,12 +39,12 @@ pub(super) fn end(place: &Place) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    for group in groups(place) {
+    for group in groups(files) {
         // Deepest first, and empty by now.
         let _ = fs::remove_dir(group);
     }
-    unmount(place)?;
-    for directory in [&place.run, &place.data] {
+    unmount(files)?;
+    for directory in [&files.run, &files.data] {
         if directory.exists() {
             tools::run(
                 Command::new("rm")
@@ -57,8 +57,8 @@ pub(super) fn end(place: &Place) -> Result<()> {
 }
 
 /// Processes of the engine itself.
-fn daemons(place: &Place) -> Vec<u32> {
-    let mark = place.mark();
+fn daemons(files: &EngineFiles) -> Vec<u32> {
+    let mark = files.mark();
     processes(|directory| {
         let line = fs::read(directory.join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line);
@@ -71,8 +71,8 @@ fn daemons(place: &Place) -> Vec<u32> {
 }
 
 /// Processes in its containers.
-fn contained(place: &Place) -> Vec<u32> {
-    let mark = format!(":/{}/", place.cgroup());
+fn contained(files: &EngineFiles) -> Vec<u32> {
+    let mark = format!(":/{}/", files.cgroup());
     processes(|directory| {
         fs::read_to_string(directory.join("cgroup")).is_ok_and(|text| text.contains(&mark))
     })
@@ -101,11 +101,11 @@ fn is_zombie(directory: &Path) -> bool {
 }
 
 /// Its cgroups in every hierarchy, deepest first.
-fn groups(place: &Place) -> Vec<PathBuf> {
+fn groups(files: &EngineFiles) -> Vec<PathBuf> {
     let root = Path::new("/sys/fs/cgroup");
-    let mut waiting = vec![root.join(place.cgroup())];
+    let mut waiting = vec![root.join(files.cgroup())];
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-        waiting.push(entry.path().join(place.cgroup()));
+        waiting.push(entry.path().join(files.cgroup()));
     }
     let mut found = Vec::new();
     while let Some(directory) = waiting.pop() {
@@ -125,9 +125,9 @@ fn groups(place: &Place) -> Vec<PathBuf> {
 }
 
 /// Takes away the roots of its containers, their namespaces and their temporary file systems.
-fn unmount(place: &Place) -> Result<()> {
+fn unmount(files: &EngineFiles) -> Result<()> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("read the mounts")?;
-    for target in mounts_below(&table, &[&place.run, &place.data])
+    for target in mounts_below(&table, &[&files.run, &files.data])
         .iter()
         .rev()
     {
@@ -143,7 +143,7 @@ fn mounts_below(table: &str, places: &[&PathBuf]) -> Vec<PathBuf> {
         .filter_map(|line| line.split(' ').nth(4))
         // Blanks are written as their octal number.
         .map(|target| PathBuf::from(target.replace("\\040", " ")))
-        .filter(|target| places.iter().any(|place| target.starts_with(place)))
+        .filter(|target| places.iter().any(|files| target.starts_with(files)))
         .collect()
 }
 

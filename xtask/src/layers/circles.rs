@@ -11,7 +11,7 @@ mod modules;
 
 use anyhow::Result;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::workspace::Workspace;
 
 /// The most files that may import one another in a circle.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::workspace::Workspace;
 
 /// A crate, what it may use, and what its tests may use beside that.
@@ -17,7 +17,7 @@ type Row = (
 const OURS: &[Row] = &[
     ("stacyvm-types", &[], &[]),
     ("stacyvm-config", &["stacyvm-types"], &[]),
-    ("stacyvm-proto", &["stacyvm-types"], &[]),
+    ("stacyvm-proto", &[], &[]),
     ("stacyvm-sys", &[], &[]),
     (
         "stacyvm-agent",
@@ -27,7 +27,7 @@ const OURS: &[Row] = &[
     (
         "stacyvm-agent-client",
         &["stacyvm-proto", "stacyvm-types"],
-        &["stacyvm-agent"],
+        &[],
     ),
     (
         "stacyvm-launcher",
@@ -138,7 +138,6 @@ const HELD: &[(&str, &[&str])] = &[
         ],
     ),
     ("indicatif", &["stacyvm"]),
-    ("landlock", &["stacyvm-sys"]),
     ("libc", &["stacyvm-sys"]),
     ("opentelemetry", &["stacyvm"]),
     ("opentelemetry-http", &["stacyvm"]),
