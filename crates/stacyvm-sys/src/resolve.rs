@@ -41,6 +41,19 @@ pub fn open(
     Err(Errno::BUSY)
 }
 
+/// Opens `path` below `base`, never through a link and never out of `base`.
+///
+/// # Errors
+/// `LOOP` when the path goes through a link, `XDEV` when it leaves `base`, and those of [`open`].
+pub fn open_beneath(base: impl AsFd, path: impl Arg + Copy, flags: OFlags) -> Result<OwnedFd> {
+    open(
+        base,
+        path,
+        flags,
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::{create_dir_all, rename, write};

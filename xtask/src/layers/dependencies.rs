@@ -19,9 +19,15 @@ const OURS: &[Row] = &[
     ("stacyvm-config", &["stacyvm-types"], &[]),
     ("stacyvm-proto", &[], &[]),
     ("stacyvm-sys", &[], &[]),
+    ("stacyvm-tar", &["stacyvm-sys"], &[]),
     (
         "stacyvm-agent",
-        &["stacyvm-proto", "stacyvm-sys", "stacyvm-types"],
+        &[
+            "stacyvm-proto",
+            "stacyvm-sys",
+            "stacyvm-tar",
+            "stacyvm-types",
+        ],
         &["stacyvm-agent-client"],
     ),
     (
@@ -41,7 +47,7 @@ const OURS: &[Row] = &[
     ),
     ("stacyvm-egress", &["stacyvm-sys", "stacyvm-types"], &[]),
     ("stacyvm-firewall", &["stacyvm-sys", "stacyvm-types"], &[]),
-    ("stacyvm-image", &[], &[]),
+    ("stacyvm-image", &["stacyvm-sys", "stacyvm-tar"], &[]),
     (
         "stacyvm-native",
         &[
@@ -161,6 +167,7 @@ const HELD: &[(&str, &[&str])] = &[
             "stacyvm-agent",
             "stacyvm-docker",
             "stacyvm-image",
+            "stacyvm-tar",
         ],
     ),
     ("tokio-tungstenite", &["stacyvm-client", "stacyvm-server"]),
@@ -188,6 +195,7 @@ const NARROW: &[(&str, &[&str])] = &[
             "tokio",
         ],
     ),
+    ("stacyvm-tar", &["rustix", "tar", "thiserror"]),
     ("stacyvm-types", &["jiff", "serde", "thiserror", "utoipa"]),
 ];
 
