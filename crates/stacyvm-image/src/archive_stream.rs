@@ -1,4 +1,4 @@
-//! The bytes of an archive or layer: uncompressed on the way, hashed and counted.
+//! The bytes of an archive or layer: uncompressed while they are read, hashed and counted.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -8,10 +8,10 @@ use std::rc::Rc;
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Digest, ImageError};
+use crate::{Digest, ImageError, Progress};
 
-/// From so many bytes on, a stream is asked whether it is a bomb.
-const UNSUSPICIOUS: u64 = 512 * 1024 * 1024;
+/// From how many unpacked bytes on the ratio of compression is checked.
+const MIN_BYTES_FOR_RATIO: u64 = 512 * 1024 * 1024;
 /// How many times its size a compressed file may unpack to. Disk images full of zeros reach 1,000,
 /// file systems of programs 2 to 5.
 const MAX_RATIO: u64 = 200;
@@ -22,7 +22,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// An archive that is read from start to end.
-pub(crate) struct Stream {
+pub(crate) struct ArchiveStream {
     reader: Box<dyn Read>,
     compressed: bool,
     hash: Sha256,
@@ -31,7 +31,7 @@ pub(crate) struct Stream {
     total: u64,
 }
 
-impl Stream {
+impl ArchiveStream {
     /// Reads `file` from its start; its first bytes say whether it is compressed.
     pub(crate) fn open(mut file: File) -> Result<Self, ImageError> {
         let step = "read the archive";
@@ -46,7 +46,7 @@ impl Stream {
         let read = Rc::new(Cell::new(0));
         let counted = BufReader::with_capacity(
             256 * 1024,
-            Counted {
+            CountedFile {
                 inner: file,
                 read: Rc::clone(&read),
             },
@@ -73,14 +73,12 @@ impl Stream {
         })
     }
 
-    /// Bytes of the file read so far.
-    pub(crate) fn read_so_far(&self) -> u64 {
-        self.read.get()
-    }
-
-    /// Bytes that the file has.
-    pub(crate) fn total(&self) -> u64 {
-        self.total
+    /// How far the reading is, now and later.
+    pub(crate) fn position(&self) -> Position {
+        Position {
+            read: Rc::clone(&self.read),
+            total: self.total,
+        }
     }
 
     /// The digest of the uncompressed bytes.
@@ -89,16 +87,33 @@ impl Stream {
     }
 }
 
-impl Read for Stream {
+/// Follows how much of an archive's file was read.
+pub(crate) struct Position {
+    read: Rc<Cell<u64>>,
+    total: u64,
+}
+
+impl Position {
+    /// The position now, together with the number of entries so far.
+    pub(crate) fn with_entries(&self, entries: u64) -> Progress {
+        Progress {
+            read: self.read.get(),
+            total: self.total,
+            entries,
+        }
+    }
+}
+
+impl Read for ArchiveStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.reader.read(buffer)?;
         self.hash.update(&buffer[..got]);
         self.unpacked += got as u64;
         if self.compressed
-            && self.unpacked > UNSUSPICIOUS
+            && self.unpacked > MIN_BYTES_FOR_RATIO
             && self.unpacked / MAX_RATIO > self.read.get()
         {
-            return Err(io::Error::other(TooLarge(format!(
+            return Err(io::Error::other(LimitReached(format!(
                 "it unpacks to more than {MAX_RATIO} times its size"
             ))));
         }
@@ -106,13 +121,13 @@ impl Read for Stream {
     }
 }
 
-/// A limit that was reached within a reader.
+/// A limit that a reader reached, as an error inside of an `io::Error`.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct TooLarge(pub(crate) String);
+pub(crate) struct LimitReached(pub(crate) String);
 
-/// An archive that cannot be read to its end.
-pub(crate) fn broken(error: &io::Error) -> ImageError {
+/// The error for an archive that cannot be read to its end.
+pub(crate) fn unreadable(error: &io::Error) -> ImageError {
     match inner_limit(error) {
         Some(limit) => ImageError::Limit(limit),
         None => ImageError::Archive(format!("not a readable tar archive: {error}")),
@@ -124,7 +139,7 @@ fn inner_limit(error: &io::Error) -> Option<String> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> =
         error.get_ref().map(|inner| inner as _);
     while let Some(inner) = cause {
-        if let Some(limit) = inner.downcast_ref::<TooLarge>() {
+        if let Some(limit) = inner.downcast_ref::<LimitReached>() {
             return Some(limit.0.clone());
         }
         if let Some(found) = inner.downcast_ref::<io::Error>().and_then(inner_limit) {
@@ -135,12 +150,12 @@ fn inner_limit(error: &io::Error) -> Option<String> {
     None
 }
 
-struct Counted {
+struct CountedFile {
     inner: File,
     read: Rc<Cell<u64>>,
 }
 
-impl Read for Counted {
+impl Read for CountedFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
         self.read.set(self.read.get() + got as u64);

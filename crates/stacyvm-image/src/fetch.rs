@@ -10,6 +10,7 @@ use crate::image_config::{ConfigFile, MAX_CONFIG};
 use crate::manifest::{Descriptor, Document, Manifest};
 use crate::registry::Remote;
 use crate::store::{Layer, layer};
+use crate::unpack::ArchiveKind;
 use crate::{
     Digest, Image, ImageError, ImageStore, LayerStage, PullOptions, PullPolicy, PullProgress,
     Pulled, Reference,
@@ -270,9 +271,9 @@ impl Crew<'_> {
             layout,
             file,
             Some(task.diff_id),
-            self.store.manner(false),
-            &mut |stream, _| {
-                let done = stream.read_so_far();
+            self.store.unpack_options(ArchiveKind::Layer),
+            &mut |progress| {
+                let done = progress.read;
                 self.tell(task, LayerStage::Unpacking { done });
                 self.check()
             },

@@ -1,17 +1,17 @@
-//! What the fuzz targets call: the readers of what strangers write, without a store around them.
+//! Entry points of the fuzz targets: the readers of hostile input, without a store around them.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use crate::archive_stream::ArchiveStream;
 use crate::image_config::ConfigFile;
 use crate::manifest::Document;
-use crate::marks::Marks;
-use crate::merged::Merged;
-use crate::prepare::prepare;
-use crate::stream::Stream;
-use crate::unpack::{Limits, Manner, unpack};
+use crate::merged_layers::MergedLayers;
+use crate::overlay::OverlayAttributes;
+use crate::top_layer::make_top_layer;
+use crate::unpack::{ArchiveKind, Limits, UnpackOptions, unpack};
 use crate::{ImageError, Platform};
 
 /// Unpacks a layer into `place/tree` and makes an image's topmost layer for it in `place/top`; both
@@ -24,20 +24,23 @@ pub fn unpack_layer(layer: File, place: &Path, whole: bool) -> Result<(), ImageE
         let file = File::open(place.join(name)).map_err(ImageError::io("open a directory"))?;
         Ok(file.into())
     };
-    let marks = Marks::of(place).map_err(ImageError::io("open a directory"))?;
-    let manner = Manner {
+    let overlay = OverlayAttributes::of(place).map_err(ImageError::io("open a directory"))?;
+    let options = UnpackOptions {
         limits: Limits {
             bytes: 1 << 20,
             entries: 1000,
         },
-        marks,
-        whole,
+        overlay,
+        kind: match whole {
+            true => ArchiveKind::RootFileSystem,
+            false => ArchiveKind::Layer,
+        },
     };
-    let mut stream = Stream::open(layer)?;
-    let done = unpack(&mut stream, open("tree")?, manner, &mut |_, _| Ok(()))?;
-    let merged =
-        Merged::open(&[place.join("tree")], marks).map_err(ImageError::io("open a directory"))?;
-    prepare(&open("top")?, &merged, &[done.implied])
+    let mut stream = ArchiveStream::open(layer)?;
+    let done = unpack(&mut stream, open("tree")?, options, &mut |_| Ok(()))?;
+    let merged = MergedLayers::open(&[place.join("tree")], overlay)
+        .map_err(ImageError::io("open a directory"))?;
+    make_top_layer(&open("top")?, &merged, &[done.implied])
 }
 
 /// Reads a manifest or an index, and chooses of it.

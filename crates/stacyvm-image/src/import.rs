@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::image_config::{ConfigFile, Rootfs};
 use crate::store::{Layer, layer};
+use crate::unpack::ArchiveKind;
 use crate::{Digest, Image, ImageError, ImageStore, Platform, Progress, Reference};
 
 /// Unpacks the archive and gives it a name.
@@ -35,13 +36,9 @@ pub(crate) fn import(
         store.layout(),
         file,
         None,
-        store.manner(true),
-        &mut |stream, entries| {
-            progress(Progress {
-                read: stream.read_so_far(),
-                total: stream.total(),
-                entries,
-            });
+        store.unpack_options(ArchiveKind::RootFileSystem),
+        &mut |now| {
+            progress(now);
             Ok(())
         },
     )?;

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 #![cfg(target_os = "linux")]
 
+mod archive_entries;
+mod archive_stream;
 mod digest;
 mod download;
 mod error;
@@ -17,10 +19,10 @@ mod image_config;
 mod import;
 mod load;
 mod manifest;
-mod marks;
-mod merged;
+mod merged_layers;
+mod overlay;
 mod platform;
-mod prepare;
+mod progress;
 mod pull;
 mod reference;
 mod registries;
@@ -28,17 +30,18 @@ mod registry;
 mod save;
 mod store;
 mod stored;
-mod stream;
 mod tar_writer;
+mod top_layer;
 mod unpack;
 
 pub use digest::Digest;
 pub use error::ImageError;
 pub use image_config::ImageConfig;
 pub use platform::Platform;
+pub use progress::Progress;
 pub use pull::{Cancel, LayerStage, PullOptions, PullPolicy, PullProgress, Pulled};
 pub use reference::Reference;
 pub use registries::{Credentials, Login, Registries, Secret};
-pub use store::{ImageStore, Progress};
+pub use store::ImageStore;
 pub use stored::{Image, ImageDetails, InUse, LayerDetails, PruneOptions, Removed, StoredImage};
 pub use unpack::{Limits, Skipped};

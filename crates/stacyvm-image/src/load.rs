@@ -12,6 +12,7 @@ use crate::image_config::{ConfigFile, MAX_CONFIG};
 use crate::import::digest_of;
 use crate::manifest::{Descriptor, Document, MAX_LAYERS, MAX_MANIFEST, Manifest};
 use crate::store::{Layer, Work, layer};
+use crate::unpack::ArchiveKind;
 use crate::{Digest, Image, ImageError, ImageStore, Platform, Progress, Reference};
 use files::Files;
 
@@ -137,13 +138,9 @@ fn layer_of(
         layout,
         file,
         Some(diff_id),
-        store.manner(false),
-        &mut |stream, entries| {
-            progress(Progress {
-                read: stream.read_so_far(),
-                total: stream.total(),
-                entries,
-            });
+        store.unpack_options(ArchiveKind::Layer),
+        &mut |now| {
+            progress(now);
             Ok(())
         },
     )

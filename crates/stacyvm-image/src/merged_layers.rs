@@ -1,4 +1,4 @@
-//! Looking at several layers as one file system, as overlayfs would show them; never through a link.
+//! Several layers seen as one file system, as overlayfs would show them; never through a link.
 
 use std::ffi::OsStr;
 use std::io;
@@ -7,52 +7,53 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use stacyvm_sys::resolve::open_beneath;
 
-use crate::marks::{Marks, is_whiteout};
-use crate::unpack::open_beneath;
+use crate::overlay::{OverlayAttributes, is_whiteout};
 
 /// The roots of some layers, the topmost first.
 #[derive(Debug)]
-pub(crate) struct Merged {
+pub(crate) struct MergedLayers {
     roots: Vec<OwnedFd>,
-    marks: Marks,
+    overlay: OverlayAttributes,
 }
 
-/// What is there under a path.
+/// What a layer has at a path.
 #[derive(Debug)]
-pub(crate) struct Found {
-    /// The number of the layer that shows it, from the top.
+pub(crate) struct MergedEntry {
+    /// The number of the layer that has it, from the top.
     pub(crate) layer: usize,
     /// The directory that has it, in that layer.
     pub(crate) parent: OwnedFd,
     pub(crate) stat: Stat,
 }
 
-impl Found {
+impl MergedEntry {
     pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.stat.st_mode)
     }
 }
 
-impl Merged {
+impl MergedLayers {
     /// Opens the layers, the topmost first.
-    pub(crate) fn open(layers: &[PathBuf], marks: Marks) -> io::Result<Self> {
+    pub(crate) fn open(layers: &[PathBuf], overlay: OverlayAttributes) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let roots = layers
             .iter()
             .map(|layer| rustix::fs::openat(CWD, layer, flags, Mode::empty()))
             .collect::<Result<_, _>>()?;
-        Ok(Self { roots, marks })
+        Ok(Self { roots, overlay })
     }
 
-    /// What is at `path`, seen from the root; nothing when the way to it is no directory.
-    pub(crate) fn look(&self, path: &Path) -> Result<Option<Found>, Errno> {
-        Ok(self.all(path)?.into_iter().next())
+    /// What the topmost layer that has it shows at `path`, seen from the root; nothing when a part on
+    /// the way to it is no directory.
+    pub(crate) fn topmost(&self, path: &Path) -> Result<Option<MergedEntry>, Errno> {
+        Ok(self.entries(path)?.into_iter().next())
     }
 
-    /// What each layer has at `path`, the topmost first, as far as it shows: of a file one, of a
-    /// directory each that is merged into it.
-    pub(crate) fn all(&self, path: &Path) -> Result<Vec<Found>, Errno> {
+    /// What the layers show at `path`, the topmost first: one entry for a file, for a directory one
+    /// of each layer that is merged into it.
+    pub(crate) fn entries(&self, path: &Path) -> Result<Vec<MergedEntry>, Errno> {
         let mut here: Vec<(usize, OwnedFd)> = Vec::new();
         for (number, root) in self.roots.iter().enumerate() {
             here.push((number, root.try_clone().map_err(|_| Errno::MFILE)?));
@@ -63,7 +64,7 @@ impl Merged {
             let mut found = Vec::new();
             let mut inner = Vec::new();
             for (layer, parent) in here {
-                let Some((stat, directory, opaque)) = self.one(&parent, name)? else {
+                let Some((stat, directory, opaque)) = self.entry(&parent, name)? else {
                     continue;
                 };
                 let hidden = is_whiteout(&stat);
@@ -73,7 +74,7 @@ impl Merged {
                 }
                 let ends = directory.is_none() || opaque;
                 match (last, directory) {
-                    (true, _) => found.push(Found {
+                    (true, _) => found.push(MergedEntry {
                         layer,
                         parent,
                         stat,
@@ -93,8 +94,8 @@ impl Merged {
         Ok(Vec::new())
     }
 
-    /// What one layer has under a name; for a directory, also itself and whether it is opaque.
-    fn one(
+    /// What one layer has under a name; of a directory also its descriptor and whether it is opaque.
+    fn entry(
         &self,
         parent: &OwnedFd,
         name: &OsStr,
@@ -108,7 +109,7 @@ impl Merged {
             return Ok(Some((stat, None, false)));
         }
         let directory = open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        let opaque = self.marks.is_opaque(&directory);
+        let opaque = self.overlay.is_opaque(&directory);
         Ok(Some((stat, Some(directory), opaque)))
     }
 }
@@ -117,13 +118,13 @@ impl Merged {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::marks::make_whiteout;
+    use crate::overlay::make_whiteout;
     use std::fs;
 
     #[test]
     fn layers_look_like_one_tree() {
         let place = tempfile::tempdir().unwrap();
-        let marks = Marks::of(place.path()).unwrap();
+        let overlay = OverlayAttributes::of(place.path()).unwrap();
         let layer = |name: &str, files: &[&str]| {
             let root = place.path().join(name);
             fs::create_dir(&root).unwrap();
@@ -150,11 +151,11 @@ mod tests {
         let open = |path: &Path| -> OwnedFd { fs::File::open(path).unwrap().into() };
         make_whiteout(&open(&top.join("etc")), "gone").unwrap();
         make_whiteout(&open(&middle), "tree").unwrap();
-        marks.set_opaque(&open(&middle), "opaque").unwrap();
+        overlay.set_opaque(&open(&middle), "opaque").unwrap();
         std::os::unix::fs::symlink("/etc", bottom.join("link")).unwrap();
-        let merged = Merged::open(&[top, middle, bottom], marks).unwrap();
+        let merged = MergedLayers::open(&[top, middle, bottom], overlay).unwrap();
         let layers = |path: &str| -> Vec<usize> {
-            let found = merged.all(Path::new(path)).unwrap();
+            let found = merged.entries(Path::new(path)).unwrap();
             found.iter().map(|found| found.layer).collect()
         };
         for (path, expected) in [

@@ -1,6 +1,6 @@
-//! How a layer says that something of the layers below is gone, in the words of overlayfs.
+//! How overlayfs marks in a layer that something of the layers below is hidden.
 //!
-//! A whiteout is a character device 0/0 in place of what is gone; an opaque directory has an
+//! A whiteout is a character device 0/0 in place of what is hidden; an opaque directory has an
 //! extended attribute. Which attribute depends on who mounts: only a mount with full privileges
 //! looks at `trusted.`, and only a process with them can set it.
 
@@ -11,18 +11,19 @@ use std::path::Path;
 
 use rustix::fs::{FileType, Mode, OFlags, Stat, XattrFlags};
 use rustix::io::Errno;
+use stacyvm_sys::resolve::open_beneath;
 
-/// Under which name directories are marked.
+/// Which extended attributes mark directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Marks {
+pub(crate) enum OverlayAttributes {
     /// `trusted.overlay.`, for mounts by root.
     Trusted,
     /// `user.overlay.`, for mounts with `userxattr` in a user namespace.
     User,
 }
 
-impl Marks {
-    /// What can be had in this directory.
+impl OverlayAttributes {
+    /// The attributes that this process may set in the file system of a directory.
     pub(crate) fn of(directory: &Path) -> io::Result<Self> {
         let directory = File::open(directory)?;
         let name = "trusted.stacyvm.probe";
@@ -43,14 +44,10 @@ impl Marks {
         }
     }
 
-    /// Hides what the layers below have in this directory.
-    pub(crate) fn set_opaque(
-        self,
-        directory: &OwnedFd,
-        name: impl AsRef<Path>,
-    ) -> Result<(), Errno> {
+    /// Marks the directory `name` in `parent` so that what the layers below have in it is hidden.
+    pub(crate) fn set_opaque(self, parent: &OwnedFd, name: impl AsRef<Path>) -> Result<(), Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-        let directory = crate::unpack::open_beneath(directory, name.as_ref(), flags)?;
+        let directory = open_beneath(parent, name.as_ref(), flags)?;
         rustix::fs::fsetxattr(&directory, self.opaque(), b"y", XattrFlags::empty())
     }
 

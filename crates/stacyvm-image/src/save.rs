@@ -16,17 +16,17 @@ use rustix::fs::{AtFlags, CWD, Dir, FileType, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
+use stacyvm_sys::resolve::open_beneath;
 use tar::EntryType;
 
 use crate::digest::Hashing;
 use crate::manifest::{
     Descriptor, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST,
 };
-use crate::marks::{Marks, is_whiteout};
+use crate::overlay::{OverlayAttributes, is_whiteout};
 use crate::store::ImageRecord;
 use crate::store::records;
 use crate::tar_writer::{Facts, TarWriter};
-use crate::unpack::open_beneath;
 use crate::{Digest, ImageError, ImageStore, Reference, StoredImage};
 
 const STEP: &str = "write the archive";
@@ -289,7 +289,7 @@ fn descriptor(media_type: &str, digest: Digest, size: u64) -> Descriptor {
 /// A layer of the store that becomes a tar.
 struct Tree {
     root: OwnedFd,
-    marks: Marks,
+    overlay: OverlayAttributes,
     opaque: bool,
     implied: std::collections::BTreeSet<PathBuf>,
 }
@@ -303,7 +303,7 @@ impl Tree {
         let path = store.layout().layer(diff_id).join("tree");
         Ok(Self {
             root: File::open(path).map_err(ImageError::io(step))?.into(),
-            marks: store.layout().marks(),
+            overlay: store.layout().overlay(),
             opaque: record.opaque,
             implied: record.implied,
         })
@@ -365,7 +365,7 @@ impl<W: Write> TreeWriter<'_, W> {
                     self.tar
                         .member(facts, &shown, None, &xattrs, &mut io::empty())?;
                 }
-                if self.tree.marks.is_opaque(&inner) {
+                if self.tree.overlay.is_opaque(&inner) {
                     self.empty(&path.join(".wh..wh..opq"))?;
                 }
                 self.directory(&inner, path)

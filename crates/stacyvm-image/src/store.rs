@@ -16,27 +16,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use serde::{Deserialize, Serialize};
-
-use crate::unpack::{Limits, Manner};
+use crate::unpack::{ArchiveKind, Limits, UnpackOptions};
 use crate::{
-    Image, ImageDetails, ImageError, InUse, LayerDetails, PruneOptions, PullOptions, PullProgress,
-    Pulled, Reference, Removed, StoredImage, fetch, import, load, save,
+    Image, ImageDetails, ImageError, InUse, LayerDetails, Progress, PruneOptions, PullOptions,
+    PullProgress, Pulled, Reference, Removed, StoredImage, fetch, import, load, save,
 };
 pub(crate) use layer::Layer;
 pub(crate) use layout::{Layout, Work};
 pub(crate) use records::{ImageRecord, LayerRecord, NameRecord};
-
-/// How far an import or a load is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Bytes of the archive file read.
-    pub read: u64,
-    /// Bytes that it has.
-    pub total: u64,
-    /// Entries unpacked.
-    pub entries: u64,
-}
 
 /// The images of one directory. Several processes may use it at once.
 #[derive(Debug)]
@@ -256,11 +243,11 @@ impl ImageStore {
     }
 
     /// How a layer is unpacked here.
-    pub(crate) fn manner(&self, whole: bool) -> Manner {
-        Manner {
+    pub(crate) fn unpack_options(&self, kind: ArchiveKind) -> UnpackOptions {
+        UnpackOptions {
             limits: self.limits,
-            marks: self.layout.marks(),
-            whole,
+            overlay: self.layout.overlay(),
+            kind,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The topmost layer of every image: what the image needs beside what its layers bring.
 //!
-//! Owns the sandbox's user (1000, `user`), the directories that a sandbox needs, and the looks of
-//! directories that a layer uses without describing them. Computed from all layers together; what
+//! Owns the sandbox's user (1000, `user`), the directories that a sandbox needs, and the modes, owners
+//! and times of directories that a layer uses without describing them. Computed from all layers together; what
 //! is there already stays as it is. Its one rule: nothing is read through a link, and nothing is
 //! written but below the new layer's root.
 
@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
+use stacyvm_sys::resolve::open_beneath;
 
 use crate::ImageError;
-use crate::merged::{Found, Merged};
-use crate::unpack::open_beneath;
+use crate::merged_layers::{MergedEntry, MergedLayers};
 
 /// The sandbox's user and group.
-const USER: u32 = 1000;
+const USER_ID: u32 = 1000;
 
 /// The longest `passwd` or `group` file that is amended.
-const MAX_TABLE: u64 = 1024 * 1024;
+const MAX_ACCOUNT_FILE: u64 = 1024 * 1024;
 
 /// Directories that must be there and must not be links, with mode and owner of a new one.
 const DIRECTORIES: [(&str, u32, u32); 9] = [
@@ -31,57 +31,57 @@ const DIRECTORIES: [(&str, u32, u32); 9] = [
     ("sys", 0o755, 0),
     ("dev", 0o755, 0),
     ("tmp", 0o1777, 0),
-    ("workspace", 0o755, USER),
+    ("workspace", 0o755, USER_ID),
     ("home", 0o755, 0),
     ("run", 0o755, 0),
     ("root", 0o700, 0),
 ];
 
-/// What to do with a line for the sandbox's user.
-type Line = fn(&str) -> String;
+/// Makes the line of an account file for a user or group of this name.
+type AccountLine = fn(&str) -> String;
 
 /// Makes the topmost layer in the empty directory `top`. `implied` has, for each layer of `merged`,
 /// the directories that it uses without describing them.
-pub(crate) fn prepare(
+pub(crate) fn make_top_layer(
     top: &OwnedFd,
-    merged: &Merged,
+    merged: &MergedLayers,
     implied: &[BTreeSet<PathBuf>],
 ) -> Result<(), ImageError> {
-    let top = Top {
+    let top = TopLayer {
         top,
         merged,
         implied,
     };
-    top.looks()
+    top.copy_described_directories()
         .map_err(ImageError::io("add the looks of directories to the image"))?;
     for (name, mode, owner) in DIRECTORIES {
         top.directory(name, mode, owner)?;
     }
     let name = top.amend("passwd", |name| {
-        format!("{name}:x:{USER}:{USER}:{name}:/home/{name}:/bin/sh\n")
+        format!("{name}:x:{USER_ID}:{USER_ID}:{name}:/home/{name}:/bin/sh\n")
     })?;
-    top.amend("group", |name| format!("{name}:x:{USER}:\n"))?;
+    top.amend("group", |name| format!("{name}:x:{USER_ID}:\n"))?;
     match name {
-        Some(name) => top.directory(&format!("home/{name}"), 0o755, USER),
+        Some(name) => top.directory(&format!("home/{name}"), 0o755, USER_ID),
         None => Ok(()),
     }
 }
 
-struct Top<'a> {
+struct TopLayer<'a> {
     top: &'a OwnedFd,
-    merged: &'a Merged,
+    merged: &'a MergedLayers,
     implied: &'a [BTreeSet<PathBuf>],
 }
 
-impl Top<'_> {
-    /// Gives implied directories the looks that a layer below describes.
-    fn looks(&self) -> Result<(), Errno> {
+impl TopLayer<'_> {
+    /// Gives implied directories the mode, owner and times that a layer below describes.
+    fn copy_described_directories(&self) -> Result<(), Errno> {
         for (layer, path) in self.implied.iter().enumerate().flat_map(|(layer, paths)| {
             let numbered = move |path| (layer, path);
             paths.iter().map(numbered)
         }) {
-            let shown = self.merged.all(path)?;
-            // Only where this layer is the one whose looks would show.
+            let shown = self.merged.entries(path)?;
+            // Only where this layer is the topmost, so that its own mode would show.
             let shows = shown
                 .first()
                 .is_some_and(|first| first.layer == layer && first.kind() == FileType::Directory);
@@ -93,13 +93,14 @@ impl Top<'_> {
     }
 
     /// The topmost layer that describes the directory.
-    fn described<'f>(&self, shown: &'f [Found], path: &Path) -> Option<&'f Found> {
+    fn described<'f>(&self, shown: &'f [MergedEntry], path: &Path) -> Option<&'f MergedEntry> {
         shown
             .iter()
             .find(|found| !self.implied[found.layer].contains(path))
     }
 
-    /// Makes the directory `path`, which the layers have, in this one too, and looks like there.
+    /// Makes the directory `path`, which the layers have, in this one too, with mode, owner and times
+    /// as there.
     fn copy_directory(&self, path: &Path) -> Result<(), Errno> {
         let mut so_far = PathBuf::new();
         for name in path {
@@ -110,10 +111,10 @@ impl Top<'_> {
                 Err(Errno::EXIST) => continue,
                 Err(errno) => return Err(errno),
             }
-            let shown = self.merged.all(&so_far)?;
+            let shown = self.merged.entries(&so_far)?;
             if let Some(found) = self.described(&shown, &so_far).or(shown.first()) {
                 let made = open_beneath(&parent, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-                look_like(&made, &found.stat)?;
+                copy_metadata(&made, &found.stat)?;
             }
         }
         Ok(())
@@ -131,7 +132,7 @@ impl Top<'_> {
     fn directory(&self, path: &str, mode: u32, owner: u32) -> Result<(), ImageError> {
         let step = ImageError::io::<Errno>("add a directory to the image");
         let path = Path::new(path);
-        match self.merged.look(path) {
+        match self.merged.topmost(path) {
             Ok(None) => {}
             Ok(Some(found)) if found.kind() == FileType::Directory => return Ok(()),
             // A sandbox mounts over some of these; a link there would lead the mount astray.
@@ -145,7 +146,7 @@ impl Top<'_> {
         }
         let make = || {
             if let Some(parent) = path.parent()
-                && self.merged.look(parent)?.is_some()
+                && self.merged.topmost(parent)?.is_some()
             {
                 self.copy_directory(parent)?;
             }
@@ -162,13 +163,13 @@ impl Top<'_> {
     /// Writes a table of names as the layers have it, with a line for the sandbox's user when its
     /// number has none. Answers the name that was added. A table that is not a plain file stays as
     /// it is.
-    fn amend(&self, table: &str, line: Line) -> Result<Option<String>, ImageError> {
+    fn amend(&self, table: &str, line: AccountLine) -> Result<Option<String>, ImageError> {
         let step = "add the sandbox's user to the image";
         let Some(mut content) = self.read(table).map_err(ImageError::io(step))? else {
             return Ok(None);
         };
         let text = String::from_utf8_lossy(&content);
-        let number = USER.to_string();
+        let number = USER_ID.to_string();
         let field =
             |line: &str, field: usize, value: &str| line.split(':').nth(field) == Some(value);
         let known = text.lines().any(|line| field(line, 2, &number));
@@ -189,7 +190,7 @@ impl Top<'_> {
     /// The table as the layers have it, or a new one when they have none.
     fn read(&self, table: &str) -> Result<Option<Vec<u8>>, std::io::Error> {
         let path = Path::new("etc").join(table);
-        let Some(found) = self.merged.look(&path)? else {
+        let Some(found) = self.merged.topmost(&path)? else {
             return Ok(Some(match table {
                 "passwd" => b"root:x:0:0:root:/root:/bin/sh\n".to_vec(),
                 _ => b"root:x:0:\n".to_vec(),
@@ -202,15 +203,15 @@ impl Top<'_> {
         let file = open_beneath(&found.parent, table, flags)?;
         let mut content = Vec::new();
         File::from(file)
-            .take(MAX_TABLE + 1)
+            .take(MAX_ACCOUNT_FILE + 1)
             .read_to_end(&mut content)?;
-        Ok((content.len() as u64 <= MAX_TABLE).then_some(content))
+        Ok((content.len() as u64 <= MAX_ACCOUNT_FILE).then_some(content))
     }
 
     fn write(&self, table: &str, content: &[u8]) -> Result<(), std::io::Error> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let etc = Path::new("etc");
-        if self.merged.look(etc)?.is_some() {
+        if self.merged.topmost(etc)?.is_some() {
             self.copy_directory(etc)?;
         }
         let etc = open_beneath(self.top, etc, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -223,8 +224,8 @@ impl Top<'_> {
     }
 }
 
-/// Gives a directory mode, owner and times of another.
-fn look_like(made: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+/// Gives a directory the mode, owner and times of another.
+fn copy_metadata(made: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
     own(made, stat.st_uid, stat.st_gid)?;
     rustix::fs::fchmod(made, Mode::from_raw_mode(stat.st_mode & 0o1777))?;
     let time = |seconds, nanoseconds| Timespec {

@@ -4,11 +4,12 @@
 //! `RESOLVE_IN_ROOT`, and what is done next is done to the descriptor it gave, so that nothing
 //! swapped in between can lead outside.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use stacyvm_sys::resolve;
+pub(super) use stacyvm_sys::resolve::open_beneath;
 
 /// The root directory of a sandbox.
 #[derive(Debug)]
@@ -87,18 +88,4 @@ impl Root {
             None => rustix::fs::fchmod(file, mode),
         }
     }
-}
-
-/// Opens `path` below `base`, never through a link and never out of `base`.
-pub(super) fn open_beneath(
-    base: impl AsFd,
-    path: impl rustix::path::Arg + Copy,
-    flags: OFlags,
-) -> Result<OwnedFd, Errno> {
-    resolve::open(
-        base,
-        path,
-        flags,
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-    )
 }

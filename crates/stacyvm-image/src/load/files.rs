@@ -5,17 +5,19 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{FileType, OFlags};
-use tar::EntryType;
+use stacyvm_sys::resolve::open_beneath;
+use stacyvm_tar::{CopyError, Kind, copy_content};
 
+use crate::archive_entries::for_each_entry;
+use crate::archive_stream::{ArchiveStream, unreadable};
 use crate::store::Work;
-use crate::stream::{Stream, broken};
-use crate::unpack::{Limits, entries, open_beneath};
+use crate::unpack::Limits;
 use crate::{ImageError, Progress};
 
 /// How many files an archive of images may have: a few for each layer.
@@ -50,47 +52,48 @@ impl Files {
             return Ok(Self::Directory(file.into()));
         }
         let place = work.make("archive")?;
-        let mut stream = Stream::open(file)?;
+        let mut stream = ArchiveStream::open(file)?;
         let (mut files, mut links, mut bytes) = (HashMap::new(), HashMap::new(), 0_u64);
-        let mut watch = |stream: &Stream, entries| {
-            progress(Progress {
-                read: stream.read_so_far(),
-                total: stream.total(),
-                entries,
-            });
+        let mut on_progress = |now| {
+            progress(now);
             Ok(())
         };
         let mut number = 0_u64;
-        entries::for_each(&mut stream, limits, &mut watch, &mut |member, content| {
-            number += 1;
-            if files.len() + links.len() > MAX_FILES {
-                return Err(ImageError::Limit(format!("more than {MAX_FILES} files")));
-            }
-            let Some(path) = plain(Path::new(std::ffi::OsStr::from_bytes(&member.path))) else {
-                return Ok(number);
-            };
-            let target = member.link.as_deref().map(std::ffi::OsStr::from_bytes);
-            match (member.kind, target) {
-                (EntryType::Regular | EntryType::Continuous, _) => {
-                    let there = place.join(number.to_string());
-                    bytes += write(&there, content, limits.bytes - bytes)?;
-                    files.insert(path, there);
+        for_each_entry(
+            &mut stream,
+            limits,
+            &mut on_progress,
+            &mut |entry, content| {
+                number += 1;
+                if files.len() + links.len() > MAX_FILES {
+                    return Err(ImageError::Limit(format!("more than {MAX_FILES} files")));
                 }
-                (EntryType::Symlink, Some(target)) => {
-                    let from = path.parent().unwrap_or(Path::new(""));
-                    if let Some(target) = plain(&from.join(target)) {
-                        links.insert(path, target);
+                let Some(path) = plain(Path::new(std::ffi::OsStr::from_bytes(&entry.name))) else {
+                    return Ok(number);
+                };
+                let target = entry.link.as_deref().map(std::ffi::OsStr::from_bytes);
+                match (entry.kind, target) {
+                    (Kind::File, _) => {
+                        let there = place.join(number.to_string());
+                        bytes += write(&there, content, limits.bytes - bytes)?;
+                        files.insert(path, there);
                     }
-                }
-                (EntryType::Link, Some(target)) => {
-                    if let Some(target) = plain(Path::new(target)) {
-                        links.insert(path, target);
+                    (Kind::Symlink, Some(target)) => {
+                        let from = path.parent().unwrap_or(Path::new(""));
+                        if let Some(target) = plain(&from.join(target)) {
+                            links.insert(path, target);
+                        }
                     }
+                    (Kind::HardLink, Some(target)) => {
+                        if let Some(target) = plain(Path::new(target)) {
+                            links.insert(path, target);
+                        }
+                    }
+                    _ => {}
                 }
-                _ => {}
-            }
-            Ok(number)
-        })?;
+                Ok(number)
+            },
+        )?;
         Ok(Self::Tar { files, links })
     }
 
@@ -153,19 +156,19 @@ fn write(place: &Path, content: &mut dyn Read, limit: u64) -> Result<u64, ImageE
     let mut file = File::create_new(place).map_err(ImageError::io(step))?;
     let mut buffer = vec![0; 256 * 1024];
     let mut written = 0;
-    loop {
-        let got = match content.read(&mut buffer) {
-            Ok(0) => return Ok(written),
-            Ok(got) => got,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(broken(&error)),
-        };
-        written += got as u64;
-        if written > limit {
-            return Err(ImageError::Limit(
+    copy_content(content, &mut file, &mut buffer, &mut |got| {
+        written += got;
+        match written > limit {
+            true => Err(ImageError::Limit(
                 "its layers have too many bytes together".to_owned(),
-            ));
+            )),
+            false => Ok(()),
         }
-        io::Write::write_all(&mut file, &buffer[..got]).map_err(ImageError::io(step))?;
-    }
+    })
+    .map_err(|error| match error {
+        CopyError::Read(error) => unreadable(&error),
+        CopyError::Write(error) => ImageError::io(step)(error),
+        CopyError::Stopped(error) => error,
+    })?;
+    Ok(written)
 }

@@ -10,8 +10,8 @@ use super::layout::{Hold, Layout, Work, hold, put_file};
 use super::records::{self, ImageRecord, NameRecord};
 use super::{ImageStore, lookup};
 use crate::image_config::ConfigFile;
-use crate::merged::Merged;
-use crate::prepare::prepare;
+use crate::merged_layers::MergedLayers;
+use crate::top_layer::make_top_layer;
 use crate::unpack::Skipped;
 use crate::{Digest, Image, ImageError, Reference};
 
@@ -143,9 +143,9 @@ fn make(
         .iter()
         .map(|diff_id| layout.layer(*diff_id).join("tree"))
         .collect();
-    let merged = Merged::open(&trees, layout.marks()).map_err(ImageError::io(step))?;
+    let merged = MergedLayers::open(&trees, layout.overlay()).map_err(ImageError::io(step))?;
     let top: OwnedFd = File::open(top).map_err(ImageError::io(step))?.into();
-    prepare(&top, &merged, &implied)?;
+    make_top_layer(&top, &merged, &implied)?;
     let record = ImageRecord {
         id,
         digest: digest.to_owned(),

@@ -4,8 +4,9 @@ use std::fs::File;
 
 use super::layout::{Hold, Layout, Work, hold};
 use super::records::{self, LayerRecord};
-use crate::stream::Stream;
-use crate::unpack::{Manner, Watch, unpack};
+use crate::archive_stream::ArchiveStream;
+use crate::progress::OnProgress;
+use crate::unpack::{UnpackOptions, unpack};
 use crate::{Digest, ImageError};
 
 /// A layer that is there, and stays as long as this lives.
@@ -51,14 +52,14 @@ pub(crate) fn make(
     layout: &Layout,
     file: File,
     expected: Option<Digest>,
-    manner: Manner,
-    watch: &mut Watch<'_>,
+    options: UnpackOptions,
+    on_progress: &mut OnProgress<'_>,
 ) -> Result<Layer, ImageError> {
     let work = Work::begin(layout)?;
     let tree = work.make("tree")?;
     let target = File::open(&tree).map_err(ImageError::io("open the layer's directory"))?;
-    let mut stream = Stream::open(file)?;
-    let unpacked = unpack(&mut stream, target.into(), manner, watch)?;
+    let mut stream = ArchiveStream::open(file)?;
+    let unpacked = unpack(&mut stream, target.into(), options, on_progress)?;
     let diff_id = stream.digest();
     if let Some(expected) = expected
         && expected != diff_id

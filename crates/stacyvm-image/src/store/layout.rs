@@ -29,7 +29,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use rustix::io::Errno;
 
-use crate::marks::Marks;
+use crate::overlay::OverlayAttributes;
 use crate::{Digest, ImageError};
 
 /// What an import of the store's former format left.
@@ -46,7 +46,7 @@ const MOMENT: Duration = Duration::from_secs(5);
 pub(crate) struct Layout {
     store: PathBuf,
     root: PathBuf,
-    marks: Marks,
+    overlay: OverlayAttributes,
 }
 
 impl Layout {
@@ -55,12 +55,16 @@ impl Layout {
         let step = "make the image directory";
         // Only ours: what is in an image is no business of the host's other users.
         make_directory(&store, 0o700).map_err(ImageError::io(step))?;
-        let marks = Marks::of(&store).map_err(ImageError::io(step))?;
-        let root = store.join(match marks {
-            Marks::Trusted => ".oci",
-            Marks::User => ".oci-user",
+        let overlay = OverlayAttributes::of(&store).map_err(ImageError::io(step))?;
+        let root = store.join(match overlay {
+            OverlayAttributes::Trusted => ".oci",
+            OverlayAttributes::User => ".oci-user",
         });
-        let layout = Self { store, root, marks };
+        let layout = Self {
+            store,
+            root,
+            overlay,
+        };
         for part in [
             "layers", "images", "names", "partial", "locks", "making", "trash",
         ] {
@@ -70,8 +74,8 @@ impl Layout {
         Ok(layout)
     }
 
-    pub(crate) fn marks(&self) -> Marks {
-        self.marks
+    pub(crate) fn overlay(&self) -> OverlayAttributes {
+        self.overlay
     }
 
     /// The store's own directory.

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::tree::archive_error;
+use super::errors::archive_error;
 use crate::ImageError;
 
 const PREFIX: &[u8] = b".wh.";
