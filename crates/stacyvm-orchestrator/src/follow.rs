@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stacyvm_provider::SandboxOps;
+use stacyvm_provider::Logs as _;
 use stacyvm_provider::ops::{LogBatch, LogReceiver, OpError};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

@@ -20,6 +20,25 @@ const AGAIN: Duration = Duration::from_secs(5);
 /// A result this young answers a second asker too.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// A provider to start with.
+#[derive(Clone, Debug)]
+pub struct ConfiguredProvider {
+    /// The provider.
+    pub provider: Arc<dyn Provider>,
+    /// What a check that was made before the start has found; it stands for the first one of the
+    /// orchestrator's own.
+    pub health: Option<Health>,
+}
+
+impl From<Arc<dyn Provider>> for ConfiguredProvider {
+    fn from(provider: Arc<dyn Provider>) -> Self {
+        Self {
+            provider,
+            health: None,
+        }
+    }
+}
+
 /// One configured provider.
 #[derive(Debug)]
 pub(crate) struct ProviderSlot {
@@ -27,6 +46,8 @@ pub(crate) struct ProviderSlot {
     pub(crate) metrics: ProviderMetrics,
     events: Arc<Events>,
     cached: Mutex<Cached>,
+    /// What the first check answers, where that is known from before the start.
+    known: Mutex<Option<Health>>,
     /// Held during a check: one at a time.
     checking: tokio::sync::Mutex<()>,
     /// Held while its boxes are compared with the store: one at a time.
@@ -44,9 +65,10 @@ struct Cached {
 }
 
 impl ProviderSlot {
-    pub(crate) fn new(provider: Arc<dyn Provider>, now: Timestamp, events: Arc<Events>) -> Self {
+    pub(crate) fn new(configured: ConfiguredProvider, now: Timestamp, events: Arc<Events>) -> Self {
         Self {
-            provider,
+            provider: configured.provider,
+            known: Mutex::new(configured.health),
             events,
             metrics: ProviderMetrics::default(),
             cached: Mutex::new(Cached {
@@ -107,14 +129,7 @@ impl ProviderSlot {
         if checked.is_some_and(|since| since.elapsed() < FRESH) {
             return self.healthy();
         }
-        let health = match tokio::time::timeout(CHECK, self.provider.health()).await {
-            Ok(health) => health,
-            Err(_) => Health {
-                healthy: false,
-                error: Some(format!("its check did not end within {CHECK:?}")),
-                latency: CHECK,
-            },
-        };
+        let health = self.ask().await;
         let was = self.healthy();
         let name = self.provider.name();
         let error = health.error.as_deref().unwrap_or_default();
@@ -144,6 +159,26 @@ impl ProviderSlot {
             self.recoveries.send_modify(|count| *count += 1);
         }
         healthy
+    }
+
+    /// The provider's health: what was known at the start for the first time, its own answer then.
+    async fn ask(&self) -> Health {
+        let known = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(health) = known {
+            return health;
+        }
+        match tokio::time::timeout(CHECK, self.provider.health()).await {
+            Ok(health) => health,
+            Err(_) => Health {
+                healthy: false,
+                error: Some(format!("its check did not end within {CHECK:?}")),
+                latency: CHECK,
+            },
+        }
     }
 
     /// Tells of each time from now on that it has recovered.

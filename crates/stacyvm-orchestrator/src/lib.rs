@@ -44,6 +44,7 @@ pub use error::{Error, Source, StartError};
 pub use events::{EventFilter, Subscription};
 pub use exec::RunningExec;
 pub use follow::FollowedLogs;
+pub use health::ConfiguredProvider;
 pub use images::Images;
 pub use interactive::Interactive;
 pub use metrics::{BUCKET_BOUNDS, MetricsSnapshot, Operation, OperationMetrics};

@@ -62,12 +62,16 @@ pub(crate) fn asked(
     let capabilities = provider.capabilities();
     match needed.iter().find(|one| !capabilities.contains(one)) {
         None => Ok(mode),
-        Some(missing) => Err(Error::Unsupported(format!(
-            "provider {} lacks the capability {}",
-            provider.name(),
-            missing.as_str()
-        ))),
+        Some(missing) => Err(lacks(provider, *missing)),
     }
+}
+
+fn lacks(provider: &dyn Provider, missing: Capability) -> Error {
+    Error::Unsupported(format!(
+        "provider {} lacks the capability {}",
+        provider.name(),
+        missing.as_str()
+    ))
 }
 
 fn domains(texts: Option<&[String]>) -> Result<Option<Vec<DomainPattern>>, Error> {
@@ -110,7 +114,10 @@ impl Orchestrator {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let slot = slot(&entry)?;
-        let asking = slot.provider.network(&entry.facts.id);
+        let networks = slot.provider.networks().ok_or_else(|| {
+            Error::Unsupported(format!("provider {} has no networks", slot.provider.name()))
+        })?;
+        let asking = networks.network(&entry.facts.id);
         answer(&entry, asking).await.map(|mode| info(&mode))
     }
 
@@ -135,7 +142,11 @@ impl Orchestrator {
         }
         let egress = domains(rules.allow_domains.as_deref())?.map_or(Egress::Open, Egress::Domains);
         let slot = slot(&entry)?;
-        let setting = slot.provider.set_egress(&entry.facts.id, &egress);
+        let networks = slot
+            .provider
+            .networks()
+            .ok_or_else(|| lacks(slot.provider.as_ref(), Capability::EgressDomains))?;
+        let setting = networks.set_egress(&entry.facts.id, &egress);
         answer(&entry, setting).await?;
         let data = EventData::none().with("mode", "bridge");
         self.shared

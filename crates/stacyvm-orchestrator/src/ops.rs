@@ -11,7 +11,7 @@ use stacyvm_provider::ops::{
     Attached, ByteReceiver, ExecControl, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead,
     LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
 };
-use stacyvm_provider::{PortConnection, SandboxOps};
+use stacyvm_provider::{Execs, Files, Liveness, Logs, PortConnection, Ports, SandboxOps};
 use stacyvm_types::{EventData, EventType, FileInfo, FileMode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -137,11 +137,18 @@ impl Metered {
 }
 
 #[async_trait]
-impl SandboxOps for Metered {
+impl Liveness for Metered {
     async fn ping(&self) -> Result<(), OpError> {
         self.inner.ping().await
     }
 
+    async fn usage(&self) -> Result<UsageStats, OpError> {
+        self.run(Operation::Stats, self.inner.usage()).await
+    }
+}
+
+#[async_trait]
+impl Execs for Metered {
     async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
         self.run(Operation::Exec, self.inner.exec(spec)).await
     }
@@ -169,7 +176,10 @@ impl SandboxOps for Metered {
     async fn tell_exec(&self, exec_id: u64, control: ExecControl) -> Result<(), OpError> {
         self.ended(self.inner.tell_exec(exec_id, control)).await
     }
+}
 
+#[async_trait]
+impl Files for Metered {
     async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {
         self.run(Operation::FileInspect, self.inner.stat(path))
             .await
@@ -244,7 +254,10 @@ impl SandboxOps for Metered {
         self.tell(EventType::FileWritten, path);
         Ok(())
     }
+}
 
+#[async_trait]
+impl Logs for Metered {
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         self.run(Operation::Logs, self.inner.logs(lines)).await
     }
@@ -253,11 +266,10 @@ impl SandboxOps for Metered {
         self.run(Operation::Logs, self.inner.follow_logs(lines))
             .await
     }
+}
 
-    async fn usage(&self) -> Result<UsageStats, OpError> {
-        self.run(Operation::Stats, self.inner.usage()).await
-    }
-
+#[async_trait]
+impl Ports for Metered {
     async fn forward(
         &self,
         port: u16,

@@ -12,8 +12,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::OpError;
+use stacyvm_provider::{Logs as _, SandboxOps};
 use stacyvm_types::{
     Admission, ExecRequest, ExecResponse, ProviderInfo, Sandbox, SandboxId, SandboxState,
     SandboxStats, SpawnRequest,

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{PortConnection, SandboxOps as _};
+use stacyvm_provider::{PortConnection, Ports as _};
 use stacyvm_types::{PreviewAccess, SandboxId};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 

@@ -13,6 +13,7 @@ use stacyvm_mock::MockProvider;
 use stacyvm_orchestrator::{Caller, Error, ListFilter, Orchestrator, Settings};
 use stacyvm_provider::Provider;
 use stacyvm_provider::ops::{ExecEvent, ReadRange, WriteOptions};
+use stacyvm_provider::prelude::*;
 use stacyvm_store::Store;
 use stacyvm_types::{
     ErrorCode, ExecRequest, ExecResponse, FileMode, Sandbox, SandboxState, SpawnRequest,

@@ -7,7 +7,7 @@
 use stacyvm_types::FileMode;
 
 use crate::ops::{Configure, OpError};
-use crate::{AgentSandbox, BoxSpec, SandboxOps};
+use crate::{AgentSandbox, BoxSpec, Files as _};
 
 /// More variables than any honest image has; the rest is left out.
 const MAX_VARIABLES: usize = 1024;

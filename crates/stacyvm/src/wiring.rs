@@ -9,7 +9,6 @@ mod lock;
 mod previews;
 pub(crate) mod private;
 pub(crate) mod providers;
-mod tried;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

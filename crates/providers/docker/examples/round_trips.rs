@@ -10,9 +10,10 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::{API_DEFAULT_VERSION, Docker};
 use futures_util::StreamExt as _;
 use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress, WarmSettings};
+use stacyvm_provider::SandboxOps;
 use stacyvm_provider::conformance::{Sandbox, eventually, spec};
 use stacyvm_provider::ops::{ExecEvent, ExecSpec};
-use stacyvm_provider::{Provider as _, SandboxOps};
+use stacyvm_provider::prelude::*;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 

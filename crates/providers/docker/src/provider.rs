@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummaryStateEnum as Listed};
 use bollard::query_parameters::ListContainersOptions;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, ImageHold, ImageOps, NetworkMode,
-    Notice, Provider, ProviderError, SandboxOps, Unclaimed,
+    AgentSandbox, BoxInfo, BoxMonitor, BoxSpec, BoxState, Boxes, Capability, Egress, Health,
+    ImageHold, ImageOps, ImageSource, NetworkMode, Networks, Notice, Provider, ProviderError,
+    ProviderInfo, SandboxOps, Unclaimed,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio_util::task::TaskTracker;
@@ -123,8 +124,7 @@ fn no_such(id: &SandboxId) -> ProviderError {
     ProviderError::NotFound(format!("sandbox {id} not found"))
 }
 
-#[async_trait]
-impl Provider for DockerProvider {
+impl ProviderInfo for DockerProvider {
     fn name(&self) -> &'static str {
         "docker"
     }
@@ -173,6 +173,16 @@ impl Provider for DockerProvider {
         self.inner.default_network()
     }
 
+    fn degradations(&self) -> Vec<String> {
+        let machine = self.inner.known_machine();
+        let mut all = machine.map_or_else(Vec::new, |machine| machine.degradations.clone());
+        all.extend(self.inner.network.degradations());
+        all
+    }
+}
+
+#[async_trait]
+impl Provider for DockerProvider {
     async fn health(&self) -> Health {
         let started = Instant::now();
         let examined = async {
@@ -187,22 +197,31 @@ impl Provider for DockerProvider {
         }
     }
 
-    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
-        match images::find(&self.inner, image).await? {
-            None if !self.inner.settings.pull_missing => Err(images::missing(image)),
-            _ => Ok(()),
-        }
-    }
-
-    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
-        images::prepare(&self.inner, image).await?;
-        Ok(ImageHold::default())
-    }
-
     fn images(&self) -> Option<Arc<dyn ImageOps>> {
         Some(Arc::new(images::EngineImages::new(self.inner.clone())))
     }
 
+    fn networks(&self) -> Option<&dyn Networks> {
+        Some(self)
+    }
+
+    async fn close(&self) {
+        self.makings.close();
+        if tokio::time::timeout(CLOSE_LIMIT, self.makings.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("Sandboxes were still being made when the provider docker closed");
+        }
+        warm::close(&self.inner).await;
+        self.inner.watch.close().await;
+        // Last: those that were made ahead are connected to it.
+        self.inner.network.close().await;
+    }
+}
+
+#[async_trait]
+impl Boxes for DockerProvider {
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
         if self.makings.is_closed() {
             return Err(ProviderError::Unavailable(
@@ -270,7 +289,10 @@ impl Provider for DockerProvider {
     async fn destroy(&self, id: &SandboxId) -> Result<(), ProviderError> {
         removal::sandbox(&self.inner, id).await
     }
+}
 
+#[async_trait]
+impl BoxMonitor for DockerProvider {
     async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError> {
         if self.inner.known(id).is_none() {
             self.opened(id).await?;
@@ -289,6 +311,28 @@ impl Provider for DockerProvider {
         self.inner.watch.cause_of_end(id).await
     }
 
+    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.inner.watch.notices()
+    }
+}
+
+#[async_trait]
+impl ImageSource for DockerProvider {
+    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
+        match images::find(&self.inner, image).await? {
+            None if !self.inner.settings.pull_missing => Err(images::missing(image)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
+        images::prepare(&self.inner, image).await?;
+        Ok(ImageHold::default())
+    }
+}
+
+#[async_trait]
+impl Networks for DockerProvider {
     async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
         let name = self.inner.house.names.container(id);
         let found = self
@@ -300,28 +344,10 @@ impl Provider for DockerProvider {
         Ok(self.inner.network.mode_of(&network.unwrap_or_default()))
     }
 
-    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
-        self.inner.watch.notices()
-    }
-
-    fn degradations(&self) -> Vec<String> {
-        let machine = self.inner.known_machine();
-        let mut all = machine.map_or_else(Vec::new, |machine| machine.degradations.clone());
-        all.extend(self.inner.network.degradations());
-        all
-    }
-
-    async fn close(&self) {
-        self.makings.close();
-        if tokio::time::timeout(CLOSE_LIMIT, self.makings.wait())
-            .await
-            .is_err()
-        {
-            tracing::warn!("Sandboxes were still being made when the provider docker closed");
-        }
-        warm::close(&self.inner).await;
-        self.inner.watch.close().await;
-        // Last: those that were made ahead are connected to it.
-        self.inner.network.close().await;
+    async fn set_egress(&self, _: &SandboxId, _: &Egress) -> Result<(), ProviderError> {
+        Err(ProviderError::Unsupported(format!(
+            "provider docker lacks the capability {}",
+            Capability::EgressDomains.as_str()
+        )))
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use stacyvm_provider::SandboxOps as _;
 use stacyvm_provider::ops::{OpError, ReadRange};
+use stacyvm_provider::prelude::*;
 use stacyvm_types::SandboxStats;
 
 use crate::inner::{Known, locked};

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use rustix::rand::{GetRandomFlags, getrandom};
 use stacyvm_provider::ops::{Configure, ReadRange};
-use stacyvm_provider::{BoxSpec, NetworkMode, ProviderError, SandboxOps as _};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{BoxSpec, NetworkMode, ProviderError};
 use stacyvm_types::{Isolation, SandboxId, Vcpus};
 
 use crate::agent::{Source, User};

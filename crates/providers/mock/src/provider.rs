@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use stacyvm_provider::ops::Configure;
 use stacyvm_provider::{
-    AgentSandbox, BoxInfo, BoxSpec, BoxState, Capability, Health, Provider, ProviderError,
+    AgentSandbox, BoxInfo, BoxMonitor, BoxSpec, BoxState, Boxes, Capability, Health, ImageHold,
+    ImageOps, ImageSource, NetworkMode, Networks, Notice, Provider, ProviderError, ProviderInfo,
     SandboxOps, UnixConnector, bind_unix,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
+use tokio::sync::mpsc;
 
 use crate::home::Home;
 use crate::process::{self, Identity};
@@ -145,14 +147,17 @@ impl MockProvider {
     }
 }
 
-#[async_trait]
-impl Provider for MockProvider {
+impl ProviderInfo for MockProvider {
     fn name(&self) -> &'static str {
         "mock"
     }
 
     fn isolation(&self) -> Isolation {
         Isolation::None
+    }
+
+    fn isolations(&self) -> Vec<Isolation> {
+        vec![self.isolation()]
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -169,6 +174,25 @@ impl Provider for MockProvider {
         "host"
     }
 
+    fn default_network(&self) -> NetworkMode {
+        NetworkMode::None
+    }
+
+    fn degradations(&self) -> Vec<String> {
+        vec![
+            "sandboxes of the provider mock are plain processes of this machine and are isolated \
+             by nothing; use native for code that you do not trust"
+                .to_owned(),
+            "memory, cpu and process limits are not enforced by the provider mock".to_owned(),
+            "sandboxes of the provider mock share the machine's network and run as the server's \
+             own user"
+                .to_owned(),
+        ]
+    }
+}
+
+#[async_trait]
+impl Provider for MockProvider {
     async fn health(&self) -> Health {
         let start = Instant::now();
         let (directory, agent) = (self.directory.clone(), self.agent.clone());
@@ -197,10 +221,19 @@ impl Provider for MockProvider {
         }
     }
 
-    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
-        reference::check(image)
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        None
     }
 
+    fn networks(&self) -> Option<&dyn Networks> {
+        None
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Boxes for MockProvider {
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
         reference::check(&spec.image)?;
         if spec.read_only_rootfs {
@@ -279,7 +312,10 @@ impl Provider for MockProvider {
     async fn destroy(&self, id: &SandboxId) -> Result<(), ProviderError> {
         self.end(id).await
     }
+}
 
+#[async_trait]
+impl BoxMonitor for MockProvider {
     async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError> {
         match self.home(id).exists() {
             true => Ok(SandboxStats::default()),
@@ -307,16 +343,23 @@ impl Provider for MockProvider {
         }
     }
 
-    fn degradations(&self) -> Vec<String> {
-        vec![
-            "sandboxes of the provider mock are plain processes of this machine and are isolated \
-             by nothing; use native for code that you do not trust"
-                .to_owned(),
-            "memory, cpu and process limits are not enforced by the provider mock".to_owned(),
-            "sandboxes of the provider mock share the machine's network and run as the server's \
-             own user"
-                .to_owned(),
-        ]
+    async fn cause_of_end(&self, _: &SandboxId) -> Option<&'static str> {
+        None
+    }
+
+    fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
+        None
+    }
+}
+
+#[async_trait]
+impl ImageSource for MockProvider {
+    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
+        reference::check(image)
+    }
+
+    async fn prepare_image(&self, _: &str) -> Result<ImageHold, ProviderError> {
+        Ok(ImageHold::default())
     }
 }
 

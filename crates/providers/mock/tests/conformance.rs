@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use stacyvm_mock::MockProvider;
 use stacyvm_provider::Provider;
 use stacyvm_provider::conformance::Harness;
+use stacyvm_provider::prelude::*;
 use stacyvm_types::SandboxId;
 
 /// The agent program.

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use stacyvm_native::{NativeConfig, NativeProvider, NetworkChoice};
-use stacyvm_provider::{BoxSpec, Provider};
+use stacyvm_provider::BoxSpec;
+use stacyvm_provider::prelude::*;
 use stacyvm_types::SandboxId;
 
 #[tokio::main]

@@ -7,7 +7,8 @@ mod machine;
 
 use std::path::{Path, PathBuf};
 
-use stacyvm_provider::{NetworkMode, Provider as _};
+use stacyvm_provider::NetworkMode;
+use stacyvm_provider::prelude::*;
 use stacyvm_sys::{landlock, namespaces, seccomp};
 
 use crate::{NativeConfig, NativeProvider, NetworkChoice};

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use stacyvm_image::Reference;
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, ImageOps, NetworkMode,
-    Notice, Notices, Provider, ProviderError, SandboxOps, Unclaimed,
+    BoxInfo, BoxMonitor, BoxSpec, BoxState, Boxes, Capability, Egress, Health, ImageHold, ImageOps,
+    ImageSource, NetworkMode, Networks, Notice, Notices, Provider, ProviderError, ProviderInfo,
+    SandboxOps, Unclaimed,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats, Vcpus};
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
@@ -275,14 +276,17 @@ pub(crate) async fn blocking<T: Send + 'static>(
         .map_err(|error| ProviderError::backend(step, "", error))?
 }
 
-#[async_trait]
-impl Provider for NativeProvider {
+impl ProviderInfo for NativeProvider {
     fn name(&self) -> &'static str {
         "native"
     }
 
     fn isolation(&self) -> Isolation {
         Isolation::Container
+    }
+
+    fn isolations(&self) -> Vec<Isolation> {
+        vec![self.isolation()]
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -321,6 +325,20 @@ impl Provider for NativeProvider {
         }
     }
 
+    fn degradations(&self) -> Vec<String> {
+        let launched = self
+            .inner
+            .degraded
+            .lock()
+            .expect("no holder of this lock panics");
+        let mut all = launched.clone();
+        all.extend(self.inner.network.degradations());
+        all
+    }
+}
+
+#[async_trait]
+impl Provider for NativeProvider {
     async fn health(&self) -> Health {
         let started = Instant::now();
         let result = self.try_it().await;
@@ -333,28 +351,34 @@ impl Provider for NativeProvider {
         }
     }
 
-    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
-        self.missing_image(image).await.map(drop)
-    }
-
-    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
-        if image == HOST {
-            return Ok(ImageHold::default());
-        }
-        if let Some(reference) = self.missing_image(image).await? {
-            // Its own guard ends it when nobody waits any more.
-            let pulls = &self.inner.shelf.pulls;
-            pulls.pull(reference, false, None).await?;
-        }
-        let (inner, image) = (self.inner.clone(), image.to_owned());
-        let base = blocking("look the image up", move || inner.images.find(&image)).await?;
-        Ok(ImageHold::new(base))
-    }
-
     fn images(&self) -> Option<Arc<dyn ImageOps>> {
         Some(Arc::new(NativeImages::new(self.inner.clone())))
     }
 
+    fn networks(&self) -> Option<&dyn Networks> {
+        Some(self)
+    }
+
+    async fn close(&self) {
+        self.inner.shelf.pulls.close();
+        match tokio::time::timeout(CLOSE_LIMIT, self.closed.write()).await {
+            Ok(mut closed) => *closed = true,
+            Err(_) => tracing::warn!("the native provider closes with operations under way"),
+        }
+        self.inner.launchers.close().await;
+        self.tending.abort();
+        let inner = self.inner.clone();
+        let _ = tokio::task::spawn_blocking(move || {
+            inner.trash.stop();
+            inner.network.close(!inner.boxes.leases().is_empty());
+            cgroups::remove_empty_parents(&inner.cgroup_parent);
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl Boxes for NativeProvider {
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
         self.create_box(spec.clone(), false).await
     }
@@ -408,7 +432,10 @@ impl Provider for NativeProvider {
             .await
             .map_err(|error| ProviderError::backend("remove the sandbox", "", error))?
     }
+}
 
+#[async_trait]
+impl BoxMonitor for NativeProvider {
     async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError> {
         let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
         blocking("measure the sandbox", move || Ok(stats::measure(&entry))).await
@@ -421,6 +448,44 @@ impl Provider for NativeProvider {
         }
     }
 
+    async fn cause_of_end(&self, id: &SandboxId) -> Option<&'static str> {
+        let (inner, entry) = (self.inner.clone(), self.inner.boxes.get(id)?);
+        let looking = move || {
+            watch::look(&inner, &entry);
+            entry.facts().told.just_out_of_memory()
+        };
+        let memory = tokio::task::spawn_blocking(looking).await.ok()?;
+        memory.then_some("memory")
+    }
+
+    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
+        self.inner.notices.listen()
+    }
+}
+
+#[async_trait]
+impl ImageSource for NativeProvider {
+    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
+        self.missing_image(image).await.map(drop)
+    }
+
+    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
+        if image == HOST {
+            return Ok(ImageHold::default());
+        }
+        if let Some(reference) = self.missing_image(image).await? {
+            // Its own guard ends it when nobody waits any more.
+            let pulls = &self.inner.shelf.pulls;
+            pulls.pull(reference, false, None).await?;
+        }
+        let (inner, image) = (self.inner.clone(), image.to_owned());
+        let base = blocking("look the image up", move || inner.images.find(&image)).await?;
+        Ok(ImageHold::new(base))
+    }
+}
+
+#[async_trait]
+impl Networks for NativeProvider {
     async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
         let entry = self.inner.boxes.get(id).ok_or_else(|| no_such(id))?;
         let lease = entry.facts().network.clone();
@@ -443,48 +508,6 @@ impl Provider for NativeProvider {
         tokio::spawn(changing.in_current_span())
             .await
             .map_err(|error| ProviderError::backend("change what a sandbox reaches", "", error))?
-    }
-
-    async fn cause_of_end(&self, id: &SandboxId) -> Option<&'static str> {
-        let (inner, entry) = (self.inner.clone(), self.inner.boxes.get(id)?);
-        let looking = move || {
-            watch::look(&inner, &entry);
-            entry.facts().told.just_out_of_memory()
-        };
-        let memory = tokio::task::spawn_blocking(looking).await.ok()?;
-        memory.then_some("memory")
-    }
-
-    fn notices(&self) -> Option<tokio::sync::mpsc::Receiver<Notice>> {
-        self.inner.notices.listen()
-    }
-
-    fn degradations(&self) -> Vec<String> {
-        let launched = self
-            .inner
-            .degraded
-            .lock()
-            .expect("no holder of this lock panics");
-        let mut all = launched.clone();
-        all.extend(self.inner.network.degradations());
-        all
-    }
-
-    async fn close(&self) {
-        self.inner.shelf.pulls.close();
-        match tokio::time::timeout(CLOSE_LIMIT, self.closed.write()).await {
-            Ok(mut closed) => *closed = true,
-            Err(_) => tracing::warn!("the native provider closes with operations under way"),
-        }
-        self.inner.launchers.close().await;
-        self.tending.abort();
-        let inner = self.inner.clone();
-        let _ = tokio::task::spawn_blocking(move || {
-            inner.trash.stop();
-            inner.network.close(!inner.boxes.leases().is_empty());
-            cgroups::remove_empty_parents(&inner.cgroup_parent);
-        })
-        .await;
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use stacyvm_provider::Provider;
 use stacyvm_store::Store;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -16,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::clock::{Clock, SystemClock};
 use crate::events::Events;
 use crate::expiry::Expiry;
-use crate::health::ProviderSlot;
+use crate::health::{ConfiguredProvider, ProviderSlot};
 use crate::keys::Keys;
 use crate::metrics::Totals;
 use crate::queue::SpawnQueue;
@@ -37,7 +36,7 @@ impl Orchestrator {
     pub async fn start(
         settings: Settings,
         store: Store,
-        providers: Vec<Arc<dyn Provider>>,
+        providers: impl IntoIterator<Item = impl Into<ConfiguredProvider>>,
     ) -> Result<Self, StartError> {
         let draw = Box::new(rand::random::<u32>);
         Self::start_with(settings, store, providers, Arc::new(SystemClock), draw).await
@@ -47,7 +46,7 @@ impl Orchestrator {
     pub(crate) async fn start_with(
         settings: Settings,
         store: Store,
-        providers: Vec<Arc<dyn Provider>>,
+        providers: impl IntoIterator<Item = impl Into<ConfiguredProvider>>,
         clock: Arc<dyn Clock>,
         draw: Box<dyn Fn() -> u32 + Send + Sync>,
     ) -> Result<Self, StartError> {
@@ -143,14 +142,19 @@ impl Orchestrator {
 }
 
 fn by_name(
-    providers: Vec<Arc<dyn Provider>>,
+    providers: impl IntoIterator<Item = impl Into<ConfiguredProvider>>,
     clock: &dyn Clock,
     events: &Arc<Events>,
 ) -> Result<BTreeMap<String, Arc<ProviderSlot>>, StartError> {
     let mut slots = BTreeMap::new();
-    for provider in providers {
-        let name = provider.name().to_owned();
-        let slot = Arc::new(ProviderSlot::new(provider, clock.now(), Arc::clone(events)));
+    for configured in providers {
+        let configured = configured.into();
+        let name = configured.provider.name().to_owned();
+        let slot = Arc::new(ProviderSlot::new(
+            configured,
+            clock.now(),
+            Arc::clone(events),
+        ));
         if slots.insert(name.clone(), slot).is_some() {
             return Err(StartError::DuplicateProvider(name));
         }

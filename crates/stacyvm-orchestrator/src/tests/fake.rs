@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Egress, Health, ImageHold, NetworkMode, Notice,
-    Notices, Provider, ProviderError, SandboxOps,
+    BoxInfo, BoxMonitor, BoxSpec, BoxState, Boxes, Capability, Egress, Health, ImageHold, ImageOps,
+    ImageSource, NetworkMode, Networks, Notice, Notices, Provider, ProviderError, ProviderInfo,
+    SandboxOps,
 };
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::{mpsc, watch};
@@ -220,8 +221,7 @@ fn broken(step: &'static str) -> ProviderError {
     ProviderError::backend(step, "it is broken", "the cause of it")
 }
 
-#[async_trait]
-impl Provider for Fake {
+impl ProviderInfo for Fake {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -250,6 +250,17 @@ impl Provider for Fake {
         "plain"
     }
 
+    fn default_network(&self) -> NetworkMode {
+        NetworkMode::None
+    }
+
+    fn degradations(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl Provider for Fake {
     async fn health(&self) -> Health {
         self.checks.fetch_add(1, Ordering::SeqCst);
         let healthy = self.healthy.load(Ordering::SeqCst);
@@ -260,26 +271,19 @@ impl Provider for Fake {
         }
     }
 
-    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
-        if image == "absent" {
-            return Err(ProviderError::NotFound(format!(
-                "image {image:?} not found"
-            )));
-        }
-        Ok(())
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        None
     }
 
-    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
-        if image.starts_with("far") {
-            let _waiting = Counted::new(&self.fetching);
-            self.image_gate.pass().await;
-        }
-        if image == "far-and-broken" {
-            return Err(broken("pull the image"));
-        }
-        Ok(ImageHold::new(Counted::new(&self.held)))
+    fn networks(&self) -> Option<&dyn Networks> {
+        Some(self)
     }
 
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Boxes for Fake {
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
         self.reachable()?;
         self.specs.lock().unwrap().push(spec.clone());
@@ -349,26 +353,10 @@ impl Provider for Fake {
         self.step().await;
         Ok(())
     }
+}
 
-    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
-        self.open(id).await?;
-        let egress = self.egress.lock().unwrap().get(id).cloned();
-        Ok(egress.map_or(NetworkMode::None, NetworkMode::Bridge))
-    }
-
-    async fn set_egress(&self, id: &SandboxId, egress: &Egress) -> Result<(), ProviderError> {
-        self.open(id).await?;
-        match self.egress.lock().unwrap().get_mut(id) {
-            Some(place) => *place = egress.clone(),
-            None => return Err(ProviderError::Unsupported("it has no network".to_owned())),
-        }
-        Ok(())
-    }
-
-    fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
-        self.notices.listen()
-    }
-
+#[async_trait]
+impl BoxMonitor for Fake {
     async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError> {
         self.open(id).await?;
         Ok(SandboxStats {
@@ -387,5 +375,50 @@ impl Provider for Fake {
 
     async fn cause_of_end(&self, _: &SandboxId) -> Option<&'static str> {
         *self.cause_of_end.lock().unwrap()
+    }
+
+    fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
+        self.notices.listen()
+    }
+}
+
+#[async_trait]
+impl ImageSource for Fake {
+    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
+        if image == "absent" {
+            return Err(ProviderError::NotFound(format!(
+                "image {image:?} not found"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn prepare_image(&self, image: &str) -> Result<ImageHold, ProviderError> {
+        if image.starts_with("far") {
+            let _waiting = Counted::new(&self.fetching);
+            self.image_gate.pass().await;
+        }
+        if image == "far-and-broken" {
+            return Err(broken("pull the image"));
+        }
+        Ok(ImageHold::new(Counted::new(&self.held)))
+    }
+}
+
+#[async_trait]
+impl Networks for Fake {
+    async fn network(&self, id: &SandboxId) -> Result<NetworkMode, ProviderError> {
+        self.open(id).await?;
+        let egress = self.egress.lock().unwrap().get(id).cloned();
+        Ok(egress.map_or(NetworkMode::None, NetworkMode::Bridge))
+    }
+
+    async fn set_egress(&self, id: &SandboxId, egress: &Egress) -> Result<(), ProviderError> {
+        self.open(id).await?;
+        match self.egress.lock().unwrap().get_mut(id) {
+            Some(place) => *place = egress.clone(),
+            None => return Err(ProviderError::Unsupported("it has no network".to_owned())),
+        }
+        Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! Starting, health, figures, shutting down.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use stacyvm_provider::Provider;
 use stacyvm_types::{ErrorCode, SandboxState};
 
 use crate::tests::fake::Fake;
@@ -127,7 +129,7 @@ async fn shutting_down_cuts_off_at_the_deadline() {
 
 #[tokio::test]
 async fn a_start_that_makes_no_sense_is_refused() {
-    let start = async |settings, providers| {
+    let start = async |settings, providers: Vec<Arc<dyn Provider>>| {
         let store = stacyvm_store::Store::in_memory().unwrap();
         crate::Orchestrator::start(settings, store, providers)
             .await

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use stacyvm_provider::Provider;
+use stacyvm_provider::prelude::*;
 use stacyvm_store::Store;
 use stacyvm_types::{ErrorCode, ExecRequest, Sandbox, SandboxId, SpawnRequest, Timestamp};
 
@@ -105,7 +106,8 @@ impl Rig {
         let (frozen, thaw) = std::sync::mpsc::channel::<()>();
         // Ends when the rig is dropped.
         tokio::task::spawn_blocking(move || thaw.recv());
-        let providers = fakes.iter().map(|fake| Arc::clone(fake) as _).collect();
+        let provider = |fake: &Arc<Fake>| Arc::clone(fake) as Arc<dyn Provider>;
+        let providers: Vec<_> = fakes.iter().map(provider).collect();
         let orchestrator = Orchestrator::start_with(
             settings.clone(),
             store.clone(),

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use stacyvm_types::{FileInfo, FileMode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::SandboxOps;
-use super::port::{self, PortConnection};
+use super::operations::{Execs, Files, Liveness, Logs, Ports};
+use super::port::{PortConnection, QUEUE};
 use crate::ops::{
     Agent, Attached, ByteReceiver, Configure, ExecControl, ExecExit, ExecRecord, ExecSession,
     ExecSpec, FileRead, LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
@@ -117,11 +117,18 @@ impl AgentSandbox {
 }
 
 #[async_trait]
-impl SandboxOps for AgentSandbox {
+impl Liveness for AgentSandbox {
     async fn ping(&self) -> Result<(), OpError> {
         self.agent().await?.ping().await
     }
 
+    async fn usage(&self) -> Result<UsageStats, OpError> {
+        self.agent().await?.usage().await
+    }
+}
+
+#[async_trait]
+impl Execs for AgentSandbox {
     async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
         self.agent().await?.exec(spec).await
     }
@@ -149,7 +156,10 @@ impl SandboxOps for AgentSandbox {
     async fn tell_exec(&self, exec_id: u64, control: ExecControl) -> Result<(), OpError> {
         self.agent().await?.tell_exec(exec_id, control).await
     }
+}
 
+#[async_trait]
+impl Files for AgentSandbox {
     async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {
         self.agent().await?.stat(path).await
     }
@@ -198,7 +208,10 @@ impl SandboxOps for AgentSandbox {
     async fn archive_in(&self, path: &str, data: ByteReceiver) -> Result<(), OpError> {
         self.agent().await?.archive_in(path, data).await
     }
+}
 
+#[async_trait]
+impl Logs for AgentSandbox {
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         self.agent().await?.logs(lines).await
     }
@@ -206,11 +219,10 @@ impl SandboxOps for AgentSandbox {
     async fn follow_logs(&self, lines: usize) -> Result<LogReceiver, OpError> {
         self.agent().await?.follow_logs(lines).await
     }
+}
 
-    async fn usage(&self) -> Result<UsageStats, OpError> {
-        self.agent().await?.usage().await
-    }
-
+#[async_trait]
+impl Ports for AgentSandbox {
     async fn forward(
         &self,
         port: u16,
@@ -223,7 +235,7 @@ impl SandboxOps for AgentSandbox {
         match self.connector.dial(port).await {
             Some(dialled) => dialled,
             None => {
-                let (inbound, taken) = tokio::sync::mpsc::channel(port::QUEUE);
+                let (inbound, taken) = tokio::sync::mpsc::channel(QUEUE);
                 let outbound = self.forward(port, taken).await?;
                 Ok(PortConnection::carried(inbound, outbound))
             }

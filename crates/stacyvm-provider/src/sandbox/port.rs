@@ -42,7 +42,7 @@ impl PortConnection {
         Self(Form::Socket(socket))
     }
 
-    /// Over what [`forward`](crate::SandboxOps::forward) gave.
+    /// Over what [`forward`](crate::Ports::forward) gave.
     pub fn carried(inbound: mpsc::Sender<Bytes>, outbound: ByteReceiver) -> Self {
         Self(Form::Carried {
             inbound: PollSender::new(inbound),

@@ -10,12 +10,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use stacyvm_provider::ops::{
-    ByteReceiver, ExecControl, ExecEvent, ExecExit, ExecSession, ExecSpec, FileRead, OpError,
-    ReadRange, UsageStats, WriteOptions,
+    Attached, ByteReceiver, ExecControl, ExecEvent, ExecExit, ExecRecord, ExecSession, ExecSpec,
+    FileRead, LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
 };
 use stacyvm_provider::{
-    BoxInfo, BoxSpec, BoxState, Capability, Health, PortConnection, Provider, ProviderError,
-    SandboxOps,
+    BoxInfo, BoxMonitor, BoxSpec, BoxState, Boxes, Capability, Execs, Files, Health, ImageHold,
+    ImageOps, ImageSource, Liveness, Logs, NetworkMode, Networks, Notice, PortConnection, Ports,
+    Provider, ProviderError, ProviderInfo, SandboxOps,
 };
 use stacyvm_types::{
     ExitReason, FileInfo, FileMode, Isolation, OutputStream, SandboxId, SandboxStats, Timestamp,
@@ -65,14 +66,17 @@ impl Fake {
     }
 }
 
-#[async_trait]
-impl Provider for Fake {
+impl ProviderInfo for Fake {
     fn name(&self) -> &'static str {
         self.name.unwrap_or("fake")
     }
 
     fn isolation(&self) -> Isolation {
         Isolation::None
+    }
+
+    fn isolations(&self) -> Vec<Isolation> {
+        vec![self.isolation()]
     }
 
     fn capabilities(&self) -> Vec<Capability> {
@@ -83,6 +87,17 @@ impl Provider for Fake {
         "nothing"
     }
 
+    fn default_network(&self) -> NetworkMode {
+        NetworkMode::None
+    }
+
+    fn degradations(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+#[async_trait]
+impl Provider for Fake {
     async fn health(&self) -> Health {
         self.probes.fetch_add(1, Ordering::Relaxed);
         let down = self.down.load(Ordering::Relaxed);
@@ -93,13 +108,19 @@ impl Provider for Fake {
         }
     }
 
-    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
-        match image {
-            "missing" => Err(ProviderError::NotFound("no such image".to_owned())),
-            _ => Ok(()),
-        }
+    fn images(&self) -> Option<Arc<dyn ImageOps>> {
+        None
     }
 
+    fn networks(&self) -> Option<&dyn Networks> {
+        None
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Boxes for Fake {
     async fn create(&self, spec: &BoxSpec) -> Result<Arc<dyn SandboxOps>, ProviderError> {
         match spec.image.as_str() {
             "broken" => {
@@ -142,7 +163,10 @@ impl Provider for Fake {
         self.boxes.lock().unwrap().remove(id);
         Ok(())
     }
+}
 
+#[async_trait]
+impl BoxMonitor for Fake {
     async fn stats(&self, _: &SandboxId) -> Result<SandboxStats, ProviderError> {
         Ok(SandboxStats::default())
     }
@@ -152,6 +176,28 @@ impl Provider for Fake {
         if exists {
             std::future::pending().await
         }
+    }
+
+    async fn cause_of_end(&self, _: &SandboxId) -> Option<&'static str> {
+        None
+    }
+
+    fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
+        None
+    }
+}
+
+#[async_trait]
+impl ImageSource for Fake {
+    async fn check_image(&self, image: &str) -> Result<(), ProviderError> {
+        match image {
+            "missing" => Err(ProviderError::NotFound("no such image".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn prepare_image(&self, _: &str) -> Result<ImageHold, ProviderError> {
+        Ok(ImageHold::default())
     }
 }
 
@@ -247,12 +293,23 @@ fn deaf(
     });
 }
 
+fn no_detached() -> OpError {
+    OpError::Unsupported("this provider lacks the capability detached-exec".to_owned())
+}
+
 #[async_trait]
-impl SandboxOps for FakeBox {
+impl Liveness for FakeBox {
     async fn ping(&self) -> Result<(), OpError> {
         Ok(())
     }
 
+    async fn usage(&self) -> Result<UsageStats, OpError> {
+        Ok(UsageStats::default())
+    }
+}
+
+#[async_trait]
+impl Execs for FakeBox {
     async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
         let (sender, events) = mpsc::channel(4);
         let (control, commands) = mpsc::channel(4);
@@ -280,6 +337,33 @@ impl SandboxOps for FakeBox {
         })
     }
 
+    async fn exec_detached(&self, _: ExecSpec) -> Result<(u64, u32), OpError> {
+        Err(no_detached())
+    }
+
+    async fn execs(&self) -> Result<Vec<ExecRecord>, OpError> {
+        Err(no_detached())
+    }
+
+    async fn exec_record(&self, _: u64) -> Result<ExecRecord, OpError> {
+        Err(no_detached())
+    }
+
+    async fn attach(&self, _: u64, _: u64, _: bool) -> Result<Attached, OpError> {
+        Err(no_detached())
+    }
+
+    async fn wait_exec(&self, _: u64) -> Result<ExecExit, OpError> {
+        Err(no_detached())
+    }
+
+    async fn tell_exec(&self, _: u64, _: ExecControl) -> Result<(), OpError> {
+        Err(no_detached())
+    }
+}
+
+#[async_trait]
+impl Files for FakeBox {
     async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {
         failure(path)?;
         Ok(info(path, 0))
@@ -389,15 +473,21 @@ impl SandboxOps for FakeBox {
     async fn archive_in(&self, path: &str, _: ByteReceiver) -> Result<(), OpError> {
         failure(path)
     }
+}
 
+#[async_trait]
+impl Logs for FakeBox {
     async fn logs(&self, _: usize) -> Result<Vec<String>, OpError> {
         Ok(Vec::new())
     }
 
-    async fn usage(&self) -> Result<UsageStats, OpError> {
-        Ok(UsageStats::default())
+    async fn follow_logs(&self, _: usize) -> Result<LogReceiver, OpError> {
+        Err(OpError::Unsupported("follow".to_owned()))
     }
+}
 
+#[async_trait]
+impl Ports for FakeBox {
     async fn forward(&self, _: u16, _: mpsc::Receiver<Bytes>) -> Result<ByteReceiver, OpError> {
         Err(OpError::Unsupported("forward".to_owned()))
     }

@@ -12,6 +12,7 @@ use futures_util::TryStreamExt;
 use stacyvm_client::Client;
 use stacyvm_mock::MockProvider;
 use stacyvm_provider::Provider;
+use stacyvm_provider::prelude::*;
 use stacyvm_types::{ExecRequest, ExecResponse, SpawnRequest, StreamLine};
 
 use crate::http::PATIENCE;

@@ -16,11 +16,11 @@ use stacyvm_docker::{
     DockerProvider, DockerSettings, EngineAddress, NetworkChoice, NetworkSettings, Seccomp,
     TlsFiles, Traefik, WarmSettings,
 };
-use stacyvm_provider::Provider;
+use stacyvm_orchestrator::ConfiguredProvider;
+use stacyvm_provider::{Health, Provider};
 
 use super::directories::Directories;
 use super::providers::Trial;
-use super::tried::Tried;
 use crate::embedded::Program;
 use crate::failure::WithHint;
 
@@ -41,7 +41,7 @@ pub(super) async fn start(
     directories: &Directories,
     trial: Trial,
     alone: bool,
-) -> Result<Option<Arc<dyn Provider>>> {
+) -> Result<Option<ConfiguredProvider>> {
     let is_default = config.providers.default == ProviderChoice::Docker;
     let enabled = config.providers.docker.enabled;
     let wanted = is_default || (enabled == Some(true) && trial == Trial::Yes);
@@ -67,7 +67,7 @@ pub(super) async fn start(
                 .context("the provider docker cannot work here")
                 .hint("start the engine, set providers.docker.socket, or set providers.default to \"native\"");
         }
-        return Ok(Some(Arc::new(Tried::new(Arc::new(provider), health))));
+        return Ok(Some(checked(provider, Some(health))));
     }
     if !wanted && !provider.answers(LOOK_LIMIT).await {
         tracing::info!("No Docker engine answers, and provider docker is left out");
@@ -79,9 +79,16 @@ pub(super) async fn start(
             tracing::warn!(error, "Provider docker cannot work and is left out");
             return Ok(None);
         }
-        return Ok(Some(Arc::new(Tried::new(Arc::new(provider), health))));
+        return Ok(Some(checked(provider, Some(health))));
     }
-    Ok(Some(Arc::new(provider)))
+    Ok(Some(checked(provider, None)))
+}
+
+fn checked(provider: DockerProvider, health: Option<Health>) -> ConfiguredProvider {
+    ConfiguredProvider {
+        provider: Arc::new(provider),
+        health,
+    }
 }
 
 /// Whether it is the environment that is wrong, not the configuration.

@@ -12,19 +12,19 @@ use stacyvm_config::{Config, NativeNetwork, ProviderChoice, PullPolicy};
 use stacyvm_image::PullOptions;
 use stacyvm_mock::MockProvider;
 use stacyvm_native::{IoRates, NativeConfig, NativeProvider, NetworkChoice, NetworkSettings};
+use stacyvm_orchestrator::ConfiguredProvider;
 use stacyvm_provider::{Health, Provider};
 use stacyvm_types::Isolation;
 
 use super::directories::Directories;
 use super::docker;
-use super::tried::Tried;
 use crate::embedded::Program;
 use crate::failure::advise;
 use crate::progress::Progress;
 
 /// What is there to make sandboxes.
 pub(crate) struct Providers {
-    pub(crate) all: Vec<Arc<dyn Provider>>,
+    pub(crate) all: Vec<ConfiguredProvider>,
     pub(crate) default: String,
     pub(crate) isolation: Isolation,
 }
@@ -46,7 +46,7 @@ pub(crate) async fn start(
     trial: Trial,
 ) -> Result<Providers> {
     let choice = config.providers.default;
-    let mut all: Vec<Arc<dyn Provider>> = Vec::new();
+    let mut all: Vec<ConfiguredProvider> = Vec::new();
     let mut native_failure = None;
     if config.providers.native.enabled {
         let hidden: Vec<PathBuf> = config_file
@@ -61,7 +61,7 @@ pub(crate) async fn start(
     let alone = choice == ProviderChoice::Auto && all.is_empty();
     all.extend(docker::start(config, directories, trial, alone).await?);
     if config.providers.mock.enabled || choice == ProviderChoice::Mock {
-        all.push(mock(directories).await?);
+        all.push(mock(directories).await?.into());
     }
     let wanted = match (choice, native_failure) {
         (ProviderChoice::Native | ProviderChoice::Auto, Some(error)) if all.is_empty() => {
@@ -82,8 +82,9 @@ pub(crate) async fn start(
     };
     let default = all
         .iter()
+        .map(|one| &one.provider)
         .find(|provider| provider.name() == wanted)
-        .or(all.first())
+        .or(all.first().map(|one| &one.provider))
         .context("no provider is enabled")?;
     let (name, isolation) = (default.name().to_owned(), default.isolation());
     for missing in default.degradations() {
@@ -103,8 +104,8 @@ pub(crate) async fn start(
 }
 
 /// What `auto` takes where native cannot work.
-fn strongest(all: &[Arc<dyn Provider>]) -> &'static str {
-    let there = |name: &str| all.iter().any(|provider| provider.name() == name);
+fn strongest(all: &[ConfiguredProvider]) -> &'static str {
+    let there = |name: &str| all.iter().any(|one| one.provider.name() == name);
     if there("docker") { "docker" } else { "mock" }
 }
 
@@ -124,7 +125,7 @@ async fn working_native(
     directories: &Directories,
     hidden: &[PathBuf],
     trial: Trial,
-) -> Result<Arc<dyn Provider>> {
+) -> Result<ConfiguredProvider> {
     let provider = native(config, directories, hidden).await?;
     let health = match trial {
         Trial::Yes => provider.health().await,
@@ -135,7 +136,10 @@ async fn working_native(
         },
     };
     if health.healthy {
-        return Ok(Arc::new(Tried::new(provider, health)));
+        return Ok(ConfiguredProvider {
+            provider,
+            health: Some(health),
+        });
     }
     provider.close().await;
     Err(anyhow::Error::msg(

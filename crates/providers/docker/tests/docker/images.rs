@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{ArchiveKind, Provider as _, ProviderError};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{ArchiveKind, ProviderError};
 use tokio::sync::mpsc;
 
 use crate::support::{Image, Surroundings, World};

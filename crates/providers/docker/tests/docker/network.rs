@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use stacyvm_docker::{DockerProvider, DockerSettings, NetworkChoice};
 use stacyvm_provider::ops::{Credentials, ExecEvent, ExecSpec, OnDisconnect};
-use stacyvm_provider::{Capability, Egress, NetworkMode, Provider as _, ProviderError, SandboxOps};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{Capability, Egress, NetworkMode, ProviderError, SandboxOps};
 use stacyvm_types::{OutputStream, SandboxId};
 
 use crate::support::{Surroundings, World, eventually};

@@ -2,7 +2,8 @@
 
 use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress};
 use stacyvm_provider::conformance::spec;
-use stacyvm_provider::{NetworkMode, Provider as _, ProviderError};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{NetworkMode, ProviderError};
 use stacyvm_types::{Isolation, SandboxId};
 
 use crate::support::{Surroundings, World};

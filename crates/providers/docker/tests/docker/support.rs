@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress};
-use stacyvm_provider::Provider as _;
+use stacyvm_provider::prelude::*;
 use stacyvm_types::SandboxId;
 
 /// What the machine has for these tests.

@@ -1,7 +1,8 @@
 //! Who commands run as, where and with which variables, by image and spawn.
 
 use stacyvm_provider::conformance::{Sandbox, spec};
-use stacyvm_provider::{BoxSpec, Provider as _, ProviderError};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{BoxSpec, ProviderError};
 
 use crate::support::{Image, Surroundings, World};
 

@@ -1,8 +1,9 @@
 //! Warm containers: claimed, refilled, taken over, and gone.
 
 use stacyvm_docker::{DockerProvider, DockerSettings, WarmSettings};
+use stacyvm_provider::BoxSpec;
 use stacyvm_provider::conformance::{Sandbox, eventually, spec};
-use stacyvm_provider::{BoxSpec, Provider as _};
+use stacyvm_provider::prelude::*;
 use stacyvm_types::Vcpus;
 
 use crate::support::{Surroundings, World};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use stacyvm_provider::{BoxSpec, NetworkMode, Notice, Provider as _};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{BoxSpec, NetworkMode, Notice};
 use stacyvm_types::{SandboxId, Vcpus};
 
 use crate::support::{Surroundings, World, soon};

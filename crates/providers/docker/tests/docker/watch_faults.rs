@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use stacyvm_docker::DockerProvider;
-use stacyvm_provider::{Notice, Provider as _};
+use stacyvm_provider::Notice;
+use stacyvm_provider::prelude::*;
 use stacyvm_types::SandboxId;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::JoinHandle;

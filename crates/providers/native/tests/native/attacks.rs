@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use stacyvm_provider::Provider;
 use stacyvm_provider::ops::TtySize;
+use stacyvm_provider::prelude::*;
 use stacyvm_types::ExitReason;
 
 use crate::support::{World, command, need_root};

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::task::Poll;
 
-use stacyvm_provider::{BoxState, Provider, ProviderError};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{BoxState, ProviderError};
 use stacyvm_types::SandboxId;
 
 use crate::life::{has_ended, kill, states};

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use stacyvm_provider::{Provider, ProviderError};
+use stacyvm_provider::ProviderError;
+use stacyvm_provider::prelude::*;
 
 use crate::support::{World, need_root, spec};
 

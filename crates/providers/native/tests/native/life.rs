@@ -2,7 +2,8 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use stacyvm_native::{Level, diagnose};
-use stacyvm_provider::{BoxState, Provider, ProviderError};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{BoxState, ProviderError};
 use stacyvm_types::{Isolation, SandboxId};
 
 use crate::support::{PATIENCE, World, copy_program, eventually, need_root, spec};

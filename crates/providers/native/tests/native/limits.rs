@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{Capability, Notice, Provider};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{Capability, Notice};
 use stacyvm_types::{ExitReason, SandboxId, Vcpus};
 use tokio::sync::mpsc::Receiver;
 

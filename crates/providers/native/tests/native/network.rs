@@ -7,7 +7,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use stacyvm_native::{NetworkChoice, NetworkSettings};
-use stacyvm_provider::{BoxSpec, Capability, Egress, NetworkMode, Provider, ProviderError};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{BoxSpec, Capability, Egress, NetworkMode, ProviderError};
 use stacyvm_sys::netlink::{Manner, Netlink, Pair, Route};
 use stacyvm_sys::{namespaces, netns};
 

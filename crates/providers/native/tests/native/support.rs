@@ -10,7 +10,8 @@ use stacyvm_native::{NativeConfig, NativeProvider};
 use stacyvm_provider::ops::{
     Credentials, ExecEvent, ExecExit, ExecSpec, OpError, ReadRange, WriteOptions,
 };
-use stacyvm_provider::{BoxSpec, NetworkMode, Provider, ProviderError, SandboxOps};
+use stacyvm_provider::prelude::*;
+use stacyvm_provider::{BoxSpec, NetworkMode, ProviderError, SandboxOps};
 use stacyvm_types::{FileMode, Isolation, OutputStream, SandboxId};
 
 /// Longer than anything here takes on a loaded machine.

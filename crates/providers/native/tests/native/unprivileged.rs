@@ -61,7 +61,7 @@ async fn part_without_root() {
     assert!(status.contains("CapEff:\t0000000000000000"), "{status}");
     assert!(status.contains("Seccomp:\t2"), "{status}");
     assert_ne!(sandbox.sh("cat /etc/shadow").await.exit.exit_code, 0);
-    let degraded = stacyvm_provider::Provider::degradations(&**world.provider());
+    let degraded = stacyvm_provider::ProviderInfo::degradations(&**world.provider());
     assert!(!degraded.is_empty(), "less than root must be said");
     let root = world
         .spawn_with(|spec| spec.user = Some("root".to_owned()))

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use stacyvm_provider::SandboxOps;
 use stacyvm_provider::ops::{
-    ByteReceiver, ExecControl, ExecEvent, ExecExit, ExecSession, ExecSpec, FileRead, OpError,
-    ReadRange, UsageStats, WriteOptions,
+    Attached, ByteReceiver, ExecControl, ExecEvent, ExecExit, ExecRecord, ExecSession, ExecSpec,
+    FileRead, LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
 };
+use stacyvm_provider::{Execs, Files, Liveness, Logs, PortConnection, Ports};
 use stacyvm_types::{ExitReason, FileInfo, FileMode, OutputStream};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -127,12 +127,23 @@ impl FakeOps {
     }
 }
 
+fn no_detached() -> OpError {
+    OpError::Unsupported("this provider lacks the capability detached-exec".to_owned())
+}
+
 #[async_trait]
-impl SandboxOps for FakeOps {
+impl Liveness for FakeOps {
     async fn ping(&self) -> Result<(), OpError> {
         Ok(())
     }
 
+    async fn usage(&self) -> Result<UsageStats, OpError> {
+        Ok(UsageStats::default())
+    }
+}
+
+#[async_trait]
+impl Execs for FakeOps {
     async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
         self.moves().await;
         if self.ended.is_cancelled() {
@@ -160,6 +171,33 @@ impl SandboxOps for FakeOps {
         })
     }
 
+    async fn exec_detached(&self, _: ExecSpec) -> Result<(u64, u32), OpError> {
+        Err(no_detached())
+    }
+
+    async fn execs(&self) -> Result<Vec<ExecRecord>, OpError> {
+        Err(no_detached())
+    }
+
+    async fn exec_record(&self, _: u64) -> Result<ExecRecord, OpError> {
+        Err(no_detached())
+    }
+
+    async fn attach(&self, _: u64, _: u64, _: bool) -> Result<Attached, OpError> {
+        Err(no_detached())
+    }
+
+    async fn wait_exec(&self, _: u64) -> Result<ExecExit, OpError> {
+        Err(no_detached())
+    }
+
+    async fn tell_exec(&self, _: u64, _: ExecControl) -> Result<(), OpError> {
+        Err(no_detached())
+    }
+}
+
+#[async_trait]
+impl Files for FakeOps {
     async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {
         self.moves().await;
         if path == "/hang" {
@@ -212,20 +250,32 @@ impl SandboxOps for FakeOps {
     async fn archive_in(&self, _path: &str, _data: ByteReceiver) -> Result<(), OpError> {
         Ok(())
     }
+}
 
+#[async_trait]
+impl Logs for FakeOps {
     async fn logs(&self, lines: usize) -> Result<Vec<String>, OpError> {
         Ok((0..lines).map(|line| format!("line {line}")).collect())
     }
 
-    async fn usage(&self) -> Result<UsageStats, OpError> {
-        Ok(UsageStats::default())
+    async fn follow_logs(&self, _: usize) -> Result<LogReceiver, OpError> {
+        Err(OpError::Unsupported("follow".to_owned()))
     }
+}
 
+#[async_trait]
+impl Ports for FakeOps {
     async fn forward(
         &self,
         _port: u16,
         _inbound: mpsc::Receiver<Bytes>,
     ) -> Result<ByteReceiver, OpError> {
         Ok(mpsc::channel(1).1)
+    }
+
+    async fn connect_port(&self, port: u16) -> Result<PortConnection, OpError> {
+        let (inbound, taken) = mpsc::channel(4);
+        let outbound = self.forward(port, taken).await?;
+        Ok(PortConnection::carried(inbound, outbound))
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use stacyvm_config::{Loaded, ProviderChoice};
 use stacyvm_docker::DockerProvider;
-use stacyvm_provider::Provider as _;
+use stacyvm_provider::prelude::*;
 
 use super::report::{Finding, Level, Provider};
 use super::tools;
