@@ -1,12 +1,12 @@
-//! Why rules do not stand.
+//! Why rules could not be loaded.
 
-/// Why rules could not be loaded, with what mends it.
+/// A failed attempt to load rules, with the remedy where there is one.
 #[derive(Debug, thiserror::Error)]
 pub enum FirewallError {
-    /// The program that loads them is not there.
+    /// The program that loads rules is not installed.
     #[error("the program nft is missing: apt-get install nftables")]
     NoNft,
-    /// They were refused.
+    /// The program refused the rules, or could not be run.
     #[error("nft refused the rules: {0}")]
     Refused(String),
 }

@@ -5,57 +5,70 @@ use std::process::{Command, Stdio};
 
 use crate::FirewallError;
 
-/// How the tables of all providers begin.
-pub const TABLE: &str = "stacyvm_";
-/// How much of a complaint is worth keeping.
-const COMPLAINT: usize = 300;
+/// The prefix of the names of all providers' tables.
+pub const TABLE_PREFIX: &str = "stacyvm_";
+/// How much of an error message of nft is kept, characters.
+const MAX_MESSAGE_CHARS: usize = 300;
 
-/// Carries commands out, all or none. Blocks for some tens of milliseconds.
+/// Runs commands in one transaction: all of them take effect, or none. Blocks for some tens of
+/// milliseconds.
 ///
 /// # Errors
-/// When they were refused, or there is no nft.
+/// When nft refused them, or is not installed.
 pub fn apply(commands: &str) -> Result<(), FirewallError> {
-    let failed = |error: std::io::Error| match error.kind() {
-        ErrorKind::NotFound => FirewallError::NoNft,
-        _ => FirewallError::Refused(error.to_string()),
-    };
     let mut child = nft()
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(failed)?;
+        .map_err(not_run)?;
     let written = child
         .stdin
         .take()
         .map_or(Ok(()), |mut stdin| stdin.write_all(commands.as_bytes()));
-    let output = child.wait_with_output().map_err(failed)?;
+    let output = child.wait_with_output().map_err(not_run)?;
     if output.status.success() {
-        return written.map_err(failed);
+        return written.map_err(not_run);
     }
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    let first = complaint.lines().find(|line| line.contains("rror"));
-    let first = first.unwrap_or(&complaint);
-    Err(FirewallError::Refused(
-        first.chars().take(COMPLAINT).collect(),
-    ))
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    Err(FirewallError::Refused(message(&stderr)))
 }
 
-/// Commands that remove a table, whether it is there or not. `family` is nft's word: `inet`.
-pub fn removal(family: &str, table: &str) -> String {
+fn not_run(error: std::io::Error) -> FirewallError {
+    match error.kind() {
+        ErrorKind::NotFound => FirewallError::NoNft,
+        _ => FirewallError::Refused(error.to_string()),
+    }
+}
+
+/// The first line that names an error, or all of it where none does; bounded.
+fn message(stderr: &str) -> String {
+    let first = stderr.lines().find(|line| line.contains("rror"));
+    first
+        .unwrap_or(stderr)
+        .chars()
+        .take(MAX_MESSAGE_CHARS)
+        .collect()
+}
+
+/// The commands that remove a table, whether it exists or not. `family` is nft's word: `inet`.
+pub fn removal_commands(family: &str, table: &str) -> String {
     format!("add table {family} {table}\ndelete table {family} {table}\n")
 }
 
-/// Whether a table stands as it was loaded: with all of these words in its text. Blocks for some
-/// milliseconds.
-pub fn stands(family: &str, table: &str, words: &[&str]) -> bool {
-    listed(&["list", "table", family, table])
-        .is_some_and(|text| words.iter().all(|word| text.contains(word)))
+/// Whether a table exists and its listing contains all of these texts, each of which stands for a
+/// part that could have been removed on its own. Blocks for some milliseconds.
+pub fn is_loaded(family: &str, table: &str, texts: &[&str]) -> bool {
+    list(&["list", "table", family, table]).is_some_and(|listing| contains_all(&listing, texts))
 }
 
-/// What nft answers to these arguments; none when it refuses. Blocks for some milliseconds.
-pub fn listed(arguments: &[&str]) -> Option<String> {
+fn contains_all(listing: &str, texts: &[&str]) -> bool {
+    texts.iter().all(|text| listing.contains(text))
+}
+
+/// The output of nft for these arguments; none when it fails. Blocks for some milliseconds.
+pub fn list(arguments: &[&str]) -> Option<String> {
     let output = nft()
         .args(arguments)
         .stdin(Stdio::null())
@@ -66,11 +79,55 @@ pub fn listed(arguments: &[&str]) -> Option<String> {
     output.status.success().then_some(text)
 }
 
-/// A program of the system's, found where administrators' programs are also when the server's own
-/// path does not lead there.
+/// The system's nft. The directories of administrators' programs are searched too, because the
+/// `PATH` of a service often lacks them.
 fn nft() -> Command {
     let mut command = Command::new("nft");
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_may_not_exist_is_added_before_it_is_deleted() {
+        assert_eq!(
+            removal_commands("inet", "stacyvm_1"),
+            "add table inet stacyvm_1\ndelete table inet stacyvm_1\n"
+        );
+    }
+
+    #[test]
+    fn a_table_with_a_part_missing_does_not_count_as_loaded() {
+        let listing =
+            "table inet stacyvm_1 {\n chain forward {\n  iifname \"svm1\" jump outwards\n }\n}\n";
+        assert!(contains_all(listing, &[]));
+        assert!(contains_all(listing, &["jump outwards", "\"svm1\""]));
+        assert!(!contains_all(listing, &["jump outwards", "jump to_host"]));
+        assert!(!contains_all("", &["jump outwards"]));
+    }
+
+    #[test]
+    fn the_line_with_the_error_is_what_is_kept_of_a_refusal() {
+        let stderr = "warning: x\n/dev/stdin:3:1-5: Error: syntax error\ntable bad\n^^^^^\n";
+        assert_eq!(message(stderr), "/dev/stdin:3:1-5: Error: syntax error");
+        assert_eq!(message("no such thing\n"), "no such thing\n");
+        let long = format!("Error: {}", "ü".repeat(1000));
+        assert_eq!(message(&long).chars().count(), MAX_MESSAGE_CHARS);
+    }
+
+    #[test]
+    fn a_missing_program_is_told_from_a_refusal() {
+        assert!(matches!(
+            not_run(ErrorKind::NotFound.into()),
+            FirewallError::NoNft
+        ));
+        assert!(matches!(
+            not_run(ErrorKind::BrokenPipe.into()),
+            FirewallError::Refused(_)
+        ));
+    }
 }

@@ -1,15 +1,11 @@
-//! Addresses that no sandbox reaches unless the operator says so, and the pieces of rules that say
-//! it. Whoever is refused is told so at once, so that no program waits for nothing.
+//! Address ranges that no sandbox reaches unless the operator opens them, as sets of nftables.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use stacyvm_types::Cidr;
 
-/// Connections that one sandbox may have open at once, counted by the host: they share one table.
-const CONNECTIONS: u32 = 4096;
-
-/// IPv4 ranges that are no public internet: private, shared, link-local, test, multicast and
+/// IPv4 ranges that are not the public internet: private, shared, link-local, test, multicast and
 /// reserved (the IANA special-purpose registry, RFC 6890).
 const PRIVATE_4: [&str; 16] = [
     "0.0.0.0/8",
@@ -30,7 +26,7 @@ const PRIVATE_4: [&str; 16] = [
     "224.0.0.0/3",
 ];
 
-/// The same of IPv6, and the ranges that lead into IPv4 by translation or tunnel.
+/// The same for IPv6, and the ranges that lead into IPv4 by translation or tunnel.
 const PRIVATE_6: [&str; 13] = [
     "::/96",
     "::ffff:0:0/96",
@@ -47,8 +43,8 @@ const PRIVATE_6: [&str; 13] = [
     "ff00::/8",
 ];
 
-/// Where clouds answer whoever asks from a machine of theirs with that machine's keys. Closed even
-/// inside an open range, unless opened by its very address.
+/// Metadata services of clouds, which hand a machine's keys to every program on it. They are closed
+/// even inside an open range; only a range of exactly that address opens one.
 const METADATA: [&str; 7] = [
     "100.100.100.200",
     "168.63.129.16",
@@ -59,99 +55,66 @@ const METADATA: [&str; 7] = [
     "fd20:ce::254",
 ];
 
-/// What the operator opens and closes beside that.
+/// The operator's exceptions from the closed ranges.
 #[derive(Clone, Copy, Debug)]
 pub struct Ranges<'a> {
-    /// Open although they are private.
+    /// Ranges that are open although they are private.
     pub allowed: &'a [Cidr],
-    /// Closed, whatever else is said.
+    /// Ranges that are closed, even inside an allowed one.
     pub denied: &'a [Cidr],
 }
 
 impl Ranges<'_> {
-    /// The sets that [`judge_ranges`] and [`count_connections`] speak of: the first part of a table.
-    pub fn sets(&self, text: &mut String) {
-        let exact = |address: &&str| {
-            let address: IpAddr = address.parse().expect("an address of the list above");
-            !self
-                .allowed
-                .iter()
-                .any(|open| open.is_single() && open.first() == address)
-        };
-        let metadata: Vec<_> = METADATA
-            .iter()
-            .copied()
-            .filter(exact)
-            .map(str::to_owned)
-            .collect();
-        let of = |ranges: &[Cidr]| ranges.iter().map(Cidr::to_string).collect::<Vec<_>>();
-        let owned = |ranges: &[&str]| {
-            ranges
-                .iter()
-                .map(|&range| range.to_owned())
-                .collect::<Vec<_>>()
-        };
+    /// Writes the sets that the rules of [`judge_ranges`](crate::judge_ranges) and
+    /// [`count_connections`](crate::count_connections) refer to: the first part of a table.
+    pub fn write_sets(&self, text: &mut String) {
+        let shown = |ranges: &[Cidr]| ranges.iter().map(Cidr::to_string).collect::<Vec<_>>();
+        let private = PRIVATE_4.iter().chain(&PRIVATE_6);
         for (name, ranges) in [
-            ("metadata", metadata),
-            ("denied", of(self.denied)),
-            ("allowed", of(self.allowed)),
-            ("private", [owned(&PRIVATE_4), owned(&PRIVATE_6)].concat()),
+            ("metadata", self.closed_metadata()),
+            ("denied", shown(self.denied)),
+            ("allowed", shown(self.allowed)),
+            (
+                "private",
+                private.map(|&range| range.to_owned()).collect::<Vec<_>>(),
+            ),
         ] {
-            let (six, four): (Vec<_>, Vec<_>) = ranges.iter().partition(|text| text.contains(':'));
-            for (version, kind, members) in [(4, "ipv4_addr", four), (6, "ipv6_addr", six)] {
-                let _ = writeln!(
-                    text,
-                    " set {name}{version} {{\n  type {kind}; flags interval; auto-merge"
-                );
-                if !members.is_empty() {
-                    let members: Vec<_> = members.into_iter().map(String::as_str).collect();
-                    let _ = writeln!(text, "  elements = {{ {} }}", members.join(", "));
-                }
-                text.push_str(" }\n");
-            }
+            let (six, four): (Vec<_>, Vec<_>) =
+                ranges.into_iter().partition(|range| range.contains(':'));
+            write_set(text, name, 4, &four);
+            write_set(text, name, 6, &six);
         }
-        for (version, kind) in [(4, "ipv4_addr"), (6, "ipv6_addr")] {
+        for version in [4, 6] {
             let _ = writeln!(
                 text,
-                " set connections{version} {{\n  type {kind}; flags dynamic; size 65535\n }}"
+                " set connections{version} {{\n  type ipv{version}_addr; flags dynamic; size 65535\n }}"
             );
         }
     }
-}
 
-/// Refuses what goes to closed ranges; what goes to one that the operator has opened is `let_through`.
-pub fn judge_ranges(text: &mut String, let_through: &[&str]) {
-    for (set, open) in [
-        ("metadata", false),
-        ("denied", false),
-        ("allowed", true),
-        ("private", false),
-    ] {
-        for (family, version) in [("ip", 4), ("ip6", 6)] {
-            let matching = format!("{family} daddr @{set}{version} ");
-            if !open {
-                refuse(text, &matching);
-                continue;
-            }
-            for verdict in let_through {
-                let _ = writeln!(text, "  {matching}{verdict}");
-            }
-        }
+    /// The metadata services that no allowed range names by its very address.
+    fn closed_metadata(&self) -> Vec<String> {
+        let is_opened = |address: &str| {
+            let address: IpAddr = address.parse().expect("an address of the list above");
+            self.allowed
+                .iter()
+                .any(|range| range.is_single() && range.first() == address)
+        };
+        let closed = METADATA.iter().filter(|address| !is_opened(address));
+        closed.map(|&address| address.to_owned()).collect()
     }
 }
 
-/// Tells whoever sent a matching packet that it is not allowed.
-pub fn refuse(text: &mut String, matching: &str) {
-    let _ = writeln!(text, "  {matching}meta l4proto tcp reject with tcp reset");
-    let _ = writeln!(text, "  {matching}reject with icmpx admin-prohibited");
+fn write_set(text: &mut String, name: &str, version: u8, members: &[String]) {
+    let _ = writeln!(
+        text,
+        " set {name}{version} {{\n  type ipv{version}_addr; flags interval; auto-merge"
+    );
+    if !members.is_empty() {
+        let _ = writeln!(text, "  elements = {{ {} }}", members.join(", "));
+    }
+    text.push_str(" }\n");
 }
 
-/// Refuses new connections of a sandbox that has very many.
-pub fn count_connections(text: &mut String) {
-    for (family, version) in [("ip", 4), ("ip6", 6)] {
-        let _ = writeln!(
-            text,
-            "  ct state new add @connections{version} {{ {family} saddr ct count over {CONNECTIONS} }} reject with icmpx admin-prohibited"
-        );
-    }
-}
+#[cfg(test)]
+mod tests;

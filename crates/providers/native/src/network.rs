@@ -58,7 +58,7 @@ pub(crate) struct Site {
 impl Site {
     /// The table of our rules.
     fn table(&self) -> String {
-        format!("{}{}", stacyvm_firewall::TABLE, self.subnet.tag())
+        format!("{}{}", stacyvm_firewall::TABLE_PREFIX, self.subnet.tag())
     }
 
     /// The group of the cables of sandboxes that reach outside only by name, or of all others.
@@ -405,7 +405,7 @@ impl Bridge {
             let host = bridge.host();
             // It was this process itself, which removes them to load others.
             if host.closed
-                || stacyvm_firewall::stands(
+                || stacyvm_firewall::is_loaded(
                     "inet",
                     &bridge.site.table(),
                     &["jump outwards", "jump to_host"],

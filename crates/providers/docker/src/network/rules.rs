@@ -16,7 +16,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use stacyvm_firewall::{Ranges, TABLE, count_connections, judge_ranges, refuse};
+use stacyvm_firewall::{Ranges, TABLE_PREFIX, count_connections, judge_ranges, refuse};
 use stacyvm_types::Cidr;
 
 /// How bridges of sandboxes begin, and cables of other sandboxes on this machine.
@@ -43,14 +43,14 @@ pub(super) struct Rules<'a> {
 /// The name of both tables of a server.
 pub(super) fn table(tag: &str) -> String {
     // No tag has the character, so no two tags become one.
-    format!("{TABLE}docker_{}", tag.replace('-', "_"))
+    format!("{TABLE_PREFIX}docker_{}", tag.replace('-', "_"))
 }
 
 /// Commands that remove both tables, whether they are there or not.
 pub(super) fn removal(tag: &str) -> String {
     let table = table(tag);
     ["inet", "bridge"]
-        .map(|family| stacyvm_firewall::removal(family, &table))
+        .map(|family| stacyvm_firewall::removal_commands(family, &table))
         .concat()
 }
 
@@ -59,8 +59,8 @@ pub(super) fn stand(tag: &str, bridge: &str) -> bool {
     let table = table(tag);
     let bridge = format!("\"{bridge}\"");
     let words = ["jump outwards", "jump inwards", "jump to_host", &bridge];
-    stacyvm_firewall::stands("inet", &table, &words)
-        && stacyvm_firewall::stands("bridge", &table, &["arp saddr ip"])
+    stacyvm_firewall::is_loaded("inet", &table, &words)
+        && stacyvm_firewall::is_loaded("bridge", &table, &["arp saddr ip"])
 }
 
 impl Rules<'_> {
@@ -72,7 +72,7 @@ impl Rules<'_> {
             allowed: self.allow_cidrs,
             denied: self.deny_cidrs,
         };
-        ranges.sets(&mut text);
+        ranges.write_sets(&mut text);
         self.prerouting(&mut text);
         self.input(&mut text);
         self.forward(&mut text);

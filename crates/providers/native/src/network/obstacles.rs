@@ -1,7 +1,7 @@
 //! What other tables do to the packets of sandboxes.
 
 use serde::Deserialize;
-use stacyvm_firewall::{TABLE, listed};
+use stacyvm_firewall::{TABLE_PREFIX, list};
 
 use super::anchor::OURS;
 
@@ -27,7 +27,7 @@ struct Chain {
 /// Other tables that drop what sandboxes send, one sentence each, with the command that opens
 /// them. Only a chain's policy is seen; what single rules do is their author's affair.
 pub(super) fn obstacles() -> Vec<String> {
-    let Some(text) = listed(&["-j", "list", "chains"]) else {
+    let Some(text) = list(&["-j", "list", "chains"]) else {
         return Vec::new();
     };
     let Ok(listing) = serde_json::from_str::<Listing>(&text) else {
@@ -37,7 +37,7 @@ pub(super) fn obstacles() -> Vec<String> {
         .nftables
         .into_iter()
         .filter_map(|item| item.chain)
-        .filter(|chain| !chain.table.starts_with(TABLE))
+        .filter(|chain| !chain.table.starts_with(TABLE_PREFIX))
         .collect();
     let docker = chains.iter().any(|chain| chain.name == "DOCKER-USER");
     let mut said = Vec::new();
@@ -59,7 +59,7 @@ pub(super) fn obstacles() -> Vec<String> {
 /// Whether somebody has opened the chain for our interfaces already.
 fn lets_us_pass(chain: &Chain, docker: bool) -> bool {
     let named = |name: &str| {
-        listed(&["list", "chain", &chain.family, &chain.table, name])
+        list(&["list", "chain", &chain.family, &chain.table, name])
             .is_some_and(|text| text.contains(&format!("\"{OURS}")))
     };
     named(&chain.name) || (docker && named("DOCKER-USER"))

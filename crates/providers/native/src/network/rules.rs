@@ -50,7 +50,7 @@ pub(crate) struct EgressPlace {
 
 /// Commands that remove the table, whether it is there or not.
 pub(crate) fn removal(site: &Site) -> String {
-    stacyvm_firewall::removal("inet", &site.table())
+    stacyvm_firewall::removal_commands("inet", &site.table())
 }
 
 impl Rules<'_> {
@@ -62,7 +62,7 @@ impl Rules<'_> {
             allowed: self.allow_cidrs,
             denied: self.deny_cidrs,
         };
-        ranges.sets(&mut text);
+        ranges.write_sets(&mut text);
         self.prerouting(&mut text);
         self.redirection(&mut text);
         self.input(&mut text);
