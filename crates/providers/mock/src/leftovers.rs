@@ -1,36 +1,36 @@
-//! Processes of a sandbox that its agent did not take along.
+//! Processes of a sandbox that are left after the end of its agent.
 //!
-//! An agent that is told to end ends all that it started. One that was killed leaves orphans;
-//! those are known by the mark that every agent gives its commands (see `marked`) together with
-//! where they work: inside the sandbox's directory. The agent itself is known by its command line
-//! when its number was never written down.
+//! An agent that is asked to end ends every process that it started. One that was killed leaves
+//! orphans. They are recognised by the mark that every agent gives its commands (see `is_marked`)
+//! together with a working directory inside the sandbox's directory. The agent itself is recognised
+//! by its command line, for the case that its process id was never written down.
 
 use std::path::Path;
 
 use crate::process::{Identity, start_ticks};
 
-/// How often the search is repeated: what is found may be making more.
-const ROUNDS: usize = 8;
+/// How often the search is repeated, because a process may start others before it is killed.
+const MAX_ROUNDS: usize = 8;
 
-/// Kills what belongs to the sandbox whose directory is `home`; answers whether all of it is gone.
-pub(crate) fn kill(home: &Path, root: &Path) -> bool {
-    for _ in 0..ROUNDS {
-        let found = find(home, root);
+/// Kills the processes of the sandbox in `directory`; returns whether all of them are gone.
+pub(crate) fn kill(directory: &Path, root: &Path) -> bool {
+    for _ in 0..MAX_ROUNDS {
+        let found = find(directory, root);
         if found.is_empty() {
             return true;
         }
         for process in found {
-            // One that has ended meanwhile is no failure; one that resists is found again.
+            // A process that has ended meanwhile is no failure; one that still runs is found again.
             let _ = process.kill();
         }
     }
-    find(home, root).is_empty()
+    find(directory, root).is_empty()
 }
 
-fn find(home: &Path, root: &Path) -> Vec<Identity> {
+fn find(directory: &Path, root: &Path) -> Vec<Identity> {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let mut found = Vec::new();
-    // Systems without /proc have nothing to look through.
+    // A system without /proc has nothing to search.
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry
             .file_name()
@@ -42,9 +42,9 @@ fn find(home: &Path, root: &Path) -> Vec<Identity> {
         if pid == own {
             continue;
         }
-        // Read first: when the number changes hands afterwards, the identity fits nobody.
+        // Read first: if another process gets the id afterwards, it does not match this identity.
         let start_ticks = start_ticks(pid);
-        if belongs(&entry.path(), home, root) {
+        if belongs(&entry.path(), directory, root) {
             found.push(Identity { pid, start_ticks });
         }
     }
@@ -52,23 +52,23 @@ fn find(home: &Path, root: &Path) -> Vec<Identity> {
     found
 }
 
-fn belongs(process: &Path, home: &Path, root: &Path) -> bool {
+fn belongs(process: &Path, directory: &Path, root: &Path) -> bool {
     let works_inside =
-        std::fs::read_link(process.join("cwd")).is_ok_and(|place| place.starts_with(home));
-    (works_inside && marked(process)) || is_agent(process, root)
+        std::fs::read_link(process.join("cwd")).is_ok_and(|path| path.starts_with(directory));
+    (works_inside && is_marked(process)) || is_agent(process, root)
 }
 
-/// Whether an agent's command, or what descends from one: agents set the limit of file locks,
-/// which the kernel does not use, to numbers that nobody sets in earnest.
-fn marked(process: &Path) -> bool {
-    const LOWEST_MARK: u64 = 1 << 62;
+/// Whether the process is a command of an agent or descends from one: agents set the limit of file
+/// locks, which the kernel does not use, to numbers that no program sets for another purpose.
+fn is_marked(process: &Path) -> bool {
+    const MIN_MARK: u64 = 1 << 62;
     std::fs::read_to_string(process.join("limits")).is_ok_and(|limits| {
         limits
             .lines()
             .find_map(|line| line.strip_prefix("Max file locks"))
             .and_then(|values| values.split_whitespace().next())
             .and_then(|value| value.parse::<u64>().ok())
-            .is_some_and(|value| value >= LOWEST_MARK && value != u64::MAX)
+            .is_some_and(|value| value >= MIN_MARK && value != u64::MAX)
     })
 }
 

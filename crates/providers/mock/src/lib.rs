@@ -1,11 +1,11 @@
-//! Sandboxes as plain directories, each with a real agent as an ordinary process: for tests and
-//! for trying things out where nothing better works.
+//! A provider whose sandboxes are plain directories, each with a real agent as an ordinary process:
+//! for tests, and for trying things out where nothing better works.
 //!
-//! Owns those directories and processes. Isolates nothing and says so. Its one rule: what is on
-//! disk decides, so that a server that starts again finds every sandbox of the one before.
+//! This crate owns those directories and processes. It isolates nothing and says so. Its one rule:
+//! what is on disk decides, so a restarted server finds every sandbox of its predecessor.
 #![forbid(unsafe_code)]
 
-mod home;
+mod directory;
 mod leftovers;
 mod process;
 mod provider;

@@ -1,4 +1,4 @@
-//! The agent's process: started, recognised again by a later server, ended.
+//! The agent's process: starting it, recognising it after a restart of the server, ending it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-/// What names a process for ever: its number and when it began, in clock ticks since boot (0 where
-/// the system does not tell).
+/// Identifies one process also after its id was reused: the id and the time of its start, in clock
+/// ticks since boot (0 where the system does not tell).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     pub(crate) pid: i32,
@@ -17,24 +17,24 @@ pub(crate) struct Identity {
 
 /// Starts an agent that serves `listener` with `root` as its `/`.
 ///
-/// It gets a process group of its own, so that no terminal's signals reach it, and a thread that
-/// takes its exit code, so that it does not stay a zombie while this server lives.
+/// The agent gets a process group of its own, so that no terminal's signals reach it, and a thread
+/// that reaps it, so that it does not stay a zombie while this server lives.
 pub(crate) fn start(agent: &Path, root: &Path, listener: OwnedFd) -> io::Result<Identity> {
     use std::os::unix::process::CommandExt;
     let mut child = Command::new(agent)
-        // The listener is its standard input: the one descriptor that is handed on without more.
+        // Standard input is the one descriptor that a child inherits without further calls.
         .args(["--listen-fd", "0", "--root"])
         .arg(root)
         .stdin(Stdio::from(listener))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // Nothing of the server's environment is a sandbox's business.
+        // The server's environment may hold secrets.
         .env_clear()
         .current_dir("/")
         .process_group(0)
         .spawn()?;
     let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
-    // It has not been waited for, so the number is still its own.
+    // It has not been waited for, so the id still belongs to it.
     let start_ticks = start_ticks(pid);
     std::thread::Builder::new()
         .name("mock-reaper".to_owned())
@@ -68,18 +68,18 @@ mod system {
     }
 
     impl Identity {
-        /// Whether it runs.
+        /// Whether the process runs.
         pub(crate) fn lives(self) -> bool {
             match pidfd::open_started_at(self.pid, self.start_ticks) {
                 // A zombie has ended; its descriptor says so at once.
                 Ok(Some(process)) => !pidfd::wait(process, Duration::ZERO).unwrap_or(false),
                 Ok(None) => false,
-                // It cannot be told; better taken for alive than forgotten.
+                // Unknown: a process that may run must not be forgotten.
                 Err(_) => true,
             }
         }
 
-        /// Sends SIGKILL; success when it has ended before.
+        /// Sends SIGKILL; success when the process has ended before.
         pub(crate) fn kill(self) -> io::Result<()> {
             match pidfd::open_started_at(self.pid, self.start_ticks)? {
                 Some(process) => Ok(pidfd::kill(process)?),
@@ -87,11 +87,11 @@ mod system {
             }
         }
 
-        /// Resolves when it has ended.
-        pub(crate) async fn ended(self) -> io::Result<()> {
+        /// Resolves when the process has ended.
+        pub(crate) async fn wait(self) -> io::Result<()> {
             if let Some(process) = pidfd::open_started_at(self.pid, self.start_ticks)? {
                 let watched = watch(process)?;
-                // Once readable, it stays so.
+                // A descriptor that is readable once stays so.
                 let _ready = watched.readable().await?;
             }
             Ok(())
@@ -113,12 +113,12 @@ mod system {
     }
 
     impl Identity {
-        /// Whether it runs.
+        /// Whether the process runs.
         pub(crate) fn lives(self) -> bool {
             Pid::from_raw(self.pid).is_some_and(|pid| test_kill_process(pid).is_ok())
         }
 
-        /// Sends SIGKILL; success when it has ended before.
+        /// Sends SIGKILL; success when the process has ended before.
         pub(crate) fn kill(self) -> io::Result<()> {
             match Pid::from_raw(self.pid).map(|pid| kill_process(pid, Signal::KILL)) {
                 None | Some(Ok(()) | Err(rustix::io::Errno::SRCH)) => Ok(()),
@@ -126,8 +126,8 @@ mod system {
             }
         }
 
-        /// Resolves when it has ended.
-        pub(crate) async fn ended(self) -> io::Result<()> {
+        /// Resolves when the process has ended.
+        pub(crate) async fn wait(self) -> io::Result<()> {
             while self.lives() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }

@@ -1,14 +1,15 @@
-//! The provider over directories and agents.
+//! The provider itself, over directories and agents.
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use stacyvm_provider::ops::Configure;
 use stacyvm_provider::{
     AgentSandbox, BoxInfo, BoxMonitor, BoxSpec, BoxState, Boxes, Capability, Health, ImageHold,
@@ -18,24 +19,24 @@ use stacyvm_provider::{
 use stacyvm_types::{Isolation, SandboxId, SandboxStats};
 use tokio::sync::mpsc;
 
-use crate::home::Home;
+use crate::directory::SandboxDirectory;
 use crate::process::{self, Identity};
 use crate::{leftovers, reference};
 
 /// How long an agent may take to answer for the first time.
-const START_WITHIN: Duration = Duration::from_secs(20);
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long processes have between SIGTERM and SIGKILL when their sandbox is destroyed.
-const GRACE: Duration = Duration::ZERO;
-/// How long an agent may take to end everything before it is ended itself.
-const SHUTDOWN_WITHIN: Duration = Duration::from_secs(5);
+const SIGTERM_TIMEOUT: Duration = Duration::ZERO;
+/// How long an agent may take to end all processes before it is killed itself.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sandboxes without isolation.
 #[derive(Debug)]
 pub struct MockProvider {
     directory: PathBuf,
     agent: PathBuf,
-    /// Connections that stand; what exists is on disk.
-    open: Mutex<HashMap<SandboxId, Arc<AgentSandbox>>>,
+    /// Connections to the agents of sandboxes, which exist as long as their directories do.
+    connections: Mutex<HashMap<SandboxId, Arc<AgentSandbox>>>,
 }
 
 impl MockProvider {
@@ -56,37 +57,36 @@ impl MockProvider {
             .create(&directory)
             .and_then(|()| {
                 Ok(Self {
-                    // Compared with paths that the kernel tells.
+                    // Compared with paths from the kernel, which have no links in them.
                     directory: fs::canonicalize(directory)?,
                     agent: agent.into(),
-                    open: Mutex::default(),
+                    connections: Mutex::default(),
                 })
             })
             .map_err(|error| failed(step, error))
     }
 
-    fn home(&self, id: &SandboxId) -> Home {
-        Home::of(&self.directory, id)
-    }
-
-    fn opened(&self) -> std::sync::MutexGuard<'_, HashMap<SandboxId, Arc<AgentSandbox>>> {
-        // Holders only look up, add and take out.
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn directory(&self, id: &SandboxId) -> SandboxDirectory {
+        SandboxDirectory::new(&self.directory, id)
     }
 
     /// Fills the directory and starts the agent in it.
-    async fn start(&self, spec: &BoxSpec, home: &Home) -> Result<Arc<AgentSandbox>, ProviderError> {
-        let (agent, place) = (self.agent.clone(), home.clone());
+    async fn start(
+        &self,
+        spec: &BoxSpec,
+        directory: &SandboxDirectory,
+    ) -> Result<Arc<AgentSandbox>, ProviderError> {
+        let (agent, filled) = (self.agent.clone(), directory.clone());
         blocking(move || {
-            place
+            filled
                 .fill()
                 .map_err(|error| failed("make the sandbox's files", error))?;
-            let listener = bind_unix(&place.socket())
+            let listener = bind_unix(&filled.socket())
                 .map_err(|error| failed("make the agent's socket", error))?;
-            let process = process::start(&agent, &place.root(), listener.into())
+            let process = process::start(&agent, &filled.root(), listener.into())
                 .map_err(|error| failed("start the agent", error))?;
-            place.record(process).map_err(|error| {
-                // Nobody would find it again.
+            filled.write_process(process).map_err(|error| {
+                // A later server could not find it.
                 let _ = process.kill();
                 failed("write down the agent's process", error)
             })
@@ -97,8 +97,8 @@ impl MockProvider {
             user: spec.user.clone(),
             workdir: spec.workdir.clone(),
         };
-        let sandbox = AgentSandbox::new(UnixConnector::new(home.socket()), Some(configure));
-        match tokio::time::timeout(START_WITHIN, sandbox.connect()).await {
+        let sandbox = AgentSandbox::new(UnixConnector::new(directory.socket()), Some(configure));
+        match tokio::time::timeout(START_TIMEOUT, sandbox.connect()).await {
             Ok(Ok(())) => Ok(Arc::new(sandbox)),
             Ok(Err(error)) => Err(backend("reach the agent", error)),
             Err(_) => Err(backend(
@@ -110,37 +110,38 @@ impl MockProvider {
 
     /// Ends the sandbox's processes and removes its directory.
     async fn end(&self, id: &SandboxId) -> Result<(), ProviderError> {
-        let home = self.home(id);
-        let known = self.opened().remove(id);
-        if !home.exists() {
+        let directory = self.directory(id);
+        let known = self.connections.lock().remove(id);
+        if !directory.exists() {
             return Ok(());
         }
-        let sandbox = known.unwrap_or_else(|| connection(&home));
-        // The agent knows its processes best; when it does not answer, the rest has to do.
-        let told = async { sandbox.agent().await?.shutdown(GRACE).await };
-        if tokio::time::timeout(SHUTDOWN_WITHIN, told).await.is_err() {
+        let sandbox = known.unwrap_or_else(|| connection(&directory));
+        // The agent ends its processes most exactly; the kill below is for one that does not answer.
+        let asked = async { sandbox.agent().await?.shutdown(SIGTERM_TIMEOUT).await };
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, asked).await.is_err() {
             tracing::warn!(sandbox = %id, "agent did not end its processes in time, killing it");
         }
         sandbox.disconnect();
-        let process = recorded(&home).await?;
+        let process = agent_process(&directory).await?;
         if let Some(process) = process {
             process
                 .kill()
                 .map_err(|error| failed("kill the agent", error))?;
             process
-                .ended()
+                .wait()
                 .await
                 .map_err(|error| failed("wait for the agent's end", error))?;
         }
         blocking(move || {
-            if !leftovers::kill(home.path(), &home.root()) {
+            if !leftovers::kill(directory.path(), &directory.root()) {
                 return Err(ProviderError::Backend {
                     step: "kill the sandbox's processes",
                     message: "some do not end".to_owned(),
                     source: None,
                 });
             }
-            home.remove()
+            directory
+                .remove()
                 .map_err(|error| failed("remove the sandbox's directory", error))
         })
         .await
@@ -201,7 +202,7 @@ impl Provider for MockProvider {
             fs::write(&probe, b"")
                 .and_then(|()| fs::remove_file(&probe))
                 .map_err(|error| failed("write to the data directory", error))?;
-            // Asking for its version runs it, which is what a spawn will do.
+            // Running it is what a spawn will do.
             match std::process::Command::new(&agent).arg("--version").output() {
                 Ok(output) if output.status.success() => Ok(()),
                 Ok(_) => Err(ProviderError::Unavailable(
@@ -242,11 +243,11 @@ impl Boxes for MockProvider {
                 Capability::ReadOnlyRootfs.as_str()
             )));
         }
-        let home = self.home(&spec.id);
-        let place = home.clone();
-        // Failing here, nothing has been made, and what is there belongs to another.
+        let directory = self.directory(&spec.id);
+        let claimed = directory.clone();
+        // When this fails nothing was created, and an existing directory is another sandbox's.
         blocking(move || {
-            place.claim().map_err(|error| match error.kind() {
+            claimed.claim().map_err(|error| match error.kind() {
                 io::ErrorKind::AlreadyExists => {
                     ProviderError::Invalid("a sandbox of this id exists already".to_owned())
                 }
@@ -254,14 +255,16 @@ impl Boxes for MockProvider {
             })
         })
         .await?;
-        match self.start(spec, &home).await {
+        match self.start(spec, &directory).await {
             Ok(sandbox) => {
-                self.opened().insert(spec.id.clone(), sandbox.clone());
+                self.connections
+                    .lock()
+                    .insert(spec.id.clone(), sandbox.clone());
                 Ok(sandbox)
             }
             Err(error) => {
                 if let Err(again) = self.end(&spec.id).await {
-                    // It shows in the list, so the next reconciliation tries again.
+                    // `list` reports it, so the next reconciliation tries again.
                     tracing::warn!(sandbox = %spec.id, error = %again, "half-made sandbox left behind");
                 }
                 Err(error)
@@ -270,17 +273,22 @@ impl Boxes for MockProvider {
     }
 
     async fn open(&self, id: &SandboxId) -> Result<Arc<dyn SandboxOps>, ProviderError> {
-        let home = self.home(id);
-        if !home.exists() {
+        let directory = self.directory(id);
+        if !directory.exists() {
             return Err(unknown(id));
         }
-        let known = self.opened().get(id).cloned();
-        let sandbox = known.unwrap_or_else(|| connection(&home));
+        let known = self.connections.lock().get(id).cloned();
+        let sandbox = known.unwrap_or_else(|| connection(&directory));
         sandbox
             .connect()
             .await
             .map_err(|error| backend("reach the agent", error))?;
-        Ok(self.opened().entry(id.clone()).or_insert(sandbox).clone())
+        Ok(self
+            .connections
+            .lock()
+            .entry(id.clone())
+            .or_insert(sandbox)
+            .clone())
     }
 
     async fn list(&self) -> Result<Vec<BoxInfo>, ProviderError> {
@@ -296,7 +304,7 @@ impl Boxes for MockProvider {
                 else {
                     continue;
                 };
-                let state = match Home::of(&directory, &id).recorded() {
+                let state = match SandboxDirectory::new(&directory, &id).read_process() {
                     Ok(Some(process)) if process.lives() => BoxState::Running,
                     Ok(Some(_)) => BoxState::Dead,
                     Ok(None) | Err(_) => BoxState::Partial,
@@ -317,7 +325,7 @@ impl Boxes for MockProvider {
 #[async_trait]
 impl BoxMonitor for MockProvider {
     async fn stats(&self, id: &SandboxId) -> Result<SandboxStats, ProviderError> {
-        match self.home(id).exists() {
+        match self.directory(id).exists() {
             true => Ok(SandboxStats::default()),
             false => Err(unknown(id)),
         }
@@ -325,8 +333,8 @@ impl BoxMonitor for MockProvider {
 
     async fn wait_exit(&self, id: &SandboxId) {
         loop {
-            match recorded(&self.home(id)).await {
-                Ok(Some(process)) => match process.ended().await {
+            match agent_process(&self.directory(id)).await {
+                Ok(Some(process)) => match process.wait().await {
                     Ok(()) => return,
                     Err(error) => {
                         tracing::warn!(sandbox = %id, %error, "agent's process cannot be watched");
@@ -337,8 +345,8 @@ impl BoxMonitor for MockProvider {
                     tracing::warn!(sandbox = %id, %error, "agent's process is not known");
                 }
             }
-            // Not to know is not the end: a sandbox must not pass for stopped because a server
-            // that shuts down could not look.
+            // An unknown state is not an end: a sandbox must not count as stopped because the
+            // server could not look, for instance while it shuts down.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
@@ -363,21 +371,25 @@ impl ImageSource for MockProvider {
     }
 }
 
-/// A connection to the agent of a sandbox that stands; its agent keeps the defaults that it has.
-fn connection(home: &Home) -> Arc<AgentSandbox> {
-    Arc::new(AgentSandbox::new(UnixConnector::new(home.socket()), None))
+/// A connection to the agent of an existing sandbox, which keeps its defaults for commands.
+fn connection(directory: &SandboxDirectory) -> Arc<AgentSandbox> {
+    Arc::new(AgentSandbox::new(
+        UnixConnector::new(directory.socket()),
+        None,
+    ))
 }
 
-async fn recorded(home: &Home) -> Result<Option<Identity>, ProviderError> {
-    let home = home.clone();
+async fn agent_process(directory: &SandboxDirectory) -> Result<Option<Identity>, ProviderError> {
+    let directory = directory.clone();
     blocking(move || {
-        home.recorded()
+        directory
+            .read_process()
             .map_err(|error| failed("read the agent's process", error))
     })
     .await
 }
 
-/// Does work that blocks on a thread for it.
+/// Runs blocking work on a thread for such work.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ProviderError> + Send + 'static,
 ) -> Result<T, ProviderError> {
@@ -392,7 +404,7 @@ fn unknown(id: &SandboxId) -> ProviderError {
     ProviderError::NotFound(format!("the provider mock has no sandbox {id}"))
 }
 
-/// A failed step of ours: the kind goes to the client, the rest to the log.
+/// A failed step: the kind of the error goes to the client, the rest to the log.
 fn failed(step: &'static str, error: io::Error) -> ProviderError {
     ProviderError::backend(step, error.kind().to_string(), error)
 }

@@ -1,12 +1,11 @@
-//! What an image reference looks like. The mock makes every image from nothing, so that is all it
-//! has to know.
+//! The form of image references. The mock provider has no images, so it checks nothing else.
 
 use stacyvm_provider::ProviderError;
 
 /// The longest reference, in bytes.
 const MAX_BYTES: usize = 255;
 
-/// Refuses what no registry would take: `host`, `alpine:latest`, `ghcr.io/a/b:1` and
+/// Refuses references that no registry would accept: `host`, `alpine:latest`, `ghcr.io/a/b:1` and
 /// `a@sha256:…` are fine.
 pub(crate) fn check(image: &str) -> Result<(), ProviderError> {
     let allowed =

@@ -1,9 +1,9 @@
-//! One sandbox's directory.
+//! The directory of one sandbox.
 //!
 //! ```text
 //! <mock>/<id>/pid.json      the agent's process, written before the sandbox is used
 //! <mock>/<id>/agent.sock    where the agent listens
-//! <mock>/<id>/root/         what the sandbox sees as /
+//! <mock>/<id>/root/         the sandbox's root directory
 //! ```
 
 use std::fs::{self, DirBuilder};
@@ -16,7 +16,7 @@ use stacyvm_types::SandboxId;
 
 use crate::process::Identity;
 
-/// Directories that every sandbox has, with their modes.
+/// The directories that every sandbox begins with, and their modes.
 const DIRECTORIES: [(&str, u32); 9] = [
     ("workspace", 0o755),
     ("tmp", 0o1777),
@@ -29,13 +29,14 @@ const DIRECTORIES: [(&str, u32); 9] = [
     ("var/tmp", 0o1777),
 ];
 
-/// Where one sandbox lives.
+/// The path of one sandbox's directory, which need not exist.
 #[derive(Clone, Debug)]
-pub(crate) struct Home(PathBuf);
+pub(crate) struct SandboxDirectory(PathBuf);
 
-impl Home {
-    pub(crate) fn of(mock: &Path, id: &SandboxId) -> Self {
-        Self(mock.join(id.as_str()))
+impl SandboxDirectory {
+    /// `parent` is the provider's data directory.
+    pub(crate) fn new(parent: &Path, id: &SandboxId) -> Self {
+        Self(parent.join(id.as_str()))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -54,19 +55,19 @@ impl Home {
         self.0.is_dir()
     }
 
-    /// Takes the directory for a new sandbox. Fails when another one has it.
+    /// Creates the directory for a new sandbox. Fails when it exists.
     pub(crate) fn claim(&self) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(&self.0)
     }
 
-    /// Makes the sandbox's first files.
+    /// Creates the root directory with the files that every sandbox begins with.
     pub(crate) fn fill(&self) -> io::Result<()> {
         let root = self.root();
         DirBuilder::new().mode(0o755).create(&root)?;
         for (name, mode) in DIRECTORIES {
             let path = root.join(name);
             fs::create_dir(&path)?;
-            // Exactly, whatever the umask.
+            // Set again, because the umask has changed the mode.
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
         }
         let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
@@ -86,8 +87,8 @@ impl Home {
         )
     }
 
-    /// Writes down the agent's process, all at once.
-    pub(crate) fn record(&self, process: Identity) -> io::Result<()> {
+    /// Writes down the agent's process, atomically.
+    pub(crate) fn write_process(&self, process: Identity) -> io::Result<()> {
         let text = serde_json::to_vec(&process).map_err(io::Error::other)?;
         let temporary = self.0.join("pid.json.new");
         let mut file = fs::File::create(&temporary)?;
@@ -95,8 +96,8 @@ impl Home {
         fs::rename(temporary, self.0.join("pid.json"))
     }
 
-    /// The agent's process; none when it was never written down.
-    pub(crate) fn recorded(&self) -> io::Result<Option<Identity>> {
+    /// Reads the agent's process; none when it was never written down.
+    pub(crate) fn read_process(&self) -> io::Result<Option<Identity>> {
         match fs::read(self.0.join("pid.json")) {
             Ok(text) => serde_json::from_slice(&text)
                 .map(Some)
@@ -106,11 +107,11 @@ impl Home {
         }
     }
 
-    /// Removes everything; success when it is gone already.
+    /// Removes the directory and everything in it; success when there is none.
     pub(crate) fn remove(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.0) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                open_up(&self.0);
+                make_writable(&self.0);
                 fs::remove_dir_all(&self.0)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -119,12 +120,12 @@ impl Home {
     }
 }
 
-/// Makes every directory below writable for its owner: a sandbox may have taken that away.
-fn open_up(directory: &Path) {
+/// Makes every directory below writable for its owner, because a sandbox may have changed that.
+fn make_writable(directory: &Path) {
     let _ = fs::set_permissions(directory, fs::Permissions::from_mode(0o700));
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            open_up(&entry.path());
+            make_writable(&entry.path());
         }
     }
 }
