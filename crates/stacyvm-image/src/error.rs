@@ -8,7 +8,7 @@ pub enum ImageError {
     /// The name is not one that an image can have.
     #[error("invalid image name {name:?}: {reason}")]
     Name {
-        /// What was given, cut when long.
+        /// The name as given, cut when it is long.
         name: String,
         /// What is wrong with it, and what a name looks like.
         reason: &'static str,
@@ -19,7 +19,7 @@ pub enum ImageError {
     /// The name is taken.
     #[error("image {0:?} exists already, remove it first or import under another name")]
     Exists(String),
-    /// A sandbox is made from it, or somebody is about to make one.
+    /// A sandbox uses the image, or is about to be made from it.
     #[error("image {0:?} is in use by a sandbox")]
     InUse(String),
     /// The archive is broken, hostile, or no root file system.
@@ -36,7 +36,7 @@ pub enum ImageError {
         /// The registry that answered.
         registry: String,
     },
-    /// The registry wants to know who asks.
+    /// The registry demands a login.
     #[error(
         "{registry} refuses {image:?} without a login: the image may not exist, or \"docker login {registry}\" may help"
     )]
@@ -64,7 +64,7 @@ pub enum ImageError {
         /// What is wrong, without any secret.
         reason: String,
     },
-    /// The registry does not answer, or not as a registry does.
+    /// The registry cannot be reached, or its answer is not that of a registry.
     #[error("{registry} cannot be used: {reason}")]
     Registry {
         /// The registry, or the mirror.
@@ -72,7 +72,7 @@ pub enum ImageError {
         /// What happened.
         reason: String,
     },
-    /// The registry counts requests and has had enough.
+    /// The registry limits requests, and there were too many.
     #[error(
         "{registry} has had too many requests: wait, or run \"docker login {registry}\" for a higher limit"
     )]
@@ -80,43 +80,43 @@ pub enum ImageError {
         /// The registry.
         registry: String,
     },
-    /// Content is not what its name says.
+    /// Content does not have the digest that it should have.
     #[error("{what} is damaged: expected {expected}, got {got}")]
     Digest {
-        /// What was looked at.
+        /// The content, in words.
         what: &'static str,
         /// The digest that was named.
         expected: String,
-        /// The digest of what came.
+        /// The digest of the content.
         got: String,
     },
-    /// The image is not made for this platform.
+    /// The image does not exist for the wanted platform.
     #[error("image {image:?} is not there for {wanted}, only for {available}")]
     Platform {
         /// What was asked for.
         image: String,
-        /// For what it was asked for.
+        /// The wanted platform.
         wanted: String,
-        /// What there is, separated by commas.
+        /// The platforms that it exists for, separated by commas.
         available: String,
     },
-    /// No space is left for it.
+    /// The disk is full.
     #[error(
         "no space left on the disk to {step}: run \"stacyvm image prune\", or make room in the data directory"
     )]
     DiskFull {
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
     },
-    /// The caller ended it.
+    /// The caller cancelled the pull.
     #[error("the pull was cancelled")]
     Cancelled,
-    /// The disk, or the right to use it, is missing.
+    /// The disk failed, or this process may not use it.
     #[error("{step}")]
     Io {
-        /// Which step, in words a person understands.
+        /// The step that failed, for a person to read.
         step: &'static str,
-        /// The system's answer.
+        /// The system's error.
         #[source]
         source: io::Error,
     },

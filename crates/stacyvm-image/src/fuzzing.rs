@@ -19,7 +19,7 @@ use crate::{ImageError, Platform};
 ///
 /// # Errors
 /// Those of unpacking.
-pub fn unpack_layer(layer: File, place: &Path, whole: bool) -> Result<(), ImageError> {
+pub fn unpack_layer(layer: File, place: &Path, as_rootfs: bool) -> Result<(), ImageError> {
     let open = |name: &str| -> Result<OwnedFd, ImageError> {
         let file = File::open(place.join(name)).map_err(ImageError::io("open a directory"))?;
         Ok(file.into())
@@ -31,7 +31,7 @@ pub fn unpack_layer(layer: File, place: &Path, whole: bool) -> Result<(), ImageE
             entries: 1000,
         },
         overlay,
-        kind: match whole {
+        kind: match as_rootfs {
             true => ArchiveKind::RootFileSystem,
             false => ArchiveKind::Layer,
         },

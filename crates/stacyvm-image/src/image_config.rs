@@ -1,4 +1,4 @@
-//! What an image says about how it wants to be run.
+//! The configuration of an image: how its maker wants it to be run.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{Digest, ImageError, Platform};
 /// The largest configuration, in bytes.
 pub(crate) const MAX_CONFIG: u64 = 4 * 1024 * 1024;
 
-/// The settings of an image. All are what the image's maker wrote: nothing is checked but its form.
+/// The settings of an image as its maker wrote them: nothing is checked but their form.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ImageConfig {
@@ -19,15 +19,15 @@ pub struct ImageConfig {
     pub working_dir: Option<String>,
     /// `user`, `uid`, `user:group` or `uid:gid`; absent when the image says nothing.
     pub user: Option<String>,
-    /// What is started, before the command's words.
+    /// The program that is started and its first arguments.
     pub entrypoint: Vec<String>,
-    /// The command, or the words after the entry point.
+    /// The command, or the arguments after the entry point.
     pub cmd: Vec<String>,
     /// `8080/tcp`.
     pub exposed_ports: Vec<String>,
-    /// Places that want a volume.
+    /// Paths that should be volumes.
     pub volumes: Vec<String>,
-    /// Free labels.
+    /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Signal that ends the main process.
     pub stop_signal: Option<String>,

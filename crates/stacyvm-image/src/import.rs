@@ -4,13 +4,13 @@ use std::fs::File;
 use std::path::Path;
 
 use crate::image_config::{ConfigFile, Rootfs};
-use crate::store::{Layer, layer};
+use crate::store::{ContentStore, Layer, images, layer, lookup, removal};
 use crate::unpack::ArchiveKind;
-use crate::{Digest, Image, ImageError, ImageStore, Platform, Progress, Reference};
+use crate::{Image, ImageError, Platform, Progress, Reference};
 
 /// Unpacks the archive and gives it a name.
 pub(crate) fn import(
-    store: &ImageStore,
+    store: &ContentStore,
     archive: &Path,
     name: Option<&str>,
     progress: &mut dyn FnMut(Progress),
@@ -28,11 +28,11 @@ pub(crate) fn import(
             reason: "what is imported gets its digest by its content: leave it out",
         });
     }
-    if store.get(&name.to_string())?.is_some() {
+    if lookup::get(store, &name.to_string())?.is_some() {
         return Err(ImageError::Exists(name.to_string()));
     }
     let file = File::open(archive).map_err(ImageError::io("open the archive"))?;
-    let layer = layer::make(
+    let layer = layer::unpack_layer(
         store.layout(),
         file,
         None,
@@ -42,20 +42,22 @@ pub(crate) fn import(
             Ok(())
         },
     )?;
-    let config = config_of(&layer)?;
+    let config = make_config(&layer)?;
     let diff_id = layer.record.diff_id;
     let layers = [layer];
-    let image = store.publish(&config, &diff_id.to_string(), &layers, Some((&name, false)));
+    let digest = diff_id.to_string();
+    let image = images::publish(store, &config, &digest, &layers, Some((&name, false)));
     if image.is_err() {
         drop(layers);
-        // Of no image, it could only wait for the next prune, which may as well remove it.
-        let _ = store.forget_layer(diff_id);
+        // The layer is of no image now. What cannot be removed here, the next prune removes.
+        let _ = removal::forget_layer(store, diff_id);
     }
     image
 }
 
-/// A configuration that says nothing but what it is of: the same archive is the same image.
-fn config_of(layer: &Layer) -> Result<Vec<u8>, ImageError> {
+/// A configuration with nothing but the platform and the layer, so that the same archive is always
+/// the same image.
+fn make_config(layer: &Layer) -> Result<Vec<u8>, ImageError> {
     let Platform {
         os,
         architecture,
@@ -74,9 +76,4 @@ fn config_of(layer: &Layer) -> Result<Vec<u8>, ImageError> {
     };
     serde_json::to_vec(&config)
         .map_err(|error| ImageError::io("describe the image")(std::io::Error::from(error)))
-}
-
-/// What an image without a manifest is known by: its id.
-pub(crate) fn digest_of(config: &[u8]) -> String {
-    Digest::of(config).to_string()
 }

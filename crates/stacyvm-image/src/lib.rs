@@ -10,12 +10,11 @@
 mod archive_entries;
 mod archive_stream;
 mod digest;
-mod download;
 mod error;
-mod fetch;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod image_config;
+mod image_store;
 mod import;
 mod load;
 mod manifest;
@@ -37,11 +36,11 @@ mod unpack;
 pub use digest::Digest;
 pub use error::ImageError;
 pub use image_config::ImageConfig;
+pub use image_store::ImageStore;
 pub use platform::Platform;
 pub use progress::Progress;
 pub use pull::{Cancel, LayerStage, PullOptions, PullPolicy, PullProgress, Pulled};
 pub use reference::Reference;
 pub use registries::{Credentials, Login, Registries, Secret};
-pub use store::ImageStore;
 pub use stored::{Image, ImageDetails, InUse, LayerDetails, PruneOptions, Removed, StoredImage};
 pub use unpack::{Limits, Skipped};

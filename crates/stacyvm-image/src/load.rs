@@ -1,6 +1,6 @@
 //! Taking images out of archives of `docker save` and out of OCI layouts.
 
-mod files;
+mod archive_files;
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -9,17 +9,16 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::image_config::{ConfigFile, MAX_CONFIG};
-use crate::import::digest_of;
 use crate::manifest::{Descriptor, Document, MAX_LAYERS, MAX_MANIFEST, Manifest};
-use crate::store::{Layer, Work, layer};
+use crate::store::{ContentStore, Layer, WorkDirectory, images, layer};
 use crate::unpack::ArchiveKind;
-use crate::{Digest, Image, ImageError, ImageStore, Platform, Progress, Reference};
-use files::Files;
+use crate::{Digest, Image, ImageError, Platform, Progress, Reference};
+use archive_files::ArchiveFiles;
 
 /// How many images one archive may have.
 const MAX_IMAGES: usize = 100;
-/// How many indexes may stand in each other.
-const MAX_NESTED: usize = 4;
+/// How deep indexes may be nested.
+const MAX_INDEX_DEPTH: usize = 4;
 
 /// The names of an image in the annotations of an index.
 const FULL_NAME: &str = "io.containerd.image.name";
@@ -36,24 +35,24 @@ struct DockerImage {
 }
 
 /// An image of the archive.
-struct Found {
+struct ArchivedImage {
     names: Vec<Reference>,
-    /// What it is known by: the digest of its manifest.
+    /// The digest of its manifest, if it has one.
     digest: Option<Digest>,
     config: Vec<u8>,
     layers: Vec<PathBuf>,
 }
 
 pub(crate) fn load(
-    store: &ImageStore,
+    store: &ContentStore,
     archive: &Path,
     name: Option<&str>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Image>, ImageError> {
     let name = name.map(Reference::parse).transpose()?;
-    // Keeps what is made here from being swept.
-    let work = Work::begin(store.layout())?;
-    let files = Files::open(archive, &work, store.limits(), progress)?;
+    // Its lock keeps what is made here from being taken for leftovers.
+    let work = WorkDirectory::create(store.layout())?;
+    let files = ArchiveFiles::open(archive, &work, store.limits(), progress)?;
     let mut found = match files.has("manifest.json") {
         true => docker_images(&files)?,
         false => layout_images(&files, archive)?,
@@ -78,18 +77,18 @@ pub(crate) fn load(
         (None, _) => {}
     }
     let mut made: HashMap<PathBuf, Digest> = HashMap::new();
-    let mut images = Vec::new();
+    let mut loaded = Vec::new();
     for image in found {
-        images.extend(take(store, &files, image, &mut made, progress)?);
+        loaded.extend(store_image(store, &files, image, &mut made, progress)?);
     }
-    Ok(images)
+    Ok(loaded)
 }
 
-/// Puts one image into the store.
-fn take(
-    store: &ImageStore,
-    files: &Files,
-    image: Found,
+/// Puts one image into the store. Answers its summary for each of its names.
+fn store_image(
+    store: &ContentStore,
+    files: &ArchiveFiles,
+    image: ArchivedImage,
     made: &mut HashMap<PathBuf, Digest>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Image>, ImageError> {
@@ -104,37 +103,50 @@ fn take(
     }
     let mut layers = Vec::new();
     for (path, diff_id) in image.layers.iter().zip(diff_ids) {
-        layers.push(layer_of(store, files, path, *diff_id, progress)?);
+        layers.push(load_layer(store, files, path, *diff_id, progress)?);
         made.insert(path.clone(), *diff_id);
     }
     let digest = match image.digest {
         Some(digest) => digest.to_string(),
-        None => digest_of(&image.config),
+        // An image without a manifest is known by its id.
+        None => Digest::of(&image.config).to_string(),
     };
-    let mut lines = Vec::new();
+    let mut summaries = Vec::new();
     for name in &image.names {
-        lines.push(store.publish(&image.config, &digest, &layers, Some((name, true)))?);
+        summaries.push(images::publish(
+            store,
+            &image.config,
+            &digest,
+            &layers,
+            Some((name, true)),
+        )?);
     }
-    if lines.is_empty() {
-        lines.push(store.publish(&image.config, &digest, &layers, None)?);
+    if summaries.is_empty() {
+        summaries.push(images::publish(
+            store,
+            &image.config,
+            &digest,
+            &layers,
+            None,
+        )?);
     }
-    Ok(lines)
+    Ok(summaries)
 }
 
-fn layer_of(
-    store: &ImageStore,
-    files: &Files,
+fn load_layer(
+    store: &ContentStore,
+    files: &ArchiveFiles,
     path: &Path,
     diff_id: Digest,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Layer, ImageError> {
     let layout = store.layout();
-    let _claim = layout.claim(diff_id, &mut || {}, &|| Ok(()))?;
+    let _lock = layout.lock_layer(diff_id, &mut || {}, &|| Ok(()))?;
     if let Some(layer) = layer::find(layout, diff_id)? {
         return Ok(layer);
     }
     let file = files.open_file(path)?;
-    layer::make(
+    layer::unpack_layer(
         layout,
         file,
         Some(diff_id),
@@ -146,8 +158,8 @@ fn layer_of(
     )
 }
 
-fn docker_images(files: &Files) -> Result<Vec<Found>, ImageError> {
-    let text = small(files, Path::new("manifest.json"), MAX_MANIFEST)?;
+fn docker_images(files: &ArchiveFiles) -> Result<Vec<ArchivedImage>, ImageError> {
+    let text = read_bounded(files, Path::new("manifest.json"), MAX_MANIFEST)?;
     let images: Vec<DockerImage> = serde_json::from_slice(&text).map_err(|error| {
         ImageError::Archive(format!(
             "manifest.json of the archive is not readable: {error}"
@@ -157,24 +169,24 @@ fn docker_images(files: &Files) -> Result<Vec<Found>, ImageError> {
     let mut found = Vec::new();
     for image in images {
         let tags = image.repo_tags.unwrap_or_default();
-        found.push(Found {
+        found.push(ArchivedImage {
             names: tags
                 .iter()
                 .map(|tag| Reference::parse(tag))
                 .collect::<Result<_, _>>()?,
             digest: None,
-            config: small(files, &image.config, MAX_CONFIG)?,
+            config: read_bounded(files, &image.config, MAX_CONFIG)?,
             layers: image.layers,
         });
     }
     Ok(found)
 }
 
-fn layout_images(files: &Files, archive: &Path) -> Result<Vec<Found>, ImageError> {
+fn layout_images(files: &ArchiveFiles, archive: &Path) -> Result<Vec<ArchivedImage>, ImageError> {
     if !files.has("index.json") {
         return Ok(Vec::new());
     }
-    let text = small(files, Path::new("index.json"), MAX_MANIFEST)?;
+    let text = read_bounded(files, Path::new("index.json"), MAX_MANIFEST)?;
     let Document::Index(index) = Document::parse(&text)? else {
         return Err(ImageError::Archive(
             "index.json of the archive is no index".to_owned(),
@@ -182,7 +194,7 @@ fn layout_images(files: &Files, archive: &Path) -> Result<Vec<Found>, ImageError
     };
     check_count(index.manifests.len())?;
     let file_name = archive.file_name().unwrap_or_default().to_string_lossy();
-    let mut found: Vec<Found> = Vec::new();
+    let mut found: Vec<ArchivedImage> = Vec::new();
     for descriptor in &index.manifests {
         let name = name_of(descriptor, &file_name)?;
         let Some((manifest, digest)) = manifest_of(files, descriptor, 0)? else {
@@ -193,8 +205,8 @@ fn layout_images(files: &Files, archive: &Path) -> Result<Vec<Found>, ImageError
             known.names.extend(name);
             continue;
         }
-        let config = blob(files, &manifest.config, MAX_CONFIG, "the configuration")?;
-        found.push(Found {
+        let config = read_blob(files, &manifest.config, MAX_CONFIG, "the configuration")?;
+        found.push(ArchivedImage {
             names: name.into_iter().collect(),
             digest: Some(digest),
             config,
@@ -211,7 +223,7 @@ fn layout_images(files: &Files, archive: &Path) -> Result<Vec<Found>, ImageError
 /// The image that a descriptor means, of several the one for this machine. Nothing for what is no
 /// image for a platform, such as an attestation.
 fn manifest_of(
-    files: &Files,
+    files: &ArchiveFiles,
     descriptor: &Descriptor,
     depth: usize,
 ) -> Result<Option<(Manifest, Digest)>, ImageError> {
@@ -219,10 +231,10 @@ fn manifest_of(
     if descriptor.platform.as_ref().is_some_and(attestation) {
         return Ok(None);
     }
-    let bytes = blob(files, descriptor, MAX_MANIFEST, "the manifest")?;
+    let bytes = read_blob(files, descriptor, MAX_MANIFEST, "the manifest")?;
     match Document::parse(&bytes)? {
         Document::Manifest(manifest) => Ok(Some((manifest, descriptor.digest))),
-        Document::Index(_) if depth >= MAX_NESTED => Err(ImageError::Archive(
+        Document::Index(_) if depth >= MAX_INDEX_DEPTH => Err(ImageError::Archive(
             "the archive has indexes within indexes".to_owned(),
         )),
         Document::Index(index) => {
@@ -248,13 +260,13 @@ fn name_of(descriptor: &Descriptor, file_name: &str) -> Result<Option<Reference>
     Reference::parse(&format!("{named}:{short}")).map(Some)
 }
 
-fn blob(
-    files: &Files,
+fn read_blob(
+    files: &ArchiveFiles,
     descriptor: &Descriptor,
     limit: u64,
     what: &'static str,
 ) -> Result<Vec<u8>, ImageError> {
-    let bytes = small(files, &blob_path(descriptor.digest), limit)?;
+    let bytes = read_bounded(files, &blob_path(descriptor.digest), limit)?;
     let got = Digest::of(&bytes);
     match got == descriptor.digest {
         true => Ok(bytes),
@@ -266,7 +278,7 @@ fn blob(
     }
 }
 
-fn small(files: &Files, path: &Path, limit: u64) -> Result<Vec<u8>, ImageError> {
+fn read_bounded(files: &ArchiveFiles, path: &Path, limit: u64) -> Result<Vec<u8>, ImageError> {
     let mut bytes = Vec::new();
     files
         .open_file(path)?

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, ImageError, Platform};
 
-/// The largest manifest or index, in bytes, as registries have it.
+/// The largest manifest or index, in bytes; registries have the same limit.
 pub(crate) const MAX_MANIFEST: u64 = 4 * 1024 * 1024;
 /// The most layers that an image may have: overlayfs takes 500, some kernels' mount options fewer.
 pub(crate) const MAX_LAYERS: usize = 256;
@@ -15,13 +15,13 @@ pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+jso
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// What we can read, for the header `Accept`.
+/// The media types that can be read, for the header `Accept`.
 pub(crate) const ACCEPTED: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
-/// Something else by its digest.
+/// A reference to other content by its digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Descriptor {
@@ -46,7 +46,7 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
-/// Several images.
+/// Several images, each for a platform.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Index {
@@ -56,7 +56,7 @@ pub(crate) struct Index {
     pub(crate) manifests: Vec<Descriptor>,
 }
 
-/// Either of them.
+/// A manifest or an index.
 #[derive(Clone, Debug)]
 pub(crate) enum Document {
     Manifest(Manifest),
@@ -137,7 +137,7 @@ impl Index {
             .manifests
             .iter()
             .filter_map(|found| found.platform.as_ref())
-            // Attestations stand in the index as images for nothing.
+            // An index lists attestations as images for the platform "unknown".
             .filter(|platform| platform.os != "unknown")
             .map(ToString::to_string)
             .take(20)
@@ -155,7 +155,7 @@ impl Index {
     }
 }
 
-/// Whether this is a layer of files, compressed or not; which of the two the bytes say.
+/// Whether a media type is that of a layer of files. Whether it is compressed, its first bytes say.
 fn is_layer(media_type: &str) -> bool {
     let kind = media_type
         .trim_end_matches("+gzip")

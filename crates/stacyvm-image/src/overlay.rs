@@ -1,8 +1,8 @@
 //! How overlayfs marks in a layer that something of the layers below is hidden.
 //!
 //! A whiteout is a character device 0/0 in place of what is hidden; an opaque directory has an
-//! extended attribute. Which attribute depends on who mounts: only a mount with full privileges
-//! looks at `trusted.`, and only a process with them can set it.
+//! extended attribute. Which attribute depends on the mount: only one with full privileges looks at
+//! `trusted.`, and only a process that has them can set it.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,4 @@
-//! Which processor and system an image is for.
+//! Platforms: the system and processor that an image is for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ImageError;
 
-/// Operating system, architecture and perhaps a variant, in the words that images use:
+/// Operating system, architecture and perhaps a variant, named as images name them:
 /// `linux/amd64`, `linux/arm/v7`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Platform {
@@ -21,7 +21,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// What this program runs on.
+    /// The platform that this program runs on.
     pub fn of_this_machine() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {
             "x86_64" => ("amd64", None),
@@ -38,8 +38,8 @@ impl Platform {
         }
     }
 
-    /// Whether an image for `other` is what is wanted. An image without a variant fits each, and
-    /// `arm64` is always `v8`.
+    /// Whether an image for `other` can be used for this platform. An image without a variant fits
+    /// every variant, and `arm64` is always `v8`.
     pub(crate) fn accepts(&self, other: &Self) -> bool {
         let variant = |platform: &Self| match platform.variant.as_deref() {
             Some("v8") if platform.architecture == "arm64" => None,

@@ -1,141 +1,164 @@
-//! Pulling an image from a registry.
+//! Pulling an image from a registry, from start to end: what the image is, its layers, the image.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+mod download;
+mod layer_fetcher;
+mod options;
+mod progress;
 
-use serde::Serialize;
+use std::collections::{HashSet, VecDeque};
 
-use crate::{Image, ImageError, Platform, Registries};
+use crate::image_config::{ConfigFile, MAX_CONFIG};
+use crate::manifest::{Document, Manifest};
+use crate::registry::Remote;
+use crate::store::{ContentStore, images, lookup};
+use crate::{Digest, Image, ImageError, Reference};
+use layer_fetcher::{LayerFetcher, LayerTask, ProgressListener};
+pub use options::{Cancel, PullOptions, PullPolicy};
+pub use progress::{LayerStage, PullProgress, Pulled};
 
-/// How an image is pulled.
-#[derive(Clone, Debug)]
-pub struct PullOptions {
-    /// For which processor; this machine's by default.
-    pub platform: Platform,
-    /// Whether an image that is there already is looked for in the registry.
-    pub policy: PullPolicy,
-    /// Mirrors, credentials and the like.
-    pub registries: Registries,
-    /// How many layers are fetched at once, at least one.
-    pub parallel: usize,
-    /// How long a connection may take to be made, name and TLS included.
-    pub connect_timeout: Duration,
-    /// How long a registry may send nothing, or next to nothing.
-    pub stall_timeout: Duration,
-    /// How often a request, or a layer that makes no progress, is tried, at least once.
-    pub attempts: u32,
-    /// Ends the pull early when it is told to.
-    pub cancel: Cancel,
+/// Makes sure that the image is in the store, as the policy of `options` says.
+pub(crate) fn pull(
+    store: &ContentStore,
+    reference: &Reference,
+    options: &PullOptions,
+    progress: ProgressListener<'_>,
+) -> Result<Pulled, ImageError> {
+    options.cancel.check()?;
+    let local = lookup::get(store, &reference.to_string())?
+        .filter(|image| options.platform.accepts(&image.platform));
+    if options.policy == PullPolicy::Missing
+        && let Some(image) = local
+    {
+        return Ok(cached(image));
+    }
+    // Parts of layers from earlier attempts are no leftovers while this goes on.
+    let _lock = store.layout().lock_for_change()?;
+    let remote = Remote::new(reference, options)?;
+    let resolved = ResolvedImage::resolve(&remote, reference, options)?;
+    if let Some(image) = local
+        && image.digest == resolved.digest.to_string()
+    {
+        return Ok(cached(image));
+    }
+    progress(PullProgress::Resolved {
+        digest: resolved.digest.to_string(),
+        layers: resolved.manifest.layers.len(),
+        bytes: resolved
+            .manifest
+            .layers
+            .iter()
+            .map(|layer| layer.size)
+            .sum(),
+    });
+    let config = remote.small_blob(
+        resolved.endpoint,
+        &resolved.manifest.config,
+        MAX_CONFIG,
+        "the configuration",
+    )?;
+    let digest = resolved.digest.to_string();
+    let parsed = ConfigFile::parse(&config)?;
+    let platform = parsed.platform();
+    if !options.platform.accepts(&platform) {
+        return Err(ImageError::Platform {
+            image: reference.to_string(),
+            wanted: options.platform.to_string(),
+            available: platform.to_string(),
+        });
+    }
+    // Under another name, or from another registry, it may be there.
+    if let Some(image) = images::name_existing(store, Digest::of(&config), &digest, reference)? {
+        return Ok(cached(image));
+    }
+    let tasks = resolved.tasks(&parsed, store)?;
+    let fetcher = LayerFetcher::new(store, options, &remote, resolved.endpoint, progress, tasks);
+    let (layers, downloaded) = fetcher.fetch_all()?;
+    let image = images::publish(store, &config, &digest, &layers, Some((reference, true)))?;
+    Ok(Pulled {
+        image,
+        cached: false,
+        downloaded,
+    })
 }
 
-impl Default for PullOptions {
-    fn default() -> Self {
-        Self {
-            platform: Platform::default(),
-            policy: PullPolicy::Missing,
-            registries: Registries::default(),
-            parallel: 3,
-            connect_timeout: Duration::from_secs(10),
-            stall_timeout: Duration::from_secs(30),
-            attempts: 4,
-            cancel: Cancel::default(),
+fn cached(image: Image) -> Pulled {
+    Pulled {
+        image,
+        cached: true,
+        downloaded: 0,
+    }
+}
+
+/// What the registry answered about the image.
+struct ResolvedImage {
+    manifest: Manifest,
+    digest: Digest,
+    endpoint: usize,
+}
+
+impl ResolvedImage {
+    fn resolve(
+        remote: &Remote<'_>,
+        reference: &Reference,
+        options: &PullOptions,
+    ) -> Result<Self, ImageError> {
+        let (bytes, digest, endpoint) = remote.resolve()?;
+        match Document::parse(&bytes)? {
+            Document::Manifest(manifest) => Ok(Self {
+                manifest,
+                digest,
+                endpoint,
+            }),
+            Document::Index(index) => {
+                let image = reference.to_string();
+                let chosen = index.choose(&image, &options.platform)?;
+                let bytes = remote.manifest_of(endpoint, chosen)?;
+                match Document::parse(&bytes)? {
+                    Document::Manifest(manifest) => Ok(Self {
+                        manifest,
+                        digest: chosen.digest,
+                        endpoint,
+                    }),
+                    Document::Index(_) => Err(ImageError::Archive(
+                        "the index names another index for this platform".to_owned(),
+                    )),
+                }
+            }
         }
     }
-}
 
-/// When the registry is asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Only when no image of this name and platform is there.
-    #[default]
-    Missing,
-    /// Always: the name may stand for another image by now. What is there is not fetched again.
-    Always,
-}
-
-/// A switch that ends a pull. Clones are the same switch.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Ends what looks at this switch, soon.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it was ended.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn check(&self) -> Result<(), ImageError> {
-        match self.is_cancelled() {
-            true => Err(ImageError::Cancelled),
-            false => Ok(()),
+    /// Each layer once, with the digest that it has when it is uncompressed.
+    fn tasks(
+        &self,
+        config: &ConfigFile,
+        store: &ContentStore,
+    ) -> Result<VecDeque<LayerTask>, ImageError> {
+        let layers = &self.manifest.layers;
+        if layers.len() != config.rootfs.diff_ids.len() {
+            return Err(ImageError::Archive(format!(
+                "the manifest has {} layers, the configuration {}",
+                layers.len(),
+                config.rootfs.diff_ids.len()
+            )));
         }
+        let limit = store.limits().bytes;
+        let total = layers
+            .iter()
+            .try_fold(0_u64, |sum, layer| sum.checked_add(layer.size));
+        if total.is_none_or(|total| total > limit) {
+            return Err(ImageError::Limit(format!(
+                "its compressed layers have more than {limit} bytes"
+            )));
+        }
+        let mut seen = HashSet::new();
+        Ok(layers
+            .iter()
+            .zip(&config.rootfs.diff_ids)
+            .filter(|(_, diff_id)| seen.insert(**diff_id))
+            .map(|(blob, diff_id)| LayerTask {
+                blob: blob.clone(),
+                diff_id: *diff_id,
+            })
+            .collect())
     }
-}
-
-/// What a pull is at. Told from several threads, many times a second.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum PullProgress {
-    /// The registry said what the image consists of.
-    Resolved {
-        /// The digest of its manifest.
-        digest: String,
-        /// How many layers it has.
-        layers: usize,
-        /// Bytes of all its layers, compressed.
-        bytes: u64,
-    },
-    /// Something of a layer changed.
-    Layer {
-        /// The digest of the compressed layer.
-        digest: String,
-        /// Bytes that it has, compressed.
-        size: u64,
-        /// Where it is.
-        #[serde(flatten)]
-        stage: LayerStage,
-    },
-}
-
-/// Where a layer is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "stage", rename_all = "snake_case")]
-pub enum LayerStage {
-    /// It was there already.
-    Cached,
-    /// Somebody else fetches it.
-    Waiting,
-    /// It comes in.
-    Downloading {
-        /// Bytes that are there.
-        done: u64,
-    },
-    /// The connection was cut, or the registry failed; tried again after a pause.
-    Retrying {
-        /// Which attempt comes next, from two.
-        attempt: u32,
-    },
-    /// All bytes are there and have the right digest.
-    Unpacking {
-        /// Compressed bytes unpacked.
-        done: u64,
-    },
-    /// It is in the store.
-    Done,
-}
-
-/// What a pull came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Pulled {
-    /// The image.
-    pub image: Image,
-    /// Whether it was there already, whole.
-    pub cached: bool,
-    /// Bytes that came over the network for layers.
-    pub downloaded: u64,
 }

@@ -1,4 +1,4 @@
-//! Which registries there are, how they are reached, and with which credentials.
+//! How registries are reached: mirrors, certificates, and credentials.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::ImageError;
 
-/// What pulls need to know about registries. The default asks every registry over TLS, uses no
+/// How registries are reached. The default asks every registry over TLS, uses no
 /// mirror, and logs in with what `docker login` left in the environment's configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Registries {
@@ -44,7 +44,7 @@ impl Credentials {
     /// How to log in to `registry`, when there is a way. Blocks: a helper program may be asked.
     ///
     /// # Errors
-    /// When what should have them cannot be read, or a helper fails.
+    /// When the configuration cannot be read, or a helper fails.
     pub fn find(&self, registry: &str) -> Result<Option<Login>, ImageError> {
         crate::registry::find_login(self, registry)
     }

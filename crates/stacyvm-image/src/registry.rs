@@ -1,29 +1,29 @@
-//! Talking to registries: which ones have an image, its manifest, its blobs.
+//! Requests to registries: which ones have an image, its manifest, its blobs.
 //!
-//! Mirrors are asked first, in their order, and the registry itself last; it is the registry whose
-//! error is told. A request is tried again when what went wrong may pass. The API is that of the
+//! Mirrors are asked first, in their order, and the registry itself last; the error of the last one
+//! is reported. A request that fails for a reason that may pass is tried again. The API is that of the
 //! OCI distribution specification.
 
 mod auth;
 mod credentials;
-pub(crate) use credentials::find as find_login;
 mod endpoint;
 mod http;
+mod request_error;
+mod retry;
 
 use std::io::Read;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::http::Response;
 
 use crate::manifest::{ACCEPTED, Descriptor, MAX_MANIFEST};
 use crate::registries::is_loopback;
-use crate::{Cancel, Digest, ImageError, PullOptions, Reference};
-use endpoint::{Endpoint, Wire};
-use http::{Failure, header, read_bounded};
-
-/// The longest pause between two attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+use crate::{Digest, ImageError, PullOptions, Reference};
+pub(crate) use credentials::find as find_login;
+use endpoint::{Endpoint, RequestContext};
+use http::{HttpError, header, read_bounded};
+pub(crate) use request_error::RequestError;
+pub(crate) use retry::wait_before_retry;
 
 /// The registries that may have one image.
 #[derive(Debug)]
@@ -38,17 +38,6 @@ pub(crate) struct Blob {
     /// Where in the blob the stream starts: where it was asked to, or at zero.
     pub(crate) start: u64,
     pub(crate) reader: Box<dyn Read + Send>,
-}
-
-/// Why a request was answered in vain.
-#[derive(Debug)]
-pub(crate) enum Denied {
-    /// The same may succeed after a pause, if the registry named one.
-    Passing(ImageError, Option<Duration>),
-    /// It will not.
-    Lasting(ImageError),
-    /// What was asked for from the middle cannot be had from there.
-    Range,
 }
 
 impl<'a> Remote<'a> {
@@ -73,7 +62,7 @@ impl<'a> Remote<'a> {
 
     /// The manifest or index behind the tag or digest that the reference names, and the number of
     /// the endpoint that has it.
-    pub(crate) fn named(&self) -> Result<(Vec<u8>, Digest, usize), ImageError> {
+    pub(crate) fn resolve(&self) -> Result<(Vec<u8>, Digest, usize), ImageError> {
         let mut last = None;
         for number in 0..self.endpoints.len() {
             match self.manifest(number, &self.reference.wanted(), self.reference.digest()) {
@@ -92,7 +81,7 @@ impl<'a> Remote<'a> {
         descriptor: &Descriptor,
     ) -> Result<Vec<u8>, ImageError> {
         let wanted = descriptor.digest;
-        self.fallback(endpoint, |number| {
+        self.try_endpoints(endpoint, |number| {
             self.manifest(number, &wanted.to_string(), Some(wanted))
                 .map(|(bytes, _)| bytes)
         })
@@ -113,18 +102,23 @@ impl<'a> Remote<'a> {
             )));
         }
         let path = format!("blobs/{}", descriptor.digest);
-        self.fallback(endpoint, |number| {
-            let bytes = self.patiently(|| {
+        self.try_endpoints(endpoint, |number| {
+            let bytes = self.retry(|| {
                 let mut response = self.get(number, &path, &[])?;
-                self.whole(number, &mut response, limit, what)
+                self.read_body(number, &mut response, limit, what)
             })?;
             expect_digest(what, &bytes, descriptor.digest)?;
             Ok(bytes)
         })
     }
 
-    /// Opens the stream of a blob from `start` on. One attempt: who reads knows how to go on.
-    pub(crate) fn blob(&self, endpoint: usize, digest: Digest, start: u64) -> Result<Blob, Denied> {
+    /// Opens the stream of a blob from `start` on. Makes one attempt; the caller decides how to go on.
+    pub(crate) fn blob(
+        &self,
+        endpoint: usize,
+        digest: Digest,
+        start: u64,
+    ) -> Result<Blob, RequestError> {
         let path = format!("blobs/{digest}");
         let range = format!("bytes={start}-");
         let headers: &[(&str, &str)] = match start {
@@ -135,7 +129,7 @@ impl<'a> Remote<'a> {
         let begins = match response.status().as_u16() {
             206 => match header(&response, "content-range").and_then(range_start) {
                 Some(begins) if begins == start => start,
-                _ => return Err(Denied::Range),
+                _ => return Err(RequestError::Range),
             },
             _ => 0,
         };
@@ -155,9 +149,9 @@ impl<'a> Remote<'a> {
         self.endpoints.len()
     }
 
-    /// What a stream that was cut means.
-    pub(crate) fn cut(&self, endpoint: usize, error: std::io::Error) -> ImageError {
-        self.unusable(endpoint, Failure::from(error).reason)
+    /// The error for a stream that was cut.
+    pub(crate) fn stream_error(&self, endpoint: usize, error: std::io::Error) -> ImageError {
+        self.unusable(endpoint, HttpError::from(error).reason)
     }
 
     /// An error of one endpoint.
@@ -169,7 +163,7 @@ impl<'a> Remote<'a> {
     }
 
     /// Tries this endpoint, then those after it.
-    fn fallback<T>(
+    fn try_endpoints<T>(
         &self,
         first: usize,
         mut attempt: impl FnMut(usize) -> Result<T, ImageError>,
@@ -192,14 +186,14 @@ impl<'a> Remote<'a> {
         expected: Option<Digest>,
     ) -> Result<(Vec<u8>, Digest), ImageError> {
         const WHAT: &str = "the manifest";
-        let (bytes, stated) = self.patiently(|| {
+        let (bytes, stated) = self.retry(|| {
             let path = format!("manifests/{wanted}");
             let mut response = self.get(number, &path, &[("accept", ACCEPTED)])?;
             let stated = header(&response, "docker-content-digest").and_then(Digest::parse);
-            let bytes = self.whole(number, &mut response, MAX_MANIFEST, WHAT)?;
+            let bytes = self.read_body(number, &mut response, MAX_MANIFEST, WHAT)?;
             Ok((bytes, stated))
         })?;
-        // A tag names no digest, but the registry does: a broken line shows here.
+        // A tag names no digest, but the registry states one: it shows damage on the way.
         if let Some(expected) = expected.or(stated) {
             expect_digest(WHAT, &bytes, expected)?;
         }
@@ -207,45 +201,45 @@ impl<'a> Remote<'a> {
         Ok((bytes, digest))
     }
 
-    fn whole(
+    fn read_body(
         &self,
         number: usize,
         response: &mut Response<ureq::Body>,
         limit: u64,
         what: &str,
-    ) -> Result<Vec<u8>, Denied> {
+    ) -> Result<Vec<u8>, RequestError> {
         match read_bounded(response, limit) {
             Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => Err(Denied::Lasting(ImageError::Limit(format!(
+            Ok(None) => Err(RequestError::Permanent(ImageError::Limit(format!(
                 "{what} has more than {limit} bytes"
             )))),
-            Err(failure) => Err(self.denied(number, failure)),
+            Err(failure) => Err(self.request_error(number, failure)),
         }
     }
 
-    /// Asks for something of the repository. The answer is one of success.
+    /// Requests something of the repository. An answer without success is an error.
     fn get(
         &self,
         number: usize,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Result<Response<ureq::Body>, Denied> {
+    ) -> Result<Response<ureq::Body>, RequestError> {
         let endpoint = &self.endpoints[number];
         let repository = self.reference.repository();
-        let wire = Wire {
+        let context = RequestContext {
             options: self.options,
             image: self.reference,
         };
-        let response = endpoint.get(&wire, &format!("{repository}/{path}"), headers)?;
+        let response = endpoint.get(&context, &format!("{repository}/{path}"), headers)?;
         let (image, registry) = (self.reference.to_string(), endpoint.label().to_owned());
-        let lasting = |error| Err(Denied::Lasting(error));
+        let permanent = |error| Err(RequestError::Permanent(error));
         match response.status().as_u16() {
             200 | 206 => Ok(response),
-            404 => lasting(ImageError::Unknown { image, registry }),
-            416 => Err(Denied::Range),
+            404 => permanent(ImageError::Unknown { image, registry }),
+            416 => Err(RequestError::Range),
             429 => {
                 let pause = header(&response, "retry-after").and_then(|text| text.parse().ok());
-                Err(Denied::Passing(
+                Err(RequestError::Temporary(
                     ImageError::TooManyRequests { registry },
                     pause.map(Duration::from_secs),
                 ))
@@ -253,25 +247,25 @@ impl<'a> Remote<'a> {
             status => {
                 let error = self.unusable(number, format!("it answers with status {status}"));
                 match status >= 500 {
-                    true => Err(Denied::Passing(error, None)),
-                    false => lasting(error),
+                    true => Err(RequestError::Temporary(error, None)),
+                    false => permanent(error),
                 }
             }
         }
     }
 
-    fn denied(&self, number: usize, failure: Failure) -> Denied {
+    fn request_error(&self, number: usize, failure: HttpError) -> RequestError {
         let error = self.unusable(number, failure.reason);
-        match failure.passing {
-            true => Denied::Passing(error, None),
-            false => Denied::Lasting(error),
+        match failure.temporary {
+            true => RequestError::Temporary(error, None),
+            false => RequestError::Permanent(error),
         }
     }
 
-    /// Tries until it succeeds, will not, or was tried often enough.
-    fn patiently<T>(
+    /// Tries until the attempt succeeds, fails for good, or was made as often as the options say.
+    fn retry<T>(
         &self,
-        mut attempt: impl FnMut() -> Result<T, Denied>,
+        mut attempt: impl FnMut() -> Result<T, RequestError>,
     ) -> Result<T, ImageError> {
         let mut tried = 0;
         loop {
@@ -279,43 +273,21 @@ impl<'a> Remote<'a> {
             tried += 1;
             match attempt() {
                 Ok(done) => return Ok(done),
-                Err(Denied::Lasting(error)) => return Err(error),
-                Err(Denied::Range) => {
+                Err(RequestError::Permanent(error)) => return Err(error),
+                Err(RequestError::Range) => {
                     return Err(ImageError::Registry {
                         registry: self.reference.registry().to_owned(),
                         reason: "it answers a whole request with a part".to_owned(),
                     });
                 }
-                Err(Denied::Passing(error, pause)) => {
+                Err(RequestError::Temporary(error, pause)) => {
                     if tried >= self.options.attempts {
                         return Err(error);
                     }
-                    rest(&self.options.cancel, tried, pause)?;
+                    wait_before_retry(&self.options.cancel, tried, pause)?;
                 }
             }
         }
-    }
-}
-
-/// A pause before the next attempt, longer each time, so that many who wait do not come at once.
-pub(crate) fn rest(
-    cancel: &Cancel,
-    tried: u32,
-    wanted: Option<Duration>,
-) -> Result<(), ImageError> {
-    let mut random = [0_u8; 1];
-    // Without chance the pause is as good.
-    let _ = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-    let step = Duration::from_millis(200 << tried.min(6)) / 2;
-    let pause = step + step * u32::from(random[0]) / 255;
-    let until = Instant::now() + wanted.unwrap_or(pause).min(MAX_PAUSE);
-    loop {
-        cancel.check()?;
-        let left = until.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(());
-        }
-        thread::sleep(left.min(Duration::from_millis(50)));
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::unpack::Skipped;
 use crate::{Digest, ImageConfig, Platform};
 
-/// What is known about an image, in a line.
+/// A summary of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// Its familiar name, such as `python:3.12`; the id of an image whose name went to another.
@@ -30,7 +30,7 @@ pub struct Image {
     /// store's former format.
     #[serde(default)]
     pub id: String,
-    /// What it is for.
+    /// The system and processor that it is for.
     #[serde(default)]
     pub platform: Platform,
     /// How many layers it has.
@@ -38,15 +38,15 @@ pub struct Image {
     pub layers: usize,
 }
 
-/// All that is known about an image.
+/// Everything that is known about an image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ImageDetails {
-    /// The line.
+    /// Its summary.
     #[serde(flatten)]
     pub image: Image,
     /// Every name that stands for it, in its canonical form.
     pub names: Vec<String>,
-    /// What its maker says about when it was made, as written.
+    /// When it was made, as its maker wrote it.
     pub made: Option<String>,
     /// How it wants to be run.
     pub config: ImageConfig,
@@ -66,17 +66,17 @@ pub struct LayerDetails {
 }
 
 /// An image that is held: as long as this, or a clone of it, lives, no process can remove the
-/// image or its layers. Let it go when what you build on it is known to your `in_use`.
+/// image or its layers. Drop it when the sandbox made from it is known to the caller's `in_use`.
 #[derive(Clone, Debug)]
 pub struct StoredImage {
-    pub(crate) facts: Arc<StoredFacts>,
+    pub(crate) description: Arc<ImageDescription>,
     /// Shares the lock of the image's record.
     pub(crate) lease: Arc<File>,
 }
 
 /// What does not change about an image in the store.
 #[derive(Debug)]
-pub(crate) struct StoredFacts {
+pub(crate) struct ImageDescription {
     pub(crate) id: String,
     pub(crate) digest: String,
     pub(crate) layers: Vec<PathBuf>,
@@ -88,44 +88,44 @@ pub(crate) struct StoredFacts {
 impl StoredImage {
     /// The digest of its configuration; empty for an image of the store's former format.
     pub fn id(&self) -> &str {
-        &self.facts.id
+        &self.description.id
     }
 
     /// The digest of its manifest, or of the tar it was imported from.
     pub fn digest(&self) -> &str {
-        &self.facts.digest
+        &self.description.digest
     }
 
     /// The directories that make its file system, the topmost first, for overlayfs: whiteouts are
     /// character devices 0/0, opaque directories have `trusted.overlay.opaque`. The first belongs
     /// to this image alone; the others may be shared with other images.
     pub fn layers(&self) -> &[PathBuf] {
-        &self.facts.layers
+        &self.description.layers
     }
 
     /// The topmost directory. It has `etc/passwd` and `etc/group` as the whole image shows them,
     /// when they are plain files there, and is a name for the image that no other image has.
     pub fn top(&self) -> &Path {
-        &self.facts.layers[0]
+        &self.description.layers[0]
     }
 
     /// How it wants to be run.
     pub fn config(&self) -> &ImageConfig {
-        &self.facts.config
+        &self.description.config
     }
 
-    /// What it is for.
+    /// The system and processor that it is for.
     pub fn platform(&self) -> &Platform {
-        &self.facts.platform
+        &self.description.platform
     }
 
     /// Bytes of all its files.
     pub fn size(&self) -> u64 {
-        self.facts.size
+        self.description.size
     }
 }
 
-/// Asked whether a sandbox stands on an image.
+/// Says whether a sandbox uses an image.
 pub type InUse<'a> = &'a dyn Fn(&StoredImage) -> bool;
 
 /// Which images `prune` takes.
@@ -133,7 +133,7 @@ pub type InUse<'a> = &'a dyn Fn(&StoredImage) -> bool;
 pub struct PruneOptions {
     /// Also images that have a name; else only those whose name went to another image.
     pub all: bool,
-    /// Tell what would be removed, and remove nothing.
+    /// Report what would be removed, and remove nothing.
     pub dry_run: bool,
 }
 

@@ -1,12 +1,12 @@
-//! Writing tar members with names, links and attributes exactly as they are.
+//! Writing tar entries with names, links and attributes exactly as they are.
 
 use std::io::{self, Read, Write};
 
 use tar::{EntryType, Header};
 
-/// What a member is.
+/// What the header of an entry says beside names.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct EntryHeader {
     pub(crate) kind: EntryType,
     pub(crate) mode: u32,
     pub(crate) uid: u32,
@@ -16,8 +16,8 @@ pub(crate) struct Facts {
     pub(crate) size: u64,
 }
 
-impl Facts {
-    /// A plain file of nobody in particular.
+impl EntryHeader {
+    /// A regular file that belongs to root.
     pub(crate) fn file(size: u64) -> Self {
         Self {
             kind: EntryType::Regular,
@@ -40,27 +40,27 @@ impl<W: Write> TarWriter<W> {
         Self { to }
     }
 
-    /// Writes a member with all its content.
-    pub(crate) fn member(
+    /// Writes an entry with all its content.
+    pub(crate) fn write_entry(
         &mut self,
-        facts: Facts,
+        entry: EntryHeader,
         path: &[u8],
         link: Option<&[u8]>,
         xattrs: &[(Vec<u8>, Vec<u8>)],
         content: &mut dyn Read,
     ) -> io::Result<()> {
-        self.header(facts, path, link, xattrs)?;
-        let written = io::copy(&mut content.take(facts.size), &mut self.to)?;
-        if written != facts.size {
+        self.write_header(entry, path, link, xattrs)?;
+        let written = io::copy(&mut content.take(entry.size), &mut self.to)?;
+        if written != entry.size {
             return Err(io::Error::other("a file is shorter than it was"));
         }
-        self.pad(facts.size)
+        self.pad(entry.size)
     }
 
-    /// Writes the header of a member; its content and `pad` follow.
-    pub(crate) fn header(
+    /// Writes the header of an entry; its content and `pad` follow.
+    pub(crate) fn write_header(
         &mut self,
-        facts: Facts,
+        entry: EntryHeader,
         path: &[u8],
         link: Option<&[u8]>,
         xattrs: &[(Vec<u8>, Vec<u8>)],
@@ -68,35 +68,35 @@ impl<W: Write> TarWriter<W> {
         if !xattrs.is_empty() {
             let mut records = Vec::new();
             for (name, value) in xattrs {
-                record(&mut records, name, value);
+                push_record(&mut records, name, value);
             }
-            self.special(EntryType::XHeader, b"xattrs", &records)?;
+            self.write_extension(EntryType::XHeader, b"xattrs", &records)?;
         }
         let mut header = Header::new_gnu();
-        header.set_entry_type(facts.kind);
-        header.set_mode(facts.mode);
-        header.set_uid(facts.uid.into());
-        header.set_gid(facts.gid.into());
-        header.set_mtime(facts.modified);
-        header.set_size(facts.size);
+        header.set_entry_type(entry.kind);
+        header.set_mode(entry.mode);
+        header.set_uid(entry.uid.into());
+        header.set_gid(entry.gid.into());
+        header.set_mtime(entry.modified);
+        header.set_size(entry.size);
         if !fill(&mut header.as_old_mut().name, path) {
-            self.long(EntryType::GNULongName, path)?;
+            self.write_long_name(EntryType::GNULongName, path)?;
         }
         if let Some(link) = link
             && !fill(&mut header.as_old_mut().linkname, link)
         {
-            self.long(EntryType::GNULongLink, link)?;
+            self.write_long_name(EntryType::GNULongLink, link)?;
         }
         header.set_cksum();
         self.to.write_all(header.as_bytes())
     }
 
-    /// The stream, for the content of a member.
+    /// The stream, for the content of an entry.
     pub(crate) fn content(&mut self) -> &mut W {
         &mut self.to
     }
 
-    /// Fills the last block of a member's content.
+    /// Fills the last block of an entry's content.
     pub(crate) fn pad(&mut self, size: u64) -> io::Result<()> {
         let over = size % 512;
         if over > 0 {
@@ -111,13 +111,13 @@ impl<W: Write> TarWriter<W> {
         Ok(self.to)
     }
 
-    fn long(&mut self, kind: EntryType, name: &[u8]) -> io::Result<()> {
+    fn write_long_name(&mut self, kind: EntryType, name: &[u8]) -> io::Result<()> {
         let mut content = name.to_owned();
         content.push(0);
-        self.special(kind, b"././@LongLink", &content)
+        self.write_extension(kind, b"././@LongLink", &content)
     }
 
-    fn special(&mut self, kind: EntryType, name: &[u8], content: &[u8]) -> io::Result<()> {
+    fn write_extension(&mut self, kind: EntryType, name: &[u8], content: &[u8]) -> io::Result<()> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(0o644);
@@ -133,7 +133,7 @@ impl<W: Write> TarWriter<W> {
     }
 }
 
-/// Puts text into a field of a header; as much of it as fits. Answers whether that was all.
+/// Copies as much of a text into a field of a header as fits. Answers whether that was all.
 fn fill(field: &mut [u8], text: &[u8]) -> bool {
     let length = text.len().min(field.len());
     field[..length].copy_from_slice(&text[..length]);
@@ -141,7 +141,7 @@ fn fill(field: &mut [u8], text: &[u8]) -> bool {
 }
 
 /// `LENGTH KEY=VALUE` and a line feed, where the length counts its own digits too.
-fn record(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+fn push_record(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     let key = [b" SCHILY.xattr.", name, b"="].concat();
     let rest = key.len() + value.len() + 1;
     let mut length = rest;
@@ -167,14 +167,14 @@ mod tests {
             (b"user.a".to_vec(), vec![b'v'; 96]),
             (b"user.b".to_vec(), vec![]),
         ];
-        let (file, mut link) = (Facts::file(3), Facts::file(0));
+        let (file, mut link) = (EntryHeader::file(3), EntryHeader::file(0));
         link.kind = EntryType::Symlink;
         writer
-            .member(file, long.as_bytes(), None, &xattrs, &mut &b"abc"[..])
+            .write_entry(file, long.as_bytes(), None, &xattrs, &mut &b"abc"[..])
             .unwrap();
         let target = format!("./{long}//x");
         writer
-            .member(link, b"l", Some(target.as_bytes()), &[], &mut io::empty())
+            .write_entry(link, b"l", Some(target.as_bytes()), &[], &mut io::empty())
             .unwrap();
         let bytes = writer.finish().unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());

@@ -1,9 +1,9 @@
 //! The topmost layer of every image: what the image needs beside what its layers bring.
 //!
-//! Owns the sandbox's user (1000, `user`), the directories that a sandbox needs, and the modes, owners
-//! and times of directories that a layer uses without describing them. Computed from all layers together; what
-//! is there already stays as it is. Its one rule: nothing is read through a link, and nothing is
-//! written but below the new layer's root.
+//! Owns the sandbox's user (1000, `user`), the directories that a sandbox needs, and the modes,
+//! owners and times of directories that a layer uses without describing them. It is computed from
+//! all layers together, and what they have already stays as it is. Its one rule: nothing is read
+//! through a link, and nothing is written but below the new layer's root.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -18,7 +18,7 @@ use stacyvm_sys::resolve::open_beneath;
 use crate::ImageError;
 use crate::merged_layers::{MergedEntry, MergedLayers};
 
-/// The sandbox's user and group.
+/// The id of the sandbox's user and of its group.
 const USER_ID: u32 = 1000;
 
 /// The longest `passwd` or `group` file that is amended.

@@ -120,8 +120,8 @@ impl Unpacker {
                 return Ok(());
             }
             Some(Whiteout::Opaque) => return self.tree.hide_all(parent_path).map_err(failed),
-            Some(Whiteout::Gone(gone)) => {
-                return self.tree.hide(parent_path, &gone).map_err(failed);
+            Some(Whiteout::Hidden(hidden)) => {
+                return self.tree.hide(parent_path, &hidden).map_err(failed);
             }
             None => {}
         }

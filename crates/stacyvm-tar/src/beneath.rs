@@ -102,10 +102,7 @@ pub fn create_file(parent: impl AsFd, name: &OsStr) -> Result<File, Errno> {
 ///
 /// # Errors
 /// `NOENT` when `target` is the root itself; `LOOP` when the way goes through a link.
-pub fn open_link_target<'a>(
-    root: impl AsFd,
-    target: &'a Path,
-) -> Result<(OwnedFd, &'a OsStr), Errno> {
+pub fn open_link_target(root: impl AsFd, target: &Path) -> Result<(OwnedFd, &OsStr), Errno> {
     let name = target.file_name().ok_or(Errno::NOENT)?;
     let parent = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

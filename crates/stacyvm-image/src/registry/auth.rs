@@ -1,17 +1,17 @@
-//! Proving who asks: what a registry demands with status 401, and what it gets.
+//! Authentication: what a registry demands with status 401, and the header that answers it.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use ureq::http::Request;
 
-use super::http::{Failure, Http, read_bounded};
+use super::http::{HttpClient, HttpError, read_bounded};
 use crate::{Login, Secret};
 
 /// The largest answer of a token service, in bytes.
 const MAX_TOKEN: u64 = 256 * 1024;
 
-/// What the registry wants.
+/// The kind of authentication that a registry demands.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// Name and password with every request.
@@ -24,15 +24,15 @@ pub(super) enum Challenge {
     },
 }
 
-/// What a token service said no to.
+/// Why a token service gave no token.
 #[derive(Debug)]
-pub(super) enum Refusal {
-    /// It wants a login, or another one.
-    Denied,
-    /// It counts requests.
+pub(super) enum TokenError {
+    /// It demands a login, or another one.
+    Refused,
+    /// It limits requests, and there were too many.
     TooMany,
-    /// It is not to be had.
-    Failed(Failure),
+    /// It cannot be reached.
+    Failed(HttpError),
 }
 
 #[derive(Deserialize)]
@@ -94,12 +94,12 @@ pub(super) fn basic(user: &str, password: &Secret) -> Secret {
 
 /// Fetches a token and makes the header `Authorization` of it.
 pub(super) fn bearer(
-    http: &Http,
+    http: &HttpClient,
     realm: &str,
     service: Option<&str>,
     scope: &str,
     login: Option<&Login>,
-) -> Result<Secret, Refusal> {
+) -> Result<Secret, TokenError> {
     let request = match login {
         Some(Login::IdentityToken(token)) => {
             let mut form = vec![
@@ -125,27 +125,27 @@ pub(super) fn bearer(
         }
     };
     let odd = |reason: &str| {
-        Refusal::Failed(Failure {
+        TokenError::Failed(HttpError {
             reason: reason.to_owned(),
-            passing: false,
+            temporary: false,
             not_tls: false,
         })
     };
     let request = request.map_err(|_| odd("the address of its token service is none"))?;
-    let mut response = http.send(request).map_err(Refusal::Failed)?;
+    let mut response = http.send(request).map_err(TokenError::Failed)?;
     match response.status().as_u16() {
         200 => {}
-        400 | 401 | 403 => return Err(Refusal::Denied),
-        429 => return Err(Refusal::TooMany),
+        400 | 401 | 403 => return Err(TokenError::Refused),
+        429 => return Err(TokenError::TooMany),
         status => {
-            return Err(Refusal::Failed(Failure {
+            return Err(TokenError::Failed(HttpError {
                 reason: format!("its token service answers with status {status}"),
-                passing: status >= 500,
+                temporary: status >= 500,
                 not_tls: false,
             }));
         }
     }
-    let body = read_bounded(&mut response, MAX_TOKEN).map_err(Refusal::Failed)?;
+    let body = read_bounded(&mut response, MAX_TOKEN).map_err(TokenError::Failed)?;
     let answer = body.and_then(|body| serde_json::from_slice::<TokenAnswer>(&body).ok());
     let token = answer.map(|answer| match answer.token.is_empty() {
         true => answer.access_token,

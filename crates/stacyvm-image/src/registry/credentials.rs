@@ -1,7 +1,7 @@
-//! Looking credentials up: the caller's, then those that `docker login` left.
+//! Finding credentials: the caller's, then those that `docker login` left.
 //!
 //! Docker's `config.json` names helper programs for a registry or for all, or has the password
-//! itself. What cannot be found is no error: most registries give to anybody.
+//! itself. A registry without credentials is no error: most give images without a login.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -16,26 +16,26 @@ use serde::Deserialize;
 
 use crate::{Credentials, ImageError, Login, Secret};
 
-/// What Docker Hub is called in Docker's configuration.
+/// The key of Docker Hub in Docker's configuration.
 const DOCKER_HUB_KEY: &str = "https://index.docker.io/v1/";
 /// The largest configuration, and the largest answer of a helper, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024;
-/// How long a helper may think: some ask the user's key ring.
-const HELPER_TIME: Duration = Duration::from_secs(30);
+/// How long a helper may take: some ask the user's key ring.
+const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The name that says that the secret is an identity token.
 const TOKEN_USER: &str = "<token>";
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct DockerConfig {
-    auths: HashMap<String, Auth>,
+    auths: HashMap<String, StoredLogin>,
     creds_store: String,
     cred_helpers: HashMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Auth {
+struct StoredLogin {
     auth: String,
     username: String,
     password: String,
@@ -111,7 +111,7 @@ fn read(path: &Path) -> Result<DockerConfig, String> {
     })
 }
 
-fn login_of(auth: &Auth) -> Result<Option<Login>, String> {
+fn login_of(auth: &StoredLogin) -> Result<Option<Login>, String> {
     if !auth.identitytoken.is_empty() {
         return Ok(Some(Login::IdentityToken(Secret::new(
             auth.identitytoken.as_str(),
@@ -207,7 +207,7 @@ fn ask(helper: &str, key: &str) -> Result<Option<Login>, String> {
 }
 
 fn wait(child: &mut Child) -> Option<std::process::ExitStatus> {
-    let until = Instant::now() + HELPER_TIME;
+    let until = Instant::now() + HELPER_TIMEOUT;
     while Instant::now() < until {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);

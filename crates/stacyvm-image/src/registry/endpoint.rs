@@ -1,52 +1,53 @@
-//! One place that is asked: the address, whether it speaks TLS, and how we prove who we are.
+//! One registry or mirror: its address, whether it speaks TLS, and the authentication it accepts.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
+use parking_lot::Mutex;
 use ureq::http::{Request, Response};
 use ureq::{Body, http};
 
-use super::Denied;
-use super::auth::{self, Challenge, Refusal};
+use super::auth::{self, Challenge, TokenError};
 use super::credentials;
-use super::http::{Failure, Http, header};
+use super::http::{HttpClient, HttpError, header};
+use super::request_error::RequestError;
 use crate::registries::is_loopback;
 use crate::{ImageError, Login, PullOptions, Reference, Registries, Secret};
 
-/// Where Docker Hub's registry really is.
+/// The host of Docker Hub's registry.
 const DOCKER_HUB: &str = "registry-1.docker.io";
 
 /// A registry or a mirror of one.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    /// What it is called in messages and in the configuration.
+    /// Its name in messages and in the configuration.
     label: String,
     host: String,
     /// Before every repository: empty, or with a slash at its end.
     prefix: String,
     scheme: Scheme,
     /// How it is reached, found out by the first request.
-    reached: OnceLock<Reached>,
+    connection: OnceLock<Connection>,
     /// The header `Authorization` that was accepted last.
-    proof: Mutex<Option<Secret>>,
+    authorization: Mutex<Option<Secret>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Scheme {
     Tls,
     Plain,
-    /// TLS, or without it when there is none.
+    /// TLS, or plain HTTP when the server has none.
     Either,
 }
 
 #[derive(Clone, Debug)]
-struct Reached {
-    http: Http,
+struct Connection {
+    http: HttpClient,
     scheme: &'static str,
 }
 
-/// What a request needs beside the endpoint.
+/// The pull that a request belongs to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wire<'a> {
+pub(super) struct RequestContext<'a> {
     pub(super) options: &'a PullOptions,
     pub(super) image: &'a Reference,
 }
@@ -96,8 +97,8 @@ impl Endpoint {
             host: host.to_owned(),
             prefix: prefix.to_owned(),
             scheme,
-            reached: OnceLock::new(),
-            proof: Mutex::new(None),
+            connection: OnceLock::new(),
+            authorization: Mutex::new(None),
         }
     }
 
@@ -105,131 +106,131 @@ impl Endpoint {
         &self.label
     }
 
-    /// Asks for `/v2/<prefix><path>`, and proves who asks when that is wanted. Any status but one
-    /// about who we are is an answer.
+    /// Requests `/v2/<prefix><path>`, with authentication when it is demanded. Any status but those of
+    /// authentication is an answer.
     pub(super) fn get(
         &self,
-        wire: &Wire<'_>,
+        context: &RequestContext<'_>,
         path: &str,
         headers: &[(&str, &str)],
-    ) -> Result<Response<Body>, Denied> {
-        let reached = self.reach(wire)?;
+    ) -> Result<Response<Body>, RequestError> {
+        let connection = self.connect(context)?;
         let uri = format!(
             "{}://{}/v2/{}{path}",
-            reached.scheme, self.host, self.prefix
+            connection.scheme, self.host, self.prefix
         );
-        let send = |proof: Option<&Secret>| {
+        let send = |authorization: Option<&Secret>| {
             let mut request = Request::get(&uri);
             for (name, value) in headers {
                 request = request.header(*name, *value);
             }
-            if let Some(proof) = proof {
-                request = request.header(http::header::AUTHORIZATION, proof.reveal());
+            if let Some(authorization) = authorization {
+                request = request.header(http::header::AUTHORIZATION, authorization.reveal());
             }
             let request = request
                 .body(String::new())
-                .map_err(|_| self.lasting("its address is none".to_owned()))?;
-            reached
+                .map_err(|_| self.permanent("its address is none".to_owned()))?;
+            connection
                 .http
                 .send(request)
-                .map_err(|failure| self.denied(failure))
+                .map_err(|failure| self.request_error(failure))
         };
-        let known = self.proof().clone();
+        let known = self.authorization.lock().clone();
         let response = send(known.as_ref())?;
         if response.status() != 401 {
-            return self.judge(wire, response, known.is_some());
+            return self.check_status(context, response, known.is_some());
         }
         let challenge = header(&response, "www-authenticate").and_then(Challenge::parse);
         let Some(challenge) = challenge else {
-            return Err(self.lasting("it wants a login of an unknown kind".to_owned()));
+            return Err(self.permanent("it wants a login of an unknown kind".to_owned()));
         };
         drop(response);
-        let (proof, logged_in) = self.prove(wire, &reached.http, challenge)?;
-        let response = send(Some(&proof))?;
+        let (authorization, logged_in) = self.authorize(context, &connection.http, challenge)?;
+        let response = send(Some(&authorization))?;
         if response.status() != 401 {
-            *self.proof() = Some(proof);
+            *self.authorization.lock() = Some(authorization);
         }
-        self.judge(wire, response, logged_in)
+        self.check_status(context, response, logged_in)
     }
 
-    /// Turns statuses about who we are into errors.
-    fn judge(
+    /// Turns the statuses of authentication into errors.
+    fn check_status(
         &self,
-        wire: &Wire<'_>,
+        context: &RequestContext<'_>,
         response: Response<Body>,
         logged_in: bool,
-    ) -> Result<Response<Body>, Denied> {
+    ) -> Result<Response<Body>, RequestError> {
         match response.status().as_u16() {
-            401 | 403 => Err(self.refused(wire, logged_in)),
+            401 | 403 => Err(self.refused(context, logged_in)),
             _ => Ok(response),
         }
     }
 
-    fn refused(&self, wire: &Wire<'_>, logged_in: bool) -> Denied {
-        let (image, registry) = (wire.image.to_string(), self.label.clone());
-        Denied::Lasting(match logged_in {
+    fn refused(&self, context: &RequestContext<'_>, logged_in: bool) -> RequestError {
+        let (image, registry) = (context.image.to_string(), self.label.clone());
+        RequestError::Permanent(match logged_in {
             true => ImageError::LoginRefused { image, registry },
             false => ImageError::LoginNeeded { image, registry },
         })
     }
 
-    /// What the challenge asks for, and whether it has credentials in it.
-    fn prove(
+    /// The header that answers the challenge, and whether it has credentials in it.
+    fn authorize(
         &self,
-        wire: &Wire<'_>,
-        http: &Http,
+        context: &RequestContext<'_>,
+        http: &HttpClient,
         challenge: Challenge,
-    ) -> Result<(Secret, bool), Denied> {
-        let login = credentials::find(&wire.options.registries.credentials, &self.label)
-            .map_err(Denied::Lasting)?;
+    ) -> Result<(Secret, bool), RequestError> {
+        let login = credentials::find(&context.options.registries.credentials, &self.label)
+            .map_err(RequestError::Permanent)?;
         match challenge {
             Challenge::Basic => match &login {
                 Some(Login::Password { user, password }) => Ok((auth::basic(user, password), true)),
-                Some(Login::IdentityToken(_)) => Err(self.refused(wire, true)),
-                None => Err(self.refused(wire, false)),
+                Some(Login::IdentityToken(_)) => Err(self.refused(context, true)),
+                None => Err(self.refused(context, false)),
             },
             Challenge::Bearer {
                 realm,
                 service,
                 scope,
             } => {
-                let repository = format!("{}{}", self.prefix, wire.image.repository());
+                let repository = format!("{}{}", self.prefix, context.image.repository());
                 let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
                 auth::bearer(http, &realm, service.as_deref(), &scope, login.as_ref())
-                    .map(|proof| (proof, login.is_some()))
+                    .map(|authorization| (authorization, login.is_some()))
                     .map_err(|refusal| match refusal {
-                        Refusal::Denied => self.refused(wire, login.is_some()),
-                        Refusal::TooMany => Denied::Passing(
+                        TokenError::Refused => self.refused(context, login.is_some()),
+                        TokenError::TooMany => RequestError::Temporary(
                             ImageError::TooManyRequests {
                                 registry: self.label.clone(),
                             },
                             None,
                         ),
-                        Refusal::Failed(failure) => self.denied(failure),
+                        TokenError::Failed(failure) => self.request_error(failure),
                     })
             }
         }
     }
 
-    /// How the registry is reached. One that may be without TLS is asked with it first.
-    fn reach(&self, wire: &Wire<'_>) -> Result<Reached, Denied> {
-        if let Some(reached) = self.reached.get() {
-            return Ok(reached.clone());
+    /// How the registry is reached. One that may be without TLS is tried with TLS first.
+    fn connect(&self, context: &RequestContext<'_>) -> Result<Connection, RequestError> {
+        if let Some(connection) = self.connection.get() {
+            return Ok(connection.clone());
         }
-        let options = wire.options;
+        let options = context.options;
         let (connect, stall) = (options.connect_timeout, options.stall_timeout);
-        // A proxy has another loopback than we have.
+        // The loopback of a proxy is another machine.
         let proxy = !is_loopback(&self.host);
         let tls = || {
-            Http::with_tls(&options.registries, connect, stall, proxy)
-                .map(|http| Reached {
+            HttpClient::with_tls(&options.registries, connect, stall, proxy)
+                .map(|http| Connection {
                     http,
                     scheme: "https",
                 })
-                .map_err(Denied::Lasting)
+                .map_err(RequestError::Permanent)
         };
-        let plain = || Reached {
-            http: Http::plain(connect, stall, proxy),
+        let plain = || Connection {
+            http: HttpClient::plain(connect, stall, proxy),
             scheme: "http",
         };
         let found = match self.scheme {
@@ -239,38 +240,34 @@ impl Endpoint {
                 let tls = tls()?;
                 let probe = Request::get(format!("https://{}/v2/", self.host))
                     .body(String::new())
-                    .map_err(|_| self.lasting("its address is none".to_owned()))?;
+                    .map_err(|_| self.permanent("its address is none".to_owned()))?;
                 match tls.http.send(probe) {
                     Err(failure) if failure.not_tls => plain(),
-                    Err(failure) => return Err(self.denied(failure)),
+                    Err(failure) => return Err(self.request_error(failure)),
                     Ok(_) => tls,
                 }
             }
         };
-        // Another thread may have been quicker, with the same result.
-        Ok(self.reached.get_or_init(|| found).clone())
+        // Another thread may have been first, with the same result.
+        Ok(self.connection.get_or_init(|| found).clone())
     }
 
-    fn denied(&self, failure: Failure) -> Denied {
+    fn request_error(&self, failure: HttpError) -> RequestError {
         let error = ImageError::Registry {
             registry: self.label.clone(),
             reason: failure.reason,
         };
-        match failure.passing {
-            true => Denied::Passing(error, None),
-            false => Denied::Lasting(error),
+        match failure.temporary {
+            true => RequestError::Temporary(error, None),
+            false => RequestError::Permanent(error),
         }
     }
 
-    fn lasting(&self, reason: String) -> Denied {
-        Denied::Lasting(ImageError::Registry {
+    fn permanent(&self, reason: String) -> RequestError {
+        RequestError::Permanent(ImageError::Registry {
             registry: self.label.clone(),
             reason,
         })
-    }
-
-    fn proof(&self) -> std::sync::MutexGuard<'_, Option<Secret>> {
-        self.proof.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,4 +1,4 @@
-//! One way to ask over HTTP: bounded in time, never silently without TLS, with errors in our words.
+//! The HTTP client: bounded in time, never silently without TLS, with errors in plain words.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -12,28 +12,28 @@ use ureq::{Agent, Body};
 
 use crate::{ImageError, Registries};
 
-/// How often an answer may send us elsewhere.
+/// How many redirects are followed.
 const MAX_REDIRECTS: u32 = 5;
 
-/// Why a request came to nothing.
+/// Why a request got no answer.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    /// In words, without what was sent.
+pub(crate) struct HttpError {
+    /// What went wrong, in words, without what was sent.
     pub(crate) reason: String,
-    /// Whether the same may succeed a moment later.
-    pub(crate) passing: bool,
-    /// Whether a connection was there and spoke no TLS, so that plain HTTP may be tried.
+    /// Whether the same request may succeed a moment later.
+    pub(crate) temporary: bool,
+    /// Whether the server was reached and speaks no TLS, so that plain HTTP may be tried.
     pub(crate) not_tls: bool,
 }
 
-/// A client with its connections.
+/// An HTTP client with its connections.
 #[derive(Clone, Debug)]
-pub(crate) struct Http {
+pub(crate) struct HttpClient {
     agent: Agent,
 }
 
-impl Http {
-    /// A client that takes nothing but TLS, also where it is sent to.
+impl HttpClient {
+    /// A client that uses TLS only, also for redirects.
     pub(crate) fn with_tls(
         registries: &Registries,
         connect: Duration,
@@ -78,66 +78,66 @@ impl Http {
     }
 
     /// Sends a request. An answer of any status is an answer.
-    pub(crate) fn send(&self, request: Request<String>) -> Result<Response<Body>, Failure> {
+    pub(crate) fn send(&self, request: Request<String>) -> Result<Response<Body>, HttpError> {
         // A body of no bytes would make a GET look odd to some servers.
         let answer = match request.body().is_empty() {
             true => self.agent.run(request.map(|_| ())),
             false => self.agent.run(request),
         };
-        answer.map_err(Failure::from)
+        answer.map_err(HttpError::from)
     }
 }
 
-impl From<ureq::Error> for Failure {
+impl From<ureq::Error> for HttpError {
     fn from(error: ureq::Error) -> Self {
         use ureq::Error;
-        let lasting = |reason: String| Self {
+        let permanent = |reason: String| Self {
             reason,
-            passing: false,
+            temporary: false,
             not_tls: false,
         };
         match error {
             Error::Io(error) => error.into(),
             Error::Timeout(what) => Self {
                 reason: format!("no answer in time ({what})"),
-                passing: true,
+                temporary: true,
                 not_tls: false,
             },
-            Error::HostNotFound => lasting("its name cannot be resolved".to_owned()),
+            Error::HostNotFound => permanent("its name cannot be resolved".to_owned()),
             Error::ConnectionFailed => Self {
                 reason: "no connection".to_owned(),
-                passing: true,
+                temporary: true,
                 not_tls: false,
             },
             // The address may have a ticket in its query.
             Error::RequireHttpsOnly(_) => {
-                lasting("it sends us to a place without TLS, which is not allowed".to_owned())
+                permanent("it sends us to a place without TLS, which is not allowed".to_owned())
             }
-            Error::BadUri(_) => lasting("it sends us to an address that is none".to_owned()),
+            Error::BadUri(_) => permanent("it sends us to an address that is none".to_owned()),
             Error::Rustls(error) => Self {
                 not_tls: matches!(error, rustls::Error::InvalidMessage(_)),
                 reason: format!("no TLS: {error}"),
-                passing: false,
+                temporary: false,
             },
             Error::Protocol(_) => Self {
                 reason: "its answer is not HTTP".to_owned(),
-                passing: true,
+                temporary: true,
                 not_tls: false,
             },
-            other => lasting(other.to_string()),
+            other => permanent(other.to_string()),
         }
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for HttpError {
     fn from(error: std::io::Error) -> Self {
-        // What the layers below wrapped on the way through a reader.
+        // A reader may have wrapped the error of TLS.
         let inner = error.get_ref();
         if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
             return Self {
                 not_tls: matches!(tls, rustls::Error::InvalidMessage(_)),
                 reason: format!("no TLS: {tls}"),
-                passing: false,
+                temporary: false,
             };
         }
         use std::io::ErrorKind;
@@ -146,8 +146,8 @@ impl From<std::io::Error> for Failure {
                 ErrorKind::ConnectionRefused => "connection refused".to_owned(),
                 _ => error.to_string(),
             },
-            passing: true,
-            // A server that does not know TLS may answer its first words by hanging up.
+            temporary: true,
+            // A server without TLS may close the connection when a client begins with it.
             not_tls: matches!(
                 error.kind(),
                 ErrorKind::UnexpectedEof
@@ -163,7 +163,7 @@ impl From<std::io::Error> for Failure {
 pub(crate) fn read_bounded(
     response: &mut Response<Body>,
     limit: u64,
-) -> Result<Option<Vec<u8>>, Failure> {
+) -> Result<Option<Vec<u8>>, HttpError> {
     let mut bytes = Vec::new();
     response
         .body_mut()
@@ -180,7 +180,7 @@ pub(crate) fn header<'a>(response: &'a Response<Body>, name: &str) -> Option<&'a
     response.headers().get(name)?.to_str().ok()
 }
 
-/// Whom we trust to say who a registry is: the system's authorities and those of the configuration.
+/// The certificate authorities that are trusted: those of the system and of the configuration.
 fn authorities(registries: &Registries) -> Result<Vec<Certificate<'static>>, ImageError> {
     // A file of the system that cannot be read leaves the others.
     let mut trusted: Vec<_> = rustls_native_certs::load_native_certs()

@@ -1,14 +1,17 @@
-//! Images: which layers they are made of, their topmost layer, and their names.
+//! Making images of layers, and giving them names.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
+use super::files::put_file;
 use super::layer::{self, Layer};
-use super::layout::{Hold, Layout, Work, hold, put_file};
+use super::layout::Layout;
+use super::locks::{LockMode, lock_record};
 use super::records::{self, ImageRecord, NameRecord};
-use super::{ImageStore, lookup};
+use super::work_directory::WorkDirectory;
+use super::{ContentStore, lookup};
 use crate::image_config::ConfigFile;
 use crate::merged_layers::MergedLayers;
 use crate::top_layer::make_top_layer;
@@ -17,58 +20,58 @@ use crate::{Digest, Image, ImageError, Reference};
 
 /// Makes an image of layers that are there and gives it a name, which with `true` may be that of
 /// another image. An image that is there already only gets the name.
-pub(super) fn publish(
-    store: &ImageStore,
+pub(crate) fn publish(
+    store: &ContentStore,
     config: &[u8],
     digest: &str,
     layers: &[Layer],
     named: Option<(&Reference, bool)>,
 ) -> Result<Image, ImageError> {
     let layout = store.layout();
-    let _busy = layout.busy()?;
+    let _lock = layout.lock_for_change()?;
     let id = Digest::of(config);
     // Held until it has its name.
-    let mut lease = held(layout, id)?;
+    let mut lease = lock_image(layout, id)?;
     for _ in 0..10 {
         if lease.is_some() {
             break;
         }
         make(store, id, config, digest, layers)?;
-        lease = held(layout, id)?;
+        lease = lock_image(layout, id)?;
     }
     if lease.is_none() {
         return Err(ImageError::NotFound(id.to_string()));
     }
     if let Some((reference, replace)) = named
-        && !name(layout, reference, id, digest, replace)?
+        && !set_name(layout, reference, id, digest, replace)?
     {
         return Err(ImageError::Exists(reference.to_string()));
     }
     let name = named.map_or_else(|| id.to_string(), |(name, _)| name.to_string());
     let record = lookup::record(layout, id)?.ok_or(ImageError::NotFound(name.clone()))?;
-    Ok(lookup::describe(&record, name, Some(digest)))
+    Ok(lookup::summarize(&record, name, Some(digest)))
 }
 
-/// Gives an image that may be there a name. Answers its line when it is.
-pub(super) fn rename(
-    store: &ImageStore,
+/// Gives an image a name if the image is there. Answers its summary then.
+pub(crate) fn name_existing(
+    store: &ContentStore,
     id: Digest,
     digest: &str,
     reference: &Reference,
 ) -> Result<Option<Image>, ImageError> {
     let layout = store.layout();
-    let _busy = layout.busy()?;
-    let Some(_lease) = held(layout, id)? else {
+    let _lock = layout.lock_for_change()?;
+    let Some(_lease) = lock_image(layout, id)? else {
         return Ok(None);
     };
-    name(layout, reference, id, digest, true)?;
+    set_name(layout, reference, id, digest, true)?;
     let record = lookup::record(layout, id)?;
-    Ok(record.map(|record| lookup::describe(&record, reference.to_string(), Some(digest))))
+    Ok(record.map(|record| lookup::summarize(&record, reference.to_string(), Some(digest))))
 }
 
-/// Writes down what a name stands for. The caller holds the image and keeps the store busy.
-/// Answers whether the name is there now.
-pub(super) fn name(
+/// Makes a name stand for an image. The caller holds the image and `Layout::lock_for_change`. Answers
+/// whether the name stands for it now.
+pub(crate) fn set_name(
     layout: &Layout,
     name: &Reference,
     image: Digest,
@@ -86,17 +89,17 @@ pub(super) fn name(
         // A name whose image is gone is free.
         replace = lookup::record(layout, known.image)?.is_none();
     }
-    put_file(&place, &records::text(&record)?, replace)
+    put_file(&place, &records::to_text(&record)?, replace)
         .map_err(ImageError::io("give the image its name"))
 }
 
-fn held(layout: &Layout, id: Digest) -> Result<Option<File>, ImageError> {
-    hold(&layout.image(id).join("image.json"), Hold::Shared)
+fn lock_image(layout: &Layout, id: Digest) -> Result<Option<File>, ImageError> {
+    lock_record(&layout.image(id).join("image.json"), LockMode::Shared)
         .map_err(ImageError::io("look an image up"))
 }
 
 fn make(
-    store: &ImageStore,
+    store: &ContentStore,
     id: Digest,
     config: &[u8],
     digest: &str,
@@ -136,8 +139,8 @@ fn make(
             "the image has {size} bytes in {entries} entries"
         )));
     }
-    let work = Work::begin(layout)?;
-    let top = work.make("top")?;
+    let work = WorkDirectory::create(layout)?;
+    let top = work.make_directory("top")?;
     let step = "open the layers of the image";
     let trees: Vec<PathBuf> = stack
         .iter()
@@ -159,9 +162,9 @@ fn make(
         made: file.created.clone(),
         config: file.settings(),
     };
-    work.write("config.json", config)?;
-    work.write("image.json", &records::text(&record)?)?;
-    // What is seen under a name is on the disk, whatever happens to the machine.
+    work.write_file("config.json", config)?;
+    work.write_file("image.json", &records::to_text(&record)?)?;
+    // An image is on the disk before it is visible, so that a crash of the machine cannot damage it.
     work.flush()?;
     layer::mark_flushed(layout, layers)?;
     work.publish(&layout.image(id)).map(|_| ())

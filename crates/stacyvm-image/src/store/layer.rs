@@ -1,9 +1,11 @@
-//! Layers: unpacked once, by the digest of their uncompressed tar, and held by those who use them.
+//! Layers: unpacked once, by the digest of their uncompressed tar, and locked by their users.
 
 use std::fs::File;
 
-use super::layout::{Hold, Layout, Work, hold};
+use super::layout::Layout;
+use super::locks::{LockMode, lock_record};
 use super::records::{self, LayerRecord};
+use super::work_directory::WorkDirectory;
 use crate::archive_stream::ArchiveStream;
 use crate::progress::OnProgress;
 use crate::unpack::{UnpackOptions, unpack};
@@ -13,50 +15,50 @@ use crate::{Digest, ImageError};
 #[derive(Debug)]
 pub(crate) struct Layer {
     pub(crate) record: LayerRecord,
-    /// Shares the lock of the record.
-    _lease: File,
+    /// Holds a shared lock on the record.
+    _lock: File,
 }
 
-/// The record of a layer that is there, whoever wrote it.
-pub(super) fn record(layout: &Layout, diff_id: Digest) -> Result<Option<LayerRecord>, ImageError> {
+/// The record of a layer that is there.
+pub(crate) fn record(layout: &Layout, diff_id: Digest) -> Result<Option<LayerRecord>, ImageError> {
     records::read(&layout.layer(diff_id).join("layer.json"))
 }
 
-/// Finds a layer and holds it. The caller has its claim, for one that a crash of the machine may
-/// have damaged is removed here.
+/// Finds a layer and locks it for use. The caller holds `Layout::lock_layer`, because a layer that a
+/// crash of the machine may have damaged is removed here.
 pub(crate) fn find(layout: &Layout, diff_id: Digest) -> Result<Option<Layer>, ImageError> {
     let place = layout.layer(diff_id);
     let step = "look a layer up";
-    let Some(lease) =
-        hold(&place.join("layer.json"), Hold::Shared).map_err(ImageError::io(step))?
+    let Some(lock) =
+        lock_record(&place.join("layer.json"), LockMode::Shared).map_err(ImageError::io(step))?
     else {
         return Ok(None);
     };
     let Some(record) = record(layout, diff_id)? else {
         return Ok(None);
     };
-    let surely_whole = record.boot == records::boot() || place.join("flushed").exists();
+    let surely_whole = record.boot == records::boot_id() || place.join("flushed").exists();
     if !surely_whole {
-        drop(lease);
+        drop(lock);
         layout.discard(&place).map_err(ImageError::io(step))?;
         return Ok(None);
     }
     Ok(Some(Layer {
         record,
-        _lease: lease,
+        _lock: lock,
     }))
 }
 
 /// Unpacks a layer. With `expected`, its digest has to be that.
-pub(crate) fn make(
+pub(crate) fn unpack_layer(
     layout: &Layout,
     file: File,
     expected: Option<Digest>,
     options: UnpackOptions,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Layer, ImageError> {
-    let work = Work::begin(layout)?;
-    let tree = work.make("tree")?;
+    let work = WorkDirectory::create(layout)?;
+    let tree = work.make_directory("tree")?;
     let target = File::open(&tree).map_err(ImageError::io("open the layer's directory"))?;
     let mut stream = ArchiveStream::open(file)?;
     let unpacked = unpack(&mut stream, target.into(), options, on_progress)?;
@@ -71,35 +73,35 @@ pub(crate) fn make(
         });
     }
     let record = LayerRecord::new(diff_id, unpacked);
-    work.write("layer.json", &records::text(&record)?)?;
+    work.write_file("layer.json", &records::to_text(&record)?)?;
     let place = layout.layer(diff_id);
     for _ in 0..10 {
-        // Held before it is seen, so that nobody takes it for one that no image has.
+        // Locked before it is visible, so that it is not removed as one that no image has.
         let own = work.path("layer.json");
-        let lease = hold(&own, Hold::Shared)
+        let lock = lock_record(&own, LockMode::Shared)
             .map_err(ImageError::io("hold a layer"))?
-            .ok_or_else(|| lost("hold a layer"))?;
+            .ok_or_else(|| vanished("hold a layer"))?;
         if work.publish(&place)? {
             return Ok(Layer {
                 record,
-                _lease: lease,
+                _lock: lock,
             });
         }
-        drop(lease);
-        // Somebody else made the same; theirs is as good unless it goes away this moment.
+        drop(lock);
+        // Another process made the same; its layer is as good unless it is removed this moment.
         if let Some(layer) = find(layout, diff_id)? {
             return Ok(layer);
         }
     }
-    Err(lost("publish a layer"))
+    Err(vanished("publish a layer"))
 }
 
-/// Something that was there is not.
-fn lost(step: &'static str) -> ImageError {
+/// The error for something that was there and is gone.
+fn vanished(step: &'static str) -> ImageError {
     ImageError::io(step)(std::io::Error::from(std::io::ErrorKind::NotFound))
 }
 
-/// Says of layers that their files are on the disk.
+/// Marks layers as written to the disk.
 pub(super) fn mark_flushed(layout: &Layout, layers: &[Layer]) -> Result<(), ImageError> {
     for layer in layers {
         let path = layout.layer(layer.record.diff_id).join("flushed");

@@ -1,133 +1,102 @@
-//! Finding images, quickly: what a name stood for is remembered, and looked at again only when the
-//! name's file has changed.
+//! Finding images by name or id, and listing them. What a name stands for is read again only when
+//! its file has changed.
 
-use std::fs::{self, Metadata};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
-use super::layout::{Hold, Layout, children, hold};
+use super::files::list_directory;
+use super::layout::Layout;
+use super::locks::{LockMode, lock_record};
+use super::name_cache::{CachedName, FileStamp};
 use super::records::{self, ImageRecord, NameRecord};
-use super::{ImageStore, former};
-use crate::stored::StoredFacts;
+use super::{ContentStore, former_format};
+use crate::stored::ImageDescription;
 use crate::{Digest, Image, ImageError, Reference, StoredImage};
 
 /// How many digits of an id say which one is meant.
 const MIN_ID_DIGITS: usize = 12;
-/// How many names are remembered.
-const MAX_KNOWN: usize = 10_000;
-
-/// What a name was found to stand for.
-#[derive(Clone, Debug)]
-pub(super) struct Known {
-    stamp: Stamp,
-    record: PathBuf,
-    facts: Arc<StoredFacts>,
-}
-
-/// What changes when a file is replaced.
-type Stamp = (u64, u64, i64, i64);
-
-fn stamp(metadata: &Metadata) -> Stamp {
-    (
-        metadata.dev(),
-        metadata.ino(),
-        metadata.ctime(),
-        metadata.ctime_nsec(),
-    )
-}
 
 /// Finds an image by name or id, and holds it.
-pub(super) fn find(store: &ImageStore, name: &str) -> Result<StoredImage, ImageError> {
+pub(crate) fn find(store: &ContentStore, name: &str) -> Result<StoredImage, ImageError> {
     let missing = || ImageError::NotFound(name.chars().take(600).collect());
-    if let Some(found) = remembered(store, name)? {
+    if let Some(found) = find_cached(store, name)? {
         return Ok(found);
     }
     if let Some(digits) = id_digits(name) {
         let record = by_digits(store.layout(), digits)?.ok_or_else(missing)?;
-        let (facts, record) = (
-            facts(store.layout(), &record, None),
-            record_path(store, record.id),
-        );
-        return take(&record, Arc::new(facts))?.ok_or_else(missing);
+        let description = description(store.layout(), &record, None);
+        let record = record_path(store, record.id);
+        return hold(&record, Arc::new(description))?.ok_or_else(missing);
     }
     let reference = match Reference::parse(name) {
         Ok(reference) => reference,
         // The former format took names that are no references.
-        Err(error) => return former::find(store.layout(), name)?.ok_or(error),
+        Err(error) => return former_format::find(store.layout(), name)?.ok_or(error),
     };
     let place = store.layout().name(&reference.canonical());
-    // The stamp first: what is read then is as new as that, or newer.
-    let seen = fs::metadata(&place).ok().map(|metadata| stamp(&metadata));
+    // The stamp first: what is read afterwards is as new as it, or newer.
+    let stamp = FileStamp::of(&place);
     if let Some(named) = records::read::<NameRecord>(&place)?
         && let Some(image) = record(store.layout(), named.image)?
     {
-        let facts = Arc::new(facts(store.layout(), &image, Some(&named.digest)));
+        let description = description(store.layout(), &image, Some(&named.digest));
+        let description = Arc::new(description);
         let record = record_path(store, image.id);
-        if let Some(found) = take(&record, Arc::clone(&facts))? {
-            if let Some(stamp) = seen {
-                remember(
-                    store,
-                    name,
-                    Known {
-                        stamp,
-                        record,
-                        facts,
-                    },
-                );
+        if let Some(found) = hold(&record, Arc::clone(&description))? {
+            if let Some(stamp) = stamp {
+                let cached = CachedName {
+                    stamp,
+                    record,
+                    description,
+                };
+                store.names.insert(name, cached);
             }
             return Ok(found);
         }
     }
-    former::find(store.layout(), &reference.familiar())?
+    former_format::find(store.layout(), &reference.familiar())?
         .ok_or_else(|| ImageError::NotFound(reference.to_string()))
 }
 
-fn remembered(store: &ImageStore, name: &str) -> Result<Option<StoredImage>, ImageError> {
-    let remembered = {
-        let known = store.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(name).cloned()
-    };
-    let Some(known) = remembered else {
-        return Ok(None);
-    };
-    let Ok(reference) = Reference::parse(name) else {
+fn find_cached(store: &ContentStore, name: &str) -> Result<Option<StoredImage>, ImageError> {
+    let (Some(cached), Ok(reference)) = (store.names.get(name), Reference::parse(name)) else {
         return Ok(None);
     };
     let place = store.layout().name(&reference.canonical());
-    match fs::metadata(place) {
-        Ok(metadata) if stamp(&metadata) == known.stamp => take(&known.record, known.facts),
+    match FileStamp::of(&place) {
+        Some(stamp) if stamp == cached.stamp => hold(&cached.record, cached.description),
         _ => Ok(None),
     }
 }
 
-fn remember(store: &ImageStore, name: &str, found: Known) {
-    let mut known = store.known.lock().unwrap_or_else(PoisonError::into_inner);
-    if known.len() >= MAX_KNOWN {
-        known.clear();
-    }
-    known.insert(name.to_owned(), found);
-}
-
-fn take(record: &Path, facts: Arc<StoredFacts>) -> Result<Option<StoredImage>, ImageError> {
-    let lease = hold(record, Hold::Shared).map_err(ImageError::io("look an image up"))?;
+/// Holds the image with this record.
+fn hold(
+    record: &Path,
+    description: Arc<ImageDescription>,
+) -> Result<Option<StoredImage>, ImageError> {
+    let lease =
+        lock_record(record, LockMode::Shared).map_err(ImageError::io("look an image up"))?;
     Ok(lease.map(|lease| StoredImage {
-        facts,
+        description,
         lease: Arc::new(lease),
     }))
 }
 
-fn record_path(store: &ImageStore, id: Digest) -> PathBuf {
+fn record_path(store: &ContentStore, id: Digest) -> PathBuf {
     store.layout().image(id).join("image.json")
 }
 
 /// What does not change about an image.
-pub(super) fn facts(layout: &Layout, record: &ImageRecord, digest: Option<&str>) -> StoredFacts {
+pub(super) fn description(
+    layout: &Layout,
+    record: &ImageRecord,
+    digest: Option<&str>,
+) -> ImageDescription {
     let trees = record
         .stack
         .iter()
         .map(|layer| layout.layer(*layer).join("tree"));
-    StoredFacts {
+    ImageDescription {
         id: record.id.to_string(),
         digest: digest.unwrap_or(&record.digest).to_owned(),
         layers: std::iter::once(layout.image(record.id).join("top"))
@@ -145,14 +114,14 @@ pub(super) fn record(layout: &Layout, id: Digest) -> Result<Option<ImageRecord>,
 }
 
 /// The record of the image with this id, written in full or with its first digits.
-pub(super) fn by_id(store: &ImageStore, id: &str) -> Result<Option<ImageRecord>, ImageError> {
+pub(crate) fn by_id(store: &ContentStore, id: &str) -> Result<Option<ImageRecord>, ImageError> {
     match id_digits(id) {
         Some(digits) => by_digits(store.layout(), digits),
         None => Ok(None),
     }
 }
 
-/// The digits of what can only be an id.
+/// The digits of a text that can only be an id.
 pub(super) fn id_digits(name: &str) -> Option<&str> {
     let digits = name.strip_prefix("sha256:")?;
     let plain = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
@@ -162,10 +131,10 @@ pub(super) fn id_digits(name: &str) -> Option<&str> {
 
 fn by_digits(layout: &Layout, digits: &str) -> Result<Option<ImageRecord>, ImageError> {
     let mut found = None;
-    for path in children(&layout.images())? {
+    for path in list_directory(&layout.images())? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with(digits) {
-            // Two images of the same first digits: neither is meant.
+            // Two images have these first digits: neither is meant.
             if found.is_some() {
                 return Ok(None);
             }
@@ -178,9 +147,9 @@ fn by_digits(layout: &Layout, digits: &str) -> Result<Option<ImageRecord>, Image
 /// Every name in the store.
 pub(super) fn names(layout: &Layout) -> Result<Vec<NameRecord>, ImageError> {
     let mut found = Vec::new();
-    for path in children(&layout.names())? {
+    for path in list_directory(&layout.names())? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        // Those with a dot are being written.
+        // A name with a dot is being written.
         if !name.starts_with('.')
             && let Some(record) = records::read(&path)?
         {
@@ -191,8 +160,16 @@ pub(super) fn names(layout: &Layout) -> Result<Vec<NameRecord>, ImageError> {
     Ok(found)
 }
 
+/// What the store knows about a name, if it has it.
+pub(crate) fn name_record(
+    layout: &Layout,
+    name: &Reference,
+) -> Result<Option<NameRecord>, ImageError> {
+    records::read(&layout.name(&name.canonical()))
+}
+
 /// The names of one image.
-pub(super) fn names_of(store: &ImageStore, id: Digest) -> Result<Vec<NameRecord>, ImageError> {
+pub(crate) fn names_of(store: &ContentStore, id: Digest) -> Result<Vec<NameRecord>, ImageError> {
     let mut names = names(store.layout())?;
     names.retain(|record| record.image == id);
     Ok(names)
@@ -201,7 +178,7 @@ pub(super) fn names_of(store: &ImageStore, id: Digest) -> Result<Vec<NameRecord>
 /// Every image in the store, but those of the former format.
 pub(super) fn images(layout: &Layout) -> Result<Vec<ImageRecord>, ImageError> {
     let mut found = Vec::new();
-    for path in children(&layout.images())? {
+    for path in list_directory(&layout.images())? {
         // One that is gone by now is no error.
         if let Some(record) = records::read(&path.join("image.json"))? {
             found.push(record);
@@ -210,8 +187,8 @@ pub(super) fn images(layout: &Layout) -> Result<Vec<ImageRecord>, ImageError> {
     Ok(found)
 }
 
-/// An image in a line.
-pub(super) fn describe(record: &ImageRecord, name: String, digest: Option<&str>) -> Image {
+/// The summary of the image with this record.
+pub(super) fn summarize(record: &ImageRecord, name: String, digest: Option<&str>) -> Image {
     Image {
         name,
         digest: digest.unwrap_or(&record.digest).to_owned(),
@@ -225,14 +202,23 @@ pub(super) fn describe(record: &ImageRecord, name: String, digest: Option<&str>)
     }
 }
 
-/// The line of one image.
-pub(super) fn line(store: &ImageStore, name: &str) -> Result<Image, ImageError> {
+/// The summary of the image with this name or id, if there is one.
+pub(crate) fn get(store: &ContentStore, name: &str) -> Result<Option<Image>, ImageError> {
+    match summary(store, name) {
+        Ok(image) => Ok(Some(image)),
+        Err(ImageError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The summary of the image with this name or id.
+pub(crate) fn summary(store: &ContentStore, name: &str) -> Result<Image, ImageError> {
     let missing = || ImageError::NotFound(name.chars().take(600).collect());
     if let Some(digits) = id_digits(name) {
         let record = by_digits(store.layout(), digits)?.ok_or_else(missing)?;
         let names = names_of(store, record.id)?;
         let name = names.first().map(|named| named.name.familiar());
-        return Ok(describe(
+        return Ok(summarize(
             &record,
             name.unwrap_or(record.id.to_string()),
             None,
@@ -240,35 +226,39 @@ pub(super) fn line(store: &ImageStore, name: &str) -> Result<Image, ImageError> 
     }
     let reference = match Reference::parse(name) {
         Ok(reference) => reference,
-        Err(error) => return former::get(store.layout(), name)?.ok_or(error),
+        Err(error) => return former_format::get(store.layout(), name)?.ok_or(error),
     };
-    let named = store.name_record(&reference)?;
+    let named = name_record(store.layout(), &reference)?;
     if let Some(named) = named
         && let Some(record) = record(store.layout(), named.image)?
     {
-        return Ok(describe(&record, reference.familiar(), Some(&named.digest)));
+        return Ok(summarize(
+            &record,
+            reference.familiar(),
+            Some(&named.digest),
+        ));
     }
-    former::get(store.layout(), &reference.familiar())?
+    former_format::get(store.layout(), &reference.familiar())?
         .ok_or_else(|| ImageError::NotFound(reference.to_string()))
 }
 
-/// Every image in a line for each of its names.
-pub(super) fn list(store: &ImageStore) -> Result<Vec<Image>, ImageError> {
+/// A summary of every image for each of its names.
+pub(crate) fn list(store: &ContentStore) -> Result<Vec<Image>, ImageError> {
     let layout = store.layout();
     let images = images(layout)?;
     let mut named = Vec::new();
-    let mut lines = former::list(layout)?;
+    let mut summaries = former_format::list(layout)?;
     for record in names(layout)? {
         if let Some(image) = images.iter().find(|image| image.id == record.image) {
-            lines.retain(|line| line.name != record.name.familiar());
+            summaries.retain(|image| image.name != record.name.familiar());
             let name = record.name.familiar();
-            lines.push(describe(image, name, Some(&record.digest)));
+            summaries.push(summarize(image, name, Some(&record.digest)));
             named.push(image.id);
         }
     }
     for image in images.iter().filter(|image| !named.contains(&image.id)) {
-        lines.push(describe(image, image.id.to_string(), None));
+        summaries.push(summarize(image, image.id.to_string(), None));
     }
-    lines.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(lines)
+    summaries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(summaries)
 }

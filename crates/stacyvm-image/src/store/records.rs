@@ -1,4 +1,4 @@
-//! What the store writes down about layers, images and names. COMPATIBILITY.md maps these files.
+//! The records that the store keeps of layers, images and names. COMPATIBILITY.md maps these files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::layout::is_missing;
+use super::files::is_missing;
 use crate::unpack::{Skipped, Unpacked};
 use crate::{Digest, ImageConfig, ImageError, Platform, Reference};
 
@@ -26,7 +26,8 @@ pub(crate) struct LayerRecord {
     /// Whether nothing below it shows.
     #[serde(default)]
     pub(crate) opaque: bool,
-    /// Which run of the machine wrote it: after a crash, what was not flushed may be damaged.
+    /// The boot of the machine in which it was written: after a crash, files that were not flushed may
+    /// be damaged.
     pub(crate) boot: String,
 }
 
@@ -37,14 +38,14 @@ impl LayerRecord {
             size: unpacked.bytes,
             entries: unpacked.entries,
             skipped: unpacked.skipped,
-            // A record is text: a directory with another name keeps its plain looks.
+            // A record is text: a directory whose name is none keeps the mode that it has.
             implied: unpacked
                 .implied
                 .into_iter()
                 .filter(|path| path.to_str().is_some())
                 .collect(),
             opaque: unpacked.opaque,
-            boot: boot(),
+            boot: boot_id(),
         }
     }
 }
@@ -70,12 +71,12 @@ pub(crate) struct ImageRecord {
     pub(crate) config: ImageConfig,
 }
 
-/// What a file in `names` says.
+/// A file in `names`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NameRecord {
     pub(crate) name: Reference,
     pub(crate) image: Digest,
-    /// What the image is known by where this name comes from.
+    /// The digest by which the image is known where this name comes from.
     pub(crate) digest: String,
 }
 
@@ -93,13 +94,13 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, ImageE
 }
 
 /// The text of a record.
-pub(crate) fn text<T: Serialize>(record: &T) -> Result<Vec<u8>, ImageError> {
+pub(crate) fn to_text<T: Serialize>(record: &T) -> Result<Vec<u8>, ImageError> {
     serde_json::to_vec_pretty(record)
         .map_err(|error| ImageError::io("describe the image")(std::io::Error::from(error)))
 }
 
-/// What the kernel calls this run of the machine; empty where it does not say.
-pub(crate) fn boot() -> String {
+/// The kernel's id of this boot of the machine; empty where there is none.
+pub(crate) fn boot_id() -> String {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     text.trim().to_owned()
 }

@@ -1,7 +1,7 @@
 //! Removing names, images, layers and leftovers.
 //!
-//! Its one rule: before something is removed, it is had alone, and only then asked once more
-//! whether somebody needs it. Who needs it holds it first and says so second.
+//! Its one rule: before something is removed it is locked exclusively, and only then checked once more
+//! whether it is needed. A user of it takes its shared lock first and records the use second.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -9,41 +9,44 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::layout::{Hold, Layout, children, hold};
+use super::files::list_directory;
+use super::layer;
+use super::layout::Layout;
+use super::locks::{LockMode, lock_record};
 use super::records::{self, ImageRecord, LayerRecord, NameRecord};
-use super::{ImageStore, former, lookup};
+use super::{ContentStore, former_format, lookup};
 use crate::{Digest, Image, ImageError, InUse, PruneOptions, Reference, Removed, StoredImage};
 
 const STEP: &str = "take the image out of the store";
 
 /// Removes a name, and its image when that has no other.
-pub(super) fn remove(
-    store: &ImageStore,
+pub(crate) fn remove(
+    store: &ContentStore,
     name: &str,
     in_use: InUse<'_>,
 ) -> Result<Removed, ImageError> {
     let layout = store.layout();
-    let _busy = layout.busy()?;
+    let _lock = layout.lock_for_change()?;
     let missing = || ImageError::NotFound(name.chars().take(600).collect());
     let mut removed = Removed::default();
     if lookup::id_digits(name).is_some() {
         let record = lookup::by_id(store, name)?.ok_or_else(missing)?;
-        let Some(lease) = alone(layout, &record, in_use)? else {
+        let Some(lease) = lock_unused(layout, &record, in_use)? else {
             return Err(ImageError::InUse(name.to_owned()));
         };
         let names = lookup::names_of(store, record.id)?;
-        take_out(layout, &record, names, lease, &mut removed)?;
-        layers(layout, Some(&record.layers), &mut removed)?;
+        remove_image(layout, &record, names, lease, &mut removed)?;
+        remove_unreferenced_layers(layout, Some(&record.layers), &mut removed)?;
         return Ok(removed);
     }
     let named = match Reference::parse(name) {
-        Ok(reference) => store.name_record(&reference)?,
-        Err(error) if former::get(layout, name)?.is_none() => return Err(error),
+        Ok(reference) => lookup::name_record(layout, &reference)?,
+        Err(error) if former_format::get(layout, name)?.is_none() => return Err(error),
         Err(_) => None,
     };
     let Some(named) = named else {
         let familiar = Reference::parse(name).map_or(name.to_owned(), |name| name.familiar());
-        let image = former::get(layout, &familiar)?.ok_or_else(missing)?;
+        let image = former_format::get(layout, &familiar)?.ok_or_else(missing)?;
         return match remove_former(layout, &image, in_use, &mut removed)? {
             true => Ok(removed),
             false => Err(ImageError::InUse(name.to_owned())),
@@ -59,28 +62,28 @@ pub(super) fn remove(
         remove_name(layout, &named, &mut removed)?;
         return Ok(removed);
     }
-    let Some(lease) = alone(layout, &record, in_use)? else {
+    let Some(lease) = lock_unused(layout, &record, in_use)? else {
         return Err(ImageError::InUse(name.to_owned()));
     };
-    // It may have got another name before we had it alone.
+    // It may have got another name before it was locked.
     let names = lookup::names_of(store, record.id)?;
     if names.iter().any(|other| other.name != named.name) {
         remove_name(layout, &named, &mut removed)?;
         return Ok(removed);
     }
-    take_out(layout, &record, names, lease, &mut removed)?;
-    layers(layout, Some(&record.layers), &mut removed)?;
+    remove_image(layout, &record, names, lease, &mut removed)?;
+    remove_unreferenced_layers(layout, Some(&record.layers), &mut removed)?;
     Ok(removed)
 }
 
-/// Removes what nobody needs.
-pub(super) fn prune(
-    store: &ImageStore,
+/// Removes images, names and layers that are not needed.
+pub(crate) fn prune(
+    store: &ContentStore,
     options: &PruneOptions,
     in_use: InUse<'_>,
 ) -> Result<Removed, ImageError> {
     let layout = store.layout();
-    let _busy = layout.busy()?;
+    let _lock = layout.lock_for_change()?;
     let mut removed = Removed::default();
     let mut doomed = HashSet::new();
     for record in lookup::images(layout)? {
@@ -88,10 +91,10 @@ pub(super) fn prune(
         if !options.all && !named()?.is_empty() {
             continue;
         }
-        let Some(lease) = alone(layout, &record, in_use)? else {
+        let Some(lease) = lock_unused(layout, &record, in_use)? else {
             continue;
         };
-        // Named only now, perhaps: whoever did that held the image.
+        // It may have got a name before it was locked.
         let names = named()?;
         if !options.all && !names.is_empty() {
             continue;
@@ -104,12 +107,12 @@ pub(super) fn prune(
                 .extend(names.iter().map(|name| name.name.familiar()));
             continue;
         }
-        take_out(layout, &record, names, lease, &mut removed)?;
+        remove_image(layout, &record, names, lease, &mut removed)?;
     }
     if options.all {
-        for image in former::list(layout)? {
+        for image in former_format::list(layout)? {
             if options.dry_run {
-                let free = former_alone(layout, &image, in_use)?.is_some();
+                let free = lock_unused_former(layout, &image, in_use)?.is_some();
                 removed.names.extend(free.then(|| image.name.clone()));
             } else {
                 remove_former(layout, &image, in_use, &mut removed)?;
@@ -118,7 +121,7 @@ pub(super) fn prune(
     }
     if options.dry_run {
         let kept = |record: &ImageRecord| !doomed.contains(&record.id);
-        would_remove(layout, &kept, &mut removed)?;
+        report_unreferenced_layers(layout, &kept, &mut removed)?;
         return Ok(removed);
     }
     for named in lookup::names(layout)? {
@@ -126,34 +129,34 @@ pub(super) fn prune(
             remove_name(layout, &named, &mut removed)?;
         }
     }
-    layers(layout, None, &mut removed)?;
-    removed.freed += layout.sweep_partials(Duration::ZERO, 0)?;
+    remove_unreferenced_layers(layout, None, &mut removed)?;
+    removed.freed += layout.remove_partials(Duration::ZERO, 0)?;
     Ok(removed)
 }
 
-/// Has an image alone, when no sandbox stands on it.
-fn alone(
+/// Locks an image exclusively, when no sandbox uses it.
+fn lock_unused(
     layout: &Layout,
     record: &ImageRecord,
     in_use: InUse<'_>,
 ) -> Result<Option<File>, ImageError> {
     let path = layout.image(record.id).join("image.json");
-    let Some(lease) = hold(&path, Hold::Alone).map_err(ImageError::io(STEP))? else {
+    let Some(lease) = lock_record(&path, LockMode::Exclusive).map_err(ImageError::io(STEP))? else {
         return Ok(None);
     };
     let asked = StoredImage {
-        facts: Arc::new(lookup::facts(layout, record, None)),
+        description: Arc::new(lookup::description(layout, record, None)),
         lease: Arc::new(lease),
     };
     if in_use(&asked) {
         return Ok(None);
     }
-    // A caller that kept a clone has a hold on the image.
+    // A caller that kept a clone holds the image.
     Ok(Arc::into_inner(asked.lease))
 }
 
-/// Removes an image that is had alone, with all its names.
-fn take_out(
+/// Removes an image that is locked exclusively, with all its names.
+fn remove_image(
     layout: &Layout,
     record: &ImageRecord,
     names: Vec<NameRecord>,
@@ -166,10 +169,17 @@ fn take_out(
     layout
         .discard(&layout.image(record.id))
         .map_err(ImageError::io(STEP))?;
-    // Only now: who waits for it finds it gone.
+    // Only now: a process that waits for the lock then finds the image gone.
     drop(lease);
     removed.images.push(record.id.to_string());
     Ok(())
+}
+
+/// Removes a layer unless an image has it or it is in use.
+pub(crate) fn forget_layer(store: &ContentStore, diff_id: Digest) -> Result<(), ImageError> {
+    let layout = store.layout();
+    let _lock = layout.lock_for_change()?;
+    remove_unreferenced_layers(layout, Some(&[diff_id]), &mut Removed::default())
 }
 
 /// Removes a name, unless it stands for another image by now.
@@ -190,8 +200,8 @@ fn remove_name(
     Ok(())
 }
 
-/// Layers that no image has.
-fn orphans(
+/// Layers, of some or of all, that none of the images that count has.
+fn unreferenced_layers(
     layout: &Layout,
     among: Option<&[Digest]>,
     counts: &dyn Fn(&ImageRecord) -> bool,
@@ -204,7 +214,7 @@ fn orphans(
         .collect();
     let candidates: Vec<PathBuf> = match among {
         Some(layers) => layers.iter().map(|layer| layout.layer(*layer)).collect(),
-        None => children(&layout.layers())?,
+        None => list_directory(&layout.layers())?,
     };
     let mut found = Vec::new();
     for place in candidates {
@@ -217,30 +227,32 @@ fn orphans(
     Ok(found)
 }
 
-/// Removes layers, of some or of all, that no image has. One that is held is left for the next
+/// Removes layers, of some or of all, that no image has. One that is in use is left for the next
 /// time.
-pub(super) fn layers(
+fn remove_unreferenced_layers(
     layout: &Layout,
     among: Option<&[Digest]>,
     removed: &mut Removed,
 ) -> Result<(), ImageError> {
-    let mut had = Vec::new();
-    for record in orphans(layout, among, &|_| true)? {
+    let mut locked = Vec::new();
+    for record in unreferenced_layers(layout, among, &|_| true)? {
         let path = layout.layer(record.diff_id).join("layer.json");
-        if let Some(lease) = hold(&path, Hold::Alone).map_err(ImageError::io(STEP))? {
-            had.push((record.diff_id, lease));
+        if let Some(lease) =
+            lock_record(&path, LockMode::Exclusive).map_err(ImageError::io(STEP))?
+        {
+            locked.push((record.diff_id, lease));
         }
     }
-    // An image may have come meanwhile; its maker held its layers until it was there.
-    let still: HashSet<Digest> = orphans(layout, among, &|_| true)?
+    // An image may have been made meanwhile; its maker held its layers until it was visible.
+    let still: HashSet<Digest> = unreferenced_layers(layout, among, &|_| true)?
         .iter()
         .map(|record| record.diff_id)
         .collect();
-    for (diff_id, lease) in had {
+    for (diff_id, lease) in locked {
         if !still.contains(&diff_id) {
             continue;
         }
-        let size = super::layer::record(layout, diff_id)?.map_or(0, |record| record.size);
+        let size = layer::record(layout, diff_id)?.map_or(0, |record| record.size);
         layout
             .discard(&layout.layer(diff_id))
             .map_err(ImageError::io("remove a layer"))?;
@@ -251,15 +263,15 @@ pub(super) fn layers(
     Ok(())
 }
 
-/// What `layers` would remove if only some images were left.
-fn would_remove(
+/// Reports what `remove_unreferenced_layers` would remove if only some images were left.
+fn report_unreferenced_layers(
     layout: &Layout,
     kept: &dyn Fn(&ImageRecord) -> bool,
     removed: &mut Removed,
 ) -> Result<(), ImageError> {
-    for record in orphans(layout, None, kept)? {
+    for record in unreferenced_layers(layout, None, kept)? {
         let path = layout.layer(record.diff_id).join("layer.json");
-        if hold(&path, Hold::Alone)
+        if lock_record(&path, LockMode::Exclusive)
             .map_err(ImageError::io(STEP))?
             .is_some()
         {
@@ -270,26 +282,26 @@ fn would_remove(
     Ok(())
 }
 
-fn former_alone(
+fn lock_unused_former(
     layout: &Layout,
     image: &Image,
     in_use: InUse<'_>,
 ) -> Result<Option<(PathBuf, File)>, ImageError> {
-    let Some(place) = former::place(layout, &image.name) else {
+    let Some(directory) = former_format::directory(layout, &image.name) else {
         return Ok(None);
     };
-    let path = place.join("image.json");
-    let Some(lease) = hold(&path, Hold::Alone).map_err(ImageError::io(STEP))? else {
+    let path = directory.join("image.json");
+    let Some(lease) = lock_record(&path, LockMode::Exclusive).map_err(ImageError::io(STEP))? else {
         return Ok(None);
     };
     let asked = StoredImage {
-        facts: Arc::new(former::facts(&place, image)),
+        description: Arc::new(former_format::describe(&directory, image)),
         lease: Arc::new(lease),
     };
     if in_use(&asked) {
         return Ok(None);
     }
-    Ok(Arc::into_inner(asked.lease).map(|lease| (place, lease)))
+    Ok(Arc::into_inner(asked.lease).map(|lease| (directory, lease)))
 }
 
 fn remove_former(
@@ -298,10 +310,10 @@ fn remove_former(
     in_use: InUse<'_>,
     removed: &mut Removed,
 ) -> Result<bool, ImageError> {
-    let Some((place, lease)) = former_alone(layout, image, in_use)? else {
+    let Some((directory, lease)) = lock_unused_former(layout, image, in_use)? else {
         return Ok(false);
     };
-    layout.discard(&place).map_err(ImageError::io(STEP))?;
+    layout.discard(&directory).map_err(ImageError::io(STEP))?;
     drop(lease);
     removed.names.push(image.name.clone());
     removed.freed += image.size;

@@ -1,5 +1,5 @@
-//! Names in a layer that say that something of the layers below is gone: `.wh.<name>`, and
-//! `.wh..wh..opq` for all of a directory. Their source is the OCI image specification, `layer.md`.
+//! Whiteouts: names in a layer that hide something of the layers below. `.wh.<name>` hides one name,
+//! `.wh..wh..opq` everything in a directory. Their source is the OCI image specification, `layer.md`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -10,17 +10,17 @@ use crate::ImageError;
 
 const PREFIX: &[u8] = b".wh.";
 /// Names that AUFS kept for itself and that old layers still have.
-const OWN_PREFIX: &[u8] = b".wh..wh.";
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// What an entry says that is not itself a file.
+/// What an entry means that is not itself a file.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Whiteout {
-    /// This name, in the same directory, is gone.
-    Gone(OsString),
-    /// All that was in the directory is gone.
+    /// This name, in the same directory, is hidden.
+    Hidden(OsString),
+    /// Everything that lower layers have in the directory is hidden.
     Opaque,
-    /// Something of a file system that nobody has any more.
+    /// A note that AUFS kept for itself: ignored.
     Leftover,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn read(path: &Path) -> Result<Option<Whiteout>, ImageError> {
         return Ok(None);
     };
     for part in path.parent().into_iter().flatten() {
-        if part.as_bytes().starts_with(OWN_PREFIX) {
+        if part.as_bytes().starts_with(AUFS_PREFIX) {
             return Ok(Some(Whiteout::Leftover));
         }
         if part.as_bytes().starts_with(PREFIX) {
@@ -42,13 +42,13 @@ pub(super) fn read(path: &Path) -> Result<Option<Whiteout>, ImageError> {
     if name == OPAQUE {
         return Ok(Some(Whiteout::Opaque));
     }
-    if name.starts_with(OWN_PREFIX) {
+    if name.starts_with(AUFS_PREFIX) {
         return Ok(Some(Whiteout::Leftover));
     }
     match name.strip_prefix(PREFIX) {
         None => Ok(None),
         Some(b"" | b"." | b"..") => refused("hides nothing that has a name"),
-        Some(gone) => Ok(Some(Whiteout::Gone(OsStr::from_bytes(gone).to_owned()))),
+        Some(hidden) => Ok(Some(Whiteout::Hidden(OsStr::from_bytes(hidden).to_owned()))),
     }
 }
 
@@ -58,13 +58,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whiteouts_are_told_by_their_names() {
-        let gone = |name: &str| Some(Whiteout::Gone(name.into()));
+    fn whiteouts_are_recognized_by_their_names() {
+        let hidden = |name: &str| Some(Whiteout::Hidden(name.into()));
         for (path, whiteout) in [
             ("a/b", None),
-            ("a/.wh.b", gone("b")),
-            (".wh..b", gone(".b")),
-            (".wh....", gone("...")),
+            ("a/.wh.b", hidden("b")),
+            (".wh..b", hidden(".b")),
+            (".wh....", hidden("...")),
             ("a/.wh..wh..opq", Some(Whiteout::Opaque)),
             (".wh..wh..opq", Some(Whiteout::Opaque)),
             (".wh..wh.aufs", Some(Whiteout::Leftover)),

@@ -10,15 +10,18 @@ use std::time::Instant;
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
+use super::options::PullOptions;
+use super::progress::LayerStage;
 use crate::manifest::Descriptor;
-use crate::registry::{Denied, Remote, rest};
-use crate::{Digest, ImageError, LayerStage, PullOptions};
+use crate::registry::{Remote, RequestError, wait_before_retry};
+use crate::{Digest, ImageError};
 
+/// The step that errors name.
 const STEP: &str = "write a layer that comes in";
-/// So many bytes in the time of a stall are as good as none.
-const TRICKLE: u64 = 16 * 1024;
-/// So many bytes make an attempt one that got on.
-const PROGRESS: u64 = 64 * 1024;
+/// A connection that brings fewer bytes in the time of `stall_timeout` is given up.
+const MIN_BYTES_PER_STALL: u64 = 16 * 1024;
+/// An attempt that brings this many bytes does not count as failed.
+const MIN_PROGRESS: u64 = 64 * 1024;
 
 /// A blob to be fetched.
 pub(crate) struct Download<'a> {
@@ -26,20 +29,20 @@ pub(crate) struct Download<'a> {
     pub(crate) options: &'a PullOptions,
     pub(crate) blob: &'a Descriptor,
     /// The file that it becomes, which may have a part of it.
-    pub(crate) place: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) check: &'a dyn Fn() -> Result<(), ImageError>,
-    pub(crate) tell: &'a dyn Fn(LayerStage),
+    pub(crate) report: &'a dyn Fn(LayerStage),
 }
 
-/// What is there of the blob.
-struct Part {
+/// The part of the blob that is there.
+struct PartialBlob {
     file: File,
     hash: Sha256,
     length: u64,
     /// Whether some of it is from an earlier attempt.
     resumed: bool,
     /// Bytes that came over the network.
-    came: u64,
+    downloaded: u64,
 }
 
 impl Download<'_> {
@@ -49,13 +52,13 @@ impl Download<'_> {
         let mut part = self.open()?;
         let mut endpoint = first;
         loop {
-            endpoint = self.fill(&mut part, endpoint)?;
+            endpoint = self.complete(&mut part, endpoint)?;
             let got = Digest::from_hash(part.hash.clone());
             if got == self.blob.digest {
                 part.file.rewind().map_err(ImageError::io(STEP))?;
-                return Ok((part.file, part.came));
+                return Ok((part.file, part.downloaded));
             }
-            // What was kept may be what is wrong, or what a mirror has.
+            // The part from an earlier attempt may be wrong, or the mirror.
             if part.resumed {
                 part.restart()?;
             } else if endpoint + 1 < self.remote.endpoints() {
@@ -72,29 +75,28 @@ impl Download<'_> {
         }
     }
 
-    /// Removes the file: it is of no more use.
+    /// Removes the file, which is not needed any more.
     pub(crate) fn forget(&self) {
-        let _ = fs::remove_file(&self.place);
+        let _ = fs::remove_file(&self.path);
     }
 
-    fn open(&self) -> Result<Part, ImageError> {
+    fn open(&self) -> Result<PartialBlob, ImageError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(&self.place)
+            .open(&self.path)
             .map_err(ImageError::io(STEP))?;
-        // Two layers of one image may be the same blob only when they are the same layer, so that
-        // nobody waits here but for a moment.
+        // A blob is one layer, whose lock this thread has: the wait is short.
         rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(ImageError::io(STEP))?;
-        let mut part = Part {
+        let mut part = PartialBlob {
             file,
             hash: Sha256::new(),
             length: 0,
             resumed: false,
-            came: 0,
+            downloaded: 0,
         };
         let mut buffer = vec![0; 256 * 1024];
         loop {
@@ -114,36 +116,36 @@ impl Download<'_> {
         Ok(part)
     }
 
-    /// Gets what is missing; answers which endpoint gave the last of it.
-    fn fill(&self, part: &mut Part, first: usize) -> Result<usize, ImageError> {
+    /// Downloads what is missing; answers which endpoint gave the last of it.
+    fn complete(&self, part: &mut PartialBlob, first: usize) -> Result<usize, ImageError> {
         let (mut endpoint, mut tried) = (first, 0);
         while part.length < self.blob.size {
             (self.check)()?;
             let before = part.length;
             let failure = match self.attempt(part, endpoint) {
                 Ok(()) => return Ok(endpoint),
-                Err(Denied::Range) if part.length > 0 => {
+                Err(RequestError::Range) if part.length > 0 => {
                     part.restart()?;
                     continue;
                 }
-                Err(Denied::Range) => {
+                Err(RequestError::Range) => {
                     let reason = "it answers a whole request with a part".to_owned();
                     Err(self.remote.unusable(endpoint, reason))
                 }
-                Err(Denied::Lasting(error)) => Err(error),
-                Err(Denied::Passing(error, pause)) => Ok((error, pause)),
+                Err(RequestError::Permanent(error)) => Err(error),
+                Err(RequestError::Temporary(error, pause)) => Ok((error, pause)),
             };
-            if part.length >= before + PROGRESS {
+            if part.length >= before + MIN_PROGRESS {
                 tried = 0;
             }
             tried += 1;
             match failure {
                 Ok((_, pause)) if tried < self.options.attempts => {
-                    (self.tell)(LayerStage::Retrying { attempt: tried + 1 });
-                    rest(&self.options.cancel, tried, pause)?;
+                    (self.report)(LayerStage::Retrying { attempt: tried + 1 });
+                    wait_before_retry(&self.options.cancel, tried, pause)?;
                 }
                 Ok((error, _)) | Err(error) => {
-                    if is_ours(&error) || endpoint + 1 >= self.remote.endpoints() {
+                    if is_local(&error) || endpoint + 1 >= self.remote.endpoints() {
                         return Err(error);
                     }
                     (endpoint, tried) = (endpoint + 1, 0);
@@ -153,43 +155,42 @@ impl Download<'_> {
         Ok(endpoint)
     }
 
-    fn attempt(&self, part: &mut Part, endpoint: usize) -> Result<(), Denied> {
-        let ours = |error| Denied::Lasting(ImageError::io(STEP)(error));
+    fn attempt(&self, part: &mut PartialBlob, endpoint: usize) -> Result<(), RequestError> {
+        let permanent = |error| RequestError::Permanent(ImageError::io(STEP)(error));
         let mut blob = self.remote.blob(endpoint, self.blob.digest, part.length)?;
         if blob.start != part.length {
-            part.restart().map_err(Denied::Lasting)?;
+            part.restart().map_err(RequestError::Permanent)?;
         }
         let mut buffer = vec![0; 128 * 1024];
         let (mut since, mut window) = (Instant::now(), 0);
         loop {
-            (self.check)().map_err(Denied::Lasting)?;
-            let got = blob
-                .reader
-                .read(&mut buffer)
-                .map_err(|error| Denied::Passing(self.remote.cut(endpoint, error), None))?;
+            (self.check)().map_err(RequestError::Permanent)?;
+            let got = blob.reader.read(&mut buffer).map_err(|error| {
+                RequestError::Temporary(self.remote.stream_error(endpoint, error), None)
+            })?;
             if got == 0 {
                 break;
             }
             if part.length + got as u64 > self.blob.size {
-                return Err(Denied::Lasting(ImageError::Limit(format!(
+                return Err(RequestError::Permanent(ImageError::Limit(format!(
                     "a layer has more than the {} bytes that its manifest says",
                     self.blob.size
                 ))));
             }
             part.file.write_all(&buffer[..got]).map_err(|error| {
-                // A part that fills the disk helps nobody.
+                // The part is not kept on a disk that is full.
                 self.forget();
-                ours(error)
+                permanent(error)
             })?;
             part.hash.update(&buffer[..got]);
             part.length += got as u64;
-            part.came += got as u64;
-            (self.tell)(LayerStage::Downloading { done: part.length });
+            part.downloaded += got as u64;
+            (self.report)(LayerStage::Downloading { done: part.length });
             window += got as u64;
             if since.elapsed() >= self.options.stall_timeout {
-                if window < TRICKLE {
+                if window < MIN_BYTES_PER_STALL {
                     let reason = "it sends next to nothing".to_owned();
-                    return Err(Denied::Passing(
+                    return Err(RequestError::Temporary(
                         self.remote.unusable(endpoint, reason),
                         None,
                     ));
@@ -199,7 +200,7 @@ impl Download<'_> {
         }
         match part.length == self.blob.size {
             true => Ok(()),
-            false => Err(Denied::Passing(
+            false => Err(RequestError::Temporary(
                 self.remote
                     .unusable(endpoint, "the connection was cut".to_owned()),
                 None,
@@ -208,7 +209,7 @@ impl Download<'_> {
     }
 }
 
-impl Part {
+impl PartialBlob {
     fn restart(&mut self) -> Result<(), ImageError> {
         self.file.set_len(0).map_err(ImageError::io(STEP))?;
         self.file
@@ -221,8 +222,8 @@ impl Part {
     }
 }
 
-/// Whether another registry would not help.
-fn is_ours(error: &ImageError) -> bool {
+/// Whether the error is of this machine, so that another registry would not help.
+fn is_local(error: &ImageError) -> bool {
     matches!(
         error,
         ImageError::Cancelled | ImageError::DiskFull { .. } | ImageError::Io { .. }

@@ -10,18 +10,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::layout::{Hold, Layout, children, hold};
+use super::files::list_directory;
+use super::layout::Layout;
+use super::locks::{LockMode, lock_record};
 use super::records;
-use crate::stored::StoredFacts;
+use crate::stored::ImageDescription;
 use crate::{Image, ImageConfig, ImageError, Platform, StoredImage};
 
-/// The longest name.
-const MAX_BYTES: usize = 200;
+/// The longest name, in bytes.
+const MAX_NAME: usize = 200;
 
-/// Where the image of this name would be. Nothing for what was never a name.
-pub(super) fn place(layout: &Layout, name: &str) -> Option<PathBuf> {
+/// Where the image of this name would be; none when it was no name in that format.
+pub(super) fn directory(layout: &Layout, name: &str) -> Option<PathBuf> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte);
-    let fits = (1..=MAX_BYTES).contains(&name.len())
+    let fits = (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(plain)
         && name
             .split('/')
@@ -35,23 +37,23 @@ pub(super) fn place(layout: &Layout, name: &str) -> Option<PathBuf> {
 }
 
 pub(super) fn find(layout: &Layout, name: &str) -> Result<Option<StoredImage>, ImageError> {
-    let (Some(place), Some(image)) = (place(layout, name), get(layout, name)?) else {
+    let (Some(directory), Some(image)) = (directory(layout, name), get(layout, name)?) else {
         return Ok(None);
     };
-    let lease = hold(&place.join("image.json"), Hold::Shared)
+    let lease = lock_record(&directory.join("image.json"), LockMode::Shared)
         .map_err(ImageError::io("look an image up"))?;
     Ok(lease.map(|lease| StoredImage {
-        facts: Arc::new(facts(&place, &image)),
+        description: Arc::new(describe(&directory, &image)),
         lease: Arc::new(lease),
     }))
 }
 
-/// What is known about the image in `place`.
-pub(super) fn facts(place: &Path, image: &Image) -> StoredFacts {
-    StoredFacts {
+/// What does not change about the image in `directory`.
+pub(super) fn describe(directory: &Path, image: &Image) -> ImageDescription {
+    ImageDescription {
         id: String::new(),
         digest: image.digest.clone(),
-        layers: vec![place.join("rootfs")],
+        layers: vec![directory.join("rootfs")],
         config: ImageConfig::default(),
         platform: Platform::default(),
         size: image.size,
@@ -59,15 +61,15 @@ pub(super) fn facts(place: &Path, image: &Image) -> StoredFacts {
 }
 
 pub(super) fn get(layout: &Layout, name: &str) -> Result<Option<Image>, ImageError> {
-    match place(layout, name) {
-        Some(place) => records::read(&place.join("image.json")),
+    match directory(layout, name) {
+        Some(directory) => records::read(&directory.join("image.json")),
         None => Ok(None),
     }
 }
 
 pub(super) fn list(layout: &Layout) -> Result<Vec<Image>, ImageError> {
     let mut found = Vec::new();
-    for path in children(layout.store())? {
+    for path in list_directory(layout.store())? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Not ours, or removed meanwhile.
         if !name.starts_with('.')

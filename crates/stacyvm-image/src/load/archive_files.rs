@@ -1,7 +1,7 @@
 //! The files of an archive, by their names in it, whether it is a tar or a directory.
 //!
-//! The files of a tar are put into the store's work under numbers: what it calls them is never the
-//! name of a file here.
+//! The files of a tar are stored in a work directory under numbers: a name in the archive never
+//! becomes the name of a file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use stacyvm_tar::{CopyError, Kind, copy_content};
 
 use crate::archive_entries::for_each_entry;
 use crate::archive_stream::{ArchiveStream, unreadable};
-use crate::store::Work;
+use crate::store::WorkDirectory;
 use crate::unpack::Limits;
 use crate::{ImageError, Progress};
 
@@ -26,7 +26,7 @@ const MAX_FILES: usize = 20_000;
 const MAX_LINKS: usize = 8;
 
 /// The files of an archive.
-pub(super) enum Files {
+pub(super) enum ArchiveFiles {
     Directory(OwnedFd),
     Tar {
         /// Where each file is.
@@ -36,11 +36,11 @@ pub(super) enum Files {
     },
 }
 
-impl Files {
+impl ArchiveFiles {
     /// Opens a directory, or takes a tar apart into `work`.
     pub(super) fn open(
         archive: &Path,
-        work: &Work,
+        work: &WorkDirectory,
         limits: Limits,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Self, ImageError> {
@@ -51,7 +51,7 @@ impl Files {
         if metadata.is_dir() {
             return Ok(Self::Directory(file.into()));
         }
-        let place = work.make("archive")?;
+        let place = work.make_directory("archive")?;
         let mut stream = ArchiveStream::open(file)?;
         let (mut files, mut links, mut bytes) = (HashMap::new(), HashMap::new(), 0_u64);
         let mut on_progress = |now| {
@@ -68,7 +68,7 @@ impl Files {
                 if files.len() + links.len() > MAX_FILES {
                     return Err(ImageError::Limit(format!("more than {MAX_FILES} files")));
                 }
-                let Some(path) = plain(Path::new(std::ffi::OsStr::from_bytes(&entry.name))) else {
+                let Some(path) = clean(Path::new(std::ffi::OsStr::from_bytes(&entry.name))) else {
                     return Ok(number);
                 };
                 let target = entry.link.as_deref().map(std::ffi::OsStr::from_bytes);
@@ -80,12 +80,12 @@ impl Files {
                     }
                     (Kind::Symlink, Some(target)) => {
                         let from = path.parent().unwrap_or(Path::new(""));
-                        if let Some(target) = plain(&from.join(target)) {
+                        if let Some(target) = clean(&from.join(target)) {
                             links.insert(path, target);
                         }
                     }
                     (Kind::HardLink, Some(target)) => {
-                        if let Some(target) = plain(Path::new(target)) {
+                        if let Some(target) = clean(Path::new(target)) {
                             links.insert(path, target);
                         }
                     }
@@ -108,7 +108,7 @@ impl Files {
             let shown: String = path.display().to_string().chars().take(120).collect();
             ImageError::Archive(format!("the archive has no {shown:?}"))
         };
-        let mut wanted = plain(path).ok_or_else(missing)?;
+        let mut wanted = clean(path).ok_or_else(missing)?;
         match self {
             Self::Directory(directory) => {
                 let flags = OFlags::RDONLY | OFlags::NONBLOCK;
@@ -132,8 +132,8 @@ impl Files {
     }
 }
 
-/// A path without `.` and `..`, seen from the archive's root; nothing when it leaves that.
-fn plain(path: &Path) -> Option<PathBuf> {
+/// A path without `.` and `..`, seen from the archive's root; none when it leaves that.
+fn clean(path: &Path) -> Option<PathBuf> {
     let mut clean = PathBuf::new();
     for part in path.components() {
         match part {
