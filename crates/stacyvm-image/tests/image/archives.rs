@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use stacyvm_image::{Digest, ImageError, ImageStore};
 use tar::EntryType::{Directory, Link, Regular, Symlink};
 
-use crate::builder::{Image, Layer, Member, Packing, gzip, rootfs, tar_of};
+use crate::builder::{Image, Layer, Packing, TarEntry, gzip, rootfs, tar_of};
 use crate::fixture::{Fixture, eventually, file, have, inside, root, skip};
 
 /// Files that an archive has, by name.
-fn archive_of(files: &[(String, Vec<u8>)], links: &[Member<'_>]) -> Vec<u8> {
+fn archive_of(files: &[(String, Vec<u8>)], links: &[TarEntry<'_>]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     for (name, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -56,7 +56,7 @@ fn image() -> Image {
         (Regular, "opaque/below", "x", 0o644, 0),
         (Directory, "tmp", "", 0o1777, 0),
     ]);
-    let top: &[Member<'_>] = &[
+    let top: &[TarEntry<'_>] = &[
         (Regular, ".wh.gone", "", 0o644, 0),
         (Directory, "opaque", "", 0o700, 12),
         (Regular, "opaque/.wh..wh..opq", "", 0o644, 0),

@@ -10,12 +10,12 @@ use tar::EntryType::{Directory, Link, Regular, Symlink};
 use tar::{Builder, EntryType, Header};
 
 /// Name, kind, content or link target, mode, owner.
-pub(crate) type Member<'a> = (EntryType, &'a str, &'a str, u32, u64);
+pub(crate) type TarEntry<'a> = (EntryType, &'a str, &'a str, u32, u64);
 
 /// A tar stream whose names are put into the headers unchecked.
-pub(crate) fn tar_of(members: &[Member<'_>]) -> Vec<u8> {
+pub(crate) fn tar_of(entries: &[TarEntry<'_>]) -> Vec<u8> {
     let mut builder = Builder::new(Vec::new());
-    for (kind, name, content, mode, owner) in members {
+    for (kind, name, content, mode, owner) in entries {
         let mut header = Header::new_gnu();
         header.set_entry_type(*kind);
         header.set_mode(*mode);
@@ -37,7 +37,7 @@ pub(crate) fn tar_of(members: &[Member<'_>]) -> Vec<u8> {
 }
 
 /// A small root file system.
-pub(crate) fn rootfs() -> Vec<Member<'static>> {
+pub(crate) fn rootfs() -> Vec<TarEntry<'static>> {
     vec![
         (Directory, "./", "", 0o755, 0),
         (Directory, "./etc/", "", 0o755, 0),
@@ -84,8 +84,8 @@ impl Layer {
         Self { tar, blob, packing }
     }
 
-    pub(crate) fn of(members: &[Member<'_>]) -> Self {
-        Self::new(tar_of(members), Packing::Gzip)
+    pub(crate) fn of(entries: &[TarEntry<'_>]) -> Self {
+        Self::new(tar_of(entries), Packing::Gzip)
     }
 
     pub(crate) fn digest(&self) -> Digest {
@@ -144,9 +144,9 @@ impl Image {
 
     /// One layer with a small root file system, told apart by a file.
     pub(crate) fn small(what: &str) -> Self {
-        let mut members = rootfs();
-        members.push((Regular, "what", what, 0o644, 0));
-        Self::new(vec![Layer::of(&members)])
+        let mut entries = rootfs();
+        entries.push((Regular, "what", what, 0o644, 0));
+        Self::new(vec![Layer::of(&entries)])
     }
 
     pub(crate) fn config_bytes(&self) -> Vec<u8> {

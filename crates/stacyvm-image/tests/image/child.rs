@@ -1,4 +1,4 @@
-//! Pulls in a process of their own, which can be killed, or run where something is different.
+//! Pulls in a process of their own, which can be killed or run in another environment.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -7,7 +7,7 @@ use stacyvm_image::{Credentials, ImageError, ImageStore, Reference};
 
 use crate::registry::options;
 
-/// Which of the parts below a child is to play.
+/// The environment variable that says which part a child process runs.
 const PART: &str = "STACYVM_IMAGE_TEST_PART";
 
 fn variable(name: &str) -> String {
@@ -25,7 +25,7 @@ pub(crate) fn command(part: &str, variables: &[(&str, &str)]) -> Command {
     command
 }
 
-/// Runs a part to its end; gives what it said. With `path`, programs are looked for there first.
+/// Runs a part to its end and gives its output. With `path`, programs are looked for there first.
 pub(crate) fn run(part: &str, variables: &[(&str, &str)], path: Option<&Path>) -> String {
     let mut command = command(part, variables);
     if let Some(path) = path {
@@ -34,10 +34,10 @@ pub(crate) fn run(part: &str, variables: &[(&str, &str)], path: Option<&Path>) -
         command.env("PATH", std::env::join_paths(paths).unwrap());
     }
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let output_text = String::from_utf8_lossy(&output.stdout).into_owned();
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}{error}");
-    said
+    assert!(output.status.success(), "{output_text}{error}");
+    output_text
 }
 
 /// Starts a part and lets it run.
@@ -49,7 +49,7 @@ pub(crate) fn start(part: &str, variables: &[(&str, &str)]) -> Child {
         .unwrap()
 }
 
-/// Does nothing in a run of the tests; in a child of one of them it is what the child does.
+/// Does nothing in a run of the tests; in a child process it runs the part.
 #[test]
 fn a_part_of_another_test() {
     let Ok(part) = std::env::var(PART) else {

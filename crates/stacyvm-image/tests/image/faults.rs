@@ -69,13 +69,13 @@ fn wherever_a_pull_is_killed_the_store_is_whole() {
         return;
     };
     let names: Vec<String> = (0..500).map(|number| format!("many/{number}")).collect();
-    let mut members = vec![(Directory, "many", "", 0o755, 0)];
-    members.extend(
+    let mut entries = vec![(Directory, "many", "", 0o755, 0)];
+    entries.extend(
         names
             .iter()
             .map(|name| (Regular, name.as_str(), "x", 0o644, 0)),
     );
-    let image = Image::new(vec![Layer::of(&rootfs()), Layer::of(&members)]);
+    let image = Image::new(vec![Layer::of(&rootfs()), Layer::of(&entries)]);
     registry.put(&image, "app", "latest");
     let reference = registry.reference("app");
     let place = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use stacyvm_image::{Image, ImageError, ImageStore, StoredImage};
 use tempfile::TempDir;
 
-use crate::builder::{Member, tar_of};
+use crate::builder::{TarEntry, tar_of};
 
 pub(crate) struct Fixture {
     pub(crate) place: TempDir,
@@ -38,8 +38,8 @@ impl Fixture {
         path
     }
 
-    pub(crate) fn import(&self, members: &[Member<'_>]) -> Result<Image, ImageError> {
-        let path = self.archive(&tar_of(members));
+    pub(crate) fn import(&self, entries: &[TarEntry<'_>]) -> Result<Image, ImageError> {
+        let path = self.archive(&tar_of(entries));
         self.store.import(&path, Some("image"), &mut |_| {})
     }
 
@@ -48,7 +48,7 @@ impl Fixture {
         file(&self.store.find(image).unwrap(), path)
     }
 
-    /// What a part of the store has: `layers`, `images`, `names`, `partial`, `work`, `trash`.
+    /// What a part of the store has: `layers`, `images`, `names`, `partial`, `making`, `trash`.
     pub(crate) fn part(&self, part: &str) -> Vec<String> {
         part_of(&self.path("store"), part)
     }
@@ -110,8 +110,8 @@ pub(crate) fn have(program: &str) -> bool {
     found
 }
 
-/// An address that refuses every connection as long as the socket lives: it is bound, so that
-/// nobody else gets it, and does not listen.
+/// An address that refuses every connection as long as the socket lives: it is bound, so that no
+/// other program gets it, and does not listen.
 pub(crate) fn refusing() -> (OwnedFd, SocketAddr) {
     use rustix::net::{AddressFamily, SocketType, bind, getsockname, socket};
     let fd = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
@@ -121,7 +121,7 @@ pub(crate) fn refusing() -> (OwnedFd, SocketAddr) {
     (fd, address)
 }
 
-/// Waits for something that takes as long as it takes.
+/// Waits until something has happened, a minute at most.
 pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !happened() {

@@ -10,7 +10,7 @@ use stacyvm_image::{ImageError, ImageStore, Limits};
 use tar::EntryType::{Block, Char, Directory, Fifo, Link, Regular, Symlink};
 use tar::{EntryType, Header};
 
-use crate::builder::{Member, rootfs, tar_of};
+use crate::builder::{TarEntry, rootfs, tar_of};
 use crate::fixture::{Fixture, root};
 
 #[test]
@@ -153,7 +153,7 @@ fn hostile_archives_leave_nothing_inside_or_outside() {
     let outside = outside.to_str().unwrap();
     let absolute = format!("{outside}/new");
     let climb = "../../../../outside";
-    let hostile: Vec<Vec<Member<'_>>> = vec![
+    let hostile: Vec<Vec<TarEntry<'_>>> = vec![
         vec![(Regular, &absolute, "x", 0o644, 0)],
         vec![(Regular, "../new", "x", 0o644, 0)],
         vec![(Regular, "a/../../new", "x", 0o644, 0)],
@@ -184,12 +184,12 @@ fn hostile_archives_leave_nothing_inside_or_outside() {
         vec![(Symlink, "etc", outside, 0o777, 0)],
         vec![(Regular, "workspace", "x", 0o644, 0)],
     ];
-    for members in hostile {
-        eprintln!("{members:?}");
-        let result = fixture.import(&members);
+    for entries in hostile {
+        eprintln!("{entries:?}");
+        let result = fixture.import(&entries);
         assert!(
             matches!(result, Err(ImageError::Archive(_))),
-            "{members:?}: {result:?}"
+            "{entries:?}: {result:?}"
         );
         fixture.assert_empty();
         fixture.assert_outside_untouched();
@@ -340,7 +340,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
     #[test]
     fn no_archive_reaches_outside(
-        members in proptest::collection::vec(
+        entries in proptest::collection::vec(
             (0..4_usize, "[ab]|etc|tmp|etc/passwd|a/b|(\\.\\./){1,4}outside/canary|[ab]/canary|/?[ab./]{1,8}",
              "[ab]|\\.\\.|(\\.\\./){1,6}outside(/canary)?|OUTSIDE(/canary)?|[ab./]{1,6}"),
             1..12,
@@ -348,13 +348,13 @@ proptest! {
     ) {
         let fixture = Fixture::new();
         let outside = fixture.path("outside").to_str().unwrap().to_owned();
-        let filled: Vec<_> = members
+        let filled: Vec<_> = entries
             .iter()
             .map(|(kind, name, content)| {
                 ([Regular, Directory, Symlink, Link][*kind], name, content.replace("OUTSIDE", &outside))
             })
             .collect();
-        let borrowed: Vec<Member<'_>> = filled
+        let borrowed: Vec<TarEntry<'_>> = filled
             .iter()
             .map(|(kind, name, content)| (*kind, name.as_str(), content.as_str(), 0o755, 0))
             .collect();

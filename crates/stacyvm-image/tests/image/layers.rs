@@ -1,4 +1,4 @@
-//! What layers on layers look like from inside, and what they may not do.
+//! Layers on top of each other as a sandbox sees them, and hostile layers.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use stacyvm_image::{ImageError, ImageStore, Limits};
 use tar::EntryType::{Char, Directory, Fifo, Link, Regular, Symlink};
 use tar::{Builder, Header};
 
-use crate::builder::{Image, Layer, Member, Packing, rootfs, tar_of};
+use crate::builder::{Image, Layer, Packing, TarEntry, rootfs, tar_of};
 use crate::fixture::{Fixture, file, inside, root, skip};
 
 /// Loads an image of these layers, the lowest first.
@@ -22,17 +22,17 @@ fn load(fixture: &Fixture, layers: Vec<Layer>) -> Result<(), ImageError> {
         .map(|_| ())
 }
 
-fn layer(members: &[Member<'_>]) -> Layer {
-    Layer::new(tar_of(members), Packing::Plain)
+fn layer(entries: &[TarEntry<'_>]) -> Layer {
+    Layer::new(tar_of(entries), Packing::Plain)
 }
 
 const FILE: (u32, u64) = (0o644, 0);
 
-fn regular<'a>(name: &'a str, content: &'a str) -> Member<'a> {
+fn regular<'a>(name: &'a str, content: &'a str) -> TarEntry<'a> {
     (Regular, name, content, FILE.0, FILE.1)
 }
 
-fn directory(name: &str) -> Member<'_> {
+fn directory(name: &str) -> TarEntry<'_> {
     (Directory, name, "", 0o755, 0)
 }
 
@@ -274,7 +274,7 @@ fn hostile_layers_are_refused_and_leave_nothing() {
     let outside = outside.to_str().unwrap();
     let deep = "d/".repeat(40);
     let deeper = format!("{}/f", "d/".repeat(300));
-    let hostile: Vec<Vec<Member<'_>>> = vec![
+    let hostile: Vec<Vec<TarEntry<'_>>> = vec![
         vec![regular("../new", "x")],
         vec![regular("/../new", "x")],
         vec![(Symlink, "l", outside, 0o777, 0), regular("l/new", "x")],
@@ -298,14 +298,14 @@ fn hostile_layers_are_refused_and_leave_nothing() {
         vec![regular("f", "x"), regular("f/g", "x")],
         vec![(Symlink, "etc", outside, 0o777, 0)],
     ];
-    for members in hostile {
-        let result = load(&fixture, vec![layer(&rootfs()), layer(&members)]);
+    for entries in hostile {
+        let result = load(&fixture, vec![layer(&rootfs()), layer(&entries)]);
         assert!(
             matches!(result, Err(ImageError::Archive(_))),
-            "{members:?}: {result:?}"
+            "{entries:?}: {result:?}"
         );
-        assert_eq!(fixture.part("images"), Vec::<String>::new(), "{members:?}");
-        assert_eq!(fixture.part("making"), Vec::<String>::new(), "{members:?}");
+        assert_eq!(fixture.part("images"), Vec::<String>::new(), "{entries:?}");
+        assert_eq!(fixture.part("making"), Vec::<String>::new(), "{entries:?}");
         fixture.assert_outside_untouched();
     }
     // Deep is one thing, too deep another.

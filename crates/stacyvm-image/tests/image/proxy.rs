@@ -1,15 +1,17 @@
-//! A proxy between a pull and a registry: it counts what is asked for, and spoils answers.
+//! A proxy between a pull and a registry: it records requests, and damages answers.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 /// A request that came through.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ProxiedRequest {
     pub(crate) path: String,
     /// The header `Range`.
     pub(crate) range: Option<String>,
@@ -33,34 +35,34 @@ pub(crate) enum Action {
     Answer(u16, Vec<String>, String),
 }
 
-type Judge = dyn Fn(&Asked) -> Action + Send + Sync;
+type Decide = dyn Fn(&ProxiedRequest) -> Action + Send + Sync;
 
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<ProxyState>,
 }
 
-struct Shared {
+struct ProxyState {
     upstream: SocketAddr,
-    judge: Box<Judge>,
-    asked: Mutex<Vec<Asked>>,
+    decide: Box<Decide>,
+    requests: Mutex<Vec<ProxiedRequest>>,
     ended: AtomicBool,
 }
 
 impl Proxy {
     pub(crate) fn start(
         upstream: SocketAddr,
-        judge: impl Fn(&Asked) -> Action + Send + Sync + 'static,
+        decide: impl Fn(&ProxiedRequest) -> Action + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
+        let state = Arc::new(ProxyState {
             upstream,
-            judge: Box::new(judge),
-            asked: Mutex::new(Vec::new()),
+            decide: Box::new(decide),
+            requests: Mutex::new(Vec::new()),
             ended: AtomicBool::new(false),
         });
-        let inner = Arc::clone(&shared);
+        let inner = Arc::clone(&state);
         thread::spawn(move || {
             for stream in listener.incoming() {
                 if inner.ended.load(Ordering::Relaxed) {
@@ -68,21 +70,21 @@ impl Proxy {
                 }
                 let inner = Arc::clone(&inner);
                 if let Ok(stream) = stream {
-                    // A peer that goes away is what this is for.
+                    // Connections that break are what the tests are about.
                     thread::spawn(move || drop(inner.serve(stream)));
                 }
             }
         });
-        Self { address, shared }
+        Self { address, state }
     }
 
-    /// One that passes all.
+    /// A proxy that passes everything.
     pub(crate) fn counting(upstream: SocketAddr) -> Self {
         Self::start(upstream, |_| Action::Pass)
     }
 
-    pub(crate) fn asked(&self) -> Vec<Asked> {
-        self.shared.asked.lock().unwrap().clone()
+    pub(crate) fn asked(&self) -> Vec<ProxiedRequest> {
+        self.state.requests.lock().clone()
     }
 
     /// How many requests had this in their path.
@@ -97,13 +99,13 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
+        self.state.ended.store(true, Ordering::Relaxed);
         // Wakes the thread that waits for connections.
         drop(TcpStream::connect(self.address));
     }
 }
 
-impl Shared {
+impl ProxyState {
     fn serve(&self, client: TcpStream) -> std::io::Result<()> {
         let mut reader = BufReader::new(client.try_clone()?);
         let head = read_head(&mut reader)?;
@@ -119,16 +121,16 @@ impl Shared {
             })
         };
         let action = {
-            let mut asked = self.asked.lock().unwrap();
+            let mut asked = self.requests.lock();
             let before = asked.iter().filter(|asked| asked.path == path).count();
-            let request = Asked {
+            let request = ProxiedRequest {
                 path,
                 range: value("range"),
                 authorization: value("authorization"),
                 before,
             };
             asked.push(request.clone());
-            (self.judge)(&request)
+            (self.decide)(&request)
         };
         if let Action::Answer(status, headers, body) = action {
             let mut client = &client;
@@ -146,7 +148,7 @@ impl Shared {
         upstream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut to = &upstream;
         for line in head {
-            // The upstream names itself by what it was called.
+            // The header `Host` stays: the registry names itself by it.
             if !line.to_ascii_lowercase().starts_with("connection:") {
                 write!(to, "{line}\r\n")?;
             }
@@ -181,7 +183,7 @@ impl Shared {
                 || matches!(action, Action::Cut(after) | Action::Stall(after) if *after == sent)
             {
                 if matches!(action, Action::Stall(_)) {
-                    // Until the other side has had enough.
+                    // Until the client gives up.
                     while client.peek(&mut [0]).is_ok_and(|got| got > 0) {
                         thread::sleep(Duration::from_millis(20));
                     }

@@ -1,11 +1,12 @@
 //! Pulls from a registry: first, again, resumed, refused.
 
 use std::fs;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::json;
 use stacyvm_image::{
     Digest, ImageError, ImageStore, LayerStage, PullOptions, PullPolicy, PullProgress, Reference,
@@ -37,11 +38,11 @@ fn an_image_is_pulled_once_and_found_ever_after() {
     let proxy = Proxy::counting(registry.address);
     let reference = reference(proxy.address, "team/app:1.0");
     let fixture = Fixture::new();
-    let told = Mutex::new(Vec::new());
+    let reported = Mutex::new(Vec::new());
     let pulled = fixture
         .store
         .pull(&reference, &options(), &|state| {
-            told.lock().unwrap().push(state);
+            reported.lock().push(state);
         })
         .unwrap();
     assert!(!pulled.cached);
@@ -50,9 +51,9 @@ fn an_image_is_pulled_once_and_found_ever_after() {
     assert_eq!(pulled.image.layers, 3);
     let compressed: usize = image.layers.iter().map(|layer| layer.blob.len()).sum();
     assert_eq!(pulled.downloaded, compressed as u64);
-    let told = told.into_inner().unwrap();
+    let reported = reported.into_inner();
     assert_eq!(
-        told[0],
+        reported[0],
         PullProgress::Resolved {
             digest: digest.to_string(),
             layers: 3,
@@ -68,7 +69,7 @@ fn an_image_is_pulled_once_and_found_ever_after() {
             }
         )
     };
-    assert_eq!(told.iter().filter(done).count(), 3);
+    assert_eq!(reported.iter().filter(done).count(), 3);
 
     let found = fixture.store.find(&reference.to_string()).unwrap();
     assert_eq!(found.layers().len(), 4);
@@ -246,11 +247,11 @@ fn a_cut_download_goes_on_where_it_was_cut() {
                     ..
                 }
             ) {
-                *retried.lock().unwrap() += 1;
+                *retried.lock() += 1;
             }
         })
         .unwrap();
-    assert_eq!(*retried.lock().unwrap(), 2);
+    assert_eq!(*retried.lock(), 2);
     let ranges: Vec<_> = proxy
         .asked()
         .into_iter()
@@ -563,8 +564,8 @@ fn mirrors_are_asked_first_and_the_registry_when_they_fail() {
 
 #[test]
 fn too_many_requests_are_told_as_such() {
-    let nobody = "127.0.0.1:9".parse().unwrap();
-    let proxy = Proxy::start(nobody, |asked| {
+    let unused = "127.0.0.1:9".parse().unwrap();
+    let proxy = Proxy::start(unused, |asked| {
         let status = if asked.path == "/v2/" { 200 } else { 429 };
         Action::Answer(status, vec!["retry-after: 0".to_owned()], String::new())
     });

@@ -47,7 +47,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Starts one that anybody may use; says so when there is no program for it.
+    /// Starts a registry without logins; none when its program is not installed, which is reported.
     pub(crate) fn start() -> Option<Self> {
         Self::with(&Setup::default())
     }
@@ -208,7 +208,7 @@ pub(crate) fn reference(address: SocketAddr, image: &str) -> Reference {
     Reference::parse(&format!("{address}/{image}")).unwrap()
 }
 
-/// Options that ask nobody's configuration and lose little time.
+/// Options that read no configuration and wait briefly.
 pub(crate) fn options() -> PullOptions {
     PullOptions {
         platform: "linux/amd64".parse().unwrap(),

@@ -1,4 +1,4 @@
-//! Removing: what is used stays, what nobody needs goes.
+//! Removing: what is used stays, what is not needed goes.
 
 use std::fs;
 use std::thread;
@@ -19,7 +19,7 @@ fn load(fixture: &Fixture, name: &str) {
     fixture.store.load(&place, Some(name), &mut |_| {}).unwrap();
 }
 
-const NOBODY: &dyn Fn(&StoredImage) -> bool = &|_| false;
+const NOT_IN_USE: &dyn Fn(&StoredImage) -> bool = &|_| false;
 
 fn everything() -> PruneOptions {
     PruneOptions {
@@ -38,13 +38,13 @@ fn the_last_name_takes_the_image_and_the_last_image_its_layers() {
         (fixture.part("layers").len(), fixture.part("images").len()),
         (3, 2)
     );
-    let removed = fixture.store.remove("a", NOBODY).unwrap();
+    let removed = fixture.store.remove("a", NOT_IN_USE).unwrap();
     assert_eq!(
         (removed.names, removed.images.len()),
         (vec!["a".to_owned()], 0)
     );
     assert!(fixture.store.find("again:2").is_ok());
-    let removed = fixture.store.remove("again:2", NOBODY).unwrap();
+    let removed = fixture.store.remove("again:2", NOT_IN_USE).unwrap();
     assert_eq!((removed.images.len(), removed.layers.len()), (1, 1));
     assert!(removed.freed > 0);
     assert_eq!(
@@ -53,7 +53,7 @@ fn the_last_name_takes_the_image_and_the_last_image_its_layers() {
     );
     let id = fixture.store.find("b").unwrap().id().to_owned();
     // By the first digits of its id.
-    fixture.store.remove(&id[..20], NOBODY).unwrap();
+    fixture.store.remove(&id[..20], NOT_IN_USE).unwrap();
     fixture.assert_empty();
 }
 
@@ -67,11 +67,11 @@ fn what_is_used_or_held_stays() {
         fixture.store.find("b").unwrap(),
     );
     drop(b);
-    // Held, though nobody has said yet that it is used.
-    let refused = fixture.store.remove("a", NOBODY);
+    // Held, though it is not reported as used yet.
+    let refused = fixture.store.remove("a", NOT_IN_USE);
     assert!(matches!(refused, Err(ImageError::InUse(_))), "{refused:?}");
     let second = ImageStore::open(fixture.path("store")).unwrap();
-    let removed = second.prune(&everything(), NOBODY).unwrap();
+    let removed = second.prune(&everything(), NOT_IN_USE).unwrap();
     assert_eq!(
         (removed.names, removed.layers.len()),
         (vec!["b".to_owned()], 1)
@@ -79,14 +79,14 @@ fn what_is_used_or_held_stays() {
     assert!(a.layers().iter().all(|layer| layer.is_dir()));
     let top = a.top().to_owned();
     drop(a);
-    // Used, though nobody holds it any more.
+    // Used, though it is not held any more.
     let used = |image: &StoredImage| image.top() == top;
     let refused = fixture.store.remove("a", &used);
     assert!(matches!(refused, Err(ImageError::InUse(_))), "{refused:?}");
     let removed = fixture.store.prune(&everything(), &used).unwrap();
     assert_eq!(removed, stacyvm_image::Removed::default());
     assert!(fixture.store.find("a").is_ok());
-    fixture.store.prune(&everything(), NOBODY).unwrap();
+    fixture.store.prune(&everything(), NOT_IN_USE).unwrap();
     fixture.assert_empty();
 }
 
@@ -103,12 +103,12 @@ fn without_all_only_what_has_no_name_is_pruned() {
         dry_run: true,
         ..PruneOptions::default()
     };
-    let would = fixture.store.prune(&dry, NOBODY).unwrap();
+    let would = fixture.store.prune(&dry, NOT_IN_USE).unwrap();
     assert_eq!((would.images.len(), would.layers.len()), (1, 1));
     assert_eq!(fixture.store.list().unwrap(), before);
     let removed = fixture
         .store
-        .prune(&PruneOptions::default(), NOBODY)
+        .prune(&PruneOptions::default(), NOT_IN_USE)
         .unwrap();
     assert_eq!(removed, would);
     let names: Vec<_> = fixture
@@ -133,7 +133,7 @@ fn an_image_is_never_found_without_its_files_while_others_prune() {
     thread::scope(|scope| {
         scope.spawn(move || {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                other.prune(&everything(), NOBODY).unwrap();
+                other.prune(&everything(), NOT_IN_USE).unwrap();
             }
         });
         for _ in 0..40 {
@@ -152,7 +152,7 @@ fn an_image_is_never_found_without_its_files_while_others_prune() {
         }
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    fixture.store.prune(&everything(), NOBODY).unwrap();
+    fixture.store.prune(&everything(), NOT_IN_USE).unwrap();
     eventually("the store to be empty", || {
         fixture.part("layers").is_empty()
     });
@@ -183,14 +183,14 @@ fn images_of_the_former_format_are_found_and_removed() {
     let found = store.find("team/old:1").unwrap();
     assert_eq!(found.layers(), [place.join("rootfs")]);
     assert_eq!(store.inspect("team/old:1").unwrap().names, ["team/old:1"]);
-    let refused = store.remove("team/old:1", NOBODY);
+    let refused = store.remove("team/old:1", NOT_IN_USE);
     assert!(matches!(refused, Err(ImageError::InUse(_))), "{refused:?}");
     drop(found);
     assert!(matches!(
         store.tag("team/old:1", "new"),
         Err(ImageError::Archive(_))
     ));
-    store.remove("team/old:1", NOBODY).unwrap();
+    store.remove("team/old:1", NOT_IN_USE).unwrap();
     assert!(!place.exists());
     fixture.assert_empty();
 }

@@ -1,4 +1,4 @@
-//! Who asks, and whom we believe: passwords, tokens, helpers, certificates.
+//! Authentication of both sides: passwords, tokens, helpers, certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -101,8 +101,8 @@ fn a_helper_program_is_asked_for_the_password() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let config = place.path().join("config.json");
     let wanted = format!("Basic {}", STANDARD.encode("me:word"));
-    let nobody = "127.0.0.1:9".parse().unwrap();
-    let proxy = Proxy::start(nobody, move |asked| {
+    let unused = "127.0.0.1:9".parse().unwrap();
+    let proxy = Proxy::start(unused, move |asked| {
         let known = asked.authorization.as_deref() == Some(wanted.as_str());
         match known {
             true => Action::Answer(404, vec![], String::new()),
