@@ -1,5 +1,5 @@
-//! What the other end of an agent's connection may say: frames of any kind in any order, to the
-//! accepting side and to the connecting one, and the messages in them.
+//! Frames from the other end of an agent's connection: of any kind, in any order, to the accepting
+//! side and to the connecting one, and the messages in them.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -32,7 +32,7 @@ fuzz_target!(|data: &[u8]| {
         .block_on(connection(bytes, side, usize::from(choice >> 5)));
 });
 
-/// Reads the bytes as everything that a frame can hold.
+/// Decodes the bytes as every message that a frame can hold.
 fn messages(bytes: &[u8]) {
     if let Ok(open) = Open::decode(bytes) {
         assert_eq!(Open::decode(open.encode_to_vec().as_slice()), Ok(open));
@@ -43,7 +43,7 @@ fn messages(bytes: &[u8]) {
     let _ = Reply::decode(bytes);
 }
 
-/// Lives a whole connection, with streams that are read from beginning to end.
+/// Serves a whole connection, with streams that are read from beginning to end.
 async fn connection(bytes: &[u8], side: Side, opened: usize) {
     let (mux, incoming, driver) = mux::start(bytes, tokio::io::sink(), side);
     let ours: Vec<Stream> = (0..opened)
@@ -71,7 +71,7 @@ async fn accept(mut incoming: Incoming) {
     }
 }
 
-/// Takes everything and gives the credit back, as our own ends do.
+/// Reads everything and gives the credit back, as both real ends do.
 async fn read(stream: &mut Stream) {
     loop {
         match stream.receiver.receive().await {

@@ -1,5 +1,5 @@
-//! What may come over an agent's pipes, to either end of the link: any bytes, in any pieces. After
-//! enough filler the reader always stands between chunks.
+//! Bytes over an agent's pipes to either end of the link, in pieces of any size. After enough filler
+//! the reader is always between two chunks.
 #![no_main]
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Paths as a client writes them, in a sandbox whose user has laid links that lead everywhere: none
-//! may reach what lies outside its root.
+//! Paths that a client sends, in a sandbox whose user has made links that lead everywhere: none may
+//! reach a file outside of the sandbox's root.
 #![no_main]
 
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use stacyvm_agent::files::FileService;
 
-/// What stands outside, and must never be read.
+/// The content of a file outside of the root, which must never be read.
 const SECRET: &str = "outside of every sandbox";
 
 static FILES: LazyLock<FileService> =
@@ -39,7 +39,7 @@ fuzz_target!(|path: &str| {
     }
 });
 
-/// The root and, beside it, what must not be reached.
+/// Makes the root and, beside it, a directory that must not be reached.
 fn prepare() -> std::io::Result<FileService> {
     let place = std::env::temp_dir().join(format!("paths-{}", std::process::id()));
     let root = place.join("root");

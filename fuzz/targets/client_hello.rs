@@ -1,7 +1,7 @@
-//! The first bytes of a connection: whatever they are, they are read to an end, in the same way
-//! however they arrive, and a name that is found stands in them.
+//! The first bytes of a connection: reading them ends, gives the same result in pieces of any size,
+//! and a name that is found stands in them.
 //!
-//! The reader is compiled in from its own file: its crate would bring servers along.
+//! The reader is compiled from its file, because its crate would bring servers along.
 #![no_main]
 #![allow(dead_code)]
 

@@ -1,4 +1,4 @@
-//! Configuration files: read or refused, and what is a secret in them is never said again.
+//! Configuration files: read or refused, and no error or debug print shows a secret of them.
 #![no_main]
 
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::fuzz_target;
 use stacyvm_config::Loader;
 
-/// A key that cannot be a key, so that there is always something to complain about.
+/// A value that cannot be a key, so that there is always an error.
 const KEY: &str = "hunter 2";
 
 static FILE: LazyLock<PathBuf> =

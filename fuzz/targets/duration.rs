@@ -1,4 +1,4 @@
-//! Durations: what is read can be written, and read again as the same.
+//! Durations: one that was read and written is read as the same duration.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

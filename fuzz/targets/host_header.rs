@@ -1,12 +1,12 @@
-//! `Host` headers: a name that nobody allowed does not pass, however it is written.
+//! `Host` headers: a name that is not allowed is refused, however it is written.
 //!
-//! The rule is compiled in from its own file, with a stand-in for the error it answers with: the
-//! server's crate would bring the database and everything else along.
+//! The rule is compiled from its file, with a stand-in for its error, because the server's crate would
+//! bring the database and everything else along.
 #![no_main]
 #![allow(dead_code)]
 
 mod error {
-    /// Stands in for the server's.
+    /// A stand-in for the server's error.
     #[derive(Debug)]
     pub(crate) struct Failure;
 

@@ -1,5 +1,5 @@
-//! What registries and archives say about images: names, manifests, configurations, challenges. None
-//! may stop the reader, and a name that was read is always the same name.
+//! Documents of registries and archives: names, manifests, configurations, challenges. None may make
+//! a reader panic, and a name that was read and written is read as the same name.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,10 +1,8 @@
-//! Layers as a hostile maker of images writes them: whatever is in one, nothing outside of its own
-//! directory is touched, and nothing that is more than a file, a directory, a link or a whiteout
-//! comes of it.
+//! Hostile layers of images: whatever a layer has, nothing outside of its own directory is touched,
+//! and nothing but files, directories, links and whiteouts is made.
 //!
-//! An input is text with a line for each member: a letter for its kind, its name, and after a
-//! vertical bar its content or target. One that starts with a zero byte is the bytes of a tar as they
-//! are.
+//! An input is text with a line for each entry: a letter for its kind, its name, and after a vertical
+//! bar its content or target. An input that begins with a zero byte is a tar, byte by byte.
 #![no_main]
 
 use std::fs;
@@ -16,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use stacyvm_image::fuzzing;
 use tar::{Builder, EntryType, Header};
 
-/// What stands outside, and must never change.
+/// The content of a file outside of the directory, which must never change.
 const CANARY: &str = "nobody was here";
 
 static PLACE: LazyLock<PathBuf> = LazyLock::new(|| prepare().expect("make a place to unpack in"));
@@ -29,15 +27,15 @@ fuzz_target!(|data: &[u8]| {
         None => tar_of(data),
     };
     fs::write(place.join("layer"), bytes).expect("write the layer");
-    for whole in [false, true] {
+    for as_rootfs in [false, true] {
         fuzzing::empty(&inner).expect("empty the place");
         for name in ["tree", "top"] {
             fs::create_dir(inner.join(name)).expect("make a directory");
         }
         let layer = fs::File::open(place.join("layer")).expect("open the layer");
-        let _ = fuzzing::unpack_layer(layer, &inner, whole);
+        let _ = fuzzing::unpack_layer(layer, &inner, as_rootfs);
         for name in ["tree", "top"] {
-            look(&inner.join(name));
+            assert_harmless(&inner.join(name));
         }
         let names = fs::read_dir(&inner).expect("list the place").count();
         assert_eq!(names, 2);
@@ -52,7 +50,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn look(directory: &Path) {
+fn assert_harmless(directory: &Path) {
     for entry in fs::read_dir(directory).expect("list a directory") {
         let path = entry.expect("list a directory").path();
         let metadata = path.symlink_metadata().expect("look at a file");
@@ -61,7 +59,7 @@ fn look(directory: &Path) {
         assert!(kind.is_file() || kind.is_dir() || kind.is_symlink() || whiteout);
         assert_eq!(metadata.mode() & 0o6000, 0);
         if kind.is_dir() {
-            look(&path);
+            assert_harmless(&path);
         }
     }
 }
@@ -113,7 +111,7 @@ fn tar_of(data: &[u8]) -> Vec<u8> {
     builder.into_inner().expect("write to memory")
 }
 
-/// A directory to unpack in and, beside it, what must not be reached.
+/// Makes a directory to unpack in and, beside it, one that must not be reached.
 fn prepare() -> std::io::Result<PathBuf> {
     let place = std::env::temp_dir().join(format!("layers-{}", std::process::id()));
     fs::create_dir_all(place.join("inner"))?;
