@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use stacyvm_proto::link::{Decoder, LONGEST_CHUNK, Link, MAX_DATA, NONCE_LEN, connect};
+use stacyvm_proto::link::{Decoder, MAX_CHUNK_LEN, Link, MAX_DATA, NONCE_LEN, connect};
 use tokio::io::AsyncReadExt as _;
 
 fuzz_target!(|data: &[u8]| {
@@ -42,7 +42,7 @@ fn chunks(bytes: &[u8], piece: usize) {
         decoder.feed(part);
         drain(&mut decoder);
     }
-    decoder.feed(&[0; LONGEST_CHUNK]);
+    decoder.feed(&[0; MAX_CHUNK_LEN]);
     drain(&mut decoder);
     // A chunk of a later kind, without data, in session 0: found at once, whatever came before.
     let known = [6, 0, 0, 0, 0, 0, 0];

@@ -1,42 +1,39 @@
-//! The agent's end: one session after the other on the pipes it was born with.
+//! The agent's end: one session after the other on the pipes that it was started with.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::chunk::{Chunk, Damaged};
-use super::input::{Input, give};
-use super::output::{Output, SessionWrite, Shared, lock};
-use super::{NONCE_LEN, SILENT_AFTER, kind};
+use super::input::{Input, fill_buffer};
+use super::output::{Output, SessionWrite, SharedOutput};
+use super::wire::{NONCE_LEN, SILENCE_TIMEOUT, kind};
 
 /// A pair of pipes on which hosts come and go.
 #[derive(Debug)]
 pub struct Link<R, W> {
     input: Arc<Mutex<AgentInput<R>>>,
-    output: Shared<W>,
+    output: SharedOutput<W>,
 }
 
 #[derive(Debug)]
 struct AgentInput<R> {
     pipe: Input<R>,
-    /// Whose chunks count.
+    /// The present session; chunks of others are skipped.
     session: Option<u32>,
-    /// The session that ended the one before, and that nobody has accepted yet.
+    /// The next session and its nonce, which has ended the one before and is not accepted yet.
     next: Option<(u32, Bytes)>,
 }
 
-fn locked<R>(input: &Mutex<AgentInput<R>>) -> MutexGuard<'_, AgentInput<R>> {
-    input.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
-    /// Takes the pipes over. Neither may block.
+    /// Serves on these pipes. Neither may block.
     pub fn new(read: R, write: W) -> Self {
         Self {
             input: Arc::new(Mutex::new(AgentInput {
@@ -48,16 +45,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
         }
     }
 
-    /// The next host; what was left of the one before ends.
+    /// Waits for the next host's session; the session before ends.
     ///
     /// # Errors
-    /// When the pipes are broken or closed, after which nobody can ever come.
+    /// When the pipes are broken or closed, after which no host can come.
     pub async fn accept(&mut self) -> io::Result<(SessionRead<R, W>, SessionWrite<W>)> {
-        if let Some(before) = locked(&self.input).session.take() {
-            lock(&self.output).end(before);
+        if let Some(before) = self.input.lock().session.take() {
+            self.output.lock().end(before);
         }
         let (session, nonce) = poll_fn(|context| {
-            let mut input = locked(&self.input);
+            let mut input = self.input.lock();
             let next = loop {
                 if let Some(next) = input.next.take() {
                     break next;
@@ -65,7 +62,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
                 match input.pipe.poll_chunk(context)? {
                     Poll::Ready(chunk) => input.next = chunk.ok().and_then(beginning),
                     Poll::Pending => {
-                        lock(&self.output).flush_for_reader(context);
+                        self.output.lock().flush_for_reader(context);
                         return Poll::Pending;
                     }
                 }
@@ -75,7 +72,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
         })
         .await?;
         poll_fn(|context| {
-            let mut output = lock(&self.output);
+            let mut output = self.output.lock();
             output.begin(session, kind::BEGUN, &nonce);
             // What the pipe does not take now is written when the session is read.
             output.flush_for_reader(context);
@@ -87,13 +84,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<R, W> {
             output: self.output.clone(),
             session,
             left: Bytes::new(),
-            silent: Box::pin(sleep(SILENT_AFTER)),
+            silent: Box::pin(sleep(SILENCE_TIMEOUT)),
         };
         let output = self.output.clone();
         let write = SessionWrite {
             output,
             session,
-            end: |output, session| lock(output).end(session),
+            end: |output, session| output.lock().end(session),
         };
         Ok((read, write))
     }
@@ -105,11 +102,11 @@ fn beginning(chunk: Chunk) -> Option<(u32, Bytes)> {
     begins.then_some((chunk.session, chunk.data))
 }
 
-/// What one host says; ends with its session.
+/// The reading half of a session; it ends with the session.
 #[derive(Debug)]
 pub struct SessionRead<R, W: AsyncWrite + Unpin> {
     input: Arc<Mutex<AgentInput<R>>>,
-    output: Shared<W>,
+    output: SharedOutput<W>,
     session: u32,
     left: Bytes,
     silent: Pin<Box<Sleep>>,
@@ -122,10 +119,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for SessionRead<R, W
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let mut input = locked(&this.input);
+        let mut input = this.input.lock();
         loop {
             if !this.left.is_empty() {
-                give(&mut this.left, buffer);
+                fill_buffer(&mut this.left, buffer);
                 return Poll::Ready(Ok(()));
             }
             if input.session != Some(this.session) {
@@ -137,7 +134,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for SessionRead<R, W
                     // pipe before it.
                     let is_ours = chunk.as_ref().is_ok_and(|it| it.session == this.session);
                     if is_ours {
-                        this.silent.as_mut().reset(Instant::now() + SILENT_AFTER);
+                        this.silent.as_mut().reset(Instant::now() + SILENCE_TIMEOUT);
                     }
                     this.left = input.receive(chunk, this.session, &this.output);
                 }
@@ -145,10 +142,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for SessionRead<R, W
                 Poll::Pending => {
                     if this.silent.as_mut().poll(context).is_ready() {
                         input.session = None;
-                        lock(&this.output).end(this.session);
+                        this.output.lock().end(this.session);
                         continue;
                     }
-                    lock(&this.output).flush_for_reader(context);
+                    this.output.lock().flush_for_reader(context);
                     return Poll::Pending;
                 }
             }
@@ -157,33 +154,33 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for SessionRead<R, W
 }
 
 impl<R> AgentInput<R> {
-    /// Deals with a chunk that came during a session, and answers the session's data in it.
+    /// Processes a chunk that came during a session, and returns the session's data in it.
     fn receive<W: AsyncWrite + Unpin>(
         &mut self,
         chunk: Result<Chunk, Damaged>,
         session: u32,
-        output: &Shared<W>,
+        output: &SharedOutput<W>,
     ) -> Bytes {
         match chunk {
             Ok(chunk) if chunk.kind == kind::BEGIN => {
                 if let Some(next) = beginning(chunk) {
                     self.next = Some(next);
                     self.session = None;
-                    lock(output).forget(session);
+                    output.lock().forget(session);
                 }
             }
             Ok(chunk) if chunk.session == session => match chunk.kind {
                 kind::DATA => return chunk.data,
                 kind::END => {
                     self.session = None;
-                    lock(output).forget(session);
+                    output.lock().forget(session);
                 }
                 _ => {}
             },
             Ok(_) => {}
             Err(Damaged) => {
                 self.session = None;
-                lock(output).end(session);
+                output.lock().end(session);
             }
         }
         Bytes::new()
@@ -192,6 +189,6 @@ impl<R> AgentInput<R> {
 
 impl<R, W: AsyncWrite + Unpin> Drop for SessionRead<R, W> {
     fn drop(&mut self) {
-        lock(&self.output).end(self.session);
+        self.output.lock().end(self.session);
     }
 }

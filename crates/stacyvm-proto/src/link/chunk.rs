@@ -1,4 +1,4 @@
-//! The layout of chunks: writing them, and finding them in bytes of any kind.
+//! The layout of chunks: writing them, and finding them in arbitrary bytes.
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
@@ -7,14 +7,14 @@ pub(super) const HEADER_LEN: usize = 11;
 /// The most data in one chunk, bytes.
 pub const MAX_DATA: usize = 0x3fff;
 /// The longest chunk, bytes.
-pub const LONGEST_CHUNK: usize = HEADER_LEN + MAX_DATA;
+pub const MAX_CHUNK_LEN: usize = HEADER_LEN + MAX_DATA;
 
-/// A chunk that checks.
+/// A chunk with a correct checksum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
-    /// What it is for; numbers that are not known are for later ends, and skipped.
+    /// What the chunk is for. Unknown numbers come from later versions, and are skipped.
     pub kind: u8,
-    /// Which session it belongs to.
+    /// The session that it belongs to.
     pub session: u32,
     /// At most [`MAX_DATA`] bytes.
     pub data: Bytes,
@@ -24,7 +24,7 @@ pub struct Chunk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damaged;
 
-/// Finds chunks in what arrives. It never holds more than one chunk and what was read beside it.
+/// Finds chunks in the bytes that arrive. It holds at most one chunk and what was read with it.
 #[derive(Debug, Default)]
 pub struct Decoder {
     pub(super) buffer: BytesMut,
@@ -67,7 +67,7 @@ impl Decoder {
     }
 }
 
-/// Appends a chunk; of `data`, at most [`MAX_DATA`] bytes are there.
+/// Appends a chunk; `data` has at most [`MAX_DATA`] bytes.
 pub(super) fn write(out: &mut BytesMut, kind: u8, session: u32, data: &[u8]) {
     let start = out.len();
     begin(out, kind, session);
@@ -75,7 +75,7 @@ pub(super) fn write(out: &mut BytesMut, kind: u8, session: u32, data: &[u8]) {
     seal(out, start);
 }
 
-/// Appends a header that `seal` completes when the data stands behind it.
+/// Appends a header. `seal` completes it once the data stands behind it.
 pub(super) fn begin(out: &mut BytesMut, kind: u8, session: u32) {
     out.extend_from_slice(&[kind, 0, 0]);
     out.extend_from_slice(&session.to_le_bytes());
@@ -92,8 +92,8 @@ pub(super) fn seal(out: &mut BytesMut, start: usize) {
     out[start + 7..start + HEADER_LEN].copy_from_slice(&check.to_le_bytes());
 }
 
-/// FNV-1a's step (Fowler, Noll, Vo) on words of eight bytes, folded to 32 bits: it has to see an
-/// accident, not an attack, and to cost nothing beside the copying.
+/// The checksum: FNV-1a's step (Fowler, Noll, Vo) on words of eight bytes, folded to 32 bits. It
+/// detects accidents, not attacks, and costs little compared with the copying.
 fn check(header: &[u8], data: &[u8]) -> u32 {
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;

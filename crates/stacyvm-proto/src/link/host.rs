@@ -1,22 +1,23 @@
-//! The host's end: one session on the pipes it was given.
+//! The host's end: one session on a pair of pipes.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::chunk::{self, LONGEST_CHUNK};
-use super::input::{Input, give};
-use super::output::{Output, SessionWrite, Shared, lock};
-use super::{ALIVE_EVERY, NONCE_LEN, kind};
+use super::chunk::{self, MAX_CHUNK_LEN};
+use super::input::{Input, fill_buffer};
+use super::output::{Output, SessionWrite, SharedOutput};
+use super::wire::{ALIVE_INTERVAL, NONCE_LEN, kind};
 
-/// Begins a session: whatever is on the pipes of earlier ones is skipped, and the agent ends them.
-/// The nonce must be new and random. Deadlines are the caller's: nothing may answer.
+/// Begins a session: bytes of earlier sessions are skipped, and the agent ends those. The nonce must
+/// be new and random. The caller sets the deadline, because the agent may never answer.
 ///
 /// # Errors
 /// When the pipes are broken or closed.
@@ -34,7 +35,7 @@ where
     chunk::write(&mut answer, kind::BEGUN, session, &nonce);
     let mut input = Input::new(read);
     let mut output = Output::new(write);
-    output.fill(LONGEST_CHUNK);
+    output.fill(MAX_CHUNK_LEN);
     output.begin(session, kind::BEGIN, &nonce);
     poll_fn(|context| {
         // The agent may have to be read before it reads on.
@@ -66,7 +67,7 @@ where
         session,
         left: Bytes::new(),
         over: false,
-        alive: Box::pin(sleep(ALIVE_EVERY)),
+        alive: Box::pin(sleep(ALIVE_INTERVAL)),
     };
     let write = SessionWrite {
         output,
@@ -76,19 +77,19 @@ where
     Ok((read, write))
 }
 
-/// Where `wanted` begins in `bytes`.
+/// The position of `wanted` in `bytes`.
 fn position(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes
         .windows(wanted.len())
         .position(|window| window == wanted)
 }
 
-/// What the agent says in this session; ends when the session does. Must be polled for the agent to
-/// see that the host lives.
+/// The reading half of a session; it ends with the session. It must be polled, because polling also
+/// sends the signs of life.
 #[derive(Debug)]
 pub struct HostRead<R, W: AsyncWrite + Unpin> {
     input: Input<R>,
-    output: Shared<W>,
+    output: SharedOutput<W>,
     session: u32,
     left: Bytes,
     over: bool,
@@ -104,7 +105,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for HostRead<R, W> {
         let this = self.get_mut();
         loop {
             if !this.left.is_empty() {
-                give(&mut this.left, buffer);
+                fill_buffer(&mut this.left, buffer);
                 return Poll::Ready(Ok(()));
             }
             if this.over {
@@ -123,15 +124,15 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for HostRead<R, W> {
                 Ok(chunk) if chunk.kind == kind::BEGUN => this.finish(),
                 Ok(_) => {}
                 Err(_) => {
-                    lock(&this.output).end(this.session);
+                    this.output.lock().end(this.session);
                     this.over = true;
                 }
             }
         }
-        let mut output = lock(&this.output);
+        let mut output = this.output.lock();
         while this.alive.as_mut().poll(context).is_ready() {
-            output.show_life(this.session);
-            this.alive.as_mut().reset(Instant::now() + ALIVE_EVERY);
+            output.keep_alive(this.session);
+            this.alive.as_mut().reset(Instant::now() + ALIVE_INTERVAL);
         }
         output.flush_for_reader(context);
         Poll::Pending
@@ -140,7 +141,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> AsyncRead for HostRead<R, W> {
 
 impl<R, W: AsyncWrite + Unpin> HostRead<R, W> {
     fn finish(&mut self) {
-        lock(&self.output).forget(self.session);
+        self.output.lock().forget(self.session);
         self.over = true;
     }
 }
@@ -151,10 +152,10 @@ impl<R, W: AsyncWrite + Unpin> Drop for HostRead<R, W> {
     }
 }
 
-/// Says that the session is over as far as that can be said at once; who does not hear it notices
-/// the silence.
-fn give_up<W: AsyncWrite + Unpin>(output: &Shared<W>, session: u32) {
-    let mut output = lock(output);
+/// Ends the session and tells the agent if the pipe takes the bytes at once; otherwise the agent ends
+/// it after its timeout.
+fn give_up<W: AsyncWrite + Unpin>(output: &SharedOutput<W>, session: u32) {
+    let mut output = output.lock();
     output.end(session);
     let _ = output.poll_flush(&mut Context::from_waker(Waker::noop()));
 }

@@ -1,4 +1,4 @@
-//! The reading half of either end: chunks from whatever the pipe brings.
+//! The reading half of either end: from the bytes of the pipe to chunks.
 
 use std::future::Future as _;
 use std::io;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
-use super::chunk::{Chunk, Damaged, Decoder, LONGEST_CHUNK};
+use super::chunk::{Chunk, Damaged, Decoder, MAX_CHUNK_LEN};
 
 #[derive(Debug)]
 pub(super) struct Input<R> {
@@ -24,7 +24,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
         }
     }
 
-    /// The next chunk, or what was in the place of one.
+    /// The next chunk, or that it was damaged.
     ///
     /// # Errors
     /// When the pipe is broken or closed.
@@ -45,7 +45,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
     /// # Errors
     /// When the pipe is broken or closed.
     pub(super) fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.decoder.buffer.reserve(LONGEST_CHUNK);
+        self.decoder.buffer.reserve(MAX_CHUNK_LEN);
         let reading = pin!(self.read.read_buf(&mut self.decoder.buffer));
         match ready!(reading.poll(context))? {
             0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
@@ -54,8 +54,8 @@ impl<R: AsyncRead + Unpin> Input<R> {
     }
 }
 
-/// Moves what fits of `left` into `buffer`.
-pub(super) fn give(left: &mut Bytes, buffer: &mut ReadBuf<'_>) {
+/// Moves as much of `left` as fits into `buffer`.
+pub(super) fn fill_buffer(left: &mut Bytes, buffer: &mut ReadBuf<'_>) {
     let count = left.len().min(buffer.remaining());
     buffer.put_slice(&left[..count]);
     left.advance(count);

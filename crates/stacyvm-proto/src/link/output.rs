@@ -1,30 +1,31 @@
-//! The writing half of either end: data into chunks, in order, a bounded amount at a time.
+//! The writing half of either end: it puts data into chunks, in order, with a bounded buffer.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
 
 use super::chunk::{self, MAX_DATA};
-use super::kind;
+use super::wire::kind;
 
 /// Unwritten bytes above which no more data is taken.
 const FULL: usize = 4 * (MAX_DATA + 1);
-/// Unwritten bytes above which not even a beginning or an end is told.
+/// Unwritten bytes above which not even the beginning or the end of a session is written.
 const OVERFULL: usize = 2 * FULL;
 
-/// What waits to be written to the pipe, and for which session.
+/// The bytes that wait to be written to the pipe, and the present session.
 #[derive(Debug)]
 pub(super) struct Output<W> {
     write: W,
     pending: BytesMut,
-    /// None between sessions.
+    /// The present session; none between sessions.
     session: Option<u32>,
-    /// Whether the session's writer waits for room: only its task may then ask the pipe, which
-    /// remembers one waiting task.
+    /// Whether the session's writer waits for room. Only its task may then poll the pipe, because the
+    /// pipe remembers one waiting task.
     writer_waits: bool,
     failed: bool,
 }
@@ -40,35 +41,36 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         }
     }
 
-    /// Begins a session after what is still being written. Without room for another chunk, because
-    /// nobody reads, it begins without a word, and whoever asked for it asks again.
+    /// Begins a session after the bytes that are still being written. If there is no room for another
+    /// chunk, because the other end does not read, the session begins without telling it; a host
+    /// that waits for the answer begins again.
     pub(super) fn begin(&mut self, session: u32, kind: u8, data: &[u8]) {
         self.session = Some(session);
         self.writer_waits = false;
-        self.tell(kind, session, data);
+        self.push_control(kind, session, data);
     }
 
-    fn tell(&mut self, kind: u8, session: u32, data: &[u8]) {
+    fn push_control(&mut self, kind: u8, session: u32, data: &[u8]) {
         if self.pending.len() < OVERFULL {
             chunk::write(&mut self.pending, kind, session, data);
         }
     }
 
-    /// Puts filler out, before a session.
+    /// Writes filler, before a session.
     pub(super) fn fill(&mut self, count: usize) {
         self.pending.resize(self.pending.len() + count, 0);
     }
 
-    /// Ends a session if it is the present one, and says so to the other side.
+    /// Ends a session if it is the present one, and tells the other side.
     pub(super) fn end(&mut self, session: u32) {
         if self.session == Some(session) {
             self.session = None;
             self.writer_waits = false;
-            self.tell(kind::END, session, &[]);
+            self.push_control(kind::END, session, &[]);
         }
     }
 
-    /// Ends a session that the other side knows to be over.
+    /// Ends a session without telling the other side, which knows that it is over.
     pub(super) fn forget(&mut self, session: u32) {
         if self.session == Some(session) {
             self.session = None;
@@ -76,8 +78,8 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         }
     }
 
-    /// A chunk without data, unless others wait and show the same.
-    pub(super) fn show_life(&mut self, session: u32) {
+    /// Writes a sign of life, unless other chunks wait to be written anyway.
+    pub(super) fn keep_alive(&mut self, session: u32) {
         if self.session == Some(session) && self.pending.is_empty() {
             chunk::write(&mut self.pending, kind::ALIVE, session, &[]);
         }
@@ -103,7 +105,7 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         Pin::new(&mut self.write).poll_flush(context)
     }
 
-    /// The same on behalf of the reader's task, where it may.
+    /// Writes what the pipe takes from the reader's task, unless the writer's task waits for the pipe.
     pub(super) fn flush_for_reader(&mut self, context: &mut Context<'_>) {
         if !self.writer_waits && !self.pending.is_empty() {
             // A failure shows at the next read or write.
@@ -129,7 +131,7 @@ impl<W: AsyncWrite + Unpin> Output<W> {
         Poll::Ready(Ok(count))
     }
 
-    /// Makes chunks of what there is room for.
+    /// Puts as much as there is room for into chunks.
     fn take(&mut self, session: u32, slices: &[IoSlice<'_>]) -> usize {
         let mut taken = 0;
         let mut start = None;
@@ -142,11 +144,11 @@ impl<W: AsyncWrite + Unpin> Output<W> {
                     from
                 });
                 let room = MAX_DATA - (self.pending.len() - from - chunk::HEADER_LEN);
-                let (piece, rest) = left.split_at(room.min(left.len()));
-                self.pending.extend_from_slice(piece);
-                taken += piece.len();
+                let (part, rest) = left.split_at(room.min(left.len()));
+                self.pending.extend_from_slice(part);
+                taken += part.len();
                 left = rest;
-                if piece.len() == room {
+                if part.len() == room {
                     chunk::seal(&mut self.pending, from);
                     start = None;
                 }
@@ -159,22 +161,16 @@ impl<W: AsyncWrite + Unpin> Output<W> {
     }
 }
 
-/// An output that two halves share.
-pub(super) type Shared<W> = Arc<Mutex<Output<W>>>;
+/// An output that the two halves of a session share.
+pub(super) type SharedOutput<W> = Arc<Mutex<Output<W>>>;
 
-/// Locks it; never across a wait.
-pub(super) fn lock<W>(output: &Mutex<Output<W>>) -> MutexGuard<'_, Output<W>> {
-    // A panic cannot have left a chunk half written: those are made whole under the lock.
-    output.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is said to the other end in one session. Its end is the end of the session.
+/// The writing half of one session. Dropping it ends the session.
 #[derive(Debug)]
 pub struct SessionWrite<W: AsyncWrite + Unpin> {
-    pub(super) output: Shared<W>,
+    pub(super) output: SharedOutput<W>,
     pub(super) session: u32,
-    /// How this end says so.
-    pub(super) end: fn(&Shared<W>, u32),
+    /// How this end of the link ends a session.
+    pub(super) end: fn(&SharedOutput<W>, u32),
 }
 
 impl<W: AsyncWrite + Unpin> Drop for SessionWrite<W> {
@@ -189,7 +185,9 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for SessionWrite<W> {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        lock(&self.output).poll_send(self.session, context, &[IoSlice::new(data)])
+        self.output
+            .lock()
+            .poll_send(self.session, context, &[IoSlice::new(data)])
     }
 
     fn poll_write_vectored(
@@ -197,7 +195,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for SessionWrite<W> {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        lock(&self.output).poll_send(self.session, context, slices)
+        self.output.lock().poll_send(self.session, context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -205,7 +203,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for SessionWrite<W> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut output = lock(&self.output);
+        let mut output = self.output.lock();
         if output.session != Some(self.session) {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
@@ -216,7 +214,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for SessionWrite<W> {
 
     /// A session has one end for both directions.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut output = lock(&self.output);
+        let mut output = self.output.lock();
         output.end(self.session);
         output.poll_flush(context)
     }

@@ -7,8 +7,9 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
-use super::chunk::{self, Chunk, Damaged, Decoder, LONGEST_CHUNK, MAX_DATA};
-use super::{ALIVE_EVERY, HostRead, Link, NONCE_LEN, SILENT_AFTER, SessionWrite, connect, kind};
+use super::chunk::{self, Chunk, Damaged, Decoder, MAX_CHUNK_LEN, MAX_DATA};
+use super::wire::kind;
+use super::{ALIVE_INTERVAL, HostRead, Link, NONCE_LEN, SILENCE_TIMEOUT, SessionWrite, connect};
 
 const PIPE: usize = 64 * 1024;
 const DEADLINE: Duration = Duration::from_secs(3600);
@@ -88,7 +89,7 @@ fn every_damage_of_one_byte_is_seen() {
             bad[at] ^= 1 << bit;
             let mut decoder = Decoder::default();
             decoder.feed(&bad);
-            decoder.feed(&[0; LONGEST_CHUNK]);
+            decoder.feed(&[0; MAX_CHUNK_LEN]);
             // The top two bits of the length mean nothing, but they are covered too.
             assert_eq!(decoder.next_chunk(), Err(Damaged), "byte {at}, bit {bit}");
         }
@@ -125,21 +126,21 @@ async fn either_end_ends_the_session_by_dropping_what_it_writes_to() {
             // The pipe is asked by whoever reads: an end is said without waiting for room.
             let (heard, _) = tokio::join!(
                 tokio::time::timeout(DEADLINE, host_read.read(&mut buffer)),
-                tokio::time::timeout(ALIVE_EVERY, agent_read.read(&mut other)),
+                tokio::time::timeout(ALIVE_INTERVAL, agent_read.read(&mut other)),
             );
             heard.expect("the host hears the end")
         };
         assert_eq!(heard.unwrap(), 0, "by the host: {by_the_host}");
-        assert!(begin.elapsed() < SILENT_AFTER, "silence did not end it");
+        assert!(begin.elapsed() < SILENCE_TIMEOUT, "silence did not end it");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_host_may_die_at_any_byte() {
     // What a host writes in a short life, cut everywhere.
-    let mut life = vec![0; LONGEST_CHUNK];
+    let mut life = vec![0; MAX_CHUNK_LEN];
     life.extend_from_slice(&chunk_of(kind::BEGIN, 0x0505_0505, &nonce(5)));
-    let begun = LONGEST_CHUNK;
+    let begun = MAX_CHUNK_LEN;
     life.extend_from_slice(&chunk_of(kind::DATA, 0x0505_0505, b"first"));
     life.extend_from_slice(&chunk_of(kind::DATA, 0x0505_0505, &[0; 40]));
     life.extend_from_slice(&chunk_of(kind::ALIVE, 0x0505_0505, &[]));
@@ -209,13 +210,13 @@ async fn a_host_that_is_replaced_hears_its_end_and_falls_silent() {
     let mut said = Vec::new();
     agent_hears.read_to_end(&mut said).await.unwrap();
     let begin = chunk_of(kind::BEGIN, 0x0101_0101, &nonce(1));
-    assert_eq!(said[LONGEST_CHUNK..], begin[..]);
+    assert_eq!(said[MAX_CHUNK_LEN..], begin[..]);
 }
 
 /// Two sessions' bytes on one pipe.
 async fn with_bytes_between(between: &[u8]) -> (Vec<u8>, bool) {
     let (mut link, mut from, mut to) = pipes();
-    to.write_all(&[0; LONGEST_CHUNK]).await.unwrap();
+    to.write_all(&[0; MAX_CHUNK_LEN]).await.unwrap();
     to.write_all(&chunk_of(kind::BEGIN, 9, &nonce(9)))
         .await
         .unwrap();
@@ -227,13 +228,13 @@ async fn with_bytes_between(between: &[u8]) -> (Vec<u8>, bool) {
         .await
         .unwrap();
     to.write_all(&chunk_of(kind::END, 9, &[])).await.unwrap();
-    to.write_all(&[0; LONGEST_CHUNK]).await.unwrap();
+    to.write_all(&[0; MAX_CHUNK_LEN]).await.unwrap();
     let (mut read, write) = link.accept().await.unwrap();
     let mut heard = Vec::new();
     let begin = tokio::time::Instant::now();
     read.read_to_end(&mut heard).await.unwrap();
     assert!(
-        begin.elapsed() < SILENT_AFTER,
+        begin.elapsed() < SILENCE_TIMEOUT,
         "silence ended it, and nothing else did"
     );
     drop((read, write));
@@ -242,7 +243,7 @@ async fn with_bytes_between(between: &[u8]) -> (Vec<u8>, bool) {
     let mut decoder = Decoder::default();
     let ended = loop {
         let mut buffer = [0; 4096];
-        let read = tokio::time::timeout(ALIVE_EVERY, from.read(&mut buffer)).await;
+        let read = tokio::time::timeout(ALIVE_INTERVAL, from.read(&mut buffer)).await;
         let Ok(Ok(count)) = read else { break false };
         decoder.feed(&buffer[..count]);
         while let Some(chunk) = decoder.next_chunk().unwrap() {
@@ -299,7 +300,7 @@ async fn a_silent_host_is_given_up_and_a_quiet_one_is_not() {
         let agent_hears = read.read(&mut byte);
         let mut byte = [0];
         let host_hears = host_read.read(&mut byte);
-        let long = tokio::time::sleep(10 * SILENT_AFTER);
+        let long = tokio::time::sleep(10 * SILENCE_TIMEOUT);
         tokio::select! {
             _ = agent_hears => panic!("a host that says it lives was given up"),
             _ = host_hears => panic!("the host heard an end"),
@@ -308,7 +309,7 @@ async fn a_silent_host_is_given_up_and_a_quiet_one_is_not() {
     }
     // Nobody polls the host any more.
     assert_eq!(read.read(&mut byte).await.unwrap(), 0);
-    assert!(begin.elapsed() >= 10 * SILENT_AFTER + SILENT_AFTER - ALIVE_EVERY);
+    assert!(begin.elapsed() >= 10 * SILENCE_TIMEOUT + SILENCE_TIMEOUT - ALIVE_INTERVAL);
 }
 
 #[tokio::test(start_paused = true)]
@@ -317,7 +318,7 @@ async fn an_agent_that_nobody_reads_keeps_little_and_still_takes_the_next_host()
     let (ends, accepted) = tokio::join!(joined(&mut from, &mut to, 1), link.accept());
     let (read, mut write) = accepted.unwrap();
     let mut taken = 0;
-    while let Ok(wrote) = tokio::time::timeout(ALIVE_EVERY, write.write(&[5; 9000])).await {
+    while let Ok(wrote) = tokio::time::timeout(ALIVE_INTERVAL, write.write(&[5; 9000])).await {
         taken += wrote.unwrap();
         assert!(taken < 4 * PIPE, "it takes without end");
     }
@@ -347,7 +348,7 @@ proptest! {
         let mut decoder = Decoder::default();
         decoder.feed(&before);
         decoder.feed(&wild);
-        decoder.feed(&vec![0; LONGEST_CHUNK]);
+        decoder.feed(&vec![0; MAX_CHUNK_LEN]);
         // A header whose length says as much as it can needs all of the filler.
         while !matches!(decoder.next_chunk(), Ok(None)) {}
         prop_assert!(decoder.buffer.is_empty());

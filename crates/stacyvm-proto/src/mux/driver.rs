@@ -1,4 +1,4 @@
-//! The one task of a connection: reads frames, and writes what its callers could not.
+//! The one task of a connection: it reads frames, and writes what the callers could not.
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -10,15 +10,15 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::Shared;
+use super::connection::Connection;
 use crate::frame::{FrameError, HEADER_LEN, Header};
 
-/// What an idle connection keeps for reading, bytes.
+/// Size of the read buffer of an idle connection, bytes.
 const SMALL_READ: usize = 4 * 1024;
-/// What a busy one reads at once, bytes.
+/// Size of the read buffer of a busy connection, bytes.
 const LARGE_READ: usize = 128 * 1024;
-/// How long a busy connection keeps that much without hearing anything.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// How long a busy connection keeps the large buffer without receiving anything.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a connection ended.
 #[derive(Debug, thiserror::Error)]
@@ -38,22 +38,22 @@ pub struct Driver<R> {
     read: R,
     buffer: BytesMut,
     busy: bool,
-    shared: Arc<Shared>,
+    connection: Arc<Connection>,
 }
 
 impl<R: AsyncRead + Unpin> Driver<R> {
-    pub(super) fn new(read: R, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(read: R, connection: Arc<Connection>) -> Self {
         Self {
             read,
             buffer: BytesMut::new(),
             busy: false,
-            shared,
+            connection,
         }
     }
 
-    /// Hands every whole frame in the buffer on, and says how many bytes the next one wants.
+    /// Processes every whole frame in the buffer, and answers how many bytes the next one needs.
     fn take_frames(&mut self) -> Result<usize, FrameError> {
-        let mut state = self.shared.lock();
+        let mut state = self.connection.state();
         let wanted = loop {
             let Some(header) = self.buffer.first_chunk::<HEADER_LEN>() else {
                 break HEADER_LEN;
@@ -76,22 +76,22 @@ impl<R: AsyncRead + Unpin> Driver<R> {
             };
             state.receive(header, payload)?;
         };
-        // Answers to questions, and credit.
+        // Answers to pings, and credit.
         state.flush();
         Ok(wanted)
     }
 
-    /// Waits for bytes, writing meanwhile what the socket takes.
+    /// Waits for bytes, and writes meanwhile what the socket takes.
     async fn read_more(&mut self, wanted: usize) -> io::Result<usize> {
         loop {
             let missing = wanted.saturating_sub(self.buffer.len());
             let room = if self.busy { LARGE_READ } else { SMALL_READ };
             self.buffer.reserve(missing.max(room));
-            let idle_after = self.busy.then_some(IDLE_AFTER);
-            let shared = &self.shared;
+            let idle_timeout = self.busy.then_some(IDLE_TIMEOUT);
+            let connection = &self.connection;
             let mut reading = pin!(self.read.read_buf(&mut self.buffer));
             let reading = poll_fn(|context| {
-                let mut state = shared.lock();
+                let mut state = connection.state();
                 state.set_driver(context.waker());
                 state.flush();
                 if state.is_lost() {
@@ -103,9 +103,9 @@ impl<R: AsyncRead + Unpin> Driver<R> {
                 drop(state);
                 reading.as_mut().poll(context)
             });
-            let count = match idle_after {
+            let count = match idle_timeout {
                 None => reading.await?,
-                Some(after) => match tokio::time::timeout(after, reading).await {
+                Some(timeout) => match tokio::time::timeout(timeout, reading).await {
                     Ok(count) => count?,
                     Err(_) => {
                         self.busy = false;
@@ -123,7 +123,7 @@ impl<R: AsyncRead + Unpin> Driver<R> {
     /// Runs the connection to its end.
     pub async fn run(mut self) -> Ended {
         let ended = self.read_all().await;
-        self.shared.lose();
+        self.connection.lose();
         ended
     }
 

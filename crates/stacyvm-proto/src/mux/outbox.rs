@@ -1,7 +1,7 @@
-//! What waits to be written, and the writing.
+//! Frames that wait to be written, and the writing.
 //!
-//! Bounded twice: data waits while the outbox is full, and while it is overfull, by answers that
-//! the other side does not read, nothing more is read from it either.
+//! The outbox has two bounds: above the first, data has to wait; above the second, which only
+//! answers that the other side does not read can reach, nothing more is read from it either.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -15,7 +15,8 @@ use crate::frame::{HEADER_LEN, Header, Kind};
 
 /// Unsent bytes above which data has to wait.
 const HIGH_WATER: usize = 512 * 1024;
-/// Unsent bytes above which nothing more is read, so that questions cannot pile up answers.
+/// Unsent bytes above which nothing more is read, so that a flood of pings cannot queue answers
+/// without bound.
 const READ_STOP: usize = 2 * HIGH_WATER;
 /// Frames handed to the socket in one call.
 const FRAMES_PER_WRITE: usize = 16;
@@ -41,7 +42,7 @@ impl OutFrame {
 }
 
 pub(super) struct Outbox {
-    /// None when the connection is lost.
+    /// The socket; none when the connection is lost.
     writer: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     frames: VecDeque<OutFrame>,
     bytes: usize,
@@ -91,7 +92,7 @@ impl Outbox {
         Poll::Pending
     }
 
-    /// Drops the writer and what was meant for it.
+    /// Drops the writer and all unsent frames.
     pub(super) fn close(&mut self) {
         self.writer = None;
         self.frames.clear();
@@ -108,7 +109,8 @@ impl Outbox {
         });
     }
 
-    /// Writes data at once where nothing waits before it, and copies only what is not taken.
+    /// Writes data at once if no other frame waits, and copies only the bytes that the socket does not
+    /// take.
     pub(super) fn push_slice(&mut self, stream: u32, channel: u8, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         let header = Header::new(Kind::Data, stream, channel, length).encode();
@@ -140,7 +142,7 @@ impl Outbox {
         self.frames.push_back(frame);
     }
 
-    /// Writes what is taken; `false` when the connection is dead.
+    /// Writes what the socket takes; `false` when the connection is dead.
     pub(super) fn flush(&mut self) -> bool {
         let Some(writer) = &mut self.writer else {
             return false;

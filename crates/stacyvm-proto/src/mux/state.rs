@@ -1,8 +1,8 @@
-//! What one connection knows: its streams and their credit.
+//! The state of one connection: its streams and their credit.
 //!
-//! Everything here is synchronous and runs under one short lock; waiting is done by the wakers
-//! kept here. Every queue has a bound: received frames by the credit we gave, unsent ones by the
-//! outbox.
+//! Everything here is synchronous and runs under one short lock; tasks that wait leave their wakers
+//! here. Every queue has a bound: received frames by the credit that this side gave, unsent frames
+//! by the outbox.
 
 use std::collections::{HashMap, VecDeque};
 use std::task::{Context, Poll, Waker};
@@ -11,74 +11,15 @@ use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use tokio::sync::{mpsc, oneshot};
 
+use super::event::{End, Event, MAX_STREAMS, MuxError, Side};
 use super::outbox::Outbox;
-use super::{End, Event, MAX_STREAMS, MuxError, Side};
-use crate::frame::{CHANNELS, FRAME_COST, FrameError, Header, Kind, MAX_CHUNK, WINDOW};
+use super::stream_state::StreamState;
+use crate::frame::{FRAME_COST, FrameError, Header, Kind, MAX_CHUNK, WINDOW};
 
-/// Credit is given back in pieces of at least this size.
-const RELEASE_STEP: u32 = WINDOW / 4;
-/// Questions for a sign of life that may be open at once.
+/// Credit is given back once at least this much has been released, bytes.
+const MIN_RELEASE: u32 = WINDOW / 4;
+/// Pings that may wait for their answers at once.
 const MAX_PINGS: usize = 64;
-
-struct Lane {
-    /// What we may still send.
-    credit: u32,
-    /// What the other side may still send.
-    window: u32,
-    /// What has been dealt with and not been given back yet.
-    released: u32,
-    sent_finish: bool,
-    got_finish: bool,
-    sender: Option<Waker>,
-}
-
-struct StreamState {
-    lanes: [Lane; CHANNELS],
-    inbox: VecDeque<Event>,
-    receiver: Option<Waker>,
-    end: Option<End>,
-}
-
-impl StreamState {
-    fn new() -> Self {
-        Self {
-            lanes: std::array::from_fn(|_| Lane {
-                credit: WINDOW,
-                window: WINDOW,
-                released: 0,
-                sent_finish: false,
-                got_finish: false,
-                sender: None,
-            }),
-            inbox: VecDeque::new(),
-            receiver: None,
-            end: None,
-        }
-    }
-
-    fn close(&mut self, end: End) {
-        if self.end.is_none() {
-            self.end = Some(end);
-        }
-        self.wake_receiver();
-        for lane in &mut self.lanes {
-            if let Some(waker) = lane.sender.take() {
-                waker.wake();
-            }
-        }
-    }
-
-    fn push(&mut self, event: Event) {
-        self.inbox.push_back(event);
-        self.wake_receiver();
-    }
-
-    fn wake_receiver(&mut self) {
-        if let Some(waker) = self.receiver.take() {
-            waker.wake();
-        }
-    }
-}
 
 pub(crate) struct State {
     side: Side,
@@ -133,7 +74,7 @@ impl State {
         self.outbox.wake_driver();
     }
 
-    /// Whether reading has to wait until some of what is unsent is gone.
+    /// Whether reading has to wait until some unsent bytes are written.
     pub(crate) fn must_not_read(&self) -> bool {
         self.outbox.is_overfull()
     }
@@ -199,17 +140,17 @@ impl State {
         if lost {
             return Poll::Ready(Err(MuxError::Lost));
         }
-        let lane = &mut stream.lanes[channel as usize];
-        if stream.end.is_some() || lane.sent_finish {
+        let flow = &mut stream.channels[channel as usize];
+        if stream.end.is_some() || flow.sent_finish {
             return Poll::Ready(Err(MuxError::Ended));
         }
         if self.outbox.poll_room(context).is_pending() {
             return Poll::Pending;
         }
-        if lane.credit > FRAME_COST {
-            return Poll::Ready(Ok(((lane.credit - FRAME_COST) as usize).min(MAX_CHUNK)));
+        if flow.credit > FRAME_COST {
+            return Poll::Ready(Ok(((flow.credit - FRAME_COST) as usize).min(MAX_CHUNK)));
         }
-        lane.sender = Some(context.waker().clone());
+        flow.sender = Some(context.waker().clone());
         Poll::Pending
     }
 
@@ -226,9 +167,13 @@ impl State {
         if let Err(error) = reserved {
             return Poll::Ready(Err(error));
         }
-        match self.streams.get_mut(&id).map(|stream| &mut stream.lanes[0]) {
-            Some(lane) if (lane.credit as usize) < length + FRAME_COST as usize => {
-                lane.sender = Some(context.waker().clone());
+        match self
+            .streams
+            .get_mut(&id)
+            .map(|stream| &mut stream.channels[0])
+        {
+            Some(flow) if (flow.credit as usize) < length + FRAME_COST as usize => {
+                flow.sender = Some(context.waker().clone());
                 Poll::Pending
             }
             _ => Poll::Ready(Ok(())),
@@ -241,14 +186,14 @@ impl State {
             return Err(MuxError::Lost);
         }
         let stream = self.streams.get_mut(&id).ok_or(MuxError::Ended)?;
-        let lane = &mut stream.lanes[channel as usize];
-        if stream.end.is_some() || lane.sent_finish {
+        let flow = &mut stream.channels[channel as usize];
+        if stream.end.is_some() || flow.sent_finish {
             return Err(MuxError::Ended);
         }
         let cost = u32::try_from(length)
             .unwrap_or(u32::MAX)
             .saturating_add(FRAME_COST);
-        lane.credit = lane.credit.checked_sub(cost).ok_or(MuxError::TooLarge)?;
+        flow.credit = flow.credit.checked_sub(cost).ok_or(MuxError::TooLarge)?;
         Ok(())
     }
 
@@ -290,11 +235,11 @@ impl State {
             return Err(MuxError::Lost);
         }
         let stream = self.streams.get_mut(&id).ok_or(MuxError::Ended)?;
-        let lane = &mut stream.lanes[channel as usize];
-        if stream.end.is_some() || lane.sent_finish {
+        let flow = &mut stream.channels[channel as usize];
+        if stream.end.is_some() || flow.sent_finish {
             return Err(MuxError::Ended);
         }
-        lane.sent_finish = true;
+        flow.sent_finish = true;
         if channel == 0 && self.side == Side::Accepting {
             stream.close(End::Finished);
         }
@@ -308,17 +253,17 @@ impl State {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
-        let lane = &mut stream.lanes[channel as usize];
+        let flow = &mut stream.channels[channel as usize];
         let cost = u32::try_from(length)
             .unwrap_or(u32::MAX)
             .saturating_add(FRAME_COST);
         // Never more than was taken, whatever the caller says.
-        lane.released = lane.released.saturating_add(cost).min(WINDOW - lane.window);
-        if lane.released < RELEASE_STEP || lane.got_finish || stream.end.is_some() {
+        flow.released = flow.released.saturating_add(cost).min(WINDOW - flow.window);
+        if flow.released < MIN_RELEASE || flow.got_finish || stream.end.is_some() {
             return;
         }
-        let credit = std::mem::take(&mut lane.released);
-        lane.window += credit;
+        let credit = std::mem::take(&mut flow.released);
+        flow.window += credit;
         self.enqueue(
             Kind::Credit,
             id,
@@ -346,7 +291,7 @@ impl State {
         Poll::Pending
     }
 
-    /// The last handle of a stream is gone: if it had not ended, the other side hears of it.
+    /// Removes a stream whose last handle was dropped, and resets it if it has not ended.
     pub(crate) fn forget(&mut self, id: u32) {
         if let Some(stream) = self.streams.remove(&id)
             && stream.end.is_none()
@@ -375,7 +320,7 @@ impl State {
                 if let Some(at) = self.pings.iter().position(|(id, _)| *id == number)
                     && let Some((_, answered)) = self.pings.remove(at)
                 {
-                    // The asker may have stopped waiting.
+                    // The caller may have stopped waiting.
                     let _ = answered.send(());
                 }
                 return Ok(());
@@ -391,16 +336,16 @@ impl State {
         if stream.end.is_some() {
             return Ok(());
         }
-        let lane = &mut stream.lanes[channel as usize];
+        let flow = &mut stream.channels[channel as usize];
         match kind {
             Kind::Message | Kind::Data => {
                 if (kind == Kind::Message) != (channel == 0) {
                     return Err(FrameError::Channel(channel));
                 }
-                if lane.got_finish {
+                if flow.got_finish {
                     return Err(FrameError::Unexpected(kind));
                 }
-                lane.window = lane
+                flow.window = flow
                     .window
                     .checked_sub(header.length + FRAME_COST)
                     .ok_or(FrameError::Credit(channel))?;
@@ -412,8 +357,8 @@ impl State {
             }
             Kind::Credit => {
                 let credit = payload.as_ref().try_into().map_or(0, u32::from_le_bytes);
-                lane.credit = lane.credit.saturating_add(credit).min(WINDOW);
-                if let Some(waker) = lane.sender.take() {
+                flow.credit = flow.credit.saturating_add(credit).min(WINDOW);
+                if let Some(waker) = flow.sender.take() {
                     waker.wake();
                 }
             }
@@ -421,8 +366,8 @@ impl State {
                 stream.close(End::Finished);
             }
             Kind::Finish => {
-                if !lane.got_finish {
-                    lane.got_finish = true;
+                if !flow.got_finish {
+                    flow.got_finish = true;
                     stream.push(Event::Finished(channel));
                 }
             }
@@ -441,7 +386,7 @@ impl State {
             return Ok(());
         }
         self.streams.insert(id, StreamState::new());
-        // Nobody accepts any more only when the connection is about to end.
+        // The queue is closed only when the connection is about to end.
         let _ = self.opened.send((id, request));
         Ok(())
     }
@@ -457,7 +402,7 @@ impl State {
     /// Writes what the socket takes; the driver is woken when it takes more.
     pub(crate) fn flush(&mut self) {
         if !self.lost && !self.outbox.flush() {
-            // The driver sees the dead connection too and tells everybody.
+            // The driver sees the dead connection too and tells every stream.
             self.lost = true;
             self.outbox.wake_driver();
         }

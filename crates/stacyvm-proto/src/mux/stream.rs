@@ -5,20 +5,21 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{CloseGuard, Event, MuxError, Shared};
+use super::connection::{CloseGuard, Connection};
+use super::event::{Event, MuxError};
 use crate::frame::{Kind, MAX_MESSAGE};
 
-/// Tells the connection when the last half is gone.
+/// Removes the stream from its connection when both halves are dropped.
 #[derive(Debug)]
 struct Handle {
-    shared: Arc<Shared>,
+    connection: Arc<Connection>,
     id: u32,
     _guard: Arc<CloseGuard>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.lock().forget(self.id);
+        self.connection.state().forget(self.id);
     }
 }
 
@@ -32,9 +33,9 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(shared: Arc<Shared>, guard: Arc<CloseGuard>, id: u32) -> Self {
+    pub(super) fn new(connection: Arc<Connection>, guard: Arc<CloseGuard>, id: u32) -> Self {
         let handle = Arc::new(Handle {
-            shared,
+            connection,
             id,
             _guard: guard,
         });
@@ -47,23 +48,23 @@ impl Stream {
     }
 }
 
-/// The sending half. Clones are for different channels: two tasks that wait for the same
-/// channel's credit would take each other's turn.
+/// The sending half. Clones are for different channels: of two tasks that wait for the same
+/// channel's credit, only the last one would be woken.
 #[derive(Clone, Debug)]
 pub struct Sender {
     handle: Arc<Handle>,
 }
 
 impl Sender {
-    /// Waits until something may be sent on a channel and says how much, 1 byte to one chunk.
+    /// Waits until bytes may be sent on a channel and answers how many, 1 byte to one chunk.
     ///
     /// # Errors
     /// When the stream or that channel has ended.
     pub async fn reserve(&self, channel: u8) -> Result<usize, MuxError> {
         poll_fn(|context| {
             self.handle
-                .shared
-                .lock()
+                .connection
+                .state()
                 .poll_reserve(self.handle.id, channel, context)
         })
         .await
@@ -77,7 +78,7 @@ impl Sender {
         if data.is_empty() {
             return Ok(());
         }
-        let mut state = self.handle.shared.lock();
+        let mut state = self.handle.connection.state();
         state.send_slice(self.handle.id, channel, data)
     }
 
@@ -88,9 +89,9 @@ impl Sender {
     pub async fn send(&self, channel: u8, mut data: Bytes) -> Result<(), MuxError> {
         while !data.is_empty() {
             let room = self.reserve(channel).await?;
-            let piece = data.split_to(room.min(data.len()));
-            let mut state = self.handle.shared.lock();
-            state.send(self.handle.id, Kind::Data, channel, piece)?;
+            let chunk = data.split_to(room.min(data.len()));
+            let mut state = self.handle.connection.state();
+            state.send(self.handle.id, Kind::Data, channel, chunk)?;
         }
         Ok(())
     }
@@ -101,7 +102,7 @@ impl Sender {
     /// When the stream has ended, or the message is too large.
     pub async fn message(&self, message: &impl prost::Message) -> Result<(), MuxError> {
         let encoded = self.room_for(message).await?;
-        let mut state = self.handle.shared.lock();
+        let mut state = self.handle.connection.state();
         state.send(self.handle.id, Kind::Message, 0, encoded)
     }
 
@@ -111,7 +112,7 @@ impl Sender {
     /// When the stream has ended, or the message is too large.
     pub async fn last_message(&self, message: &impl prost::Message) -> Result<(), MuxError> {
         let encoded = self.room_for(message).await?;
-        let mut state = self.handle.shared.lock();
+        let mut state = self.handle.connection.state();
         state.send_last(self.handle.id, encoded)
     }
 
@@ -121,19 +122,22 @@ impl Sender {
             return Err(MuxError::TooLarge);
         }
         poll_fn(|context| {
-            let mut state = self.handle.shared.lock();
+            let mut state = self.handle.connection.state();
             state.poll_room(self.handle.id, length, context)
         })
         .await?;
         Ok(Bytes::from(message.encode_to_vec()))
     }
 
-    /// Says that nothing more comes on a channel.
+    /// Ends one channel: nothing more is sent on it.
     ///
     /// # Errors
     /// When the stream has ended, or the channel was finished before.
     pub fn finish(&self, channel: u8) -> Result<(), MuxError> {
-        self.handle.shared.lock().finish(self.handle.id, channel)
+        self.handle
+            .connection
+            .state()
+            .finish(self.handle.id, channel)
     }
 }
 
@@ -144,11 +148,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// The next event. A message's credit is given back at once, data's by `release`. May be
-    /// dropped while it waits without losing anything.
+    /// The next event. The credit of a message is given back at once, that of data by `release`. The
+    /// future may be dropped while it waits; nothing is lost.
     pub async fn receive(&mut self) -> Event {
         poll_fn(|context| {
-            let mut state = self.handle.shared.lock();
+            let mut state = self.handle.connection.state();
             state.poll_receive(self.handle.id, context)
         })
         .await
@@ -157,8 +161,8 @@ impl Receiver {
     /// Gives back the credit of one `Data` event of `length` bytes.
     pub fn release(&self, channel: u8, length: usize) {
         self.handle
-            .shared
-            .lock()
+            .connection
+            .state()
             .release(self.handle.id, channel, length);
     }
 }
