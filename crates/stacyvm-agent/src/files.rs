@@ -1,21 +1,22 @@
 //! File operations inside the sandbox, as a blocking API without a runtime.
 //!
-//! Owns what a path means and what each operation does to it; not the protocol, not threads. The
-//! caller has set the file system ids of its threads to the sandbox's user, so the kernel grants
-//! what that user may do and new files belong to it. Its one rule: a path is resolved once, by
-//! the kernel, inside the root, and the operation is then done to the descriptor that came of it
-//! (or to one name in it, never following a link there), so that a swap between check and use
-//! stays inside.
+//! This module owns what a path means and what each operation does to it; it knows neither the
+//! protocol nor threads. The caller has set the file system ids of its threads to the sandbox's
+//! user, so the kernel grants what that user may do, and new files belong to that user. The one
+//! rule: the kernel resolves a path once, inside the root, and the operation is then done to the
+//! resulting descriptor (or to one name in it, never following a link there), so that a swap
+//! between check and use stays inside.
 
 mod archive_in;
 mod archive_out;
+mod create;
 mod error;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod glob;
 mod info;
-mod names;
+mod owner_names;
 mod path;
 mod pattern;
 mod read;
@@ -29,28 +30,26 @@ mod write;
 mod tests;
 
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use stacyvm_types::{FileInfo, FileMode};
 
 pub use error::FileError;
 pub use read::OpenedFile;
+pub use walk::MAX_ENTRIES;
 pub use write::PendingWrite;
 
-use names::Names;
+use owner_names::OwnerNames;
 use path::InnerPath;
 use root::Root;
-
-/// How many files one `list` or `glob` may name.
-pub const MAX_ENTRIES: usize = 200_000;
 
 /// The files of one sandbox.
 #[derive(Debug)]
 pub struct FileService {
     root: Root,
-    names: Names,
+    names: OwnerNames,
 }
 
 impl FileService {
@@ -58,11 +57,11 @@ impl FileService {
     pub fn new(root: OwnedFd) -> Self {
         Self {
             root: Root::new(root),
-            names: Names::default(),
+            names: OwnerNames::default(),
         }
     }
 
-    /// Describes one file; a link is described itself.
+    /// Describes one file. A symbolic link is not followed: the link itself is described.
     pub fn stat(&self, path: &str) -> Result<FileInfo, FileError> {
         let path = InnerPath::parse(path)?;
         let failed = |errno| FileError::from_errno(errno, path.as_str());
@@ -86,8 +85,8 @@ impl FileService {
         ))
     }
 
-    /// What a directory holds, sorted by path, down to `depth` levels (0 counts as 1). Links are
-    /// followed up to the directory itself, not below it.
+    /// Lists a directory, sorted by path, down to `depth` levels (0 counts as 1). Links on the way
+    /// to the directory are followed, links below it are not.
     pub fn list(&self, path: &str, depth: u32) -> Result<Vec<FileInfo>, FileError> {
         self.names.refresh(&self.root);
         walk::list(
@@ -111,7 +110,7 @@ impl FileService {
         read::open(&self.root, &self.names, &path, offset, length)
     }
 
-    /// Begins to replace a file. Nothing is visible under its name before the commit.
+    /// Begins to replace a file. Readers see the old content until the commit.
     pub fn begin_write(
         &self,
         path: &str,
@@ -121,8 +120,8 @@ impl FileService {
         write::begin(&self.root, &InnerPath::parse(path)?, mode, parents)
     }
 
-    /// Makes a directory and its parents (`0755`); one that exists already is success and keeps
-    /// its mode.
+    /// Makes a directory and its parents (`0755`). A directory that exists already is success and
+    /// keeps its mode.
     pub fn mkdir(&self, path: &str, mode: FileMode) -> Result<(), FileError> {
         let path = InnerPath::parse(path)?;
         let failed = |errno| match errno {
@@ -142,16 +141,16 @@ impl FileService {
             return Ok(());
         };
         let parent = self.root.make_directory(parent).map_err(failed)?;
-        make_one(&parent, name, mode.bits()).map_err(failed)
+        create::make_directory(&parent, name, mode.bits()).map_err(failed)
     }
 
-    /// Moves a file or directory, replacing a file (or an empty directory by a directory) at the
-    /// destination, whose parents are made.
+    /// Moves a file or directory and makes the destination's parents. A file at the destination is
+    /// replaced, and so is an empty directory by a directory.
     pub fn rename(&self, from: &str, to: &str) -> Result<(), FileError> {
         rename::rename(&self.root, &InnerPath::parse(from)?, &InnerPath::parse(to)?)
     }
 
-    /// Removes a file, a link itself, or with `recursive` a whole directory.
+    /// Removes a file, or with `recursive` a whole directory. A link is removed itself, not its target.
     pub fn remove(&self, path: &str, recursive: bool) -> Result<(), FileError> {
         remove::remove(&self.root, &InnerPath::parse(path)?, recursive)
     }
@@ -165,7 +164,7 @@ impl FileService {
             .map_err(|errno| FileError::from_errno(errno, path.as_str()))
     }
 
-    /// Absolute paths that match, sorted. Relative patterns start at `/workspace`. `*` and `?`
+    /// Finds the absolute paths that match, sorted. Relative patterns start at `/workspace`. `*` and `?`
     /// match within one part, and files whose names begin with a point too; `**` as a whole part
     /// matches any number of directories, without following links.
     pub fn glob(&self, pattern: &str) -> Result<Vec<String>, FileError> {
@@ -194,39 +193,4 @@ impl FileService {
     fn exists(&self, path: &InnerPath) -> bool {
         self.root.open(path.relative(), OFlags::PATH).is_ok()
     }
-}
-
-/// Makes the directory `name` in `parent` with exactly these permission bits; success when a
-/// directory is there already.
-fn make_one(parent: impl AsFd, name: &str, bits: u32) -> Result<(), Errno> {
-    let parent = parent.as_fd();
-    match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(bits)) {
-        Ok(()) => {
-            // The process's umask took bits away; the directory is opened without following a
-            // link, so a swap cannot make this touch anything else than a directory in here.
-            match root::open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY) {
-                Ok(made) => rustix::fs::fchmod(&made, Mode::from_raw_mode(bits)),
-                // Not readable for its own owner, as asked, or swapped already.
-                Err(_) => Ok(()),
-            }
-        }
-        Err(Errno::EXIST) => {
-            let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-            match info::file_type(&stat) {
-                FileType::Directory => Ok(()),
-                _ => Err(Errno::EXIST),
-            }
-        }
-        Err(errno) => Err(errno),
-    }
-}
-
-/// A name for a file that is only there for a moment; unguessable, so that nobody can be in the way.
-fn temporary_name() -> Result<String, Errno> {
-    let mut random = [0_u8; 8];
-    let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
-    if filled != random.len() {
-        return Err(Errno::IO);
-    }
-    Ok(format!(".stacyvm-{:016x}.tmp", u64::from_ne_bytes(random)))
 }

@@ -17,9 +17,10 @@ use stacyvm_tar::{
     copy_content, for_each, set_mode_and_time,
 };
 
+use super::FileError;
+use super::create::make_directory;
 use super::path::{InnerPath, join};
 use super::root::Root;
-use super::{FileError, make_one};
 
 /// How large an archive may be: the disk is the only bound on its files.
 const BOUNDS: Bounds = Bounds {
@@ -160,7 +161,7 @@ impl Unpacker<'_> {
         let last = name.rsplit('/').next().unwrap_or(name);
         let bits = entry.mode & ALLOWED_BITS;
         // With its own mode only at the end, or nothing could be put into one that is not writable.
-        make_one(parent, last, bits | 0o700).map_err(|errno| match errno {
+        make_directory(parent, last, bits | 0o700).map_err(|errno| match errno {
             Errno::EXIST => {
                 FileError::Conflict(format!("{shown:?} exists already and is not a directory"))
             }
@@ -197,7 +198,7 @@ impl Unpacker<'_> {
             missing.occupied,
             missing.name.to_str(),
         ) {
-            (false, Some(name)) => make_one(missing.parent, name, 0o755),
+            (false, Some(name)) => make_directory(missing.parent, name, 0o755),
             _ => Err(Errno::NOTDIR),
         })
     }

@@ -11,14 +11,14 @@ use rustix::fs::{AtFlags, FileType, OFlags, Stat};
 use rustix::io::Errno;
 use tar::{Builder, EntryType, Header};
 
-use super::names::Names;
+use super::owner_names::OwnerNames;
 use super::path::InnerPath;
 use super::root::{Root, open_beneath};
 use super::walk::{sorted_names, too_many};
 use super::{FileError, info};
 
-/// Types of file systems that hold no files of anybody's: proc and sysfs (source: statfs(2)).
-const MADE_UP: [u64; 2] = [0x9fa0, 0x6265_6572];
+/// Types of virtual file systems, which hold no stored files: proc and sysfs (source: statfs(2)).
+const VIRTUAL_FILE_SYSTEMS: [u64; 2] = [0x9fa0, 0x6265_6572];
 
 /// Opens what is to be archived.
 pub(super) fn open_source(root: &Root, path: &InnerPath) -> Result<(OwnedFd, Stat), FileError> {
@@ -34,7 +34,7 @@ pub(super) fn open_source(root: &Root, path: &InnerPath) -> Result<(OwnedFd, Sta
 
 pub(super) fn pack(
     root: &Root,
-    names: &Names,
+    names: &OwnerNames,
     path: &InnerPath,
     output: &mut dyn Write,
 ) -> Result<(), FileError> {
@@ -58,7 +58,7 @@ pub(super) fn pack(
 
 struct Packer<'a> {
     root: &'a Root,
-    names: &'a Names,
+    names: &'a OwnerNames,
     builder: Builder<&'a mut dyn Write>,
     path: &'a InnerPath,
 }
@@ -75,7 +75,7 @@ impl Packer<'_> {
             };
             let directory = match open_beneath(top, at, OFlags::RDONLY | OFlags::DIRECTORY) {
                 Ok(directory) => directory,
-                // Gone or swapped meanwhile.
+                // Removed or replaced meanwhile.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP)
                     if !below.as_os_str().is_empty() =>
                 {
@@ -99,7 +99,7 @@ impl Packer<'_> {
                 match info::file_type(&stat) {
                     FileType::Directory => {
                         self.header(EntryType::Directory, &full, &stat, 0, None)?;
-                        if stat.st_dev == device || !is_made_up(&directory, name) {
+                        if stat.st_dev == device || !is_virtual(&directory, name) {
                             waiting.push((full, stat.st_dev));
                         }
                     }
@@ -134,7 +134,7 @@ impl Packer<'_> {
 
     fn file(&mut self, name: &Path, file: OwnedFd, stat: &Stat) -> Result<(), FileError> {
         let size = info::size(stat);
-        let mut content = Exactly {
+        let mut content = ExactLength {
             file: File::from(file),
             left: size,
             broken: None,
@@ -191,26 +191,26 @@ impl Packer<'_> {
     }
 }
 
-fn is_made_up(directory: &OwnedFd, name: &OsStr) -> bool {
+fn is_virtual(directory: &OwnedFd, name: &OsStr) -> bool {
     open_beneath(directory, name, OFlags::PATH | OFlags::DIRECTORY)
         .and_then(rustix::fs::fstatfs)
         // The field's type differs between architectures.
-        .is_ok_and(|file_system| MADE_UP.contains(&(file_system.f_type as u64)))
+        .is_ok_and(|file_system| VIRTUAL_FILE_SYSTEMS.contains(&(file_system.f_type as u64)))
 }
 
 fn stream_failed(error: &std::io::Error) -> FileError {
     FileError::Failed(format!("write the archive: {error}"))
 }
 
-/// As many bytes as the header promised, whatever happens to the file: cut when it grew, filled
-/// up with zeros when it shrank.
-struct Exactly {
+/// Reads exactly as many bytes as the header promised: a file that grew is cut, one that shrank is
+/// filled up with zeros.
+struct ExactLength {
     file: File,
     left: u64,
     broken: Option<std::io::Error>,
 }
 
-impl Read for Exactly {
+impl Read for ExactLength {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let wanted = usize::try_from(self.left)
             .unwrap_or(usize::MAX)

@@ -1,7 +1,7 @@
-//! What can go wrong with a file operation, in words for the client.
+//! Errors of file operations, with messages for the client.
 //!
-//! Owns the mapping from the kernel's answers. Its rule: a message names paths of the sandbox
-//! only, as the client wrote them, never one of the host.
+//! This module owns the mapping from error numbers. The rule: a message names only paths of the
+//! sandbox, as the client wrote them, never one of the host.
 
 use rustix::io::Errno;
 
@@ -23,7 +23,7 @@ pub enum FileError {
     /// The disk, or another limit, is used up.
     #[error("{0}")]
     Limit(String),
-    /// This kernel or file system cannot do it.
+    /// The kernel or the file system cannot do it.
     #[error("{0}")]
     Unsupported(String),
     /// Anything else.
@@ -32,7 +32,7 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// What the kernel's answer `errno` to something done with `path` means.
+    /// The error for `errno`, which the kernel answered to an operation on `path`.
     pub fn from_errno(errno: Errno, path: &str) -> Self {
         match errno {
             Errno::NOENT => Self::NotFound(format!("{path:?} does not exist")),
@@ -64,7 +64,7 @@ impl FileError {
         }
     }
 
-    /// The same for an error of the standard library.
+    /// The error for an I/O error of the standard library.
     pub fn from_io(error: &std::io::Error, path: &str) -> Self {
         match Errno::from_io_error(error) {
             Some(errno) => Self::from_errno(errno, path),
@@ -73,12 +73,12 @@ impl FileError {
     }
 }
 
-/// A path quoted, and cut when it is longer than a message should be.
+/// A path in quotes, cut to a length that suits a message.
 pub(super) fn shortened(path: &str) -> String {
-    const LONGEST: usize = 80;
-    if path.chars().count() <= LONGEST {
+    const MAX_SHOWN: usize = 80;
+    if path.chars().count() <= MAX_SHOWN {
         return format!("{path:?}");
     }
-    let start: String = path.chars().take(LONGEST).collect();
+    let start: String = path.chars().take(MAX_SHOWN).collect();
     format!("{start:?}…")
 }

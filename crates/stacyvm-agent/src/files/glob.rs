@@ -9,8 +9,8 @@ use rustix::io::Errno;
 use super::path::{InnerPath, WORKSPACE, join};
 use super::pattern::{Matcher, expand, literal};
 use super::root::Root;
-use super::walk::{sorted_names, too_many};
-use super::{FileError, MAX_ENTRIES, info};
+use super::walk::{MAX_ENTRIES, sorted_names, too_many};
+use super::{FileError, info};
 
 /// How many directories one search may read.
 const MAX_DIRECTORIES: usize = 200_000;
@@ -85,7 +85,7 @@ struct Search<'a> {
     root: &'a Root,
     pattern: &'a str,
     found: BTreeSet<String>,
-    /// Places (directory, number of parts used up) that were visited: `**` may reach one twice.
+    /// Visited pairs of a directory and the number of parts used up: `**` may reach one twice.
     seen: HashSet<(String, usize)>,
     directories: usize,
 }

@@ -1,14 +1,14 @@
-//! How a file is described.
+//! From what stat(2) answers to the description of a file.
 
 use std::os::fd::AsFd;
 
 use rustix::fs::{FileType, Stat};
 use stacyvm_types::{FileInfo, FileMode, Timestamp};
 
-use super::names::Names;
+use super::owner_names::OwnerNames;
 use super::root::Root;
 
-/// What kind of file `stat` is about.
+/// The kind of the file that `stat` describes.
 pub(super) fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
@@ -31,7 +31,7 @@ pub(super) fn modified(stat: &Stat) -> Timestamp {
 /// Describes the file at `path`, whose last part is `name`.
 pub(super) fn describe(
     root: &Root,
-    names: &Names,
+    names: &OwnerNames,
     name: &str,
     path: &str,
     stat: &Stat,

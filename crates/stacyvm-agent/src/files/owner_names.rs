@@ -1,35 +1,37 @@
 //! Names of owners and groups, as the sandbox's own `/etc/passwd` and `/etc/group` say.
 //!
-//! Owns a cache of both, refreshed when a file's identity, size or time changes. Never asks the
-//! name service: static glibc would load foreign modules.
+//! This module caches both files and reads one again when its identity, size or time changes. It
+//! never asks the name service, because static glibc would load foreign modules.
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::fs::{FileType, OFlags, Stat};
 
 use super::root::Root;
 
-/// The longest file that is read, in bytes; what comes after is not looked at.
-const LONGEST: u64 = 1024 * 1024;
+/// How many bytes of a file are read; the rest is ignored.
+const MAX_FILE: u64 = 1024 * 1024;
 
+/// Maps user and group ids to names.
 #[derive(Debug, Default)]
-pub(super) struct Names {
-    users: Mutex<Table>,
-    groups: Mutex<Table>,
+pub(super) struct OwnerNames {
+    users: Mutex<NameTable>,
+    groups: Mutex<NameTable>,
 }
 
 #[derive(Debug, Default)]
-struct Table {
+struct NameTable {
     seen: Option<Stamp>,
     names: HashMap<u32, String>,
 }
 
-/// What changes when a file does: device, inode, size, seconds and nanoseconds of its time.
+/// What tells two versions of a file apart: device, inode, size, seconds and nanoseconds of its
+/// modification time.
 type Stamp = (u64, u64, i64, i64, u64);
 
-impl Names {
+impl OwnerNames {
     /// The name of user `uid`, or its number.
     pub(super) fn user(&self, root: &Root, uid: u32) -> String {
         look_up(&self.users, root, "etc/passwd", uid)
@@ -40,15 +42,15 @@ impl Names {
         look_up(&self.groups, root, "etc/group", gid)
     }
 
-    /// Looks whether the files have changed. Done once an operation, not once a file.
+    /// Reads the files again if they have changed. Each operation calls this once, not once per file.
     pub(super) fn refresh(&self, root: &Root) {
         refresh(&self.users, root, "etc/passwd");
         refresh(&self.groups, root, "etc/group");
     }
 }
 
-fn look_up(table: &Mutex<Table>, root: &Root, path: &str, id: u32) -> String {
-    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+fn look_up(table: &Mutex<NameTable>, root: &Root, path: &str, id: u32) -> String {
+    let mut table = table.lock();
     if table.seen.is_none() {
         table.reload(root, path);
     }
@@ -59,8 +61,8 @@ fn look_up(table: &Mutex<Table>, root: &Root, path: &str, id: u32) -> String {
         .unwrap_or_else(|| id.to_string())
 }
 
-fn refresh(table: &Mutex<Table>, root: &Root, path: &str) {
-    let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);
+fn refresh(table: &Mutex<NameTable>, root: &Root, path: &str) {
+    let mut table = table.lock();
     let now = root
         .open(path, OFlags::PATH)
         .and_then(rustix::fs::fstat)
@@ -71,7 +73,7 @@ fn refresh(table: &Mutex<Table>, root: &Root, path: &str) {
     }
 }
 
-impl Table {
+impl NameTable {
     fn reload(&mut self, root: &Root, path: &str) {
         self.seen = None;
         self.names.clear();
@@ -87,7 +89,7 @@ impl Table {
         }
         let mut content = Vec::new();
         if std::fs::File::from(file)
-            .take(LONGEST)
+            .take(MAX_FILE)
             .read_to_end(&mut content)
             .is_ok()
         {

@@ -1,7 +1,7 @@
 //! Paths as a client writes them.
 //!
-//! Owns their cleaning, which is of the text alone: `a/../b` is `/workspace/b` whether or not `a`
-//! is a link, as in a URL. What links mean is left to the kernel (see `root.rs`).
+//! This module cleans them as text alone: `a/../b` is `/workspace/b` whether or not `a` is a link,
+//! as in a URL. The kernel resolves links (see `root.rs`).
 
 use super::FileError;
 use super::error::shortened;
@@ -14,7 +14,7 @@ pub(super) const WORKSPACE: &str = "/workspace";
 pub(super) struct InnerPath(String);
 
 impl InnerPath {
-    /// Reads what a client wrote.
+    /// Parses a path that a client wrote.
     pub(super) fn parse(text: &str) -> Result<Self, FileError> {
         if text.is_empty() {
             return Err(FileError::Invalid("the path is empty".to_owned()));
@@ -47,12 +47,12 @@ impl InnerPath {
         Ok(Self(format!("/{}", parts.join("/"))))
     }
 
-    /// As the client may see it.
+    /// The absolute path, as the client may see it.
     pub(super) fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// As the kernel wants it, relative to the root: never empty.
+    /// The path relative to the root, as the kernel takes it; never empty.
     pub(super) fn relative(&self) -> &str {
         match &self.0[1..] {
             "" => ".",
@@ -77,7 +77,7 @@ impl InnerPath {
         (name != ".").then_some((directory, name))
     }
 
-    /// Whether the sandbox could not work without it.
+    /// Whether the sandbox could not work without this path.
     pub(super) fn is_protected(&self) -> bool {
         matches!(
             self.as_str(),

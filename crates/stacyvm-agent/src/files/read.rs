@@ -8,28 +8,28 @@ use rustix::fs::{FileType, MemfdFlags, OFlags};
 use rustix::io::Errno;
 use stacyvm_types::FileInfo;
 
-use super::names::Names;
+use super::owner_names::OwnerNames;
 use super::path::InnerPath;
 use super::root::Root;
 use super::{FileError, info};
 
-/// How much of a file that the kernel makes up while it is read is taken, in bytes.
-const LONGEST_MADE_UP: u64 = 4 * 1024 * 1024;
+/// How much is read of a virtual file, whose content the kernel makes up at each read, in bytes.
+const MAX_VIRTUAL_FILE: u64 = 4 * 1024 * 1024;
 
 /// A file opened for reading.
 #[derive(Debug)]
 pub struct OpenedFile {
-    /// What it was when it was opened; a link was followed, so this is about its target.
+    /// Describes the file as it was when it was opened. A link was followed, so this is its target.
     pub info: FileInfo,
-    /// Standing at the first byte that was asked for.
+    /// The open file, positioned at the first byte that was asked for.
     pub file: File,
-    /// How many bytes from there were asked for and are there. The file may shrink meanwhile.
+    /// How many bytes from that position were asked for and exist. The file may shrink meanwhile.
     pub length: u64,
 }
 
 pub(super) fn open(
     root: &Root,
-    names: &Names,
+    names: &OwnerNames,
     path: &InnerPath,
     offset: u64,
     length: Option<u64>,
@@ -60,13 +60,13 @@ pub(super) fn open(
     })
 }
 
-/// Files of `/proc` and `/sys` say that they are empty and have content all the same: what is in
-/// such a file now, with a size. A file that really is empty is given back.
+/// Copies the present content of a virtual file into memory: files of `/proc` and `/sys` report a
+/// size of zero but have content. A file that really is empty is returned as it is.
 fn snapshot(mut file: File) -> std::io::Result<File> {
     let mut content = Vec::new();
-    match (&mut file).take(LONGEST_MADE_UP).read_to_end(&mut content) {
+    match (&mut file).take(MAX_VIRTUAL_FILE).read_to_end(&mut content) {
         Ok(_) => {}
-        // Nothing to be had without waiting.
+        // The file has nothing to read at present.
         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
         Err(error) => return Err(error),
     }

@@ -6,15 +6,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 
+use super::create::temporary_name;
 use super::path::InnerPath;
 use super::root::{Root, open_beneath};
-use super::{FileError, info, temporary_name};
+use super::{FileError, info};
 
 /// How many directories are open at once. A deeper one is moved up to the top and emptied there,
 /// so that no depth uses the agent's descriptors or stack up.
 const MAX_OPEN: usize = 64;
 
-/// How often a directory is read again because something was put into it meanwhile.
+/// How often a directory is read again because the workload put something into it meanwhile.
 const MAX_ROUNDS: usize = 64;
 
 pub(super) fn remove(root: &Root, path: &InnerPath, recursive: bool) -> Result<(), FileError> {
@@ -58,7 +59,7 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> Result<(), Errn
             }
             Err(errno) => return Err(errno),
         };
-        empty(top.as_fd(), top.as_fd(), 1)?;
+        remove_contents(top.as_fd(), top.as_fd(), 1)?;
         match unlink(parent, name, AtFlags::REMOVEDIR) {
             Err(Errno::NOTEMPTY | Errno::EXIST) => {}
             other => return other,
@@ -67,8 +68,13 @@ pub(super) fn remove_tree(parent: BorrowedFd<'_>, name: &str) -> Result<(), Errn
     Err(Errno::NOTEMPTY)
 }
 
-/// Removes what `directory` holds now. What is too deep is moved into `top`, whose next reading finds it.
-fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
+/// Removes what `directory` holds now. A directory that is too deep is moved into `top`, where the
+/// next round finds it.
+fn remove_contents(
+    directory: BorrowedFd<'_>,
+    top: BorrowedFd<'_>,
+    depth: usize,
+) -> Result<(), Errno> {
     for name in names(directory)? {
         match unlink(directory, name.as_c_str(), AtFlags::empty()) {
             Ok(()) => continue,
@@ -84,7 +90,7 @@ fn empty(directory: BorrowedFd<'_>, top: BorrowedFd<'_>, depth: usize) -> Result
             }
         }
         match open_directory(directory, name.as_c_str()) {
-            Ok(below) => empty(below.as_fd(), top, depth + 1)?,
+            Ok(below) => remove_contents(below.as_fd(), top, depth + 1)?,
             Err(Errno::NOENT) => continue,
             // Emptiness decides below.
             Err(Errno::ACCESS) => {}
@@ -118,7 +124,7 @@ fn open_directory(
     open_beneath(parent, name, OFlags::RDONLY | OFlags::DIRECTORY)
 }
 
-/// Success also when it is gone already.
+/// Removes one name; one that is gone already is success.
 fn unlink(
     parent: BorrowedFd<'_>,
     name: impl rustix::path::Arg,

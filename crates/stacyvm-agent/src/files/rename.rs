@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
 
+use super::create::{make_directory, temporary_name};
 use super::path::InnerPath;
 use super::remove::remove_tree;
 use super::root::{Root, open_beneath};
 use super::walk::sorted_names;
-use super::{FileError, info, make_one, temporary_name};
+use super::{FileError, info};
 
-/// How deep a tree may be that is copied: one descriptor a level is open.
+/// How deep a copied tree may be: each level holds one descriptor open.
 const MAX_DEPTH: usize = 256;
 
 pub(super) fn rename(root: &Root, from: &InnerPath, to: &InnerPath) -> Result<(), FileError> {
@@ -121,7 +122,7 @@ fn copy_one(
         }
         FileType::Directory => {
             let source = open_beneath(from, name, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            make_one(to, as_name, 0o700)?;
+            make_directory(to, as_name, 0o700)?;
             let copy = open_beneath(to, as_name, OFlags::RDONLY | OFlags::DIRECTORY)?;
             for name in sorted_names(source.as_fd())? {
                 let name = name.to_str().map_err(|_| Errno::ILSEQ)?;
@@ -134,7 +135,7 @@ fn copy_one(
     }
 }
 
-/// Both times set to the one of the content.
+/// Access and modification time, both set to when the content of `stat` changed.
 #[allow(clippy::unnecessary_cast)]
 fn times(stat: &rustix::fs::Stat) -> Timestamps {
     let modified = rustix::fs::Timespec {

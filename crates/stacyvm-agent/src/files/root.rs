@@ -1,7 +1,7 @@
 //! Resolution of paths below the sandbox's root.
 //!
-//! Owns every call that follows a link. Its rule: the kernel resolves, by `openat2` with
-//! `RESOLVE_IN_ROOT`, and what is done next is done to the descriptor it gave, so that nothing
+//! This module owns every call that follows a link. The rule: the kernel resolves, by `openat2`
+//! with `RESOLVE_IN_ROOT`, and the next call works on the descriptor that it gave, so that nothing
 //! swapped in between can lead outside.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -38,12 +38,12 @@ impl Root {
         )
     }
 
-    /// Opens the directory `path` as a place to work in.
+    /// Opens the directory `path`, so that names in it can be worked on.
     pub(super) fn directory(&self, path: &str) -> Result<OwnedFd, Errno> {
         self.open(path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
-    /// The same, making what is missing of it.
+    /// Opens the directory `path` and makes what is missing of it.
     pub(super) fn make_directory(&self, path: &str) -> Result<OwnedFd, Errno> {
         match self.directory(path) {
             Err(Errno::NOENT) => {}

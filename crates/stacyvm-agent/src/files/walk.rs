@@ -1,21 +1,24 @@
 //! Reading directories, one or many levels deep.
 //!
-//! Its rule: every directory is opened from the first one by its relative path, never through a
-//! link, so that one descriptor is open whatever the depth.
+//! The rule: every directory is opened from the first one by its relative path, never through a
+//! link, so that one descriptor is open at any depth.
 
 use std::ffi::CString;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags};
 use rustix::io::Errno;
 use stacyvm_types::FileInfo;
 
-use super::names::Names;
+use super::owner_names::OwnerNames;
 use super::path::{InnerPath, join};
 use super::root::{Root, open_beneath};
-use super::{FileError, MAX_ENTRIES, info};
+use super::{FileError, info};
 
-/// What `directory` holds, `.` and `..` left out, in the order of bytes.
+/// How many files one `list` or `glob` may name.
+pub const MAX_ENTRIES: usize = 200_000;
+
+/// The names in `directory` without `.` and `..`, sorted by their bytes.
 pub(super) fn sorted_names(directory: BorrowedFd<'_>) -> Result<Vec<CString>, Errno> {
     let mut names = Vec::new();
     for entry in Dir::read_from(directory)? {
@@ -38,7 +41,7 @@ pub(super) fn too_many(path: &str) -> FileError {
 
 pub(super) fn list(
     root: &Root,
-    names: &Names,
+    names: &OwnerNames,
     path: &InnerPath,
     depth: u32,
 ) -> Result<Vec<FileInfo>, FileError> {
@@ -71,7 +74,6 @@ pub(super) fn list(
             // the answer is still right.
             Err(_) => continue,
         };
-        use std::os::fd::AsFd;
         for name in sorted_names(directory.as_fd()).map_err(failed)? {
             let Ok(stat) = rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) else {
                 continue;

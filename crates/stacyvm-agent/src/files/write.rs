@@ -11,24 +11,25 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use stacyvm_types::FileMode;
 
+use super::create::temporary_name;
 use super::path::InnerPath;
 use super::root::Root;
-use super::{FileError, info, temporary_name};
+use super::{FileError, info};
 
 /// How many links are followed to the file that is meant; the kernel's own number.
 const MAX_LINKS: usize = 40;
 
-/// A file that is being written. Dropping it leaves no trace.
+/// A file that is being written. Dropping it removes what was written.
 #[derive(Debug)]
 pub struct PendingWrite {
     directory: OwnedFd,
-    /// Of the file that is replaced.
+    /// Name of the file that is replaced.
     name: String,
-    /// Of the file that is written; empty once it is in its place.
+    /// Name of the file that is written; empty once it has replaced the other.
     temporary: String,
     file: File,
     mode: FileMode,
-    /// As the client wrote it, for messages.
+    /// The path as the client wrote it, for messages.
     path: String,
 }
 
