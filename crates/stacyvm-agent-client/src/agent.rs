@@ -1,4 +1,4 @@
-//! One connection to one agent: the hello, the watch over it, and the operations without bytes.
+//! One connection to one agent: the hello, the check that it is alive, and the operations without data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::unary;
 use crate::{Configure, OpError, UsageStats};
 
 /// How long an agent has to answer the hello, and a ping.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// How often a connection with work under way is checked for a silent death.
-const WATCH_EVERY: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a connection with open streams is checked for an agent that has died silently.
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A live connection to an agent. Clones share it; it closes when the last clone and the last
 /// operation are gone.
@@ -62,7 +62,7 @@ impl Agent {
             }),
             ..Hello::default()
         };
-        let said = tokio::time::timeout(ANSWER_WITHIN, say_hello(&mut read, &mut write, hello));
+        let said = tokio::time::timeout(ANSWER_TIMEOUT, say_hello(&mut read, &mut write, hello));
         let reply = match said.await {
             Ok(Ok(reply)) => reply,
             Ok(Err(HelloError::Refused(why))) => {
@@ -90,7 +90,7 @@ impl Agent {
         })
     }
 
-    /// What the agent can do, as it said itself.
+    /// The capabilities that the agent has announced.
     pub fn capabilities(&self) -> &[String] {
         &self.reply.capabilities
     }
@@ -110,12 +110,12 @@ impl Agent {
         self.mux.closed().await;
     }
 
-    /// Whether the agent answers.
+    /// Checks that the agent answers.
     ///
     /// # Errors
     /// `Gone` when it does not.
     pub async fn ping(&self) -> Result<(), OpError> {
-        match tokio::time::timeout(ANSWER_WITHIN, self.mux.ping()).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, self.mux.ping()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(lost()),
             Err(_) => Err(gone("it did not answer in time")),
@@ -140,7 +140,7 @@ impl Agent {
         unary::paths(stream).await
     }
 
-    /// What the agent counts from inside.
+    /// Counts the sandbox's processes, memory and CPU time from inside.
     ///
     /// # Errors
     /// `Gone` when the connection is lost.
@@ -156,8 +156,8 @@ impl Agent {
         }
     }
 
-    /// Ends every process that the agent looks after, then the agent: politely first, by force
-    /// when `grace` is over. Returns when everything but the agent itself is gone.
+    /// Ends every process of the sandbox, then the agent: SIGTERM first, SIGKILL after `grace`. Returns
+    /// when all processes but the agent itself are gone.
     ///
     /// # Errors
     /// `Gone` when the connection was lost before the answer came.
@@ -168,12 +168,12 @@ impl Agent {
     }
 }
 
-/// Closes a connection whose other side has gone silent with work under way: an agent that lives
-/// answers a ping at once, whatever else it does.
+/// Closes a connection with open streams whose agent does not answer a ping: a living agent answers
+/// at once, whatever else it does.
 async fn watch(connection: mux::WeakMux) {
     let mut seen = 0;
     loop {
-        tokio::time::sleep(WATCH_EVERY).await;
+        tokio::time::sleep(WATCH_INTERVAL).await;
         let Some(mux) = connection.upgrade() else {
             return;
         };
@@ -184,7 +184,7 @@ async fn watch(connection: mux::WeakMux) {
         let quiet = std::mem::replace(&mut seen, now) == now;
         if quiet
             && mux.open_streams() > 0
-            && tokio::time::timeout(ANSWER_WITHIN, mux.ping())
+            && tokio::time::timeout(ANSWER_TIMEOUT, mux.ping())
                 .await
                 .is_err()
         {

@@ -1,4 +1,4 @@
-//! Commands that others started: listing, following, telling.
+//! Commands seen from other connections: listing, following, controlling.
 
 use bytes::Bytes;
 use prost::Message as _;
@@ -9,15 +9,15 @@ use stacyvm_types::{OutputStream, Timestamp};
 use tokio::sync::mpsc;
 
 use crate::convert::exec_exit;
-use crate::exec::{CONTROLS, EVENTS, QueueEnd, pass_controls, talk, word};
-use crate::files::{PIECE, decode};
+use crate::exec::{CONTROL_QUEUE, EVENT_QUEUE, QueueEnd, control_message, pass_controls, run_both};
+use crate::files::{CHUNK_SIZE, decode};
 use crate::unary::{self, unexpected};
 use crate::{
     Agent, AttachEvent, Attached, ExecControl, ExecExit, ExecRecord, ExecSpec, OnDisconnect,
     OpError,
 };
 
-/// Bytes that one listing may hold: more than any agent of ours sends.
+/// The most bytes of one listing; an agent of this project sends fewer.
 const MAX_LISTING: usize = 16 * 1024 * 1024;
 
 impl Agent {
@@ -28,14 +28,14 @@ impl Agent {
     pub async fn exec_detached(&self, spec: ExecSpec) -> Result<(u64, u32), OpError> {
         self.knows_execs()?;
         let spec = ExecSpec {
-            on_disconnect: OnDisconnect::Survive,
+            on_disconnect: OnDisconnect::Detach,
             ..spec
         };
         let session = self.exec(spec).await?;
         Ok((session.exec_id, session.pid))
     }
 
-    /// The commands that run and the kept ones that are remembered, oldest first.
+    /// The running commands, and the detached ones that have ended and are remembered, oldest first.
     ///
     /// # Errors
     /// `Gone` when the connection is lost, `Unsupported` when the agent is older.
@@ -43,7 +43,7 @@ impl Agent {
         self.ask_execs(None).await
     }
 
-    /// One command.
+    /// Describes one command.
     ///
     /// # Errors
     /// `NotFound` when it neither runs nor is remembered; as for `execs`.
@@ -59,7 +59,7 @@ impl Agent {
         loop {
             match unary::next(&mut stream.receiver).await? {
                 Answer::Execs(some) => {
-                    // Empty ones take memory too.
+                    // Empty records take memory too.
                     bytes += some.encoded_len() + some.execs.len() * size_of::<ExecRecord>();
                     all.extend(some.execs.into_iter().map(record));
                 }
@@ -72,11 +72,11 @@ impl Agent {
         }
     }
 
-    /// Reads a kept command's output from `offset` on and, with `follow`, waits for what comes and
-    /// for the exit.
+    /// Reads a detached command's output from `offset` on. With `follow`, waits for later output and
+    /// the exit.
     ///
     /// # Errors
-    /// `NotFound` for an unknown command, `Conflict` for one that is not kept; as for `execs`.
+    /// `NotFound` for an unknown command, `Conflict` for one that is not detached; as for `execs`.
     pub async fn attach(
         &self,
         exec_id: u64,
@@ -95,8 +95,8 @@ impl Agent {
         let Answer::Resumed(resumed) = unary::next(&mut receiver).await? else {
             return Err(unexpected());
         };
-        let (event_queue, events) = mpsc::channel(EVENTS);
-        let (control, controls) = mpsc::channel(CONTROLS);
+        let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
+        let (control, controls) = mpsc::channel(CONTROL_QUEUE);
         tokio::spawn(async move {
             let resumed = AttachEvent::Resumed(resumed.offset);
             if event_queue.send(resumed).await.is_err() {
@@ -104,12 +104,12 @@ impl Agent {
             }
             let events = pass_events(&mut receiver, event_queue);
             let controls = pass_controls(sender, controls, QueueEnd::LeavesInput);
-            talk(events, controls).await;
+            run_both(events, controls).await;
         });
         Ok(Attached { events, control })
     }
 
-    /// Waits for a kept command's end.
+    /// Waits for a detached command's exit.
     ///
     /// # Errors
     /// As for `attach`.
@@ -127,8 +127,8 @@ impl Agent {
         }
     }
 
-    /// Tells a running command something. Input is answered when it has been handed to the
-    /// command, which may be long after when that does not read.
+    /// Sends a control or input to a running command. For input, this returns when the command has
+    /// taken it, which can be much later if the command does not read.
     ///
     /// # Errors
     /// `NotFound` for an unknown command, `Conflict` when it has ended or its input is closed; as
@@ -146,12 +146,12 @@ impl Agent {
                 input = bytes;
             }
             ExecControl::CloseStdin => tell.close = true,
-            other => tell.control = Some(word(&other)),
+            other => tell.control = Some(control_message(&other)),
         }
         let with_input = tell.input;
         let mut stream = self.open(Request::Tell(tell))?;
         let feeding = async {
-            // A stream that has ended says why where it is read.
+            // If the stream has ended, its answer says why.
             if with_input && stream.sender.send(DATA, input).await.is_ok() {
                 let _ = stream.sender.finish(DATA);
             }
@@ -162,12 +162,16 @@ impl Agent {
                 Answer::Done(_) => Ok(()),
                 _ => Err(unexpected()),
             },
-            () = feeding => unreachable!("it waits for ever"),
+            () = feeding => unreachable!("the future never completes"),
         }
     }
 
     fn knows_execs(&self) -> Result<(), OpError> {
-        if self.capabilities().iter().any(|word| word == "execs") {
+        if self
+            .capabilities()
+            .iter()
+            .any(|capability| capability == "execs")
+        {
             return Ok(());
         }
         Err(OpError::Unsupported(
@@ -182,7 +186,7 @@ fn record(info: message::ExecInfo) -> ExecRecord {
         argv: info.argv,
         pid: info.pid,
         tty: info.tty,
-        kept: info.kept,
+        detached: info.detached,
         started_at: Timestamp::from_unix_micros(info.started_micros),
         exit: info.exit.map(exec_exit),
         log_start: info.log_start,
@@ -204,8 +208,8 @@ async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<AttachEvent>) 
                 };
                 let length = bytes.len();
                 while !bytes.is_empty() {
-                    let piece = bytes.split_to(bytes.len().min(PIECE));
-                    let sent = queue.send(AttachEvent::Output(stream, piece)).await;
+                    let chunk = bytes.split_to(bytes.len().min(CHUNK_SIZE));
+                    let sent = queue.send(AttachEvent::Output(stream, chunk)).await;
                     if sent.is_err() {
                         return;
                     }

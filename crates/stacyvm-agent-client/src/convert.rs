@@ -1,4 +1,4 @@
-//! Between the words of the wire and the words of the operations.
+//! Conversions between messages of the protocol and types of the operations.
 
 use std::fmt::Display;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Commands: from a spec to a session.
+//! Running a command: from an `ExecSpec` to an `ExecSession`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,17 +10,17 @@ use stacyvm_types::OutputStream;
 use tokio::sync::mpsc;
 
 use crate::convert::exec_exit;
-use crate::files::{PIECE, decode};
+use crate::files::{CHUNK_SIZE, decode};
 use crate::unary::{self, unexpected};
 use crate::{
     Agent, Credentials, ExecControl, ExecEvent, ExecSession, ExecSpec, OnDisconnect, OpError,
     TtySize,
 };
 
-/// Events that wait for a reader, beside the stream's own window.
-pub(crate) const EVENTS: usize = 4;
-/// Controls that wait for the agent.
-pub(crate) const CONTROLS: usize = 8;
+/// How many events wait for a reader, beside the stream's own window.
+pub(crate) const EVENT_QUEUE: usize = 4;
+/// How many controls wait for the agent.
+pub(crate) const CONTROL_QUEUE: usize = 8;
 
 impl Agent {
     /// Starts a command.
@@ -31,7 +31,7 @@ impl Agent {
     pub async fn exec(&self, spec: ExecSpec) -> Result<ExecSession, OpError> {
         let queue_end = match spec.on_disconnect {
             OnDisconnect::Kill => QueueEnd::ClosesInput,
-            OnDisconnect::Survive => QueueEnd::LeavesInput,
+            OnDisconnect::Detach => QueueEnd::LeavesInput,
         };
         let stream = self.open(Request::Exec(request(spec)))?;
         let sender = stream.sender;
@@ -39,11 +39,11 @@ impl Agent {
         let Answer::Started(started) = unary::next(&mut receiver).await? else {
             return Err(unexpected());
         };
-        let (event_queue, events) = mpsc::channel(EVENTS);
-        let (control, controls) = mpsc::channel(CONTROLS);
+        let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
+        let (control, controls) = mpsc::channel(CONTROL_QUEUE);
         tokio::spawn(async move {
             let events = pass_events(&mut receiver, event_queue);
-            talk(events, pass_controls(sender, controls, queue_end)).await;
+            run_both(events, pass_controls(sender, controls, queue_end)).await;
         });
         Ok(ExecSession {
             exec_id: started.exec_id,
@@ -54,8 +54,9 @@ impl Agent {
     }
 }
 
-/// Both ways at once: the command's end, or the reader's, ends it; the last control does not.
-pub(crate) async fn talk(events: impl Future<Output = ()>, controls: impl Future<Output = ()>) {
+/// Runs both directions at once, until the command has ended or the reader is gone. The end of the
+/// controls does not end it.
+pub(crate) async fn run_both(events: impl Future<Output = ()>, controls: impl Future<Output = ()>) {
     tokio::select! {
         () = events => {}
         () = async { controls.await; std::future::pending().await } => {}
@@ -76,7 +77,7 @@ fn request(spec: ExecSpec) -> message::Exec {
         timeout_micros: spec
             .timeout
             .map(|timeout| u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX)),
-        survive: spec.on_disconnect == OnDisconnect::Survive,
+        detached: spec.on_disconnect == OnDisconnect::Detach,
         kill_orphans: spec.kill_orphans,
     }
 }
@@ -102,8 +103,8 @@ async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<ExecEvent>) {
                 };
                 let length = bytes.len();
                 while !bytes.is_empty() {
-                    let piece: Bytes = bytes.split_to(bytes.len().min(PIECE));
-                    let sent = queue.send(ExecEvent::Output(stream, piece)).await;
+                    let chunk: Bytes = bytes.split_to(bytes.len().min(CHUNK_SIZE));
+                    let sent = queue.send(ExecEvent::Output(stream, chunk)).await;
                     if sent.is_err() {
                         return;
                     }
@@ -112,7 +113,7 @@ async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<ExecEvent>) {
             }
             Event::Message(message) => {
                 if let Some(Answer::Exit(exit)) = decode(message) {
-                    // Nobody may be left to hear it.
+                    // The reader may be gone.
                     let _ = queue.send(ExecEvent::Exit(exec_exit(exit))).await;
                     return;
                 }
@@ -124,8 +125,8 @@ async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<ExecEvent>) {
     }
 }
 
-/// A control as a message; empty for input, which is data.
-pub(crate) fn word(control: &ExecControl) -> message::Control {
+/// The message for a control; empty for input, which is sent as data.
+pub(crate) fn control_message(control: &ExecControl) -> message::Control {
     let control = match control {
         ExecControl::Resize(new) => Some(control::Control::Resize(size(*new))),
         ExecControl::Signal(signal) => {
@@ -137,17 +138,17 @@ pub(crate) fn word(control: &ExecControl) -> message::Control {
     message::Control { control }
 }
 
-/// What it means when nobody is left to give controls.
+/// What happens to a command's input when its last control sender is dropped.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueueEnd {
-    /// The command was this caller's alone: its input ends.
+    /// The command belongs to this caller alone: its input ends.
     ClosesInput,
-    /// Others may still feed it.
+    /// Other streams may still send input.
     LeavesInput,
 }
 
-/// Input waits for credit beside the other controls, so a resize or a signal reaches a command that
-/// does not read for as long as the bounded queues have room.
+/// Sends input and controls to the agent. Input waits for credit without blocking the other controls,
+/// so a resize or a signal reaches a command that does not read, while the bounded queues have room.
 pub(crate) async fn pass_controls(
     sender: Sender,
     mut controls: mpsc::Receiver<ExecControl>,
@@ -182,7 +183,9 @@ pub(crate) async fn pass_controls(
                     input = None;
                     continue;
                 }
-                ExecControl::Resize(_) | ExecControl::Signal(_) | ExecControl::Kill => word(&item),
+                ExecControl::Resize(_) | ExecControl::Signal(_) | ExecControl::Kill => {
+                    control_message(&item)
+                }
             };
             if sender.message(&message).await.is_err() {
                 return;

@@ -11,16 +11,16 @@ use crate::convert::{failure, file_info, lost, mux_error};
 use crate::unary::{self, unexpected};
 use crate::{Agent, ByteReceiver, FileRead, OpError, ReadRange, WriteOptions};
 
-/// Pieces of data that wait for a consumer, beside the stream's own window.
-pub(crate) const QUEUE: usize = 4;
-/// The largest piece handed to a consumer, bytes.
-pub(crate) const PIECE: usize = 64 * 1024;
+/// How many chunks of data wait for a consumer, beside the stream's own window.
+pub(crate) const CHUNK_QUEUE: usize = 4;
+/// The largest chunk that a consumer gets, bytes.
+pub(crate) const CHUNK_SIZE: usize = 64 * 1024;
 
 impl Agent {
-    /// Describes one file; a link is described itself.
+    /// Describes one file. A symbolic link is not followed.
     ///
     /// # Errors
-    /// `NotFound` and the other words of the file system; `Gone` when the connection is lost.
+    /// `NotFound` and the other errors of the file system; `Gone` when the connection is lost.
     pub async fn stat(&self, path: &str) -> Result<FileInfo, OpError> {
         let stream = self.open(Request::Stat(message::Stat { path: path.into() }))?;
         match unary::first(stream).await? {
@@ -34,7 +34,7 @@ impl Agent {
         }
     }
 
-    /// What a directory holds, sorted by path, down to `depth` levels.
+    /// Lists a directory, sorted by path, down to `depth` levels.
     ///
     /// # Errors
     /// As for `stat`; `Invalid` when it is no directory.
@@ -64,10 +64,10 @@ impl Agent {
         })
     }
 
-    /// Replaces a file atomically by what `data` brings.
+    /// Replaces a file atomically by the content of `data`.
     ///
     /// # Errors
-    /// As for `stat`; also the error that `data` brought, and nothing is written then.
+    /// As for `stat`; also an error item of `data`, and nothing is written then.
     pub async fn write(
         &self,
         path: &str,
@@ -94,7 +94,7 @@ impl Agent {
         .await
     }
 
-    /// Moves, creating the destination's parents.
+    /// Moves a file or directory, creating the destination's parents.
     ///
     /// # Errors
     /// As for `stat`.
@@ -127,7 +127,7 @@ impl Agent {
         .await
     }
 
-    /// Absolute paths that match, sorted.
+    /// Finds the absolute paths that match, sorted.
     ///
     /// # Errors
     /// `Invalid` for a malformed pattern; `Gone` when the connection is lost.
@@ -153,21 +153,21 @@ impl Agent {
     /// Unpacks a tar stream into a directory, which is created.
     ///
     /// # Errors
-    /// As for `stat`; `Invalid` when an entry would leave the directory; also the error that
-    /// `data` brought.
+    /// As for `stat`; `Invalid` when an entry would leave the directory; also an error
+    /// item of `data`.
     pub async fn archive_in(&self, path: &str, data: ByteReceiver) -> Result<(), OpError> {
         let stream = self.open(Request::ArchiveIn(message::ArchiveIn { path: path.into() }))?;
         send_data(stream, data).await
     }
 }
 
-/// Sends all of `data`, says that it was all, and waits for the agent's word. A failure inside
+/// Sends all of `data` and its end, and waits for the agent's answer. A failure inside
 /// stops the sending at once; an error in `data` drops the stream, which aborts inside.
 async fn send_data(mut stream: Stream, mut data: ByteReceiver) -> Result<(), OpError> {
     let sender = stream.sender.clone();
     let sending = async {
-        while let Some(piece) = data.recv().await {
-            sender.send(DATA, piece?).await.map_err(mux_error)?;
+        while let Some(chunk) = data.recv().await {
+            sender.send(DATA, chunk?).await.map_err(mux_error)?;
         }
         sender.finish(DATA).map_err(mux_error)
     };
@@ -185,7 +185,7 @@ async fn send_data(mut stream: Stream, mut data: ByteReceiver) -> Result<(), OpE
             }
             result = &mut sending, if !sent => match result {
                 Ok(()) => sent = true,
-                // The agent ended the stream: its answer, which is under way, says why.
+                // The agent ended the stream; its answer, which is in flight, says why.
                 Err(OpError::Gone(_)) => {
                     return match answer.await {
                         Err(error) => Err(error),
@@ -200,7 +200,7 @@ async fn send_data(mut stream: Stream, mut data: ByteReceiver) -> Result<(), OpE
 
 /// Hands a stream's data to a bounded queue. When the consumer goes away, so does the stream.
 fn receive_data(mut stream: Stream) -> ByteReceiver {
-    let (queue, data) = mpsc::channel(QUEUE);
+    let (queue, data) = mpsc::channel(CHUNK_QUEUE);
     tokio::spawn(async move {
         loop {
             let event = tokio::select! {
@@ -210,7 +210,7 @@ fn receive_data(mut stream: Stream) -> ByteReceiver {
             let item = match event {
                 Event::Data(channel, bytes) => {
                     let length = bytes.len();
-                    if hand_on(&queue, bytes).await.is_err() {
+                    if send_chunks(&queue, bytes).await.is_err() {
                         return;
                     }
                     stream.receiver.release(channel, length);
@@ -224,7 +224,7 @@ fn receive_data(mut stream: Stream) -> ByteReceiver {
                 Event::Finished(_) => continue,
                 Event::Closed(_) => Err(lost()),
             };
-            // Nobody may be left to hear it.
+            // The consumer may be gone.
             let _ = queue.send(item).await;
             return;
         }
@@ -232,13 +232,13 @@ fn receive_data(mut stream: Stream) -> ByteReceiver {
     data
 }
 
-pub(crate) async fn hand_on(
+pub(crate) async fn send_chunks(
     queue: &mpsc::Sender<Result<Bytes, OpError>>,
     mut bytes: Bytes,
 ) -> Result<(), ()> {
     while !bytes.is_empty() {
-        let piece = bytes.split_to(bytes.len().min(PIECE));
-        queue.send(Ok(piece)).await.map_err(|_| ())?;
+        let chunk = bytes.split_to(bytes.len().min(CHUNK_SIZE));
+        queue.send(Ok(chunk)).await.map_err(|_| ())?;
     }
     Ok(())
 }

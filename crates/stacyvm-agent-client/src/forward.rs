@@ -7,7 +7,7 @@ use stacyvm_proto::mux::Event;
 use tokio::sync::mpsc;
 
 use crate::convert::{failure, lost};
-use crate::files::{QUEUE, decode, hand_on};
+use crate::files::{CHUNK_QUEUE, decode, send_chunks};
 use crate::unary::{self, unexpected};
 use crate::{Agent, ByteReceiver, OpError};
 
@@ -26,7 +26,7 @@ impl Agent {
         let Answer::Opened(_) = unary::next(&mut stream.receiver).await? else {
             return Err(unexpected());
         };
-        let (queue, outbound) = mpsc::channel(QUEUE);
+        let (queue, outbound) = mpsc::channel(CHUNK_QUEUE);
         let sender = stream.sender;
         let mut receiver = stream.receiver;
         let send = async move {
@@ -45,14 +45,14 @@ impl Agent {
                     Event::Data(channel, bytes) => {
                         let length = bytes.len();
                         if let Some(queue) = &queue
-                            && hand_on(queue, bytes).await.is_err()
+                            && send_chunks(queue, bytes).await.is_err()
                         {
                             return;
                         }
                         receiver.release(channel, length);
                         continue;
                     }
-                    // Its direction is closed; ours may go on.
+                    // The agent's direction is closed; the other may go on.
                     Event::Finished(_) => {
                         queue = None;
                         continue;
@@ -65,7 +65,7 @@ impl Agent {
                     Event::Closed(_) => lost(),
                 };
                 if let Some(queue) = &queue {
-                    // Nobody may be left to hear it.
+                    // The receiver may be gone.
                     let _ = queue.send(Err(failed)).await;
                 }
                 return;

@@ -1,7 +1,7 @@
 //! The host's end of the agent protocol: one connection to one agent, many operations at once.
 //!
-//! Owns the vocabulary of operations (`ExecSpec`, `ExecEvent`, …) that the provider trait also
-//! speaks. Knows no provider and no HTTP.
+//! This crate owns the types of operations (`ExecSpec`, `ExecEvent`, …) that the provider traits use
+//! too. It knows no provider and no HTTP.
 #![forbid(unsafe_code)]
 
 mod agent;

@@ -1,4 +1,4 @@
-//! A connection of its own on pipes that servers share over time (`stacyvm_proto::link`).
+//! Connections over the standard input and output of an agent (`stacyvm_proto::link`).
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::OpError;
 use crate::convert::gone;
 
-/// How long an agent has to take the pipes over for us: it may only just be starting, in a sandbox
-/// that is slow, and it may have much to say to others first.
-const TAKEN_WITHIN: Duration = Duration::from_secs(30);
+/// How long an agent has to begin the session: it may still be starting in a slow sandbox, and it may
+/// have to write output of earlier sessions first.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Begins a session on the pipes of an agent that serves its standard input and output. The halves
-/// are as good as those of a socket; whoever used the pipes before sees an end.
+/// behave like those of a socket; the session before ends.
 ///
 /// # Errors
 /// `Gone` when nobody answers.
@@ -26,7 +26,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let nonce: [u8; NONCE_LEN] = rand::random();
-    match tokio::time::timeout(TAKEN_WITHIN, link::connect(read, write, nonce)).await {
+    match tokio::time::timeout(CONNECT_TIMEOUT, link::connect(read, write, nonce)).await {
         Ok(joined) => joined.map_err(|error| gone(error.kind())),
         Err(_) => Err(gone("it did not take the connection in time")),
     }

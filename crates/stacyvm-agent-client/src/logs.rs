@@ -1,4 +1,4 @@
-//! The log of what commands print, followed.
+//! Following the log of what commands print.
 
 use stacyvm_proto::message::{self, Answer, Request};
 use tokio::sync::mpsc;
@@ -6,10 +6,10 @@ use tokio::sync::mpsc;
 use crate::unary::{self, unexpected};
 use crate::{Agent, LogBatch, LogReceiver, OpError};
 
-/// What an agent says that can do it.
+/// The capability of agents that can follow the log.
 const CAPABILITY: &str = "logs-follow";
-/// Batches that wait for a reader; each is one message of at most 64 KiB.
-const BATCHES: usize = 4;
+/// How many batches wait for a reader; each is one message of at most 64 KiB.
+const BATCH_QUEUE: usize = 4;
 
 impl Agent {
     /// The last lines that commands printed, then every line as it is printed.
@@ -18,7 +18,11 @@ impl Agent {
     /// `Unsupported` when the agent is too old for it, `Gone` when the connection is lost.
     pub async fn follow_logs(&self, lines: usize) -> Result<LogReceiver, OpError> {
         // An old agent would answer with the lines alone, as if nothing came after them.
-        if !self.capabilities().iter().any(|word| word == CAPABILITY) {
+        if !self
+            .capabilities()
+            .iter()
+            .any(|capability| capability == CAPABILITY)
+        {
             let message = "this sandbox's agent is older than followed logs (follow)";
             return Err(OpError::Unsupported(message.to_owned()));
         }
@@ -26,7 +30,7 @@ impl Agent {
             lines: u32::try_from(lines).unwrap_or(u32::MAX),
             follow: true,
         }))?;
-        let (queue, batches) = mpsc::channel(BATCHES);
+        let (queue, batches) = mpsc::channel(BATCH_QUEUE);
         tokio::spawn(async move {
             loop {
                 let answer = tokio::select! {
@@ -43,7 +47,7 @@ impl Agent {
                     Err(error) => Err(error),
                 };
                 let last = batch.is_err();
-                // Nobody may be left to hear it.
+                // The reader may be gone.
                 if queue.send(batch).await.is_err() || last {
                     return;
                 }

@@ -1,4 +1,4 @@
-//! The vocabulary of what can be done inside a sandbox, whoever does it.
+//! Types of the operations inside a sandbox, independent of the backend.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,7 +29,7 @@ pub enum OpError {
     /// This agent or backend cannot do it.
     #[error("{0}")]
     Unsupported(String),
-    /// Nobody answers: the sandbox is gone, or its connection broke.
+    /// The agent does not answer: the sandbox is gone, or its connection broke.
     #[error("{0}")]
     Gone(String),
     /// Anything else; the message is for the log first.
@@ -37,15 +37,15 @@ pub enum OpError {
     Failed(String),
 }
 
-/// The sandbox's defaults for commands. The agent keeps them until others come, so they survive
-/// the connection that brought them.
+/// The sandbox's defaults for commands. The agent keeps them until it gets new ones, so they outlive
+/// the connection that sent them.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Configure {
-    /// Visible to every command.
+    /// Variables of every command.
     pub env: BTreeMap<String, String>,
-    /// Who runs commands that name nobody; none means the sandbox's own user.
+    /// The user of commands that name none; none means the sandbox's own user.
     pub user: Option<String>,
-    /// Where commands run that name no place; none means `/workspace`.
+    /// The directory of commands that name none; none means `/workspace`.
     pub workdir: Option<String>,
 }
 
@@ -60,7 +60,7 @@ impl fmt::Debug for Configure {
     }
 }
 
-/// Who runs a command: a name or number of the sandbox, resolved inside.
+/// The user of a command: a name or number, resolved inside the sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Credentials {
     /// The sandbox's own user.
@@ -76,8 +76,8 @@ pub enum OnDisconnect {
     /// Its process tree is killed.
     #[default]
     Kill,
-    /// It runs on, and the last of its output is kept for whoever attaches.
-    Survive,
+    /// It is detached: it runs on, and its newest output is recorded for later attachments.
+    Detach,
 }
 
 /// A terminal's size in character cells.
@@ -94,19 +94,19 @@ pub struct TtySize {
 pub struct ExecSpec {
     /// Program and arguments, never empty. Without a `/` the program is looked up in `PATH`.
     pub argv: Vec<String>,
-    /// Variables beside the sandbox's own.
+    /// Variables that are added to the sandbox's own.
     pub env: BTreeMap<String, String>,
-    /// Where to run; relative to `/workspace`; none means the sandbox's default.
+    /// The directory to run in, relative to `/workspace`; none means the sandbox's default.
     pub workdir: Option<String>,
-    /// Who runs it.
+    /// The user that runs it.
     pub user: Credentials,
     /// Whether standard input is fed by the session; otherwise it is empty (`/dev/null`).
     pub stdin: bool,
-    /// A terminal of this size instead of three pipes.
+    /// The size of a terminal, which takes the place of three pipes.
     pub tty: Option<TtySize>,
-    /// When the whole process tree is killed; none means never.
+    /// Time after which the whole process tree is killed; none means never.
     pub timeout: Option<Duration>,
-    /// When the connection is lost.
+    /// What happens when the connection is lost.
     pub on_disconnect: OnDisconnect,
     /// Whether processes that outlive the command are killed when it ends.
     pub kill_orphans: bool,
@@ -128,22 +128,22 @@ impl fmt::Debug for ExecSpec {
 /// How a command ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecExit {
-    /// 0–255; 128+N after death by signal N; 137 after a timeout.
+    /// The exit code: 0–255; 128+N after death by signal N; 137 after a timeout.
     pub exit_code: i32,
     /// The signal that ended it.
     pub signal: Option<i32>,
     /// Why it ended.
     pub reason: ExitReason,
-    /// From start to end, measured inside.
+    /// Time from start to end, measured inside.
     pub duration: Duration,
 }
 
-/// What a running command says.
+/// An event of a running command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecEvent {
-    /// A piece of output, at most 64 KiB.
+    /// A chunk of output, at most 64 KiB.
     Output(OutputStream, Bytes),
-    /// The end; nothing follows.
+    /// The command's exit; nothing follows.
     Exit(ExecExit),
 }
 
@@ -151,7 +151,7 @@ pub enum ExecEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal(pub i32);
 
-/// What can be told to a running command.
+/// Input and controls for a running command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecControl {
     /// Bytes for its standard input.
@@ -181,7 +181,7 @@ pub struct ExecSession {
     pub control: mpsc::Sender<ExecControl>,
 }
 
-/// What the agent knows of one command.
+/// Describes one command.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ExecRecord {
     /// Its number, unique within its sandbox.
@@ -192,15 +192,15 @@ pub struct ExecRecord {
     pub pid: u32,
     /// Whether it has a terminal.
     pub tty: bool,
-    /// Whether it is kept: it outlives its connection, and its output can be read again.
-    pub kept: bool,
+    /// Whether it is detached: it outlives its connection, and its output can be read again.
+    pub detached: bool,
     /// When it started.
     pub started_at: Timestamp,
     /// How it ended; none while it runs.
     pub exit: Option<ExecExit>,
-    /// The first byte of output that is still kept, counted over both streams.
+    /// Offset of the first byte of output that is still retained, counted over both streams.
     pub log_start: u64,
-    /// The byte after the last one.
+    /// Offset after the last byte of output.
     pub log_end: u64,
 }
 
@@ -211,31 +211,31 @@ impl fmt::Debug for ExecRecord {
             .field("exec_id", &self.exec_id)
             .field("program", &self.argv.first())
             .field("pid", &self.pid)
-            .field("kept", &self.kept)
+            .field("detached", &self.detached)
             .field("exit", &self.exit)
             .finish_non_exhaustive()
     }
 }
 
-/// What somebody who follows a kept command hears.
+/// An event of a detached command that is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AttachEvent {
-    /// The next output begins at this offset: the first event, and again after a gap, when what
-    /// came before is no longer kept.
+    /// The next output begins at this offset: the first event, and again after a gap, when output
+    /// before it is no longer retained.
     Resumed(u64),
-    /// A piece of output, at most 64 KiB.
+    /// A chunk of output, at most 64 KiB.
     Output(OutputStream, Bytes),
-    /// There is no more at present, and nobody asked to wait for it.
+    /// There is no more output at present, and the caller did not ask to wait.
     End,
-    /// The end; nothing follows.
+    /// The command's exit; nothing follows.
     Exit(ExecExit),
 }
 
-/// A kept command that is followed. Dropping it leaves the command alone.
+/// A detached command that is followed. Dropping it leaves the command alone.
 #[derive(Debug)]
 pub struct Attached {
-    /// Its output, then its exit. A reader that takes nothing for ten seconds is not waited for
-    /// and loses output, which it is told. A channel that ends without an exit or an end means
+    /// Its output, then its exit. The command does not wait for a reader that takes nothing for
+    /// ten seconds; such a reader loses output and is told so. A channel that ends without an exit or an end means
     /// that the connection was lost.
     pub events: mpsc::Receiver<AttachEvent>,
     /// Its input and control. Bounded.
@@ -261,9 +261,9 @@ pub struct ReadRange {
 /// An opened file.
 #[derive(Debug)]
 pub struct FileRead {
-    /// What the file was when it was opened.
+    /// Describes the file as it was when it was opened.
     pub info: FileInfo,
-    /// Its bytes from the asked offset, in pieces of at most 64 KiB.
+    /// Its bytes from the asked offset, in chunks of at most 64 KiB.
     pub data: ByteReceiver,
 }
 
@@ -276,20 +276,20 @@ pub struct WriteOptions {
     pub parents: bool,
 }
 
-/// Some of what a sandbox's execs print.
+/// Some lines that a sandbox's execs have printed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogBatch {
-    /// Bytes that were lost before these lines, because they were not read fast enough.
+    /// Bytes of output before these lines that were lost because the reader was too slow.
     pub skipped: u64,
     /// Lines without their ends.
     pub lines: Vec<String>,
 }
 
-/// A followed log. Bounded: a slow reader misses lines and is told, and slows nothing. Dropping it
-/// ends the following; an error is the last item.
+/// A followed log. It is bounded: a slow reader misses lines and is told so, and slows nothing down.
+/// Dropping it ends the following; an error is the last item.
 pub type LogReceiver = mpsc::Receiver<Result<LogBatch, OpError>>;
 
-/// What the agent can count from inside.
+/// Counts of a sandbox's processes, taken inside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UsageStats {
     /// Processes seen inside.

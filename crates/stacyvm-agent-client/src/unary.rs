@@ -1,4 +1,4 @@
-//! Reading answers off a stream.
+//! Reading the answers of a stream.
 
 use prost::Message as _;
 use stacyvm_proto::message::{Answer, Entry, Reply};
@@ -7,10 +7,10 @@ use stacyvm_proto::mux::{Event, Receiver, Stream};
 use crate::OpError;
 use crate::convert::{failure, lost};
 
-/// Entries, paths or lines that one answer may hold; more is refused, so that a hostile agent
-/// cannot fill the server's memory.
+/// The most entries, paths or lines of one answer. More is refused, so that a hostile agent cannot
+/// fill the server's memory.
 const MAX_ITEMS: usize = 1_000_000;
-/// Bytes of such an answer.
+/// The most bytes of such an answer.
 const MAX_ITEM_BYTES: usize = 128 * 1024 * 1024;
 
 pub(crate) fn unexpected() -> OpError {
@@ -21,7 +21,7 @@ fn too_much() -> OpError {
     OpError::Limit("the answer is too long: ask for a smaller part".into())
 }
 
-/// The next answer; data and ends of channels in between are not expected and skipped.
+/// The next answer. Data and ends of channels before it are skipped.
 pub(crate) async fn next(receiver: &mut Receiver) -> Result<Answer, OpError> {
     loop {
         match receiver.receive().await {

@@ -1,33 +1,34 @@
-//! What all parts of one agent share.
+//! The state of one agent, which all requests share.
 
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::thread::CapabilitySet;
-use stacyvm_proto::MAX_CHUNK;
 use stacyvm_proto::message::Configure;
 use stacyvm_sys::spawn::Spawner;
 use tokio::sync::Notify;
 
-use crate::AgentOptions;
 use crate::blocking::Blocking;
-use crate::exec::table::Table;
+use crate::exec::table::ExecTable;
 use crate::files::FileService;
-use crate::init::Reaper;
 use crate::logs::Logs;
+use crate::options::AgentOptions;
 use crate::preparation;
+use crate::read_buffer::ReadBuffer;
+use crate::reaper::Reaper;
 use crate::users::Users;
 
-/// Marks of commands lie here, far above any limit that somebody sets in earnest.
-const MARKS: u64 = 1 << 62;
+/// The smallest mark of a command, far above any value that a program sets as its limit of locks.
+const MIN_MARK: u64 = 1 << 62;
 
-/// Where peers come from.
+/// The descriptors over which peers connect.
 #[derive(Debug)]
-pub(crate) struct Doors {
+pub(crate) struct PeerSockets {
     pub(crate) listener: Option<OwnedFd>,
     pub(crate) stdio: Option<[OwnedFd; 2]>,
 }
@@ -37,16 +38,16 @@ pub(crate) struct Doors {
 pub(crate) struct Agent {
     /// The sandbox's `/`.
     pub(crate) root: OwnedFd,
-    /// Where that is, unless it really is `/`.
+    /// The path of that directory, unless it really is `/`.
     pub(crate) root_path: Option<PathBuf>,
     pub(crate) init: bool,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     /// Whether commands can be given another identity than the agent's own.
     pub(crate) can_switch: bool,
-    /// What a command that runs as user 0 has.
+    /// The capabilities of a command that runs as user 0.
     pub(crate) root_capabilities: CapabilitySet,
-    /// For commands without input.
+    /// `/dev/null`, for commands without input.
     pub(crate) null: OwnedFd,
     pub(crate) files: FileService,
     pub(crate) blocking: Blocking,
@@ -54,21 +55,23 @@ pub(crate) struct Agent {
     pub(crate) spawner: Mutex<Spawner>,
     pub(crate) users: Mutex<Users>,
     pub(crate) logs: Mutex<Logs>,
-    pub(crate) execs: Table,
-    pub(crate) configure: Mutex<Configure>,
-    /// Where output passes through; filled at first use.
-    pub(crate) scratch: Mutex<Vec<u8>>,
+    pub(crate) execs: ExecTable,
+    /// The sandbox's defaults for commands.
+    pub(crate) defaults: Mutex<Configure>,
+    pub(crate) read_buffer: ReadBuffer,
+    /// Whether every process is being ended.
     pub(crate) ending: AtomicBool,
-    /// Told when the agent may exit.
+    /// Notified when the agent may exit.
     pub(crate) ended: Notify,
     memory_events: Option<OwnedFd>,
+    /// Makes the marks of this agent differ from those of other agents.
     salt: u64,
     next_exec: AtomicU64,
 }
 
 impl Agent {
-    /// Takes the options over, but for where peers come from, which is given back.
-    pub(crate) fn new(options: AgentOptions) -> io::Result<(Arc<Self>, Doors)> {
+    /// Makes an agent of its options. The descriptors for peers are returned beside it.
+    pub(crate) fn new(options: AgentOptions) -> io::Result<(Arc<Self>, PeerSockets)> {
         let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::open(&options.root, directory, Mode::empty())?;
         let root_capabilities = if options.prepare {
@@ -81,7 +84,7 @@ impl Agent {
             sets.effective
                 .contains(CapabilitySet::SETUID | CapabilitySet::SETGID)
         });
-        // Outside a pid namespace of one's own, other agents mark processes too.
+        // Without a pid namespace of its own, the agent sees processes that other agents marked.
         let mut salt = [0; 4];
         if !options.init {
             rustix::rand::getrandom(&mut salt, rustix::rand::GetRandomFlags::empty())?;
@@ -101,30 +104,30 @@ impl Agent {
             spawner: Mutex::default(),
             users: Mutex::default(),
             logs: Mutex::default(),
-            execs: Table::default(),
-            configure: Mutex::default(),
-            scratch: Mutex::default(),
+            execs: ExecTable::default(),
+            defaults: Mutex::default(),
+            read_buffer: ReadBuffer::default(),
             ending: AtomicBool::new(false),
             ended: Notify::new(),
             memory_events: options.memory_events,
             salt: u64::from(u32::from_ne_bytes(salt) >> 3),
             next_exec: AtomicU64::new(0),
         };
-        let doors = Doors {
+        let sockets = PeerSockets {
             listener: options.listener,
             stdio: options.stdio,
         };
-        Ok((Arc::new(agent), doors))
+        Ok((Arc::new(agent), sockets))
     }
 
-    /// The number of a new command.
+    /// Returns the number of a new command.
     pub(crate) fn next_exec(&self) -> u64 {
         self.next_exec.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The mark of a command's tree: unique among all agents that can see each other's processes.
+    /// The mark of a command's process tree: unique among all agents that can see each other's processes.
     pub(crate) fn mark(&self, exec: u64) -> u64 {
-        MARKS | self.salt << 32 | (exec & 0xffff_ffff)
+        MIN_MARK | self.salt << 32 | (exec & 0xffff_ffff)
     }
 
     /// How many processes the memory limit has killed so far.
@@ -142,22 +145,8 @@ impl Agent {
             .unwrap_or(0)
     }
 
-    /// Whether everything is coming to its end.
+    /// Whether every process is being ended.
     pub(crate) fn is_ending(&self) -> bool {
         self.ending.load(Ordering::Acquire)
     }
-}
-
-/// Locks what only this thread holds, and never across a wait.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The shared buffer, at its full size.
-pub(crate) fn scratch(mutex: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    let mut buffer = lock(mutex);
-    if buffer.is_empty() {
-        buffer.resize(MAX_CHUNK, 0);
-    }
-    buffer
 }

@@ -1,7 +1,7 @@
-//! Work that may take long, off the one thread that serves.
+//! Long work on threads of its own, away from the one thread that serves.
 //!
-//! At most a few threads at once, each for one piece of work. The runtime's own pool is not used:
-//! it panics when the kernel gives no thread, and in a sandbox at its process limit it does not.
+//! Only a few threads run at once, each for one piece of work. The runtime's own pool is not used
+//! because it panics when the kernel refuses a thread, as it does in a sandbox at its process limit.
 
 use std::sync::Arc;
 use std::thread;
@@ -9,22 +9,23 @@ use std::thread;
 use stacyvm_proto::message::{Code, Failure};
 use tokio::sync::{Semaphore, oneshot};
 
-use crate::failure::failure;
+use crate::replies::failure;
 
-/// Threads at once.
-const THREADS: usize = 4;
-/// Bytes of a thread's stack; the work is iterative.
-const STACK: usize = 512 * 1024;
+/// How many threads run at once.
+const MAX_THREADS: usize = 4;
+/// Size of a thread's stack, bytes; the work is iterative.
+const STACK_SIZE: usize = 512 * 1024;
 
+/// Runs work on threads, a bounded number at once.
 #[derive(Clone, Debug)]
 pub(crate) struct Blocking {
-    turns: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
 }
 
 impl Default for Blocking {
     fn default() -> Self {
         Self {
-            turns: Arc::new(Semaphore::new(THREADS)),
+            permits: Arc::new(Semaphore::new(MAX_THREADS)),
         }
     }
 }
@@ -38,19 +39,19 @@ impl Blocking {
         F: FnOnce() -> Result<T, Failure> + Send + 'static,
     {
         let closed = || failure(Code::Failed, "the agent is ending");
-        let turn = self
-            .turns
+        let permit = self
+            .permits
             .clone()
             .acquire_owned()
             .await
             .map_err(|_| closed())?;
         let (answered, answer) = oneshot::channel();
         thread::Builder::new()
-            .stack_size(STACK)
+            .stack_size(STACK_SIZE)
             .spawn(move || {
-                // Nobody may be waiting any more.
+                // The caller may have stopped waiting.
                 let _ = answered.send(work());
-                drop(turn);
+                drop(permit);
             })
             .map_err(|_| failure(Code::Limit, "the sandbox may have no more processes"))?;
         answer

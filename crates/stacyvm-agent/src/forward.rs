@@ -5,14 +5,14 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use stacyvm_proto::DATA;
-use stacyvm_proto::message::{Answer, Code, Done, Failure, Forward, Opened};
+use stacyvm_proto::message::{Answer, Code, Failure, Forward, Opened};
 use stacyvm_proto::mux::{Event, Receiver, Sender, Stream};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::agent::{Agent, scratch};
-use crate::failure::{failure, reply};
+use crate::agent::Agent;
+use crate::replies::{done, failure, reply};
 
 /// Carries bytes between the peer and a port until both directions are closed.
 pub(crate) async fn serve(agent: Arc<Agent>, forward: Forward, stream: Stream) {
@@ -20,7 +20,7 @@ pub(crate) async fn serve(agent: Arc<Agent>, forward: Forward, stream: Stream) {
         sender,
         mut receiver,
     } = stream;
-    // A peer that is gone needs no answer: every send that fails here says just that.
+    // A send fails here only if the peer is gone, which then needs no answer.
     let connection = match connect(forward.port).await {
         Ok(connection) => connection,
         Err(refused) => {
@@ -52,7 +52,7 @@ pub(crate) async fn serve(agent: Arc<Agent>, forward: Forward, stream: Stream) {
             }
         }
     }
-    let _ = sender.last_message(&reply(Answer::Done(Done {}))).await;
+    let _ = sender.last_message(&done()).await;
 }
 
 async fn connect(port: u32) -> Result<TcpStream, Failure> {
@@ -73,19 +73,19 @@ async fn connect(port: u32) -> Result<TcpStream, Failure> {
             .await
             .map_err(|_| refused(&first))?,
     };
-    // Small pieces go out at once; without it they wait for each other.
+    // Small writes go out at once instead of being collected.
     let _ = connection.set_nodelay(true);
     Ok(connection)
 }
 
-/// From the port to the peer, until the port's side is closed or the stream has ended.
+/// Copies from the port to the peer until the port's side is closed or the stream has ended.
 async fn outwards(agent: &Agent, read: OwnedReadHalf, sender: &Sender) {
     while let Ok(room) = sender.reserve(DATA).await {
         let count = loop {
             if read.readable().await.is_err() {
                 break 0;
             }
-            let mut buffer = scratch(&agent.scratch);
+            let mut buffer = agent.read_buffer.lock();
             let most = room.min(buffer.len());
             match read.try_read(&mut buffer[..most]) {
                 Ok(count) => {
@@ -105,7 +105,7 @@ async fn outwards(agent: &Agent, read: OwnedReadHalf, sender: &Sender) {
     }
 }
 
-/// From the peer to the port; whether the peer is still there at the end.
+/// Copies from the peer to the port; answers whether the peer is still there at the end.
 async fn inwards(mut write: OwnedWriteHalf, receiver: &mut Receiver) -> bool {
     let mut port_takes = true;
     let mut finished = false;

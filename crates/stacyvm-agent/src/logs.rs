@@ -1,47 +1,45 @@
-//! What commands printed, in a bounded ring.
+//! The output of commands, in a bounded ring.
 //!
-//! Output is kept as it comes, piece by piece, and cut into lines only when somebody asks: a
-//! command that prints a gigabyte must not pay for lines nobody reads.
+//! Output is stored as it comes, chunk by chunk, and split into lines only on request, so that a
+//! command that prints a gigabyte does not pay for lines that are never read.
 
-mod cutter;
-mod follow;
-
-pub(crate) use follow::serve;
+pub(crate) mod follower;
+mod line_splitter;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use cutter::Cutter;
+use line_splitter::LineSplitter;
 use tokio::sync::Notify;
 
-/// Bytes kept.
+/// How many bytes of output are stored.
 const MAX_BYTES: usize = 256 * 1024;
-/// Lines answered at most.
+/// The most lines that are answered.
 pub(crate) const MAX_LINES: usize = 1000;
-/// Pieces of one lane are joined up to this size.
-const JOIN: usize = 4 * 1024;
+/// Chunks of one lane are merged up to this size, bytes.
+const MAX_MERGED: usize = 4 * 1024;
 
 #[derive(Debug)]
-struct Piece {
+struct Chunk {
     lane: u64,
-    /// Where it begins among all that was ever printed.
+    /// Offset of its first byte in all output ever appended.
     start: u64,
     bytes: Vec<u8>,
 }
 
-/// The ring. A lane is one stream of one command: its lines are never mixed with another's.
+/// The ring of output. A lane is one stream of one command; lines of two lanes are never mixed.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
-    pieces: VecDeque<Piece>,
+    chunks: VecDeque<Chunk>,
     bytes: usize,
-    /// Bytes ever taken note of.
+    /// How many bytes were ever appended.
     total: u64,
-    /// Told when there is more.
+    /// Notified when output is appended.
     grown: Arc<Notify>,
 }
 
 impl Logs {
-    /// Takes note of output.
+    /// Appends output of one lane.
     pub(crate) fn append(&mut self, lane: u64, bytes: &[u8]) {
         let bytes = &bytes[bytes.len().saturating_sub(MAX_BYTES)..];
         if bytes.is_empty() {
@@ -50,16 +48,16 @@ impl Logs {
         self.bytes += bytes.len();
         let start = self.total;
         self.total += bytes.len() as u64;
-        // What falls out gives its memory to what comes in.
+        // A removed chunk gives its memory to the new one.
         let mut free = None;
         while self.bytes > MAX_BYTES
-            && let Some(oldest) = self.pieces.pop_front()
+            && let Some(oldest) = self.chunks.pop_front()
         {
             self.bytes -= oldest.bytes.len();
             free = Some(oldest.bytes);
         }
-        match self.pieces.back_mut() {
-            Some(last) if last.lane == lane && last.bytes.len() + bytes.len() <= JOIN => {
+        match self.chunks.back_mut() {
+            Some(last) if last.lane == lane && last.bytes.len() + bytes.len() <= MAX_MERGED => {
                 last.bytes.extend_from_slice(bytes);
             }
             _ => {
@@ -68,40 +66,45 @@ impl Logs {
                     .unwrap_or_default();
                 buffer.clear();
                 buffer.extend_from_slice(bytes);
-                self.pieces.push_back(Piece {
+                self.chunks.push_back(Chunk {
                     lane,
                     start,
                     bytes: buffer,
                 });
             }
         }
-        // Nobody waits, mostly, and then this is one load.
+        // Without followers this is only one load.
         self.grown.notify_waiters();
     }
 
-    /// The last `count` lines, newest last; unfinished ones count.
+    /// Notifies waiting followers of new output.
+    pub(crate) fn grown(&self) -> Arc<Notify> {
+        Arc::clone(&self.grown)
+    }
+
+    /// The last `count` lines, newest last; unfinished lines count.
     pub(crate) fn lines(&self, count: usize) -> Vec<String> {
-        let mut newest = Newest::new(count);
-        let mut cutter = Cutter::default();
-        for piece in &self.pieces {
-            cutter.cut(piece.lane, &piece.bytes, &mut |line| newest.keep(line));
+        let mut newest = NewestLines::new(count);
+        let mut splitter = LineSplitter::default();
+        for chunk in &self.chunks {
+            splitter.split(chunk.lane, &chunk.bytes, &mut |line| newest.push(line));
         }
-        for line in cutter.rest() {
-            newest.keep(line);
+        for line in splitter.rest() {
+            newest.push(line);
         }
         newest.0.into()
     }
 }
 
-/// The newest lines, so many at most.
-struct Newest(VecDeque<String>, usize);
+/// The newest lines, up to a number.
+struct NewestLines(VecDeque<String>, usize);
 
-impl Newest {
+impl NewestLines {
     fn new(count: usize) -> Self {
         Self(VecDeque::new(), count.min(MAX_LINES))
     }
 
-    fn keep(&mut self, line: String) {
+    fn push(&mut self, line: String) {
         let Self(lines, count) = self;
         if lines.len() == *count {
             lines.pop_front();
@@ -114,7 +117,7 @@ impl Newest {
 
 #[cfg(test)]
 mod tests {
-    use super::cutter::MAX_LINE;
+    use super::line_splitter::MAX_LINE;
     use super::*;
 
     #[test]
@@ -138,16 +141,16 @@ mod tests {
         logs.append(6, &vec![b'x'; 3 * MAX_BYTES / 2]);
         assert!(logs.bytes <= MAX_BYTES);
         assert_eq!(
-            logs.pieces
+            logs.chunks
                 .iter()
-                .map(|piece| piece.bytes.len())
+                .map(|chunk| chunk.bytes.len())
                 .sum::<usize>(),
             logs.bytes
         );
         assert!(
-            logs.pieces
+            logs.chunks
                 .iter()
-                .map(|piece| piece.bytes.capacity())
+                .map(|chunk| chunk.bytes.capacity())
                 .sum::<usize>()
                 <= 3 * MAX_BYTES
         );

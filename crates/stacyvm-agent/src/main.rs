@@ -30,30 +30,30 @@ usage: stacyvm-agent [--socket PATH | --listen-fd N] [--stdio] [options]
   --version         print the version
 ";
 
-/// The exit code that says that `--user` names nobody.
+/// The exit code when the user of `--user` does not exist.
 const NO_SUCH_USER: u8 = 3;
 
-/// Where a container sees the events of its own memory, by the versions of cgroups: nobody outside
-/// could name them before it is there.
+/// The memory events of a container as its own processes see them, in both versions of cgroups. The
+/// path outside is not known before the container starts.
 const OWN_MEMORY_EVENTS: [&str; 2] = [
     "/sys/fs/cgroup/memory.events",
     "/sys/fs/cgroup/memory/memory.oom_control",
 ];
 
 /// What the command line asks for.
-enum Wanted {
+enum Invocation {
     Run(AgentOptions),
-    /// It has been printed.
-    Words,
-    /// There is no such user.
-    Nobody(String),
+    /// A text has been printed; nothing else is to be done.
+    Printed,
+    /// `--user` names a user that does not exist.
+    NoSuchUser(String),
 }
 
 fn main() -> ExitCode {
     match parse(std::env::args_os().skip(1)) {
-        Ok(Wanted::Run(options)) => run(options),
-        Ok(Wanted::Words) => ExitCode::SUCCESS,
-        Ok(Wanted::Nobody(user)) => {
+        Ok(Invocation::Run(options)) => run(options),
+        Ok(Invocation::Printed) => ExitCode::SUCCESS,
+        Ok(Invocation::NoSuchUser(user)) => {
             eprintln!("stacyvm-agent: user {user:?} does not exist");
             ExitCode::from(NO_SUCH_USER)
         }
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
 }
 
 /// Reads the command line.
-fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String> {
+fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Invocation, String> {
     let mut listener = None;
     let mut stdio = None;
     let mut prepare = false;
@@ -92,11 +92,11 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
             "--init" => init = true,
             "--version" => {
                 println!("stacyvm-agent {}", env!("CARGO_PKG_VERSION"));
-                return Ok(Wanted::Words);
+                return Ok(Invocation::Printed);
             }
             "--help" => {
                 print!("{USAGE}");
-                return Ok(Wanted::Words);
+                return Ok(Invocation::Printed);
             }
             _ => return Err(format!("unknown option {flag}")),
         }
@@ -115,10 +115,10 @@ fn parse(mut arguments: impl Iterator<Item = OsString>) -> Result<Wanted, String
     if let Some(user) = user {
         match stacyvm_agent::user_numbers(&root, &user) {
             Some(numbers) => (uid, gid) = numbers,
-            None => return Ok(Wanted::Nobody(user)),
+            None => return Ok(Invocation::NoSuchUser(user)),
         }
     }
-    Ok(Wanted::Run(AgentOptions {
+    Ok(Invocation::Run(AgentOptions {
         listener,
         stdio,
         prepare,
@@ -136,7 +136,7 @@ fn number(flag: &str, text: &OsString) -> Result<u32, String> {
     number.ok_or(format!("{flag} wants a number"))
 }
 
-/// Bits that no capability has are left out.
+/// Parses a set of capabilities. Bits that no capability has are ignored.
 fn capabilities(text: &OsString) -> Result<Capabilities, String> {
     let bits = text
         .to_str()
@@ -156,7 +156,7 @@ fn open(path: &Path) -> Result<OwnedFd, String> {
     Ok(file.into())
 }
 
-/// A copy of an inherited descriptor; the original stays open and marked close-on-exec, so that no
+/// Copies an inherited descriptor. The original stays open and is marked close-on-exec, so that no
 /// command inherits it.
 fn inherited(number: u32) -> Result<OwnedFd, String> {
     stacyvm_sys::spawn::inherited(number)

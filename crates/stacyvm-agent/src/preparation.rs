@@ -1,9 +1,9 @@
-//! A root that somebody else made becomes a sandbox's: workspace, user, home; then fewer rights.
+//! Makes a sandbox of the root of a container: workspace, user, home; then drops capabilities.
 //!
-//! For an agent that starts as root in a container. Its rule: the image is hostile. Paths are
-//! resolved inside the root, what is found is looked at before anything is changed, and nothing of
-//! the kernel's or of our own is given away, wherever a link leads. What a read-only root does not
-//! take is left out; only the rights that stay are no matter of luck.
+//! This is for an agent that starts as root in a container. The rule: the image is hostile. Paths are
+//! resolved inside the root, every file is examined before it is changed, and no directory of the
+//! kernel or of the agent gets a new owner, wherever a link leads. A read-only root keeps the agent
+//! from making files, which is no error; failing to drop capabilities is one.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -15,39 +15,40 @@ use rustix::process::{DumpableBehavior, Gid, Uid, set_dumpable_behavior};
 use stacyvm_sys::caps::{self, Set};
 use stacyvm_sys::resolve;
 
-use crate::AgentOptions;
-use crate::users::{LONGEST, Users};
+use crate::options::AgentOptions;
+use crate::users::{MAX_ACCOUNT_FILE, Users};
 
 /// Where commands start.
 const WORKSPACE: &str = "workspace";
-/// Where everybody may write, and what that is as a mode.
+/// The directory in which every user may write.
 const TEMPORARY: &str = "tmp";
-const FOR_EVERYBODY: u32 = 0o1777;
-/// Where a user without a home of its own lives.
+/// The mode of that directory.
+const TEMPORARY_MODE: u32 = 0o1777;
+/// The home of a user that has no other.
 const HOME: &str = "home/user";
-/// Names for a user that no line names; the first that is free.
+/// Names for a user that the account files do not name; the first free one is taken.
 const NAMES: [&str; 2] = ["user", "sandbox"];
-/// Directories that are never given to the sandbox's user.
-const NOT_OURS_TO_GIVE: [&str; 4] = ["/.stacyvm", "/dev", "/proc", "/sys"];
+/// Directories whose owner and mode are never changed.
+const PROTECTED: [&str; 4] = ["/.stacyvm", "/dev", "/proc", "/sys"];
 
-/// Makes what is missing, then keeps only what running, ending and serving commands needs. The
-/// answer is what commands that run as user 0 may have.
+/// Makes what is missing, then keeps only the capabilities for running and ending commands. Returns
+/// the capabilities that commands of user 0 may have.
 ///
 /// # Errors
-/// When the rights cannot be given up.
+/// When the capabilities cannot be dropped.
 pub(crate) fn prepare(root: BorrowedFd<'_>, options: &AgentOptions) -> io::Result<Set> {
-    let place = Place {
+    let preparation = Preparation {
         root,
         uid: options.uid,
         gid: options.gid,
     };
-    // The sandbox lives without any of them, with less comfort.
+    // The sandbox works without any of them, less comfortably.
     for (what, done) in [
-        ("the workspace", place.workspace()),
-        ("the temporary directory", place.temporary()),
-        ("the group", place.group()),
-        ("the user", place.user()),
-        ("the home", place.home()),
+        ("the workspace", preparation.workspace()),
+        ("the temporary directory", preparation.temporary()),
+        ("the group", preparation.group()),
+        ("the user", preparation.user()),
+        ("the home", preparation.home()),
     ] {
         match done {
             Ok(()) | Err(Errno::ROFS) => {}
@@ -62,13 +63,14 @@ pub(crate) fn prepare(root: BorrowedFd<'_>, options: &AgentOptions) -> io::Resul
     Ok(caps::confine_to(own, options.root_capabilities)?)
 }
 
-struct Place<'a> {
+/// The root that is prepared, and the sandbox's user.
+struct Preparation<'a> {
     root: BorrowedFd<'a>,
     uid: u32,
     gid: u32,
 }
 
-impl Place<'_> {
+impl Preparation<'_> {
     fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         resolve::open(self.root, path, flags, how)
@@ -80,19 +82,19 @@ impl Place<'_> {
         self.give(&directory)
     }
 
-    /// Opens `/tmp` to everybody. A runtime may give a file system that it mounts there the mode of
+    /// Lets every user write to `/tmp`. A runtime may give a file system that it mounts there the mode of
     /// the image's directory (runc 1.1 does), whatever mode it was told.
     fn temporary(&self) -> Result<()> {
         self.directory(TEMPORARY)?;
         let directory = self.open(TEMPORARY, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        if fstat(&directory)?.st_mode & FOR_EVERYBODY == FOR_EVERYBODY {
+        if fstat(&directory)?.st_mode & TEMPORARY_MODE == TEMPORARY_MODE {
             return Ok(());
         }
-        may_be_changed(&directory)?;
-        fchmod(&directory, Mode::from_raw_mode(FOR_EVERYBODY))
+        check_unprotected(&directory)?;
+        fchmod(&directory, Mode::from_raw_mode(TEMPORARY_MODE))
     }
 
-    /// Makes one directory, unless it is there, also through links.
+    /// Makes one directory unless it exists. Links on its path are followed.
     fn directory(&self, path: &str) -> Result<()> {
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
             Err(Errno::NOENT) => {}
@@ -109,7 +111,7 @@ impl Place<'_> {
         if (stat.st_uid, stat.st_gid) == (self.uid, self.gid) {
             return Ok(());
         }
-        may_be_changed(directory)?;
+        check_unprotected(directory)?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         fchown(directory, Some(uid), Some(gid))
     }
@@ -131,7 +133,7 @@ impl Place<'_> {
         group.append(&format!("{name}:x:{}:\n", self.gid))
     }
 
-    /// Opens an account file, which is made where there is none.
+    /// Opens an account file, and makes it if it is missing.
     fn account_file(&self, path: &str) -> Result<AccountFile> {
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
         let file = match self.open(path, flags) {
@@ -150,10 +152,10 @@ impl Place<'_> {
         }
         let mut file = File::from(file);
         let mut bytes = Vec::new();
-        // One that is longer than is ever read gains nothing by another line.
-        let read = (&mut file).take(LONGEST).read_to_end(&mut bytes);
+        // A line after the part that is read would have no effect.
+        let read = (&mut file).take(MAX_ACCOUNT_FILE).read_to_end(&mut bytes);
         read.map_err(|error| errno_of(&error))?;
-        if bytes.len() as u64 == LONGEST {
+        if bytes.len() as u64 == MAX_ACCOUNT_FILE {
             return Err(Errno::FBIG);
         }
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -182,7 +184,7 @@ struct AccountFile {
 }
 
 impl AccountFile {
-    /// Adds a line in one write, after a whole one.
+    /// Appends a line in one write, and ends an unfinished line before it.
     fn append(mut self, line: &str) -> Result<()> {
         let whole = self.text.is_empty() || self.text.ends_with('\n');
         let line = format!("{}{line}", if whole { "" } else { "\n" });
@@ -195,29 +197,29 @@ fn errno_of(error: &io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
-/// Refuses a directory that no image brings, whatever led to it.
-fn may_be_changed(directory: &OwnedFd) -> Result<()> {
+/// Refuses a directory whose real path is protected.
+fn check_unprotected(directory: &OwnedFd) -> Result<()> {
     let own = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let path = rustix::fs::readlink(own, Vec::new())?;
-    if may_be_given(&path.to_string_lossy()) {
+    if is_unprotected(&path.to_string_lossy()) {
         Ok(())
     } else {
         Err(Errno::PERM)
     }
 }
 
-/// Whether a directory at this path is one that an image may bring.
-fn may_be_given(path: &str) -> bool {
+/// Whether a directory at this path may get another owner or mode.
+fn is_unprotected(path: &str) -> bool {
     path != "/"
         && path.starts_with('/')
-        && !NOT_OURS_TO_GIVE.iter().any(|kept| {
-            let below = path.strip_prefix(kept);
+        && !PROTECTED.iter().any(|directory| {
+            let below = path.strip_prefix(directory);
             below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
 }
 
-/// A name for `number` in an account file, where both kinds have it third; none when a line has the
-/// number, or every name is taken.
+/// A free name for `number` in the text of a passwd(5) or group(5) file, which both have the number
+/// in the third field. None when a line has the number, or every name is taken.
 fn free_name(text: &str, number: u32) -> Option<&'static str> {
     let fields = |line: &str| -> (String, Option<u32>) {
         let mut fields = line.split(':');

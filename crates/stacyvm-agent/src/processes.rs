@@ -1,4 +1,4 @@
-//! What `/proc` says of the processes around the agent (proc(5)).
+//! Processes that the agent can see, as `/proc` describes them (proc(5)).
 
 use std::fs::File;
 use std::io::Read as _;
@@ -21,13 +21,13 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Whether it still runs, or could.
+    /// Whether it has not ended.
     pub(crate) fn alive(self) -> bool {
         !matches!(self.state, b'Z' | b'X' | b'x')
     }
 }
 
-/// Every process that can be seen. Those that end meanwhile may be missing.
+/// All visible processes. Processes that end during the scan may be missing.
 pub(crate) fn scan() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
@@ -36,10 +36,10 @@ pub(crate) fn scan() -> Vec<Process> {
     numbers.filter_map(read).collect()
 }
 
-/// One process.
+/// Reads one process.
 pub(crate) fn read(pid: i32) -> Option<Process> {
     let mut buffer = [0; 1024];
-    parse(pid, slurp(&format!("/proc/{pid}/stat"), &mut buffer)?)
+    parse(pid, read_start(&format!("/proc/{pid}/stat"), &mut buffer)?)
 }
 
 /// The mark of the command that a process belongs to: in its `RLIMIT_LOCKS`, see
@@ -49,7 +49,7 @@ pub(crate) fn mark(pid: i32) -> Option<u64> {
         return marked_in_environment(pid);
     }
     let mut buffer = [0; 2048];
-    let text = slurp(&format!("/proc/{pid}/limits"), &mut buffer)?;
+    let text = read_start(&format!("/proc/{pid}/limits"), &mut buffer)?;
     let text = std::str::from_utf8(text).ok()?;
     let line = text
         .lines()
@@ -63,30 +63,32 @@ fn shows_limits() -> bool {
 }
 
 /// The name of the variable that marks commands where limits cannot.
-const VARIABLE: &str = "STACYVM_EXEC_MARK=";
-/// The longest environment that is searched, bytes.
-const ENVIRONMENT: u64 = 256 * 1024;
+const MARK_VARIABLE: &str = "STACYVM_EXEC_MARK=";
+/// How many bytes of an environment are searched.
+const MAX_ENVIRONMENT: u64 = 256 * 1024;
 
-/// What a command's environment needs to be marked.
+/// The variable that marks a command's environment; none where limits carry the mark.
 pub(crate) fn mark_in_environment(mark: u64) -> Option<String> {
-    (!shows_limits()).then(|| format!("{VARIABLE}{mark}"))
+    (!shows_limits()).then(|| format!("{MARK_VARIABLE}{mark}"))
 }
 
 fn marked_in_environment(pid: i32) -> Option<u64> {
     let file = File::open(format!("/proc/{pid}/environ")).ok()?;
     let mut environment = Vec::new();
-    file.take(ENVIRONMENT).read_to_end(&mut environment).ok()?;
+    file.take(MAX_ENVIRONMENT)
+        .read_to_end(&mut environment)
+        .ok()?;
     find_mark(&environment)
 }
 
 fn find_mark(environment: &[u8]) -> Option<u64> {
     let mut variables = environment.split(|byte| *byte == 0);
-    let value = variables.find_map(|it| it.strip_prefix(VARIABLE.as_bytes()))?;
+    let value = variables.find_map(|it| it.strip_prefix(MARK_VARIABLE.as_bytes()))?;
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-/// What fits of a small file.
-fn slurp<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+/// Reads the start of a file, as much as fits into `buffer`.
+fn read_start<'a>(path: &str, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let count = File::open(path).ok()?.read(buffer).ok()?;
     Some(&buffer[..count])
 }
@@ -112,7 +114,7 @@ fn parse(pid: i32, stat: &[u8]) -> Option<Process> {
     })
 }
 
-/// Who of `all` is in `seeds` or descends from one that is.
+/// The processes of `all` that match `seeds`, and their descendants.
 pub(crate) fn with_descendants(all: &[Process], seeds: impl Fn(&Process) -> bool) -> Vec<Process> {
     let mut found: Vec<Process> = all.iter().copied().filter(&seeds).collect();
     let mut next = 0;

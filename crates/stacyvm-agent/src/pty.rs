@@ -11,14 +11,14 @@ use stacyvm_proto::message::TerminalSize;
 /// The character that ends input at a terminal.
 pub(crate) const END_OF_INPUT: &[u8] = &[4];
 
-/// A new terminal: our side, not blocking, and the command's.
+/// Opens a new terminal: the agent's side, which does not block, and the command's side.
 pub(crate) fn open(size: TerminalSize) -> Result<(OwnedFd, OwnedFd)> {
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let ours = rustix::fs::open("/dev/ptmx", flags, Mode::empty())?;
     unlockpt(&ours)?;
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let theirs = match ioctl_tiocgptpeer(&ours, flags) {
-        // gVisor knows a terminal's other side by its name only.
+        // gVisor opens a terminal's other side by its name only.
         Err(Errno::NOTTY) => {
             let name = ptsname(&ours, Vec::new())?;
             let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -30,7 +30,7 @@ pub(crate) fn open(size: TerminalSize) -> Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-/// Gives the terminal another size; the kernel tells its foreground processes.
+/// Changes the terminal's size; the kernel signals its foreground processes.
 pub(crate) fn resize(terminal: impl AsFd, size: TerminalSize) -> Result<()> {
     let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
     tcsetwinsize(

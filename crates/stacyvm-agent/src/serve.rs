@@ -1,33 +1,33 @@
-//! Peers: accepting them, and handing their requests to those who serve them.
+//! Peers: accepting them, and dispatching their requests.
 //!
-//! Each peer has a connection of its own, each request a task of its own; nothing that one peer
-//! does reaches another's.
+//! Each peer has a connection of its own, each request a task of its own; no peer affects the
+//! requests of another.
 
 mod files;
+mod logs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use stacyvm_proto::answer_hello;
-use stacyvm_proto::message::{
-    Answer, Code, Done, HelloReply, Open, Paths, Reply, Request, Shutdown,
-};
+use stacyvm_proto::message::{Answer, Code, HelloReply, Open, Request, Shutdown};
 use stacyvm_proto::mux::{self, Accepted, MuxError, Sender, Side, Stream};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::agent::{Agent, lock};
-use crate::failure::{failure, reply};
-use crate::{exec, forward, init, logs, usage};
+use crate::agent::Agent;
+use crate::replies::{done, failure, reply};
+use crate::shutdown::end_processes;
+use crate::{exec, forward, usage};
 
-/// Peers at once; the server is one.
+/// How many peers may be connected at once; the server is one.
 const MAX_PEERS: usize = 64;
 /// How long a peer has for its hello.
-const HELLO_WITHIN: Duration = Duration::from_secs(10);
-/// After a failed accept (no descriptors left) the next one waits.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait after a failed accept (no descriptors left) before the next one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What this agent can do.
+/// The capabilities of this agent, as it announces them.
 const CAPABILITIES: [&str; 10] = [
     "exec",
     "execs",
@@ -40,8 +40,6 @@ const CAPABILITIES: [&str; 10] = [
     "usage",
     "shutdown",
 ];
-/// Bytes of names that go into one message.
-pub(crate) const NAMES_PER_MESSAGE: usize = 32 * 1024;
 
 /// Accepts peers for as long as it is polled.
 pub(crate) async fn accept(agent: Arc<Agent>, listener: UnixListener) {
@@ -50,7 +48,7 @@ pub(crate) async fn accept(agent: Arc<Agent>, listener: UnixListener) {
         match listener.accept().await {
             Ok((peer, _)) if agent.init && !is_outside(&peer) => drop(peer),
             Ok((peer, _)) => {
-                let count = Count::new(peers.clone());
+                let count = PeerCount::new(peers.clone());
                 if peers.load(Ordering::Relaxed) <= MAX_PEERS {
                     let agent = agent.clone();
                     tokio::spawn(async move {
@@ -65,23 +63,23 @@ pub(crate) async fn accept(agent: Arc<Agent>, listener: UnixListener) {
     }
 }
 
-/// Whether the peer's process is outside of the sandbox, where it has no number: a command inside
-/// could else do through the agent what it may not do itself.
+/// Whether the peer's process is outside of the sandbox, in which case it has no number here.
+/// Otherwise a command inside could do through the agent what it may not do itself.
 fn is_outside(peer: &UnixStream) -> bool {
     peer.peer_cred().is_ok_and(|peer| peer.pid() == Some(0))
 }
 
-/// Counts one peer for as long as it lives.
-struct Count(Arc<AtomicUsize>);
+/// PeerCounts one peer for as long as it lives.
+struct PeerCount(Arc<AtomicUsize>);
 
-impl Count {
+impl PeerCount {
     fn new(count: Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Count {
+impl Drop for PeerCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -99,12 +97,12 @@ where
         ..HelloReply::default()
     };
     let hello = answer_hello(&mut read, &mut write, answer);
-    // Whoever does not speak the protocol is let go without a word more.
-    let Ok(Ok(hello)) = tokio::time::timeout(HELLO_WITHIN, hello).await else {
+    // A peer that does not speak the protocol is disconnected without an answer.
+    let Ok(Ok(hello)) = tokio::time::timeout(HELLO_TIMEOUT, hello).await else {
         return;
     };
     if let Some(configure) = hello.configure {
-        *lock(&agent.configure) = configure;
+        *agent.defaults.lock() = configure;
     }
     let (mux, mut incoming, driver) = mux::start(read, write, Side::Accepting);
     drop(mux);
@@ -119,7 +117,7 @@ where
 }
 
 async fn serve_request(agent: Arc<Agent>, request: Option<Request>, stream: Stream) {
-    // A peer that is gone needs no answer.
+    // If the peer is gone, no answer is needed.
     let _ = match request {
         Some(Request::Exec(request)) => {
             exec::serve(agent, request, stream).await;
@@ -130,12 +128,11 @@ async fn serve_request(agent: Arc<Agent>, request: Option<Request>, stream: Stre
             Ok(())
         }
         Some(Request::Logs(request)) if request.follow => {
-            logs::serve(agent, request.lines as usize, stream).await;
+            logs::follow(agent, request.lines as usize, stream).await;
             Ok(())
         }
         Some(Request::Logs(request)) => {
-            let lines = lock(&agent.logs).lines(request.lines as usize);
-            names(&stream.sender, lines).await
+            logs::send_newest(&agent, request.lines as usize, &stream.sender).await
         }
         Some(Request::Usage(_)) => {
             let counts = usage::count(agent.init);
@@ -146,7 +143,7 @@ async fn serve_request(agent: Arc<Agent>, request: Option<Request>, stream: Stre
         }
         Some(Request::Execs(request)) => exec::attach::list(&agent, request, &stream.sender).await,
         Some(Request::Attach(request)) => exec::attach::serve(&agent, request, stream).await,
-        Some(Request::Tell(request)) => exec::attach::tell(&agent, request, stream).await,
+        Some(Request::Tell(request)) => exec::attach::control(&agent, request, stream).await,
         Some(Request::Shutdown(request)) => shutdown(&agent, request, &stream.sender).await,
         Some(request) => files::serve(&agent, request, stream).await,
         None => {
@@ -163,40 +160,10 @@ async fn serve_request(agent: Arc<Agent>, request: Option<Request>, stream: Stre
 }
 
 async fn shutdown(agent: &Agent, request: Shutdown, sender: &Sender) -> Result<(), MuxError> {
-    init::end(agent, Duration::from_millis(request.grace_ms)).await;
+    end_processes(agent, Duration::from_millis(request.grace_ms)).await;
     let answered = sender.last_message(&done()).await;
-    // The answer has been handed to the kernel unless the peer is slow to read, and then it can
-    // see the end of the connection instead.
+    // The kernel has the answer unless the peer is slow to read; such a peer sees the end of the
+    // connection instead.
     agent.ended.notify_one();
     answered
-}
-
-fn done() -> Reply {
-    reply(Answer::Done(Done {}))
-}
-
-/// Sends names in messages of a bounded size, and the end.
-async fn names(sender: &Sender, names: Vec<String>) -> Result<(), MuxError> {
-    name_parts(sender, names).await?;
-    sender.last_message(&done()).await
-}
-
-/// Sends names in messages of a bounded size.
-pub(crate) async fn name_parts(sender: &Sender, names: Vec<String>) -> Result<(), MuxError> {
-    let mut part = Paths::default();
-    let mut bytes = 0;
-    for name in names {
-        bytes += name.len() + 8;
-        part.paths.push(name);
-        if bytes > NAMES_PER_MESSAGE {
-            sender
-                .message(&reply(Answer::Paths(std::mem::take(&mut part))))
-                .await?;
-            bytes = 0;
-        }
-    }
-    if !part.paths.is_empty() {
-        sender.message(&reply(Answer::Paths(part))).await?;
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! Peers over standard input and output, one after the other.
 //!
-//! Its one rule: no end of stream there is the agent's end. An engine that closes them for good
-//! leaves a sandbox that other doors may still reach.
+//! The rule: the end of either stream does not end the agent. A container engine that closes them
+//! for good leaves a sandbox that the listening socket may still reach.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -14,10 +14,11 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use crate::agent::Agent;
 use crate::serve::serve_peer;
 
-/// Takes the two over, not blocking: nobody may be reading.
+/// Makes a link of the two descriptors and sets them non-blocking, because the other end may not
+/// read.
 ///
 /// # Errors
-/// When one of them is no pipe, or nothing else that can be waited for.
+/// When one of them is neither a pipe nor anything else that can be waited for.
 pub(crate) fn open(input: OwnedFd, output: OwnedFd) -> io::Result<Link<Receiver, Sender>> {
     for end in [&input, &output] {
         fcntl_setfl(end, fcntl_getfl(end)? | OFlags::NONBLOCK)?;
@@ -27,7 +28,7 @@ pub(crate) fn open(input: OwnedFd, output: OwnedFd) -> io::Result<Link<Receiver,
     Ok(Link::new(input, output))
 }
 
-/// Serves one peer at a time for as long as the pipes are there.
+/// Serves one peer at a time until the pipes are closed.
 pub(crate) async fn serve(agent: Arc<Agent>, mut link: Link<Receiver, Sender>) {
     while let Ok((read, write)) = link.accept().await {
         serve_peer(agent.clone(), read, write).await;

@@ -3,7 +3,7 @@
 //! A member of a command's tree is a process that carries its mark, shares its session, descends
 //! from it, or descends from one that does: a daemon that forked twice and left the session still
 //! carries the mark. Session and descent count only while the command itself has not been reaped,
-//! because afterwards its number may be another's.
+//! because another process may get its number afterwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -14,24 +14,25 @@ use tokio::time::Instant;
 
 use crate::processes::{Process, mark, scan, with_descendants};
 
-/// How long a kill is tried; a process in an uninterruptible wait dies when that ends.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How often stopping is tried before the next kill, against a tree that grows faster than it is seen.
-const STOPS: usize = 20;
+/// How long killing is repeated. A process in an uninterruptible wait dies when the wait ends.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many rounds of SIGSTOP precede the next SIGKILL, for a tree that forks faster than it is
+/// scanned.
+const MAX_STOP_ROUNDS: usize = 20;
 
-/// What names a command's tree.
+/// The process tree of a command.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
-    /// The command's own process; 0 once it has been reaped.
+    /// Number of the command's own process; 0 once it has been reaped.
     pub(crate) leader: Arc<AtomicI32>,
-    /// What every descendant inherits.
+    /// The mark that every descendant inherits.
     pub(crate) mark: u64,
 }
 
 impl Tree {
     fn members(&self) -> Vec<Process> {
         let all = scan();
-        // Read after the scan: a number that was reaped and given away since is not in it.
+        // Read after the scan, so that the scan cannot contain a later process with this number.
         let leader = self.leader.load(Ordering::Acquire);
         let own = rustix::process::getpid().as_raw_nonzero().get();
         let seed = |process: &Process| {
@@ -45,7 +46,7 @@ impl Tree {
         members
     }
 
-    /// Kills every member, and answers when none is left or patience is.
+    /// Kills every member. Returns when none is left, or after [`KILL_TIMEOUT`].
     pub(crate) async fn kill(&self) {
         end_all(|| self.members()).await;
     }
@@ -53,7 +54,7 @@ impl Tree {
 
 /// Kills what `members` finds, round after round, until it finds nothing.
 pub(crate) async fn end_all(members: impl Fn() -> Vec<Process>) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + KILL_TIMEOUT;
     let mut pause = Duration::from_millis(1);
     let mut first = true;
     loop {
@@ -62,8 +63,8 @@ pub(crate) async fn end_all(members: impl Fn() -> Vec<Process>) {
             return;
         }
         if !std::mem::take(&mut first) {
-            // It forks faster than one look takes: stop what is seen until all of it stands still.
-            for _ in 0..STOPS {
+            // The tree forks faster than it is scanned: stop its processes until all stand still.
+            for _ in 0..MAX_STOP_ROUNDS {
                 if found.iter().all(|process| process.state == b'T') {
                     break;
                 }
@@ -77,7 +78,7 @@ pub(crate) async fn end_all(members: impl Fn() -> Vec<Process>) {
     }
 }
 
-/// Sends a signal to each; those that have ended meanwhile are no fault.
+/// Sends a signal to each process. A process that has ended meanwhile is no error.
 pub(crate) fn signal(processes: &[Process], signal: Signal) {
     for process in processes {
         if let Some(pid) = Pid::from_raw(process.pid) {

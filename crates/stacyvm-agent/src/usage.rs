@@ -1,14 +1,14 @@
-//! Counting what the sandbox's processes use.
+//! Processes, memory and CPU time of the sandbox.
 
 use stacyvm_proto::message::Counts;
 
 use crate::processes::{scan, with_descendants};
 
-/// Length of a clock tick as `/proc` counts it: `USER_HZ` is 100 on every architecture of ours.
+/// Length of a clock tick in `/proc`, nanoseconds: `USER_HZ` is 100 on all supported architectures.
 const TICK_NANOS: u64 = 10_000_000;
 
-/// Counts every process but the agent: all that can be seen for the first process of a sandbox,
-/// else the agent's own descendants.
+/// Counts every process but the agent: all visible ones if the agent is the first process of its
+/// namespace, otherwise its descendants.
 pub(crate) fn count(init: bool) -> Counts {
     let own = rustix::process::getpid().as_raw_nonzero().get();
     let all = scan();
@@ -19,7 +19,7 @@ pub(crate) fn count(init: bool) -> Counts {
     };
     let page = rustix::param::page_size() as u64;
     let mut counts = Counts::default();
-    // What has ended and been reaped stands with the agent as its children's time.
+    // The time of reaped processes is counted as children's time of the agent.
     let mut ticks = all
         .iter()
         .find(|process| process.pid == own)

@@ -1,7 +1,7 @@
-//! Who a command runs as, by the sandbox's own `/etc/passwd` and `/etc/group`.
+//! The account that a command runs as, from the sandbox's own `/etc/passwd` and `/etc/group`.
 //!
-//! Owns the parsing of both; the name service is never asked. Their text is read again only when
-//! a file has changed.
+//! This module parses both files and never asks the name service. It reads a file again only when
+//! the file has changed.
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -11,19 +11,19 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, fstat};
 use stacyvm_proto::message::{Code, Failure};
 use stacyvm_sys::resolve;
 
-use crate::failure::failure;
+use crate::replies::failure;
 
-/// The longest account file that is read, bytes; what comes after is not looked at.
-pub(crate) const LONGEST: u64 = 1024 * 1024;
+/// How many bytes of an account file are read; the rest is ignored.
+pub(crate) const MAX_ACCOUNT_FILE: u64 = 1024 * 1024;
 
-/// What is known of a user.
+/// One user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     /// Login name; none when no line names the number.
     pub(crate) name: Option<String>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Every group, the first one included, without repetition.
+    /// All groups, the primary one included, without repetition.
     pub(crate) groups: Vec<u32>,
     pub(crate) home: Option<String>,
     pub(crate) shell: Option<String>,
@@ -32,17 +32,18 @@ pub(crate) struct Account {
 /// The account files as they were last read.
 #[derive(Debug, Default)]
 pub(crate) struct Users {
-    passwd: Text,
-    group: Text,
+    passwd: AccountFile,
+    group: AccountFile,
 }
 
 #[derive(Debug, Default)]
-struct Text {
+struct AccountFile {
+    /// Inode, size and modification time of the version that was read.
     stamp: Option<(u64, i64, i64, u64)>,
     text: String,
 }
 
-impl Text {
+impl AccountFile {
     /// Reads the file again if it has changed; one that is missing reads as empty.
     fn refresh(&mut self, root: BorrowedFd<'_>, path: &str) {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -58,7 +59,7 @@ impl Text {
         }
         let mut bytes = Vec::new();
         let read = std::fs::File::from(file)
-            .take(LONGEST)
+            .take(MAX_ACCOUNT_FILE)
             .read_to_end(&mut bytes);
         *self = Self {
             stamp: read.ok().and(stamp),
@@ -68,14 +69,14 @@ impl Text {
 }
 
 impl Users {
-    /// Finds `name`, `uid` or `uid:gid`. A number that no line has is taken as it is.
+    /// Finds `name`, `uid` or `uid:gid`. A number without a line in the file is accepted.
     pub(crate) fn find(&mut self, root: BorrowedFd<'_>, wanted: &str) -> Result<Account, Failure> {
         self.passwd.refresh(root, "etc/passwd");
         self.group.refresh(root, "etc/group");
         find(&self.passwd.text, &self.group.text, wanted)
     }
 
-    /// The account of a number, whether a line has it or not.
+    /// The account of a number, also if the file has no line for it.
     pub(crate) fn of_number(&mut self, root: BorrowedFd<'_>, uid: u32, gid: u32) -> Account {
         self.passwd.refresh(root, "etc/passwd");
         self.group.refresh(root, "etc/group");
@@ -115,8 +116,8 @@ fn find(passwd: &str, group: &str, wanted: &str) -> Result<Account, Failure> {
 }
 
 /// The numbers of `user`, `uid`, `user:group` or `uid:gid` by the account files below `root`, as the
-/// maker of an image names a user; none when there is no such user or group. `root` is 0 also
-/// where no file says so, and a number that no line has is taken as it is.
+/// maker of an image names a user; none when there is no such user or group. `root` is 0 even
+/// without a line for it, and a number without a line is accepted.
 pub fn user_numbers(root: &Path, wanted: &str) -> Option<(u32, u32)> {
     let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, directory, Mode::empty()).ok()?;
@@ -183,7 +184,7 @@ fn accounts(text: &str) -> impl Iterator<Item = Account> + '_ {
     })
 }
 
-/// An account's groups by a group(5) file, its own first.
+/// An account's groups by a group(5) file, the primary one first.
 fn groups(text: &str, account: &Account) -> Vec<u32> {
     let mut groups = vec![account.gid];
     let Some(name) = &account.name else {

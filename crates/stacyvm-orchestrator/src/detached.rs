@@ -286,7 +286,7 @@ fn info(record: ExecRecord) -> ExecInfo {
         argv: record.argv,
         pid: record.pid,
         tty: record.tty,
-        detached: record.kept,
+        detached: record.detached,
         started_at: record.started_at,
         exit_code: exit.map(|exit| exit.exit_code),
         reason: exit.map(|exit| exit.reason),

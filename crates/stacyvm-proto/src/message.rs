@@ -27,7 +27,7 @@ pub enum Code {
     Failed = 0,
     /// The path, user or exec does not exist.
     NotFound = 1,
-    /// The request makes no sense.
+    /// The request is malformed or contradictory.
     Invalid = 2,
     /// Permissions forbid it.
     Denied = 3,
@@ -37,17 +37,17 @@ pub enum Code {
     Limit = 5,
     /// This agent cannot do it.
     Unsupported = 6,
-    /// What was asked is over already.
+    /// What the request is about has ended.
     Gone = 7,
 }
 
 /// A failed request.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Failure {
-    /// What kind of failure.
+    /// The kind of failure ([`Code`]).
     #[prost(enumeration = "Code", tag = "1")]
     pub code: i32,
-    /// For a person; carries no host path.
+    /// A message for a person; it contains no path of the host.
     #[prost(string, tag = "2")]
     pub message: String,
 }
@@ -56,13 +56,13 @@ pub struct Failure {
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 #[prost(skip_debug)]
 pub struct Configure {
-    /// Visible to every command.
+    /// Variables of every command.
     #[prost(btree_map = "string, string", tag = "1")]
     pub env: BTreeMap<String, String>,
-    /// Who runs commands that name nobody.
+    /// The user of commands that name none.
     #[prost(string, optional, tag = "2")]
     pub user: Option<String>,
-    /// Where commands run that name no place.
+    /// The directory of commands that name none.
     #[prost(string, optional, tag = "3")]
     pub workdir: Option<String>,
 }
@@ -77,44 +77,44 @@ impl fmt::Debug for Configure {
     }
 }
 
-/// The connecting side's first words.
+/// The first message of the connecting side.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Hello {
-    /// The oldest generation it speaks.
+    /// The oldest generation that the side speaks.
     #[prost(uint32, tag = "1")]
     pub generation_min: u32,
-    /// The newest.
+    /// The newest generation that the side speaks.
     #[prost(uint32, tag = "2")]
     pub generation_max: u32,
     /// Name and version, for logs.
     #[prost(string, tag = "3")]
     pub program: String,
-    /// New defaults; absent leaves those that stand.
+    /// New defaults; absent leaves the present ones.
     #[prost(message, optional, tag = "4")]
     pub configure: Option<Configure>,
 }
 
-/// The accepting side's answer.
+/// The accepting side's answer to the hello.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct HelloReply {
-    /// The generation that both speak from here on.
+    /// The generation that both sides use from here on.
     #[prost(uint32, tag = "1")]
     pub generation: u32,
     /// Name and version, for logs.
     #[prost(string, tag = "2")]
     pub program: String,
-    /// What this agent can do beyond the generation's minimum.
+    /// Capabilities of this agent beyond the generation's minimum.
     #[prost(string, repeated, tag = "3")]
     pub capabilities: Vec<String>,
-    /// Set when it will not talk; the connection ends.
+    /// Set when the agent refuses the connection, which then ends.
     #[prost(message, optional, tag = "4")]
     pub refused: Option<Failure>,
 }
 
-/// What opens a stream.
+/// The message that opens a stream.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Open {
-    /// One of the requests; an agent that does not know it sees none and answers `Unsupported`.
+    /// The request. An agent that does not know it decodes none and answers `Unsupported`.
     #[prost(
         oneof = "Request",
         tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
@@ -122,7 +122,7 @@ pub struct Open {
     pub request: Option<Request>,
 }
 
-/// Everything that can be asked for.
+/// All requests.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Request {
     /// Run a command.
@@ -173,60 +173,60 @@ pub enum Request {
     /// End everything, the agent included.
     #[prost(message, tag = "16")]
     Shutdown(Shutdown),
-    /// Which commands there are.
+    /// List commands.
     #[prost(message, tag = "17")]
     Execs(Execs),
-    /// Follow a kept command.
+    /// Follow a detached command.
     #[prost(message, tag = "18")]
     Attach(Attach),
-    /// Tell a command something.
+    /// Send a control or input to a command.
     #[prost(message, tag = "19")]
     Tell(Tell),
 }
 
-/// Connect to a TCP port on the sandbox's loopback; data both ways on channel 1.
+/// Connects to a TCP port on the sandbox's loopback; data both ways on channel 1.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Forward {
-    /// 1 to 65535.
+    /// The port, 1 to 65535.
     #[prost(uint32, tag = "1")]
     pub port: u32,
 }
 
-/// Ask for log lines.
+/// Asks for log lines.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Logs {
-    /// How many at most.
+    /// The most lines to send first.
     #[prost(uint32, tag = "1")]
     pub lines: u32,
-    /// Whether to go on with every line that is printed, until the stream is reset. Only for
-    /// agents that announce `logs-follow`; others answer with the lines alone.
+    /// Whether every later line is sent too, until the stream is reset. Only for agents that announce
+    /// `logs-follow`; others answer with the first lines alone.
     #[prost(bool, tag = "2")]
     pub follow: bool,
 }
 
-/// Ask for counts.
+/// Asks for counts.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Usage {}
 
-/// Ask for the end.
+/// Asks the agent to end all processes and itself.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Shutdown {
-    /// How long processes have between the request to end and the kill, milliseconds.
+    /// Time between SIGTERM and SIGKILL, milliseconds.
     #[prost(uint64, tag = "1")]
     pub grace_ms: u64,
 }
 
-/// Success, and nothing else to say.
+/// Success without further content.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Done {}
 
-/// What the agent counted.
+/// Counts of the sandbox's processes.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Counts {
-    /// Processes.
+    /// Number of processes.
     #[prost(uint64, tag = "1")]
     pub pids: u64,
-    /// Resident bytes.
+    /// Resident memory, bytes.
     #[prost(uint64, tag = "2")]
     pub mem_bytes: u64,
     /// CPU time, nanoseconds.
@@ -237,12 +237,12 @@ pub struct Counts {
 /// A message from the accepting side.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Reply {
-    /// One of the answers; an unknown one is skipped.
+    /// The answer; an unknown one is skipped.
     #[prost(oneof = "Answer", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub answer: Option<Answer>,
 }
 
-/// Everything that can be answered.
+/// All answers.
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum Answer {
     /// It failed; the stream ends.
@@ -272,7 +272,7 @@ pub enum Answer {
     /// Some commands; more may follow until `Done`.
     #[prost(message, tag = "9")]
     Execs(ExecInfos),
-    /// Where the output that follows begins; sent before the first and after every gap.
+    /// Where the next output begins; sent before the first output and after every gap.
     #[prost(message, tag = "10")]
     Resumed(Resumed),
 }

@@ -98,7 +98,7 @@ fn requests(all: &mut BTreeMap<&'static str, String>) {
         stdin: true,
         tty: Some(TerminalSize { cols: 80, rows: 24 }),
         timeout_micros: Some(1_000_000),
-        survive: true,
+        detached: true,
         kill_orphans: true,
     };
     sample(all, "open-exec", &open(Request::Exec(exec)));
@@ -248,7 +248,7 @@ fn answers(all: &mut BTreeMap<&'static str, String>, failure: Failure) {
             argv: vec!["sh".into()],
             pid: 77,
             tty: true,
-            kept: true,
+            detached: true,
             started_micros: -1,
             exit: Some(exit),
             log_start: 5,

@@ -188,6 +188,7 @@ const NARROW: &[(&str, &[&str])] = &[
         &[
             "bytes",
             "globset",
+            "parking_lot",
             "prost",
             "rustix",
             "tar",

@@ -1,39 +1,34 @@
-//! From a request to a process: identity, environment, directory, program, streams.
+//! From a request to a process: program, arguments, streams.
 
-use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
 
-use rustix::fs::{OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{WaitStatus, geteuid};
+use rustix::process::WaitStatus;
 use rustix::thread::CapabilitySet;
 use stacyvm_proto::message::{Code, Exec, Failure, TerminalSize};
 use stacyvm_proto::{DATA, STDERR};
-use stacyvm_sys::resolve;
-use stacyvm_sys::spawn::{Directory, Identity, Program, SpawnError, Step};
+use stacyvm_sys::spawn::{Identity, Program, SpawnError, Step};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 
-use super::streams::{Feed, Input, Output};
-use crate::agent::{Agent, lock};
-use crate::failure::failure;
+use super::environment::{PATH, WorkingDirectory, account, environment, no_workdir, workdir};
+use super::input::{Input, InputQueue};
+use super::output::Output;
+use crate::agent::Agent;
 use crate::processes;
 use crate::pty;
+use crate::replies::failure;
 use crate::tree::Tree;
 use crate::users::Account;
 
-/// Where commands are looked up when nothing else is said.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where relative paths start.
-const WORKSPACE: &str = "/workspace";
-/// Commands are the first to go when memory is short, before the agent.
+/// The OOM score of commands: the kernel kills them before the agent when memory is short.
 const OOM_SCORE: &std::ffi::CStr = c"500";
 
-/// A command that runs.
+/// A command that has been started.
 pub(super) struct Child {
     pub(super) pid: i32,
     pub(super) tree: Tree,
@@ -42,11 +37,11 @@ pub(super) struct Child {
     pub(super) outputs: [Option<Output>; 2],
 }
 
-/// Why none runs.
+/// Why a command was not started.
 pub(super) enum NotStarted {
     /// The request itself failed.
     Refused(Failure),
-    /// As a shell would say: the program is not there, or is none.
+    /// The program does not exist or cannot be run. The values are those of a shell.
     NoProgram { exit_code: i32, message: String },
 }
 
@@ -56,7 +51,7 @@ impl From<Failure> for NotStarted {
     }
 }
 
-/// The streams of a command that is about to start: its ends, and ours.
+/// The streams of a command that is about to start: its ends, and the agent's.
 struct Streams {
     theirs: [OwnedFd; 3],
     input: Input,
@@ -82,12 +77,12 @@ pub(super) fn start(agent: &Agent, exec: &Exec, number: u64) -> Result<Child, No
             .chain(processes::mark_in_environment(mark)),
     )?;
     let workdir = workdir(agent, exec);
-    let place = Place::find(agent, &workdir)?;
+    let directory = WorkingDirectory::find(agent, &workdir)?;
     let streams = match exec.tty {
         Some(size) => terminal(agent, number, size, &account),
         None => pipes(agent, number, exec.stdin),
     }
-    .map_err(|error| out_of(&error))?;
+    .map_err(|error| streams_failed(&error))?;
     let identity = agent.can_switch.then(|| Identity {
         uid: account.uid,
         gid: account.gid,
@@ -98,7 +93,7 @@ pub(super) fn start(agent: &Agent, exec: &Exec, number: u64) -> Result<Child, No
         candidates: &candidates,
         arguments: &arguments,
         environment: &environment,
-        directory: place.directory(),
+        directory: directory.as_directory(),
         stdio: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         terminal: exec.tty.is_some(),
         identity,
@@ -109,9 +104,11 @@ pub(super) fn start(agent: &Agent, exec: &Exec, number: u64) -> Result<Child, No
             _ => CapabilitySet::empty(),
         },
     };
-    let pid = lock(&agent.spawner)
+    let pid = agent
+        .spawner
+        .lock()
         .spawn(&program)
-        .map_err(|error| explain(error, name, &workdir))?;
+        .map_err(|error| start_failed(error, name, &workdir))?;
     let (leader, exited) = agent.reaper.expect(pid);
     Ok(Child {
         pid,
@@ -120,60 +117,6 @@ pub(super) fn start(agent: &Agent, exec: &Exec, number: u64) -> Result<Child, No
         input: streams.input,
         outputs: streams.outputs,
     })
-}
-
-/// Who runs it.
-fn account(agent: &Agent, exec: &Exec) -> Result<Account, Failure> {
-    let configured = || lock(&agent.configure).user.clone();
-    let wanted = exec.user.clone().or_else(configured);
-    let mut users = lock(&agent.users);
-    let account = match &wanted {
-        Some(wanted) => users.find(agent.root.as_fd(), wanted)?,
-        None => users.of_number(agent.root.as_fd(), agent.uid, agent.gid),
-    };
-    if wanted.is_some() && !agent.can_switch && account.uid != geteuid().as_raw() {
-        return Err(failure(
-            Code::Unsupported,
-            "this sandbox has one user only: another one needs a server that runs as root",
-        ));
-    }
-    Ok(account)
-}
-
-/// The defaults, the sandbox's own variables over them, the command's over those.
-fn environment(agent: &Agent, exec: &Exec, account: &Account) -> BTreeMap<String, String> {
-    let name = account.name.as_deref().unwrap_or("user");
-    let home = account.home.as_deref().unwrap_or("/home/user");
-    // Without isolation there is no /home of the sandbox's own, only one below its directory.
-    let home = match &agent.root_path {
-        None => home.to_owned(),
-        Some(root) => {
-            let inside = root.join(home.trim_start_matches('/'));
-            let home = if account.home.is_some() || inside.is_dir() {
-                inside
-            } else {
-                root.join(&WORKSPACE[1..])
-            };
-            home.to_string_lossy().into_owned()
-        }
-    };
-    let mut environment: BTreeMap<String, String> = [
-        ("PATH", PATH),
-        ("HOME", home.as_str()),
-        ("USER", name),
-        ("LOGNAME", name),
-        ("SHELL", account.shell.as_deref().unwrap_or("/bin/sh")),
-        ("LANG", "C.UTF-8"),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.to_owned(), value.to_owned()))
-    .collect();
-    if exec.tty.is_some() {
-        environment.insert("TERM".into(), "xterm-256color".into());
-    }
-    environment.extend(lock(&agent.configure).env.clone());
-    environment.extend(exec.env.clone());
-    environment
 }
 
 /// Paths that may be the program, in the order of the search.
@@ -198,76 +141,12 @@ fn strings(all: impl Iterator<Item = String>) -> Result<Vec<CString>, Failure> {
         })
 }
 
-/// The directory as asked for, absolute.
-fn workdir(agent: &Agent, exec: &Exec) -> String {
-    let default = || lock(&agent.configure).workdir.clone();
-    let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-    match filled(exec.workdir.clone()).or_else(|| filled(default())) {
-        None => WORKSPACE.to_owned(),
-        Some(path) if path.starts_with('/') => path,
-        Some(path) => format!("{WORKSPACE}/{path}"),
-    }
-}
-
-/// A directory to start in.
-enum Place {
-    Path(CString),
-    Open(OwnedFd),
-}
-
-impl Place {
-    fn find(agent: &Agent, workdir: &str) -> Result<Self, NotStarted> {
-        if agent.root_path.is_none() {
-            let path = CString::new(workdir).map_err(|_| missing(workdir))?;
-            return Ok(Self::Path(path));
-        }
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let relative = Path::new(workdir.trim_start_matches('/'));
-        let relative = if relative.as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            relative
-        };
-        resolve::open(&agent.root, relative, flags, ResolveFlags::IN_ROOT)
-            .map(Self::Open)
-            .map_err(|errno| no_workdir(errno, workdir).into())
-    }
-
-    fn directory(&self) -> Directory<'_> {
-        match self {
-            Self::Path(path) => Directory::Path(path),
-            Self::Open(fd) => Directory::Open(fd.as_fd()),
-        }
-    }
-}
-
-fn missing(workdir: &str) -> Failure {
-    failure(
-        Code::Invalid,
-        format!("workdir {workdir:?} does not exist or is no directory"),
-    )
-}
-
-fn no_workdir(errno: Errno, workdir: &str) -> Failure {
-    match errno {
-        Errno::ACCESS | Errno::PERM => failure(
-            Code::Denied,
-            format!("workdir {workdir:?} may not be entered by this user"),
-        ),
-        Errno::BUSY => failure(
-            Code::Conflict,
-            format!("workdir {workdir:?} cannot be told while files are renamed without a break"),
-        ),
-        _ => missing(workdir),
-    }
-}
-
 fn pipes(agent: &Agent, number: u64, stdin: bool) -> io::Result<Streams> {
     let (input, their_input) = if stdin {
         let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
         let ours = pipe::Sender::from_owned_fd_unchecked(ours)?;
-        (Input::Pipe(Feed::new(ours)), theirs)
+        (Input::Pipe(InputQueue::new(ours)), theirs)
     } else {
         (Input::None, agent.null.try_clone()?)
     };
@@ -293,7 +172,7 @@ fn terminal(
     size: TerminalSize,
     account: &Account,
 ) -> io::Result<Streams> {
-    // The kernel gives the terminal to whoever opens it: that must be the command's user.
+    // A terminal belongs to the user that opens it, which must be the command's user.
     let switch = agent.can_switch && account.uid != agent.uid;
     if switch {
         stacyvm_sys::signals::set_file_ids(account.uid, account.gid);
@@ -308,7 +187,7 @@ fn terminal(
     let read = pipe::Receiver::from_owned_fd_unchecked(ours)?;
     Ok(Streams {
         theirs: [theirs.try_clone()?, theirs.try_clone()?, theirs],
-        input: Input::Terminal(Feed::new(write)),
+        input: Input::Terminal(InputQueue::new(write)),
         outputs: [
             Some(Output::new(read, DATA, lane(number, DATA), true)),
             None,
@@ -316,12 +195,12 @@ fn terminal(
     })
 }
 
-/// The log's name for one stream of one command.
+/// The lane of one stream of one command in the log.
 fn lane(number: u64, channel: u8) -> u64 {
     number << 2 | u64::from(channel)
 }
 
-fn out_of(error: &io::Error) -> Failure {
+fn streams_failed(error: &io::Error) -> Failure {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOSPC) => {
             failure(Code::Limit, "the sandbox may have no more open files")
@@ -334,8 +213,8 @@ fn out_of(error: &io::Error) -> Failure {
     }
 }
 
-/// What a failed start means.
-fn explain(error: SpawnError, name: &str, workdir: &str) -> NotStarted {
+/// The failure that a failed start means.
+fn start_failed(error: SpawnError, name: &str, workdir: &str) -> NotStarted {
     match (error.step, error.errno) {
         (Step::Clone, Errno::AGAIN) => {
             failure(Code::Limit, "the sandbox may have no more processes").into()

@@ -1,72 +1,83 @@
 //! Followers of the log: the newest lines, then each line as it is printed.
 //!
-//! A follower has a place in the ring and takes from it as fast as its peer reads. One that is
-//! slower than the output skips what has fallen out of the ring meanwhile, and says how much.
+//! A follower has a position in the ring and reads from it as fast as its peer does. A follower that
+//! is slower than the output skips what was removed from the ring meanwhile, and reports how much.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use stacyvm_proto::message::{Answer, Paths};
-use stacyvm_proto::mux::{Event, MuxError, Receiver, Sender, Stream};
+use stacyvm_proto::message::Paths;
 
-use super::cutter::Cutter;
-use super::{Logs, Newest};
-use crate::agent::{Agent, lock};
-use crate::failure::reply;
-use crate::serve::NAMES_PER_MESSAGE;
+use super::line_splitter::LineSplitter;
+use super::{Logs, NewestLines};
+use crate::replies::NAMES_PER_MESSAGE;
 
-/// A line without an end is handed out when nothing was added to it for so long: a prompt, or the
-/// last words of a command.
-const QUIET: Duration = Duration::from_secs(1);
-/// Bytes of output looked at once.
-const LOOK: usize = 64 * 1024;
+/// A line without an end is sent when nothing was added to it for this long: it is a prompt, or the
+/// end of a command's output.
+pub(crate) const PARTIAL_LINE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many bytes of output one call examines.
+const MAX_EXAMINED: usize = 64 * 1024;
 
-/// One follower's place.
+/// One follower of the log.
 #[derive(Debug)]
-struct Follower {
-    /// Among all that was ever printed.
-    at: u64,
-    cutter: Cutter,
+pub(crate) struct Follower {
+    /// Offset of the next byte in all output ever appended.
+    position: u64,
+    splitter: LineSplitter,
 }
 
 impl Follower {
-    /// Behind everything that is there, with the last `count` whole lines of it.
-    fn new(logs: &Logs, count: usize) -> (Self, Vec<String>) {
-        let mut newest = Newest::new(count);
-        let mut cutter = Cutter::default();
-        for piece in &logs.pieces {
-            cutter.cut(piece.lane, &piece.bytes, &mut |line| newest.keep(line));
+    /// A follower at the end of the log, and the last `count` whole lines before it.
+    pub(crate) fn new(logs: &Logs, count: usize) -> (Self, Vec<String>) {
+        let mut newest = NewestLines::new(count);
+        let mut splitter = LineSplitter::default();
+        for chunk in &logs.chunks {
+            splitter.split(chunk.lane, &chunk.bytes, &mut |line| newest.push(line));
         }
-        let at = logs.total;
-        (Self { at, cutter }, newest.0.into())
+        let position = logs.total;
+        (Self { position, splitter }, newest.0.into())
     }
 
-    /// The next lines, and how many bytes were skipped before them.
-    fn take(&mut self, logs: &Logs) -> Paths {
+    /// Offset of the next byte in all output ever appended.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether a line has begun and is not whole.
+    pub(crate) fn has_partial(&self) -> bool {
+        self.splitter.has_partial()
+    }
+
+    /// Takes the unfinished lines that are older than [`PARTIAL_LINE_TIMEOUT`].
+    pub(crate) fn take_partial(&mut self) -> Vec<String> {
+        self.splitter.take_older(PARTIAL_LINE_TIMEOUT)
+    }
+
+    /// Takes the next lines, and reports how many bytes were skipped before them.
+    pub(crate) fn take(&mut self, logs: &Logs) -> Paths {
         let mut part = Paths::default();
-        let oldest = logs.pieces.front().map_or(logs.total, |piece| piece.start);
-        if self.at < oldest {
-            part.skipped = oldest - self.at;
-            self.at = oldest;
-            self.cutter.forget();
+        let oldest = logs.chunks.front().map_or(logs.total, |chunk| chunk.start);
+        if self.position < oldest {
+            part.skipped = oldest - self.position;
+            self.position = oldest;
+            self.splitter.forget();
         }
         let first = logs
-            .pieces
-            .partition_point(|piece| piece.start + piece.bytes.len() as u64 <= self.at);
-        let (mut looked, mut kept) = (0, 0);
-        for piece in logs.pieces.range(first..) {
-            let seen = usize::try_from(self.at - piece.start).unwrap_or(usize::MAX);
-            let mut rest = piece.bytes.get(seen..).unwrap_or_default();
-            while !rest.is_empty() && looked < LOOK && kept <= NAMES_PER_MESSAGE {
-                // Line by line, so that no message grows beyond its bound.
+            .chunks
+            .partition_point(|chunk| chunk.start + chunk.bytes.len() as u64 <= self.position);
+        let (mut examined, mut kept) = (0, 0);
+        for chunk in logs.chunks.range(first..) {
+            let seen = usize::try_from(self.position - chunk.start).unwrap_or(usize::MAX);
+            let mut rest = chunk.bytes.get(seen..).unwrap_or_default();
+            while !rest.is_empty() && examined < MAX_EXAMINED && kept <= NAMES_PER_MESSAGE {
+                // Line by line, so that no message becomes too large.
                 let end = rest.iter().position(|byte| *byte == b'\n');
                 let (line, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
-                self.cutter.cut(piece.lane, line, &mut |line| {
+                self.splitter.split(chunk.lane, line, &mut |line| {
                     kept += line.len() + 8;
                     part.paths.push(line);
                 });
-                looked += line.len();
-                self.at += line.len() as u64;
+                examined += line.len();
+                self.position += line.len() as u64;
                 rest = after;
             }
             if !rest.is_empty() {
@@ -74,60 +85,6 @@ impl Follower {
             }
         }
         part
-    }
-}
-
-/// Serves one follower until it goes.
-pub(crate) async fn serve(agent: Arc<Agent>, lines: usize, stream: Stream) {
-    let Stream {
-        sender,
-        mut receiver,
-    } = stream;
-    tokio::select! {
-        // A peer that is gone needs no answer.
-        _ = send(&agent, lines, &sender) => {}
-        () = gone(&mut receiver) => {}
-    }
-}
-
-async fn gone(receiver: &mut Receiver) {
-    loop {
-        match receiver.receive().await {
-            Event::Closed(_) => return,
-            Event::Data(channel, data) => receiver.release(channel, data.len()),
-            Event::Message(_) | Event::Finished(_) => {}
-        }
-    }
-}
-
-async fn send(agent: &Agent, lines: usize, sender: &Sender) -> Result<(), MuxError> {
-    let (mut follower, newest) = Follower::new(&lock(&agent.logs), lines);
-    crate::serve::name_parts(sender, newest).await?;
-    let grown = Arc::clone(&lock(&agent.logs).grown);
-    loop {
-        let more = grown.notified();
-        tokio::pin!(more);
-        // Before the look, so that what comes after it is noticed.
-        more.as_mut().enable();
-        let before = follower.at;
-        let mut part = follower.take(&lock(&agent.logs));
-        let looked = follower.at != before;
-        // Also while others print: a prompt is not to wait for their silence.
-        part.paths.extend(follower.cutter.quiet(QUIET));
-        if !part.paths.is_empty() || part.skipped > 0 {
-            sender.message(&reply(Answer::Paths(part))).await?;
-            continue;
-        }
-        if looked {
-            // Others' turn: a command may print without an end of line for ever.
-            tokio::task::yield_now().await;
-            continue;
-        }
-        let begun = follower.cutter.has_begun();
-        tokio::select! {
-            () = more => {}
-            () = tokio::time::sleep(QUIET), if begun => {}
-        }
     }
 }
 
@@ -143,17 +100,22 @@ mod tests {
         let (mut follower, newest) = Follower::new(&logs, 10);
         assert_eq!(newest, ["old"]);
         assert!(follower.take(&logs).paths.is_empty());
-        // Joined to a piece that was seen in part.
+        // Merged into a chunk that was already read in part.
         logs.append(2, b"before\nnext");
         assert_eq!(follower.take(&logs).paths, ["begun before"]);
         logs.append(4, b"another's\n");
         logs.append(2, b" one\r\n");
         assert_eq!(follower.take(&logs).paths, ["another's", "next one"]);
-        assert!(!follower.cutter.has_begun());
+        assert!(!follower.splitter.has_partial());
         logs.append(2, b"prompt> ");
         assert!(follower.take(&logs).paths.is_empty());
-        assert!(follower.cutter.quiet(QUIET).is_empty());
-        assert_eq!(follower.cutter.quiet(Duration::ZERO), ["prompt> "]);
+        assert!(
+            follower
+                .splitter
+                .take_older(PARTIAL_LINE_TIMEOUT)
+                .is_empty()
+        );
+        assert_eq!(follower.splitter.take_older(Duration::ZERO), ["prompt> "]);
     }
 
     #[test]

@@ -1,79 +1,81 @@
-//! From pieces of several lanes to whole lines.
+//! From chunks of several lanes to whole lines.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Bytes of one line; the rest of a longer one is dropped.
+/// The longest line, bytes; the rest of a longer one is dropped.
 pub(super) const MAX_LINE: usize = 8 * 1024;
 
-/// Lines that have begun.
+/// Splits output into lines, and stores the unfinished line of each lane.
 #[derive(Debug, Default)]
-pub(super) struct Cutter {
-    begun: HashMap<u64, Begun>,
+pub(super) struct LineSplitter {
+    partial: HashMap<u64, PartialLine>,
 }
 
 #[derive(Debug)]
-struct Begun {
+struct PartialLine {
     line: Vec<u8>,
-    /// When something was added to it last.
+    /// When bytes were last added to it.
     touched: Instant,
 }
 
-impl Cutter {
-    /// Adds to a lane and hands out the lines that are whole now.
-    pub(super) fn cut(&mut self, lane: u64, bytes: &[u8], keep: &mut impl FnMut(String)) {
+impl LineSplitter {
+    /// Adds bytes to a lane and passes the lines that are now whole to `push`.
+    pub(super) fn split(&mut self, lane: u64, bytes: &[u8], push: &mut impl FnMut(String)) {
         let mut parts = bytes.split(|byte| *byte == b'\n').peekable();
         while let Some(part) = parts.next() {
             let whole = parts.peek().is_some();
             if part.is_empty() && !whole {
                 return;
             }
-            let begun = self.begun.entry(lane).or_insert_with(|| Begun {
+            let partial = self.partial.entry(lane).or_insert_with(|| PartialLine {
                 line: Vec::new(),
                 touched: Instant::now(),
             });
-            let room = MAX_LINE.saturating_sub(begun.line.len());
-            begun.line.extend_from_slice(&part[..part.len().min(room)]);
+            let room = MAX_LINE.saturating_sub(partial.line.len());
+            partial
+                .line
+                .extend_from_slice(&part[..part.len().min(room)]);
             if whole {
-                keep(text(&begun.line));
-                self.begun.remove(&lane);
+                push(text(&partial.line));
+                self.partial.remove(&lane);
             } else {
-                begun.touched = Instant::now();
+                partial.touched = Instant::now();
             }
         }
     }
 
-    /// Whether a line has begun and is not whole.
-    pub(super) fn has_begun(&self) -> bool {
-        !self.begun.is_empty()
+    /// Whether a lane has an unfinished line.
+    pub(super) fn has_partial(&self) -> bool {
+        !self.partial.is_empty()
     }
 
-    /// The unfinished lines.
+    /// Takes all unfinished lines.
     pub(super) fn rest(&mut self) -> Vec<String> {
-        self.quiet(Duration::ZERO)
+        self.take_older(Duration::ZERO)
     }
 
-    /// The unfinished lines to which nothing was added for so long. What comes later in their
-    /// lane begins a new line.
-    pub(super) fn quiet(&mut self, quiet: Duration) -> Vec<String> {
-        let over = |begun: &Begun| begun.touched.elapsed() >= quiet;
+    /// Takes the unfinished lines to which nothing was added for `age`. Later output of their lanes
+    /// begins a new line.
+    pub(super) fn take_older(&mut self, age: Duration) -> Vec<String> {
+        let is_older = |partial: &PartialLine| partial.touched.elapsed() >= age;
         let mut lanes: Vec<u64> = self
-            .begun
+            .partial
             .iter()
-            .filter(|(_, begun)| over(begun))
+            .filter(|(_, partial)| is_older(partial))
             .map(|(lane, _)| *lane)
             .collect();
         lanes.sort_unstable();
         lanes
             .iter()
-            .filter_map(|lane| self.begun.remove(lane))
-            .map(|begun| text(&begun.line))
+            .filter_map(|lane| self.partial.remove(lane))
+            .map(|partial| text(&partial.line))
             .collect()
     }
 
-    /// Forgets what has begun: its middle is missing.
+    /// Drops the unfinished lines, because the bytes that follow them were lost.
     pub(super) fn forget(&mut self) {
-        self.begun.clear();
+        self.partial.clear();
     }
 }
 

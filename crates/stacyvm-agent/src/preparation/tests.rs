@@ -9,40 +9,46 @@ use std::path::Path;
 use super::*;
 
 /// Runs `steps` on a root; ids are the caller's own, so that this works without root too.
-fn on<T>(root: &Path, steps: impl FnOnce(&Place<'_>) -> T) -> T {
+fn on<T>(root: &Path, steps: impl FnOnce(&Preparation<'_>) -> T) -> T {
     let directory = OFlags::PATH | OFlags::DIRECTORY;
     let root = rustix::fs::open(root, directory, Mode::empty()).unwrap();
-    let place = Place {
+    let preparation = Preparation {
         root: root.as_fd(),
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
     };
-    steps(&place)
+    steps(&preparation)
 }
 
-fn with_ids<T>(root: &Path, uid: u32, gid: u32, steps: impl FnOnce(&Place<'_>) -> T) -> T {
-    on(root, |place| steps(&Place { uid, gid, ..*place }))
+fn with_ids<T>(root: &Path, uid: u32, gid: u32, steps: impl FnOnce(&Preparation<'_>) -> T) -> T {
+    on(root, |preparation| {
+        steps(&Preparation {
+            uid,
+            gid,
+            ..*preparation
+        })
+    })
 }
 
 #[test]
 fn an_empty_root_becomes_a_sandbox() {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
-    on(root, |place| place.workspace()).unwrap();
-    with_ids(root, 1000, 1001, |place| {
-        place.group().unwrap();
-        place.user().unwrap();
+    on(root, |preparation| preparation.workspace()).unwrap();
+    with_ids(root, 1000, 1001, |preparation| {
+        preparation.group().unwrap();
+        preparation.user().unwrap();
         // Twice is once.
-        place.group().unwrap();
-        place.user().unwrap();
+        preparation.group().unwrap();
+        preparation.user().unwrap();
     });
     assert!(metadata(root.join("workspace")).unwrap().is_dir());
     let passwd = read_to_string(root.join("etc/passwd")).unwrap();
     assert_eq!(passwd, "user:x:1000:1001::/home/user:/bin/sh\n");
     let group = read_to_string(root.join("etc/group")).unwrap();
     assert_eq!(group, "user:x:1001:\n");
-    let (uid, gid) = on(root, |place| (place.uid, place.gid));
-    with_ids(root, uid, gid, |place| place.home()).unwrap();
+    let (uid, gid) = on(root, |preparation| (preparation.uid, preparation.gid));
+    with_ids(root, uid, gid, |preparation| preparation.home()).unwrap();
     assert!(root.join("home").is_dir() || uid == 0);
 }
 
@@ -50,14 +56,14 @@ fn an_empty_root_becomes_a_sandbox() {
 fn everybody_may_write_to_the_temporary_directory() {
     let root = tempfile::tempdir().unwrap();
     let mode = || metadata(root.path().join("tmp")).unwrap().mode() & 0o7777;
-    on(root.path(), |place| place.temporary()).unwrap();
+    on(root.path(), |preparation| preparation.temporary()).unwrap();
     assert_eq!(mode(), 0o1777, "made");
     fchmod(
         std::fs::File::open(root.path().join("tmp")).unwrap(),
         Mode::from_raw_mode(0o755),
     )
     .unwrap();
-    on(root.path(), |place| place.temporary()).unwrap();
+    on(root.path(), |preparation| preparation.temporary()).unwrap();
     assert_eq!(mode(), 0o1777, "opened");
 }
 
@@ -77,28 +83,28 @@ fn accounts_that_are_there_are_left_alone() {
         ("broken\n:::\n", "user:x:1000:1000::/home/user:/bin/sh\n"),
     ] {
         write(&file, before).unwrap();
-        with_ids(root.path(), 1000, 1000, |place| place.user()).unwrap();
+        with_ids(root.path(), 1000, 1000, |preparation| preparation.user()).unwrap();
         assert_eq!(read_to_string(&file).unwrap(), format!("{before}{after}"));
     }
 }
 
 #[test]
 fn links_lead_nowhere_outside() {
-    let place = tempfile::tempdir().unwrap();
-    let root = place.path().join("root");
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path().join("root");
     create_dir_all(root.join("etc")).unwrap();
-    let outside = place.path().join("outside");
+    let outside = directory.path().join("outside");
     write(&outside, "untouched\n").unwrap();
     symlink(&outside, root.join("etc/passwd")).unwrap();
     symlink("../../outside", root.join("etc/group")).unwrap();
-    symlink(place.path().join("new"), root.join("workspace")).unwrap();
+    symlink(directory.path().join("new"), root.join("workspace")).unwrap();
     with_ids(&root, 1000, 1000, |inside| {
         assert!(inside.user().is_err());
         assert!(inside.group().is_err());
         assert!(inside.workspace().is_err());
     });
     assert_eq!(read_to_string(&outside).unwrap(), "untouched\n");
-    assert!(!place.path().join("new").exists());
+    assert!(!directory.path().join("new").exists());
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn a_workspace_may_be_a_link_inside() {
     let root = tempfile::tempdir().unwrap();
     create_dir(root.path().join("app")).unwrap();
     symlink("/app", root.path().join("workspace")).unwrap();
-    on(root.path(), |place| place.workspace()).unwrap();
+    on(root.path(), |preparation| preparation.workspace()).unwrap();
     let owner = metadata(root.path().join("app")).unwrap().uid();
     assert_eq!(owner, rustix::process::geteuid().as_raw());
 }
@@ -118,9 +124,9 @@ fn what_is_no_file_is_not_written_to() {
     let fifo = root.path().join("etc/passwd");
     let kind = FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, kind, Mode::from_raw_mode(0o644), 0).unwrap();
-    with_ids(root.path(), 1000, 1000, |place| {
-        assert!(place.user().is_err());
-        assert!(place.group().is_err());
+    with_ids(root.path(), 1000, 1000, |preparation| {
+        assert!(preparation.user().is_err());
+        assert!(preparation.group().is_err());
     });
 }
 
@@ -139,6 +145,6 @@ fn nothing_of_the_kernels_or_ours_is_given_away() {
         ("/.stacyvm/run", false),
         ("(unreachable)/x", false),
     ] {
-        assert_eq!(may_be_given(path), may, "{path}");
+        assert_eq!(is_unprotected(path), may, "{path}");
     }
 }

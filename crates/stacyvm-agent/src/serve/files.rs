@@ -1,4 +1,4 @@
-//! File requests: what is short runs here and now, what may be long on a thread of its own.
+//! File requests: short operations run at once, long ones on a thread of their own.
 
 use std::io::{self, Read as _, Write};
 use std::sync::Arc;
@@ -13,12 +13,11 @@ use stacyvm_proto::{DATA, MAX_CHUNK};
 use stacyvm_types::{FileInfo, FileMode};
 use tokio::sync::mpsc;
 
-use super::{NAMES_PER_MESSAGE, done, names};
-use crate::agent::{Agent, scratch};
-use crate::failure::{failure, reply};
+use crate::agent::Agent;
+use crate::replies::{NAMES_PER_MESSAGE, done, failure, reply, send_all_names};
 
-/// Pieces of an archive between its thread and the stream.
-const QUEUE: usize = 2;
+/// How many chunks of an archive wait between its thread and the stream.
+const QUEUE_LEN: usize = 2;
 
 pub(super) async fn serve(
     agent: &Arc<Agent>,
@@ -46,7 +45,7 @@ pub(super) async fn serve(
         Request::Glob(request) => {
             let work = move || Ok(worker.files.glob(&request.pattern)?);
             match agent.blocking.run(work).await {
-                Ok(paths) => return names(&sender, paths).await,
+                Ok(paths) => return send_all_names(&sender, paths).await,
                 Err(error) => Err(error),
             }
         }
@@ -126,7 +125,7 @@ async fn list(sender: &Sender, infos: Vec<FileInfo>) -> Result<(), MuxError> {
     sender.last_message(&done()).await
 }
 
-/// Pages come from memory mostly, so reading here costs less than handing over to a thread.
+/// Reads a file in this task: most pages come from memory, so that a thread would cost more.
 async fn read(agent: &Agent, request: Read, sender: &Sender) -> Result<(), MuxError> {
     let opened = agent
         .files
@@ -142,8 +141,8 @@ async fn read(agent: &Agent, request: Read, sender: &Sender) -> Result<(), MuxEr
     let mut left = opened.length;
     while left > 0 {
         let room = sender.reserve(DATA).await?;
-        let piece = {
-            let mut buffer = scratch(&agent.scratch);
+        let chunk = {
+            let mut buffer = agent.read_buffer.lock();
             let most = room
                 .min(buffer.len())
                 .min(usize::try_from(left).unwrap_or(MAX_CHUNK));
@@ -153,8 +152,8 @@ async fn read(agent: &Agent, request: Read, sender: &Sender) -> Result<(), MuxEr
             }
             read
         };
-        match piece {
-            // It became shorter while it was read.
+        match chunk {
+            // The file became shorter while it was read.
             Ok(0) => break,
             Ok(count) => left -= count as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -163,7 +162,7 @@ async fn read(agent: &Agent, request: Read, sender: &Sender) -> Result<(), MuxEr
                 return finish(sender, Err(failed)).await;
             }
         }
-        // A file that never makes the peer wait must not make others wait.
+        // Other tasks run in between, even if reading never waits.
         tokio::task::consume_budget().await;
     }
     finish(sender, Ok(())).await
@@ -185,7 +184,7 @@ async fn write(
     Ok(file.commit()?)
 }
 
-/// The next piece; none at the end that the sender means as the end.
+/// The next chunk; none at the end of the data.
 async fn next_data(receiver: &mut Receiver) -> Result<Option<Bytes>, Failure> {
     loop {
         match receiver.receive().await {
@@ -198,10 +197,10 @@ async fn next_data(receiver: &mut Receiver) -> Result<Option<Bytes>, Failure> {
     }
 }
 
-/// Hands what a thread writes to a stream.
-struct ToStream(mpsc::Sender<Bytes>);
+/// A writer for a thread, whose bytes go to a stream.
+struct StreamWriter(mpsc::Sender<Bytes>);
 
-impl Write for ToStream {
+impl Write for StreamWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let bytes = &bytes[..bytes.len().min(MAX_CHUNK)];
         self.0
@@ -226,20 +225,20 @@ async fn archive_out(
     sender
         .message(&reply(Answer::Opened(Opened::default())))
         .await?;
-    let (queue, mut pieces) = mpsc::channel(QUEUE);
+    let (queue, mut chunks) = mpsc::channel(QUEUE_LEN);
     let worker = agent.clone();
     let packing = agent.blocking.run(move || {
-        let mut output = io::BufWriter::with_capacity(MAX_CHUNK, ToStream(queue));
+        let mut output = io::BufWriter::with_capacity(MAX_CHUNK, StreamWriter(queue));
         worker.files.archive_out(&request.path, &mut output)?;
-        // The peer is gone, and with it the one who would hear of it.
+        // An error means that the peer is gone and needs no answer.
         let _ = output.flush();
         Ok(())
     });
-    // The queue ends when the thread has, and also when it was never started; dropped early, when
-    // the peer is gone, it ends the thread.
+    // The queue ends with the thread, or when the thread was never started. When the peer is gone,
+    // dropping the queue early ends the thread.
     let sending = async move {
-        while let Some(piece) = pieces.recv().await {
-            sender.send(DATA, piece).await?;
+        while let Some(chunk) = chunks.recv().await {
+            sender.send(DATA, chunk).await?;
         }
         Ok::<(), MuxError>(())
     };
@@ -248,24 +247,24 @@ async fn archive_out(
     finish(sender, packed).await
 }
 
-/// Reads what a stream brings on a thread.
-struct FromStream {
-    pieces: mpsc::Receiver<Result<Bytes, ()>>,
-    piece: Bytes,
+/// A reader for a thread, whose bytes come from a stream.
+struct StreamReader {
+    chunks: mpsc::Receiver<Result<Bytes, ()>>,
+    chunk: Bytes,
 }
 
-impl io::Read for FromStream {
+impl io::Read for StreamReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() {
-            match self.pieces.blocking_recv() {
-                Some(Ok(piece)) => self.piece = piece,
+        while self.chunk.is_empty() {
+            match self.chunks.blocking_recv() {
+                Some(Ok(chunk)) => self.chunk = chunk,
                 Some(Err(())) => return Err(io::ErrorKind::ConnectionAborted.into()),
                 None => return Ok(0),
             }
         }
-        let count = buffer.len().min(self.piece.len());
-        buffer[..count].copy_from_slice(&self.piece[..count]);
-        self.piece.advance(count);
+        let count = buffer.len().min(self.chunk.len());
+        buffer[..count].copy_from_slice(&self.chunk[..count]);
+        self.chunk.advance(count);
         Ok(count)
     }
 }
@@ -275,16 +274,16 @@ async fn archive_in(
     request: ArchiveIn,
     receiver: &mut Receiver,
 ) -> Result<(), Failure> {
-    let (queue, pieces) = mpsc::channel(QUEUE);
+    let (queue, chunks) = mpsc::channel(QUEUE_LEN);
     let worker = agent.clone();
     let unpacking = agent.blocking.run(move || {
-        let mut input = FromStream {
-            pieces,
-            piece: Bytes::new(),
+        let mut input = StreamReader {
+            chunks,
+            chunk: Bytes::new(),
         };
         worker.files.archive_in(&request.path, &mut input)?;
-        // What follows the archive's end (padding) is taken and dropped, so that the sender sees
-        // its bytes accepted.
+        // Padding after the archive's end is read and dropped, so that the sender sees its bytes
+        // accepted.
         io::copy(&mut input, &mut io::sink())
             .map_err(|_| failure(Code::Gone, "the peer gave it up"))?;
         Ok(())

@@ -18,7 +18,7 @@ async fn hear(mut attached: Attached) -> Heard {
     loop {
         match soon(attached.events.recv()).await.expect("no end came") {
             AttachEvent::Resumed(offset) => resumed.push(offset),
-            AttachEvent::Output(_, piece) => bytes.extend_from_slice(&piece),
+            AttachEvent::Output(_, chunk) => bytes.extend_from_slice(&chunk),
             last => {
                 return Heard {
                     resumed,
@@ -88,9 +88,9 @@ async fn a_connection_that_is_cut_again_and_again_loses_no_byte_and_doubles_none
     let exit = loop {
         match soon(attached.events.recv()).await {
             Some(AttachEvent::Resumed(from)) => assert_eq!(from, offset),
-            Some(AttachEvent::Output(_, piece)) => {
-                offset += piece.len() as u64;
-                bytes.extend_from_slice(&piece);
+            Some(AttachEvent::Output(_, chunk)) => {
+                offset += chunk.len() as u64;
+                bytes.extend_from_slice(&chunk);
                 if cuts < 20 && bytes.len() as u64 / 400_000 > u64::from(cuts) {
                     cuts += 1;
                     let agent = sandbox.another_client().await;
@@ -123,8 +123,8 @@ async fn input_comes_from_anybody_and_its_end_too() {
     say("one\n").await.unwrap();
     let attached = attach(agent, exec_id, 0).await;
     let control = attached.control.clone();
-    let piece = Bytes::from_static(b"two\n");
-    control.send(ExecControl::Stdin(piece)).await.unwrap();
+    let chunk = Bytes::from_static(b"two\n");
+    control.send(ExecControl::Stdin(chunk)).await.unwrap();
     // Who comes and goes closes nothing.
     drop(attach(agent, exec_id, 0).await);
     until("both lines arrived", async || {
@@ -158,9 +158,9 @@ async fn input_waits_for_a_command_that_does_not_read_and_signals_do_not() {
     });
     let mut attached = attach(agent, exec_id, 0).await;
     for _ in 0..100 {
-        let piece = ExecControl::Stdin(Bytes::from(vec![b'y'; 64 * 1024]));
+        let chunk = ExecControl::Stdin(Bytes::from(vec![b'y'; 64 * 1024]));
         // What does not fit is the sender's to keep.
-        if attached.control.try_send(piece).is_err() {
+        if attached.control.try_send(chunk).is_err() {
             break;
         }
     }
@@ -227,17 +227,17 @@ async fn a_terminal_is_resized_interrupted_and_read_again() {
 }
 
 #[tokio::test]
-async fn all_that_runs_is_listed_and_only_kept_ones_are_followed() {
+async fn all_that_runs_is_listed_and_only_detached_ones_are_followed() {
     let sandbox = Box::new().await;
     let agent = &sandbox.agent;
     let mut plain = agent.exec(argv(&["sleep", "600"])).await.unwrap();
-    let (kept, _) = agent
+    let (detached, _) = agent
         .exec_detached(argv(&["no-such-program"]))
         .await
         .unwrap();
     let all = agent.execs().await.unwrap();
-    let numbers: Vec<_> = all.iter().map(|one| (one.exec_id, one.kept)).collect();
-    assert_eq!(numbers, [(plain.exec_id, false), (kept, true)]);
+    let numbers: Vec<_> = all.iter().map(|one| (one.exec_id, one.detached)).collect();
+    assert_eq!(numbers, [(plain.exec_id, false), (detached, true)]);
     assert_eq!(all[1].exit.as_ref().unwrap().exit_code, 127);
     let refused = agent.attach(plain.exec_id, 0, true).await;
     assert!(matches!(refused, Err(OpError::Conflict(_))));
@@ -279,7 +279,7 @@ async fn a_flood_that_nobody_reads_never_waits_and_keeps_its_end() {
 }
 
 #[tokio::test]
-async fn a_deadline_ends_a_kept_command_whoever_is_there() {
+async fn a_deadline_ends_a_detached_command_without_its_client() {
     let sandbox = Box::new().await;
     let mut seen = Vec::new();
     for timeout in DEADLINES {

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 mod commands;
+mod detached;
 mod files;
 mod harness;
-mod kept;
-mod links;
 mod peers;
 mod prepared;
 mod processes;
 mod program;
+mod stdio;
 mod streams;
 mod terminals;

@@ -84,11 +84,11 @@ async fn orphans_die_when_that_was_asked_for() {
 }
 
 #[tokio::test]
-async fn an_abandoned_command_dies_and_one_that_may_survive_does_not() {
+async fn an_abandoned_command_dies_and_a_detached_one_does_not() {
     let sandbox = Box::new().await;
     let workspace = sandbox.root().join("workspace");
     let script = "sleep 1000 & echo $! > $FILE; wait";
-    let mut specs = [OnDisconnect::Kill, OnDisconnect::Survive].map(|on_disconnect| ExecSpec {
+    let mut specs = [OnDisconnect::Kill, OnDisconnect::Detach].map(|on_disconnect| ExecSpec {
         on_disconnect,
         ..sh(script)
     });

@@ -14,7 +14,7 @@ pub struct TerminalSize {
     pub rows: u32,
 }
 
-/// Run a command. Its input is data on channel 1; its output comes back on channel 1 and, without
+/// Runs a command. Its input is data on channel 1; its output comes back on channel 1 and, without
 /// a terminal, its errors on channel 2.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 #[prost(skip_debug)]
@@ -22,28 +22,29 @@ pub struct Exec {
     /// Program and arguments.
     #[prost(string, repeated, tag = "1")]
     pub argv: Vec<String>,
-    /// Variables beside the defaults.
+    /// Variables that are added to the defaults.
     #[prost(btree_map = "string, string", tag = "2")]
     pub env: BTreeMap<String, String>,
-    /// Where to run.
+    /// The directory to run in; absent means the sandbox's default.
     #[prost(string, optional, tag = "3")]
     pub workdir: Option<String>,
     /// `name`, `uid` or `uid:gid`; absent means the sandbox's default.
     #[prost(string, optional, tag = "4")]
     pub user: Option<String>,
-    /// Whether input will come.
+    /// Whether the command gets input.
     #[prost(bool, tag = "5")]
     pub stdin: bool,
     /// A terminal instead of pipes.
     #[prost(message, optional, tag = "6")]
     pub tty: Option<TerminalSize>,
-    /// When the whole tree is killed, microseconds; absent means never.
+    /// Time after which the whole process tree is killed, microseconds; absent means never.
     #[prost(uint64, optional, tag = "7")]
     pub timeout_micros: Option<u64>,
-    /// Whether it runs on when the stream is lost.
+    /// Whether it may outlive the stream, so that its output is recorded. The frozen schema calls this
+    /// field `survive`; names are not on the wire.
     #[prost(bool, tag = "8")]
-    pub survive: bool,
-    /// Whether what it left behind is killed when it ends.
+    pub detached: bool,
+    /// Whether processes that it left behind are killed when it ends.
     #[prost(bool, tag = "9")]
     pub kill_orphans: bool,
 }
@@ -60,13 +61,13 @@ impl fmt::Debug for Exec {
     }
 }
 
-/// The command runs.
+/// Answers that the command has been started.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Started {
-    /// Its number, unique within the sandbox.
+    /// The command's number, unique within the sandbox.
     #[prost(uint64, tag = "1")]
     pub exec_id: u64,
-    /// Its process inside; 0 when the program could not be started and only an exit follows.
+    /// Its process id inside; 0 when the program could not be started and only an exit follows.
     #[prost(uint32, tag = "2")]
     pub pid: u32,
 }
@@ -87,19 +88,19 @@ pub enum ExitCause {
     Shutdown = 4,
 }
 
-/// The command ended.
+/// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Exit {
-    /// 0 to 255.
+    /// The exit code, 0 to 255.
     #[prost(int32, tag = "1")]
     pub exit_code: i32,
     /// The signal that ended it.
     #[prost(int32, optional, tag = "2")]
     pub signal: Option<i32>,
-    /// Why it ended.
+    /// Why it ended ([`ExitCause`]).
     #[prost(enumeration = "ExitCause", tag = "3")]
     pub cause: i32,
-    /// From start to end.
+    /// Time from start to end, nanoseconds.
     #[prost(uint64, tag = "4")]
     pub duration_nanos: u64,
 }
@@ -112,7 +113,7 @@ pub struct Control {
     pub control: Option<control::Control>,
 }
 
-/// What can be told to a command.
+/// The controls of a command.
 pub mod control {
     /// One control.
     #[derive(Clone, Copy, PartialEq, Eq, prost::Oneof)]
@@ -132,87 +133,88 @@ pub mod control {
 /// A signal.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct SendSignal {
-    /// Its Linux number.
+    /// The signal's Linux number.
     #[prost(int32, tag = "1")]
     pub number: i32,
 }
 
-/// Kill the tree.
+/// Kills the whole process tree.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Kill {}
 
-/// Ask which commands the agent knows: those that run, and kept ones that have ended.
+/// Asks for the commands that the agent knows: those that run, and detached ones that have ended.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Execs {
-    /// Only this one; without it all, oldest first.
+    /// The number of one command; absent means all, oldest first.
     #[prost(uint64, optional, tag = "1")]
     pub exec_id: Option<u64>,
 }
 
-/// Follow a kept command: one that was started with `survive`. Its output comes as data, as for
-/// `Exec`; data and controls to it are as those of the stream that started it.
+/// Follows a detached command. Its output comes as data, as for `Exec`; the stream takes the same
+/// input and controls as the one that started the command.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Attach {
-    /// Which.
+    /// The command's number.
     #[prost(uint64, tag = "1")]
     pub exec_id: u64,
-    /// The first byte of output that is wanted, counted over both streams from the start.
+    /// Offset of the first byte of output to send, counted over both streams from the start.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
-    /// Whether to wait for what comes, and for the exit; else what is there is all.
+    /// Whether to wait for later output and the exit; otherwise only the present output is sent.
     #[prost(bool, tag = "3")]
     pub follow: bool,
-    /// Whether only the exit is wanted and no output.
+    /// Whether to send only the exit and no output.
     #[prost(bool, tag = "4")]
     pub quiet: bool,
 }
 
-/// Tell a running command something.
+/// Sends a control or input to a running command.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Tell {
-    /// Which.
+    /// The command's number.
     #[prost(uint64, tag = "1")]
     pub exec_id: u64,
-    /// A control.
+    /// A control to apply.
     #[prost(message, optional, tag = "2")]
     pub control: Option<Control>,
     /// Whether input comes as data on channel 1; the answer is sent when the command has taken it.
     #[prost(bool, tag = "3")]
     pub input: bool,
-    /// Whether that is the end of its input.
+    /// Whether the command's input ends after that.
     #[prost(bool, tag = "4")]
     pub close: bool,
 }
 
-/// What the agent knows of one command.
+/// Describes one command.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 #[prost(skip_debug)]
 pub struct ExecInfo {
-    /// Its number.
+    /// The command's number.
     #[prost(uint64, tag = "1")]
     pub exec_id: u64,
-    /// Program and arguments, cut to a bound.
+    /// Program and arguments, cut when they are long.
     #[prost(string, repeated, tag = "2")]
     pub argv: Vec<String>,
-    /// Its process inside; 0 when the program could not be started.
+    /// Its process id inside; 0 when the program could not be started.
     #[prost(uint32, tag = "3")]
     pub pid: u32,
     /// Whether it has a terminal.
     #[prost(bool, tag = "4")]
     pub tty: bool,
-    /// Whether it outlives its stream and its output is kept.
+    /// Whether it may outlive its stream, so that its output is recorded. The frozen schema calls this
+    /// field `kept`; names are not on the wire.
     #[prost(bool, tag = "5")]
-    pub kept: bool,
+    pub detached: bool,
     /// When it started, microseconds since 1970.
     #[prost(sint64, tag = "6")]
     pub started_micros: i64,
     /// How it ended; absent while it runs.
     #[prost(message, optional, tag = "7")]
     pub exit: Option<Exit>,
-    /// The first byte of output that is still kept.
+    /// Offset of the first byte of output that is still retained.
     #[prost(uint64, tag = "8")]
     pub log_start: u64,
-    /// The byte after the last one.
+    /// Offset after the last byte of output.
     #[prost(uint64, tag = "9")]
     pub log_end: u64,
 }
@@ -223,7 +225,7 @@ impl fmt::Debug for ExecInfo {
             .field("exec_id", &self.exec_id)
             .field("program", &self.argv.first())
             .field("pid", &self.pid)
-            .field("kept", &self.kept)
+            .field("detached", &self.detached)
             .field("exit", &self.exit)
             .finish_non_exhaustive()
     }
@@ -232,12 +234,12 @@ impl fmt::Debug for ExecInfo {
 /// Some commands; more may follow until `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ExecInfos {
-    /// Each.
+    /// The commands.
     #[prost(message, repeated, tag = "1")]
     pub execs: Vec<ExecInfo>,
 }
 
-/// The output that comes next begins here; what lies before and was asked for is no longer kept.
+/// Says where the next output begins. Output before it that was asked for is no longer retained.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Resumed {
     /// The offset of the next byte.

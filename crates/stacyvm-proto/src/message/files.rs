@@ -3,10 +3,10 @@
 /// One file.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Entry {
-    /// Absolute inside the sandbox.
+    /// Path inside the sandbox, absolute.
     #[prost(string, tag = "1")]
     pub path: String,
-    /// Bytes.
+    /// Size in bytes.
     #[prost(uint64, tag = "2")]
     pub size: u64,
     /// Permission bits.
@@ -32,57 +32,57 @@ pub struct Entry {
     pub modified_micros: i64,
 }
 
-/// Describe a file; a link itself. Answered by `Entries` with one.
+/// Describes a file; a link is not followed. Answered by `Entries` with one.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Stat {
-    /// Which.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
 }
 
-/// List a directory. Answered by `Entries` until `Done`.
+/// Lists a directory. Answered by `Entries` until `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct List {
-    /// Which.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
-    /// Levels, at least 1.
+    /// How many levels to list, at least 1.
     #[prost(uint32, tag = "2")]
     pub depth: u32,
 }
 
-/// Read a file. Answered by `Opened`, data on channel 1, `Done`.
+/// Reads a file. Answered by `Opened`, data on channel 1, `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Read {
-    /// Which.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
-    /// First byte.
+    /// Offset of the first byte.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
-    /// Bytes at most; absent means to the end.
+    /// The most bytes to read; absent means to the end.
     #[prost(uint64, optional, tag = "3")]
     pub length: Option<u64>,
 }
 
-/// Replace a file by the data on channel 1, committed at that channel's end. Answered by `Done`.
+/// Replaces a file by the data on channel 1, committed at that channel's end. Answered by `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Write {
-    /// Which.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
     /// Permission bits.
     #[prost(uint32, tag = "2")]
     pub mode: u32,
-    /// Whether missing parents are made.
+    /// Whether missing parent directories are made.
     #[prost(bool, tag = "3")]
     pub parents: bool,
 }
 
-/// Make a directory and its parents. Answered by `Done`.
+/// Makes a directory and its parents. Answered by `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Mkdir {
-    /// Which.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
     /// Permission bits.
@@ -90,32 +90,32 @@ pub struct Mkdir {
     pub mode: u32,
 }
 
-/// Move, making the target's parents. Answered by `Done`.
+/// Moves a file or directory, making the destination's parents. Answered by `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Rename {
-    /// What.
+    /// Path of the source.
     #[prost(string, tag = "1")]
     pub from: String,
-    /// Where to.
+    /// Path of the destination.
     #[prost(string, tag = "2")]
     pub to: String,
 }
 
-/// Remove. Answered by `Done`.
+/// Removes a file or directory. Answered by `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Remove {
-    /// What.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
-    /// Whether a directory goes with all it holds.
+    /// Whether a directory is removed with its contents.
     #[prost(bool, tag = "2")]
     pub recursive: bool,
 }
 
-/// Change permission bits. Answered by `Done`.
+/// Changes permission bits. Answered by `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Chmod {
-    /// Which.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
     /// Permission bits.
@@ -123,26 +123,26 @@ pub struct Chmod {
     pub mode: u32,
 }
 
-/// Find paths. Answered by `Paths` until `Done`.
+/// Finds paths. Answered by `Paths` until `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Glob {
-    /// What they must match.
+    /// The pattern that paths must match.
     #[prost(string, tag = "1")]
     pub pattern: String,
 }
 
-/// Pack a directory or file as tar. Answered by `Opened`, data on channel 1, `Done`.
+/// Packs a directory or file as tar. Answered by `Opened`, data on channel 1, `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ArchiveOut {
-    /// Which.
+    /// Path of the file or directory.
     #[prost(string, tag = "1")]
     pub path: String,
 }
 
-/// Unpack the tar on channel 1, complete at that channel's end. Answered by `Done`.
+/// Unpacks the tar on channel 1, complete at that channel's end. Answered by `Done`.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ArchiveIn {
-    /// Into which directory.
+    /// Path of the directory to unpack into.
     #[prost(string, tag = "1")]
     pub path: String,
 }
@@ -150,7 +150,7 @@ pub struct ArchiveIn {
 /// Some files.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Entries {
-    /// In order.
+    /// The files, in order.
     #[prost(message, repeated, tag = "1")]
     pub entries: Vec<Entry>,
 }
@@ -158,15 +158,15 @@ pub struct Entries {
 /// Some paths or lines.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Paths {
-    /// In order.
+    /// The paths or lines, in order.
     #[prost(string, repeated, tag = "1")]
     pub paths: Vec<String>,
-    /// Bytes of output that a follower of the log was too slow for, before these lines.
+    /// Bytes of output before these lines that a follower of the log missed because it was too slow.
     #[prost(uint64, tag = "2")]
     pub skipped: u64,
 }
 
-/// Something is open.
+/// Answers that a file is open or a port is connected.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Opened {
     /// The file as it was then; absent where there is none to describe.

@@ -58,7 +58,7 @@ pub async fn output_is_kept_and_read_again(harness: &mut dyn Harness) -> Result<
     };
     let all = again.ops.execs().await?;
     ensure_equal!(all.len(), 1);
-    ensure_equal!((all[0].exec_id, all[0].kept), (exec_id, true));
+    ensure_equal!((all[0].exec_id, all[0].detached), (exec_id, true));
     ensure!(all[0].exit.is_none(), "it has ended already");
     let line = ExecControl::Stdin(Bytes::from_static(b"third\n"));
     again.ops.tell_exec(exec_id, line).await?;

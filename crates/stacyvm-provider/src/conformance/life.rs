@@ -227,7 +227,7 @@ pub async fn a_restart_keeps_sandboxes_and_what_runs_in_them(
     let mut survivor = sandbox
         .ops
         .exec(ExecSpec {
-            on_disconnect: OnDisconnect::Survive,
+            on_disconnect: OnDisconnect::Detach,
             ..shell("echo $$; exec sleep 600")
         })
         .await?;

@@ -73,7 +73,7 @@ pub async fn a_kill_reaches_the_whole_tree(harness: &mut dyn Harness) -> Result<
 pub async fn a_survivor_survives_its_client(harness: &mut dyn Harness) -> Result<()> {
     let sandbox = Sandbox::make(harness).await?;
     let spec = ExecSpec {
-        on_disconnect: OnDisconnect::Survive,
+        on_disconnect: OnDisconnect::Detach,
         // It goes on printing: nobody listening must neither stop nor kill it.
         ..shell("echo $$; while [ ! -e stop ]; do echo working; sleep 0.02; done; echo done > done")
     };
