@@ -4,26 +4,27 @@
 //! read to the end; a broken one is forgotten. TLS is not part of this build.
 
 use std::io;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::net::TcpStream;
 
 use crate::ClientError;
 
-/// What a request carries.
+/// The body of a request.
 pub(crate) type Body = UnsyncBoxBody<bytes::Bytes, io::Error>;
 /// A connection that is free for one request.
 pub(crate) type Connection = SendRequest<Body>;
 
-/// More idle connections than this are closed.
+/// Idle connections that are kept; further ones are closed.
 const MAX_IDLE: usize = 256;
 /// How long a server may take to accept a connection.
-const CONNECT_TIME: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The idle connections to one server.
 pub(crate) struct Pool {
     base: String,
     authority: String,
@@ -66,22 +67,19 @@ impl Pool {
         &self.base
     }
 
-    /// What stands in the `Host` header.
+    /// The value of the `Host` header.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
 
-    /// What the base URL puts before every path.
+    /// The path of the base URL, which stands before every path.
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }
 
     /// A free connection that was open when last seen, if there is one.
     pub(crate) fn take_idle(&self) -> Option<Connection> {
-        let mut idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         while let Some(connection) = idle.pop() {
             if connection.is_ready() {
                 return Some(connection);
@@ -92,10 +90,7 @@ impl Pool {
 
     /// Takes a connection back whose answer has been read.
     pub(crate) fn give_back(&self, connection: Connection) {
-        let mut idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         if idle.len() < MAX_IDLE && !connection.is_closed() {
             idle.push(connection);
         }
@@ -107,7 +102,7 @@ impl Pool {
             source,
         };
         let connecting = TcpStream::connect(&self.authority);
-        let stream = tokio::time::timeout(CONNECT_TIME, connecting)
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(refused)?;

@@ -18,7 +18,7 @@ pub enum ClientError {
     /// The key or owner has a character that no header can carry.
     #[error("the {0} has characters that cannot be sent")]
     Header(&'static str),
-    /// Nobody answers at the address.
+    /// No server accepts connections at the address.
     #[error("cannot connect to the StacyVM server at {server}")]
     Connect {
         /// `http://host:port`.
@@ -61,7 +61,7 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Reading what was to be sent failed.
+    /// Reading the data to be sent failed.
     #[error("cannot read what is to be sent")]
     Input(#[source] io::Error),
 }
@@ -75,7 +75,7 @@ impl ClientError {
         }
     }
 
-    /// What a person can do about it.
+    /// What the user can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Connect { .. } => {

@@ -1,31 +1,20 @@
-//! What happens on the server, as a stream that can be taken up again where it broke.
+//! The server's events, as a stream that can be resumed where it broke.
 
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use http::{HeaderName, Method};
+use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use stacyvm_types::EventsQuery;
 use tokio::time::timeout;
 
 use crate::lines::Lines;
-use crate::request::{Payload, quoted};
+use crate::request::{Payload, with_query};
 use crate::{Client, ClientError};
 
-/// How long a server may say nothing at all.
-const SILENCE: Duration = Duration::from_secs(60);
-
-/// What is to be followed.
-#[derive(Clone, Debug, Default)]
-pub struct EventQuery {
-    /// Only these types: `exec.failed`, or a family like `sandbox.*`. None means all.
-    pub types: Vec<String>,
-    /// Only what happens to this sandbox.
-    pub sandbox: Option<String>,
-    /// The id of the last event that was seen; what is kept of those after it comes first.
-    /// `evt-0` asks for all that is kept, none for what happens from now on.
-    pub after: Option<String>,
-}
+/// A server that sends nothing for this long, not even a heartbeat, is taken for gone.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// One event. Types and fields that this version does not know are kept as they came.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -35,20 +24,20 @@ pub struct ServerEvent {
     /// What happened; `events.lost` when events are missing in front of the next one.
     #[serde(rename = "type")]
     pub kind: String,
-    /// To which sandbox.
+    /// The sandbox that it happened to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_id: Option<String>,
-    /// When, RFC 3339.
+    /// When it happened, RFC 3339.
     pub timestamp: String,
-    /// What else is to be said.
+    /// Details; their names depend on the type.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub data: Map<String, Value>,
-    /// What a later version says.
+    /// Fields that this version does not know.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
-/// The events as they come. Its end means that the server stops.
+/// The events as they come. The stream ends when the server stops.
 #[derive(Debug)]
 pub struct EventStream {
     lines: Lines,
@@ -56,23 +45,13 @@ pub struct EventStream {
 }
 
 impl Client {
-    /// Follows what happens.
+    /// Follows the events that match `query`.
     ///
     /// # Errors
-    /// Whatever the server or the connection says.
-    pub async fn events(&self, query: &EventQuery) -> Result<EventStream, ClientError> {
-        let mut parts = Vec::new();
-        if !query.types.is_empty() {
-            parts.push(format!("type={}", quoted(&query.types.join(","))));
-        }
-        if let Some(sandbox) = &query.sandbox {
-            parts.push(format!("sandbox_id={}", quoted(sandbox)));
-        }
-        let path = format!("/api/v1/events?{}", parts.join("&"));
-        let name = HeaderName::from_static("last-event-id");
-        let after = query.after.as_deref().map(|after| (name, after));
-        let headers: Vec<(HeaderName, &str)> = after.into_iter().collect();
-        let answer = self.send(Method::GET, &path, &headers, Payload::None);
+    /// What the server or the connection reports.
+    pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, ClientError> {
+        let path = with_query("/api/v1/events", query);
+        let answer = self.send(Method::GET, &path, &[], Payload::None);
         Ok(EventStream {
             lines: Lines::new(answer.await?),
             data: Vec::new(),
@@ -87,8 +66,8 @@ impl EventStream {
     /// When the connection broke, or what came is no event.
     pub async fn next(&mut self) -> Option<Result<ServerEvent, ClientError>> {
         loop {
-            // The server says something every 15 seconds; one that is silent is not there.
-            let Ok(next) = timeout(SILENCE, self.lines.next()).await else {
+            // The server sends a heartbeat every 15 seconds.
+            let Ok(next) = timeout(IDLE_TIMEOUT, self.lines.next()).await else {
                 return Some(Err(self.lines.bad("the server has fallen silent")));
             };
             let line = match next? {

@@ -1,33 +1,28 @@
 //! Files of a sandbox.
 
 use std::io;
+use std::num::NonZeroU32;
 
 use bytes::Bytes;
 use futures_core::Stream;
 use http::Method;
 use http::header::CONTENT_TYPE;
-use serde_json::json;
-use stacyvm_types::FileInfo;
+use stacyvm_types::{
+    ArchiveFormat, ChangeModeRequest, DeleteFileQuery, FileInfo, FileQuery, GlobQuery,
+    ListFilesQuery, MakeDirectoryRequest, MoveFileRequest, ReadArchiveQuery, WriteFileQuery,
+    WriteFileRequest,
+};
 
-use crate::request::{Payload, quoted, streamed};
-use crate::sandboxes::of;
+use crate::request::{Answer, Payload, streamed, with_query};
+use crate::sandboxes::sandbox_path;
 use crate::stream::ByteStream;
 use crate::{Client, ClientError};
-
-/// How an archive is packed on the way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArchiveForm {
-    /// Plain tar.
-    Tar,
-    /// Tar under gzip.
-    TarGz,
-}
 
 impl Client {
     /// The bytes of a file.
     ///
     /// # Errors
-    /// Whatever the server or the connection says; so for every method here.
+    /// What the server or the connection reports; the same holds for every method here.
     pub async fn read_file(&self, id: &str, path: &str) -> Result<Bytes, ClientError> {
         self.get_file(id, path).await?.bytes().await
     }
@@ -40,8 +35,8 @@ impl Client {
         self.get_file(id, path).await.map(ByteStream::new)
     }
 
-    async fn get_file(&self, id: &str, path: &str) -> Result<crate::request::Answer, ClientError> {
-        let route = of(id, &format!("/files?path={}", quoted(path)));
+    async fn get_file(&self, id: &str, path: &str) -> Result<Answer, ClientError> {
+        let route = with_query(&sandbox_path(id, "/files"), &file(path));
         self.send(Method::GET, &route, &[], Payload::None).await
     }
 
@@ -50,8 +45,14 @@ impl Client {
     /// # Errors
     /// See [`Client::read_file`].
     pub async fn write_file(&self, id: &str, path: &str, content: &str) -> Result<(), ClientError> {
-        let body = Payload::json(&json!({ "path": path, "content": content }));
-        self.tell(Method::POST, &of(id, "/files"), body).await
+        let body = WriteFileRequest {
+            path: path.to_owned(),
+            content: content.to_owned(),
+            ..WriteFileRequest::default()
+        };
+        let route = sandbox_path(id, "/files");
+        self.submit(Method::POST, &route, Payload::json(&body))
+            .await
     }
 
     /// Replaces a file by what `data` brings; an error from it leaves the old file.
@@ -68,10 +69,11 @@ impl Client {
     where
         S: Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
     {
-        let mode = mode
-            .map(|mode| format!("&mode={}", quoted(mode)))
-            .unwrap_or_default();
-        let route = of(id, &format!("/files?path={}{mode}", quoted(path)));
+        let query = WriteFileQuery {
+            path: Some(path.to_owned()),
+            mode: mode.map(str::to_owned),
+        };
+        let route = with_query(&sandbox_path(id, "/files"), &query);
         let header = [(CONTENT_TYPE, "application/octet-stream")];
         let answer = self
             .send(
@@ -89,11 +91,10 @@ impl Client {
     /// # Errors
     /// See [`Client::read_file`].
     pub async fn list_files(&self, id: &str, path: &str) -> Result<Vec<FileInfo>, ClientError> {
-        let route = of(id, &format!("/files/list?path={}", quoted(path)));
-        self.ask(Method::GET, &route, Payload::None).await
+        self.list_directory(id, path, None).await
     }
 
-    /// What a directory holds, `depth` levels deep; 1 is the directory alone.
+    /// What a directory holds, `depth` levels deep; 0 and 1 are the directory alone.
     ///
     /// # Errors
     /// See [`Client::read_file`].
@@ -103,11 +104,19 @@ impl Client {
         path: &str,
         depth: u32,
     ) -> Result<Vec<FileInfo>, ClientError> {
-        let route = of(
-            id,
-            &format!("/files/list?path={}&depth={depth}", quoted(path)),
-        );
-        self.ask(Method::GET, &route, Payload::None).await
+        self.list_directory(id, path, NonZeroU32::new(depth)).await
+    }
+
+    async fn list_directory(
+        &self,
+        id: &str,
+        path: &str,
+        depth: Option<NonZeroU32>,
+    ) -> Result<Vec<FileInfo>, ClientError> {
+        let path = Some(path.to_owned());
+        let query = ListFilesQuery { path, depth };
+        let route = with_query(&sandbox_path(id, "/files/list"), &query);
+        self.fetch(Method::GET, &route, Payload::None).await
     }
 
     /// Absolute paths that match a pattern, sorted.
@@ -115,8 +124,11 @@ impl Client {
     /// # Errors
     /// See [`Client::read_file`].
     pub async fn glob_files(&self, id: &str, pattern: &str) -> Result<Vec<String>, ClientError> {
-        let route = of(id, &format!("/files/glob?pattern={}", quoted(pattern)));
-        self.ask(Method::GET, &route, Payload::None).await
+        let query = GlobQuery {
+            pattern: pattern.to_owned(),
+        };
+        let route = with_query(&sandbox_path(id, "/files/glob"), &query);
+        self.fetch(Method::GET, &route, Payload::None).await
     }
 
     /// Moves a file or directory; the destination's parents are made.
@@ -124,8 +136,12 @@ impl Client {
     /// # Errors
     /// See [`Client::read_file`].
     pub async fn move_file(&self, id: &str, from: &str, to: &str) -> Result<(), ClientError> {
-        let body = Payload::json(&json!({ "old_path": from, "new_path": to }));
-        self.tell(Method::POST, &of(id, "/files/move"), body).await
+        let body = Payload::json(&MoveFileRequest {
+            old_path: from.to_owned(),
+            new_path: to.to_owned(),
+        });
+        let route = sandbox_path(id, "/files/move");
+        self.submit(Method::POST, &route, body).await
     }
 
     /// Changes permission bits, given as octal text.
@@ -133,8 +149,12 @@ impl Client {
     /// # Errors
     /// See [`Client::read_file`].
     pub async fn chmod_file(&self, id: &str, path: &str, mode: &str) -> Result<(), ClientError> {
-        let body = Payload::json(&json!({ "path": path, "mode": mode }));
-        self.tell(Method::POST, &of(id, "/files/chmod"), body).await
+        let body = Payload::json(&ChangeModeRequest {
+            path: path.to_owned(),
+            mode: mode.to_owned(),
+        });
+        let route = sandbox_path(id, "/files/chmod");
+        self.submit(Method::POST, &route, body).await
     }
 
     /// One file, described.
@@ -142,8 +162,8 @@ impl Client {
     /// # Errors
     /// See [`Client::read_file`].
     pub async fn stat_file(&self, id: &str, path: &str) -> Result<FileInfo, ClientError> {
-        let route = of(id, &format!("/files/stat?path={}", quoted(path)));
-        self.ask(Method::GET, &route, Payload::None).await
+        let route = with_query(&sandbox_path(id, "/files/stat"), &file(path));
+        self.fetch(Method::GET, &route, Payload::None).await
     }
 
     /// Removes a file, or with `recursive` a directory.
@@ -156,11 +176,12 @@ impl Client {
         path: &str,
         recursive: bool,
     ) -> Result<(), ClientError> {
-        let route = of(
-            id,
-            &format!("/files?path={}&recursive={recursive}", quoted(path)),
-        );
-        self.tell(Method::DELETE, &route, Payload::None).await
+        let query = DeleteFileQuery {
+            path: path.to_owned(),
+            recursive: Some(recursive),
+        };
+        let route = with_query(&sandbox_path(id, "/files"), &query);
+        self.submit(Method::DELETE, &route, Payload::None).await
     }
 
     /// Makes a directory and its parents.
@@ -168,8 +189,12 @@ impl Client {
     /// # Errors
     /// See [`Client::read_file`].
     pub async fn make_directory(&self, id: &str, path: &str) -> Result<(), ClientError> {
-        let body = Payload::json(&json!({ "path": path }));
-        self.tell(Method::POST, &of(id, "/files/mkdir"), body).await
+        let body = Payload::json(&MakeDirectoryRequest {
+            path: path.to_owned(),
+            mode: None,
+        });
+        let route = sandbox_path(id, "/files/mkdir");
+        self.submit(Method::POST, &route, body).await
     }
 
     /// A file or directory as a tar stream.
@@ -180,16 +205,13 @@ impl Client {
         &self,
         id: &str,
         path: &str,
-        form: ArchiveForm,
+        format: ArchiveFormat,
     ) -> Result<ByteStream, ClientError> {
-        let form = match form {
-            ArchiveForm::Tar => "tar",
-            ArchiveForm::TarGz => "tar.gz",
+        let query = ReadArchiveQuery {
+            path: path.to_owned(),
+            format: Some(format),
         };
-        let route = of(
-            id,
-            &format!("/files/archive?path={}&format={form}", quoted(path)),
-        );
+        let route = with_query(&sandbox_path(id, "/files/archive"), &query);
         self.send(Method::GET, &route, &[], Payload::None)
             .await
             .map(ByteStream::new)
@@ -203,7 +225,7 @@ impl Client {
     where
         S: Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
     {
-        let route = of(id, &format!("/files/archive?path={}", quoted(path)));
+        let route = with_query(&sandbox_path(id, "/files/archive"), &file(path));
         let header = [(CONTENT_TYPE, "application/x-tar")];
         let answer = self
             .send(
@@ -214,5 +236,11 @@ impl Client {
             )
             .await?;
         answer.bytes().await.map(drop)
+    }
+}
+
+fn file(path: &str) -> FileQuery {
+    FileQuery {
+        path: path.to_owned(),
     }
 }

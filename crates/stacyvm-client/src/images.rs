@@ -8,21 +8,22 @@ use futures_util::StreamExt;
 use http::Method;
 use http::header::CONTENT_TYPE;
 use stacyvm_types::{
-    ImageDetails, ImageInfo, ImagesRemoved, PruneRequest, PullLine, PullRequest, PulledImage,
-    TagRequest,
+    ImageArchiveKind, ImageDetails, ImageInfo, ImagesRemoved, LoadImagesQuery, PruneRequest,
+    PullLine, PullRequest, PulledImage, SaveImagesQuery, TagRequest,
 };
 
 use crate::lines::Lines;
-use crate::request::{Payload, quoted, streamed};
+use crate::request::{Payload, quoted, streamed, with_query};
 use crate::{ByteStream, Client, ClientError};
 
 impl Client {
     /// Every image, sorted by name.
     ///
     /// # Errors
-    /// Whatever the server or the connection says; so for every method here.
+    /// What the server or the connection reports; the same holds for every method here.
     pub async fn images(&self) -> Result<Vec<ImageInfo>, ClientError> {
-        self.ask(Method::GET, "/api/v1/images", Payload::None).await
+        self.fetch(Method::GET, "/api/v1/images", Payload::None)
+            .await
     }
 
     /// All that is known about one.
@@ -30,18 +31,19 @@ impl Client {
     /// # Errors
     /// See [`Client::images`].
     pub async fn image(&self, name: &str) -> Result<ImageDetails, ClientError> {
-        self.ask(Method::GET, &of(name), Payload::None).await
+        self.fetch(Method::GET, &image_path(name), Payload::None)
+            .await
     }
 
-    /// Makes an image be there; `said` hears how far it is. When the future is dropped, the server
-    /// ends the pull.
+    /// Pulls an image unless it is there; `progress` is called with every line that says how far
+    /// the pull is. When the future is dropped, the server ends the pull.
     ///
     /// # Errors
     /// See [`Client::images`].
     pub async fn pull_image(
         &self,
         request: &PullRequest,
-        mut said: impl FnMut(PullLine),
+        mut progress: impl FnMut(PullLine),
     ) -> Result<PulledImage, ClientError> {
         let request = PullRequest {
             stream: Some(true),
@@ -60,7 +62,7 @@ impl Client {
             match serde_json::from_slice(&line?).map_err(|error| lines.bad(error))? {
                 PullLine::Done(pulled) => return Ok(pulled),
                 PullLine::Error { error } => return Err(ClientError::Api { status: 200, error }),
-                line => said(line),
+                line => progress(line),
             }
         }
         Err(lines.bad("the answer ended before its last line"))
@@ -78,9 +80,7 @@ impl Client {
     where
         S: Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
     {
-        let name = name.map(|name| format!("&name={}", quoted(name)));
-        let query = format!("kind=images{}", name.unwrap_or_default());
-        self.upload(&query, archive).await
+        self.upload(ImageArchiveKind::Images, name, archive).await
     }
 
     /// Makes an image from the archive of one root file system.
@@ -95,15 +95,25 @@ impl Client {
     where
         S: Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
     {
-        let query = format!("kind=rootfs&name={}", quoted(name));
-        self.upload(&query, archive).await
+        self.upload(ImageArchiveKind::Rootfs, Some(name), archive)
+            .await
     }
 
-    async fn upload<S>(&self, query: &str, archive: S) -> Result<Vec<ImageInfo>, ClientError>
+    async fn upload<S>(
+        &self,
+        kind: ImageArchiveKind,
+        name: Option<&str>,
+        archive: S,
+    ) -> Result<Vec<ImageInfo>, ClientError>
     where
         S: Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
     {
-        let route = format!("/api/v1/images/load?{query}");
+        let query = LoadImagesQuery {
+            name: name.map(str::to_owned),
+            kind: Some(kind),
+            provider: None,
+        };
+        let route = with_query("/api/v1/images/load", &query);
         let header = [(CONTENT_TYPE, "application/x-tar")];
         let body = Payload::Stream(streamed(archive));
         let answer = self.send(Method::POST, &route, &header, body).await?;
@@ -115,11 +125,11 @@ impl Client {
     /// # Errors
     /// See [`Client::images`].
     pub async fn save_images(&self, names: &[String]) -> Result<ByteStream, ClientError> {
-        let names: Vec<String> = names
-            .iter()
-            .map(|name| format!("name={}", quoted(name)))
-            .collect();
-        let route = format!("/api/v1/images/save?{}", names.join("&"));
+        let query = SaveImagesQuery {
+            name: names.to_vec(),
+            provider: None,
+        };
+        let route = with_query("/api/v1/images/save", &query);
         self.send(Method::GET, &route, &[], Payload::None)
             .await
             .map(ByteStream::new)
@@ -131,7 +141,7 @@ impl Client {
     /// See [`Client::images`].
     pub async fn tag_image(&self, request: &TagRequest) -> Result<(), ClientError> {
         let body = Payload::json(request);
-        self.tell(Method::POST, "/api/v1/images/tag", body).await
+        self.submit(Method::POST, "/api/v1/images/tag", body).await
     }
 
     /// Removes a name, and its image with the last one.
@@ -139,19 +149,21 @@ impl Client {
     /// # Errors
     /// See [`Client::images`].
     pub async fn remove_image(&self, name: &str) -> Result<ImagesRemoved, ClientError> {
-        self.ask(Method::DELETE, &of(name), Payload::None).await
+        self.fetch(Method::DELETE, &image_path(name), Payload::None)
+            .await
     }
 
-    /// Removes images that nobody uses.
+    /// Removes images that no sandbox uses.
     ///
     /// # Errors
     /// See [`Client::images`].
     pub async fn prune_images(&self, request: &PruneRequest) -> Result<ImagesRemoved, ClientError> {
         let body = Payload::json(request);
-        self.ask(Method::POST, "/api/v1/images/prune", body).await
+        self.fetch(Method::POST, "/api/v1/images/prune", body).await
     }
 }
 
-fn of(name: &str) -> String {
+/// The path of an image's route.
+fn image_path(name: &str) -> String {
     format!("/api/v1/images/{}", quoted(name).replace('/', "%2F"))
 }

@@ -1,11 +1,11 @@
-//! Commands that are talked to while they run, over a WebSocket.
+//! Interactive commands: input, signals and sizes while they run, over a WebSocket.
 //!
-//! The input that is under way is bounded by what the server has acknowledged, so a signal is
-//! never stuck behind input that the command does not read.
+//! Input in flight is bounded by what the server has acknowledged, so a signal is never stuck
+//! behind input that the command does not read.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -17,9 +17,12 @@ use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBS
 use http::{Method, StatusCode, header};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use stacyvm_types::{ApiError, ErrorCode, ExecRequest, ExitReason, OutputStream};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use stacyvm_types::{
+    ApiError, ClientFrame, ErrorCode, ExecRequest, ExitReason, OutputStream, SignalName,
+    SocketOptions,
+};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, interval_at, timeout};
@@ -30,26 +33,26 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::request::Payload;
-use crate::sandboxes::of;
+use crate::sandboxes::sandbox_path;
 use crate::{Client, ClientError};
 
-/// Input under way that the command has not taken, bytes; the server holds twice as much.
+/// Input in flight that the command has not taken, bytes; the server holds twice as much.
 const WINDOW: usize = 512 * 1024;
-/// The largest piece of input.
-const PIECE: usize = 32 * 1024;
-/// What a piece takes of the window at least, as the server counts it.
-const LEAST: usize = 1024;
+/// The largest chunk of input, bytes.
+const CHUNK_SIZE: usize = 32 * 1024;
+/// What a chunk takes of the window at least, as the server counts it.
+const MIN_CHUNK_WEIGHT: usize = 1024;
 /// Frames that wait to be written.
-const FRAMES: usize = 16;
-/// How often we say that we are there: our answers to the server's pings may be stuck behind
-/// output that nobody takes from us.
-const PING: Duration = Duration::from_secs(20);
-/// A server that says nothing for so long is gone; it pings three times as often.
-const SILENCE: Duration = Duration::from_secs(60);
+const FRAME_QUEUE: usize = 16;
+/// How often the client sends a ping: its answers to the server's pings may be stuck behind output
+/// that the caller does not read.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A server that sends nothing for this long is taken for gone; it pings three times as often.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// What a running command says.
+/// One frame of a running command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecFrame {
     /// It runs.
@@ -57,7 +60,7 @@ pub enum ExecFrame {
         /// Its process inside the sandbox.
         pid: u32,
     },
-    /// A piece of output, byte by byte as it was written.
+    /// A chunk of output, byte by byte as it was written.
     Output(OutputStream, Bytes),
     /// It ended; nothing follows.
     Exit {
@@ -68,15 +71,15 @@ pub enum ExecFrame {
     },
 }
 
-/// What can be told to a running command. Cheap to clone.
+/// The input side of a running command. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct ExecInput {
     frames: mpsc::Sender<Message>,
     window: Arc<Window>,
 }
 
-/// What a running command says. Dropping it closes the connection, which kills the command's
-/// whole process tree.
+/// The output side of a running command. Dropping it closes the connection, which kills the
+/// command's whole process tree.
 pub struct ExecOutput {
     stream: SplitStream<Socket>,
     window: Arc<Window>,
@@ -96,74 +99,68 @@ impl Drop for ExecOutput {
     }
 }
 
-/// How much input may be under way.
+/// Bounds the input in flight.
 #[derive(Debug)]
 struct Window {
     room: Semaphore,
-    under_way: Mutex<UnderWay>,
+    in_flight: Mutex<InFlight>,
 }
 
 #[derive(Debug, Default)]
-struct UnderWay {
+struct InFlight {
     sent: u64,
-    /// Where each piece ends, and what it takes of the window.
-    pieces: VecDeque<(u64, usize)>,
+    /// Where each chunk ends, and what it takes of the window.
+    chunks: VecDeque<(u64, usize)>,
 }
 
 impl Window {
     async fn take(&self, length: usize) {
-        let weight = length.max(LEAST);
+        let weight = length.max(MIN_CHUNK_WEIGHT);
         let room = self
             .room
             .acquire_many(u32::try_from(weight).unwrap_or(u32::MAX));
         if let Ok(room) = room.await {
             room.forget();
         }
-        let mut under_way = self.lock();
-        under_way.sent += length as u64;
-        let end = under_way.sent;
-        under_way.pieces.push_back((end, weight));
+        let mut in_flight = self.in_flight.lock();
+        in_flight.sent += length as u64;
+        let end = in_flight.sent;
+        in_flight.chunks.push_back((end, weight));
     }
 
     fn acknowledged(&self, bytes: u64) {
-        let mut under_way = self.lock();
-        while let Some((end, weight)) = under_way.pieces.front().copied() {
+        let mut in_flight = self.in_flight.lock();
+        while let Some((end, weight)) = in_flight.chunks.front().copied() {
             if end > bytes {
                 break;
             }
-            under_way.pieces.pop_front();
+            in_flight.chunks.pop_front();
             self.room.add_permits(weight);
         }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, UnderWay> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Client {
-    /// Runs a command that is talked to while it runs: with a terminal of `tty` columns and rows, or
-    /// with pipes. Its input is open until [`ExecInput::close_stdin`].
+    /// Runs an interactive command: with a terminal of `tty` columns and rows, or with pipes. Its
+    /// input is open until [`ExecInput::close_stdin`].
     ///
     /// # Errors
-    /// See [`Client::spawn`]. What is wrong with the command itself is the output's first word.
+    /// See [`Client::spawn`]. What is wrong with the command itself is the output's first error.
     pub async fn exec_interactive(
         &self,
         id: &str,
         request: &ExecRequest,
         tty: Option<(u16, u16)>,
     ) -> Result<(ExecInput, ExecOutput), ClientError> {
-        let (mut sink, stream) = self.socket(&of(id, "/exec/ws")).await?.split();
-        let start = start(request, tty);
-        sink.send(Message::text(start.to_string()))
+        let path = sandbox_path(id, "/exec/ws");
+        let (mut sink, stream) = self.socket(&path).await?.split();
+        sink.send(text(&Start::new(request, tty)))
             .await
             .map_err(|error| broken(self.server(), error))?;
-        let (frames, waiting) = mpsc::channel(FRAMES);
+        let (frames, waiting) = mpsc::channel(FRAME_QUEUE);
         let window = Arc::new(Window {
             room: Semaphore::new(WINDOW),
-            under_way: Mutex::default(),
+            in_flight: Mutex::default(),
         });
         let output = ExecOutput {
             stream,
@@ -203,18 +200,32 @@ impl Client {
     }
 }
 
-/// The first frame: the request, and how we talk.
-fn start(request: &ExecRequest, tty: Option<(u16, u16)>) -> Value {
-    let mut start = serde_json::to_value(request).expect("our own types are always JSON");
-    start["type"] = json!("start");
-    start["encoding"] = json!("base64");
-    start["stdin_ack"] = json!(true);
-    if let Some((cols, rows)) = tty {
-        start["tty"] = json!(true);
-        start["cols"] = json!(cols);
-        start["rows"] = json!(rows);
+/// The first frame: the request, and how the conversation is to go.
+#[derive(Serialize)]
+struct Start<'a> {
+    #[serde(flatten)]
+    request: &'a ExecRequest,
+    #[serde(flatten)]
+    options: SocketOptions,
+}
+
+impl<'a> Start<'a> {
+    fn new(request: &'a ExecRequest, tty: Option<(u16, u16)>) -> Self {
+        let options = SocketOptions {
+            kind: Some("start".to_owned()),
+            tty: tty.map(|_| true),
+            cols: tty.map(|(cols, _)| cols),
+            rows: tty.map(|(_, rows)| rows),
+            encoding: Some("base64".to_owned()),
+            stdin_ack: Some(true),
+        };
+        Self { request, options }
     }
-    start
+}
+
+fn text(frame: &impl Serialize) -> Message {
+    let text = serde_json::to_string(frame).expect("our own types are always JSON");
+    Message::text(text)
 }
 
 fn broken(server: &str, error: tungstenite::Error) -> ClientError {
@@ -227,10 +238,10 @@ fn broken(server: &str, error: tungstenite::Error) -> ClientError {
     }
 }
 
-/// Writes what waits, until nobody has anything to say or the connection is gone; the reading
-/// side says which.
+/// Writes the frames that wait, until every [`ExecInput`] is dropped or the connection is gone; the
+/// reading side reports which.
 async fn write(mut sink: SplitSink<Socket, Message>, mut frames: mpsc::Receiver<Message>) {
-    let mut pings = interval_at(Instant::now() + PING, PING);
+    let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
     loop {
         let frame = tokio::select! {
             frame = frames.recv() => frame,
@@ -250,10 +261,10 @@ impl ExecInput {
     /// connection is gone.
     pub async fn stdin(&self, mut bytes: Bytes) -> bool {
         while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(PIECE));
-            self.window.take(piece.len()).await;
-            let data = STANDARD.encode(&piece);
-            if !self.say(json!({"type": "stdin", "data_b64": data})).await {
+            let chunk = bytes.split_to(bytes.len().min(CHUNK_SIZE));
+            self.window.take(chunk.len()).await;
+            let data = STANDARD.encode(&chunk);
+            if !self.send(ClientFrame::stdin(data)).await {
                 return false;
             }
         }
@@ -262,28 +273,28 @@ impl ExecInput {
 
     /// Ends its input.
     pub async fn close_stdin(&self) -> bool {
-        self.say(json!({"type": "stdin_close"})).await
+        self.send(ClientFrame::stdin_close()).await
     }
 
     /// Gives its terminal another size.
     pub async fn resize(&self, cols: u16, rows: u16) -> bool {
-        self.say(json!({"type": "resize", "cols": cols, "rows": rows}))
-            .await
+        self.send(ClientFrame::resize(cols, rows)).await
     }
 
     /// Sends its process group a signal, by its Linux number.
     pub async fn signal(&self, number: i32) -> bool {
-        self.say(json!({"type": "signal", "name": number})).await
+        let signal = SignalName::Number(number);
+        self.send(ClientFrame::signal(signal)).await
     }
 
-    async fn say(&self, frame: Value) -> bool {
-        let frame = Message::text(frame.to_string());
-        self.frames.send(frame).await.is_ok()
+    async fn send(&self, frame: ClientFrame) -> bool {
+        self.frames.send(text(&frame)).await.is_ok()
     }
 }
 
+/// A frame of the server, as it came.
 #[derive(Deserialize)]
-struct Frame {
+struct ServerFrame {
     #[serde(rename = "type")]
     kind: String,
     pid: Option<u32>,
@@ -296,14 +307,14 @@ struct Frame {
 }
 
 impl ExecOutput {
-    /// What the command says next. After the exit it says nothing more.
+    /// The command's next frame. Nothing follows the exit.
     ///
     /// # Errors
     /// `Api` when the command cannot be run, with the status of the upgrade; `Socket` when the
-    /// connection broke or the server fell silent; `Answer` when what it says makes no sense.
+    /// connection broke or the server fell silent; `Answer` when a frame is not understood.
     pub async fn next(&mut self) -> Result<ExecFrame, ClientError> {
         loop {
-            let next = timeout(SILENCE, self.stream.next()).await;
+            let next = timeout(IDLE_TIMEOUT, self.stream.next()).await;
             let text = match next {
                 Ok(Some(Ok(Message::Text(text)))) => text,
                 Ok(Some(Ok(Message::Close(frame)))) => {
@@ -317,15 +328,15 @@ impl ExecOutput {
                 Ok(None) => return Err(self.lost(io::ErrorKind::UnexpectedEof)),
                 Err(_) => return Err(self.lost(io::ErrorKind::TimedOut)),
             };
-            let frame: Frame = serde_json::from_str(text.as_str())
+            let frame: ServerFrame = serde_json::from_str(text.as_str())
                 .map_err(|error| self.unexpected(error.to_string()))?;
-            if let Some(frame) = self.understand(frame)? {
+            if let Some(frame) = self.decode(frame)? {
                 return Ok(frame);
             }
         }
     }
 
-    fn understand(&self, frame: Frame) -> Result<Option<ExecFrame>, ClientError> {
+    fn decode(&self, frame: ServerFrame) -> Result<Option<ExecFrame>, ClientError> {
         let stream = match frame.kind.as_str() {
             "stdout" => OutputStream::Stdout,
             "stderr" => OutputStream::Stderr,
@@ -351,7 +362,7 @@ impl ExecOutput {
                     error: ApiError::new(code, frame.message.unwrap_or_default()),
                 });
             }
-            // Said by a newer server.
+            // Of a newer server.
             _ => return Ok(None),
         };
         let data = frame.data_b64.map(|data| STANDARD.decode(data));

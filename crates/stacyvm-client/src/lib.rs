@@ -18,13 +18,10 @@ mod stream;
 mod system;
 
 pub use error::ClientError;
-pub use events::{EventQuery, EventStream, ServerEvent};
-pub use files::ArchiveForm;
+pub use events::{EventStream, ServerEvent};
 pub use interactive::{ExecFrame, ExecInput, ExecOutput};
 pub use logs::{FollowedLog, LogStream};
-pub use sandboxes::ListFilter;
 pub use stream::{ByteStream, LineStream};
-pub use system::Health;
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! An answer that comes piece by piece, cut into lines.
+//! A streamed answer, cut into lines.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};

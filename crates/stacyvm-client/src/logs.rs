@@ -1,21 +1,24 @@
-//! What a sandbox prints, followed.
+//! The log of a sandbox, followed.
+
+use std::num::NonZeroUsize;
 
 use futures_util::StreamExt;
 use http::Method;
 use serde::{Deserialize, Serialize};
+use stacyvm_types::LogsQuery;
 
 use crate::lines::Lines;
-use crate::request::Payload;
-use crate::sandboxes::of;
+use crate::request::{Payload, with_query};
+use crate::sandboxes::sandbox_path;
 use crate::{Client, ClientError};
 
-/// One thing to know about a followed log.
+/// One item of a followed log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FollowedLog {
     /// A line, without its end.
     Line(String),
-    /// So many bytes of output were lost here, because we read too slowly.
+    /// This many bytes of output are missing here, because the client read too slowly.
     Skipped(u64),
 }
 
@@ -24,12 +27,17 @@ pub enum FollowedLog {
 pub struct LogStream(Lines);
 
 impl Client {
-    /// The last `lines` lines that a sandbox printed, then every line that it prints.
+    /// The last `lines` lines that a sandbox printed, then every line that it prints; 0 leaves the
+    /// number to the server.
     ///
     /// # Errors
-    /// Whatever the server or the connection says.
+    /// What the server or the connection reports.
     pub async fn follow_logs(&self, id: &str, lines: usize) -> Result<LogStream, ClientError> {
-        let path = of(id, &format!("/logs?follow=true&lines={lines}"));
+        let query = LogsQuery {
+            lines: NonZeroUsize::new(lines),
+            follow: Some(true),
+        };
+        let path = with_query(&sandbox_path(id, "/logs"), &query);
         let answer = self.send(Method::GET, &path, &[], Payload::None).await?;
         Ok(LogStream(Lines::new(answer)))
     }

@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use stacyvm_types::{ApiError, ErrorCode};
 
 use crate::connection::{Body, Connection, Pool};
@@ -26,13 +27,13 @@ pub(crate) struct Answer {
 }
 
 /// A request that got no answer.
-struct Lost {
+struct Unanswered {
     /// The request, when not a byte of it was taken.
     unsent: Option<Request<Body>>,
     source: hyper::Error,
 }
 
-/// What is sent.
+/// The content of a request's body.
 pub(crate) enum Payload {
     None,
     Json(Bytes),
@@ -100,16 +101,16 @@ impl Client {
         match self.exchange(reused, rebuild()).await {
             // The server closed an idle connection. Asking again on a new one is safe when it
             // cannot have seen the request, or when doing it twice is doing it once.
-            Err(Lost { unsent, source })
+            Err(Unanswered { unsent, source })
                 if may_retry
                     && (unsent.is_some() || (harmless && source.is_incomplete_message())) =>
             {
                 match self.exchange(None, rebuild()).await {
                     Ok(answer) => answer,
-                    Err(lost) => Err(self.lost(lost)),
+                    Err(lost) => Err(self.unanswered(lost)),
                 }
             }
-            Err(lost) => Err(self.lost(lost)),
+            Err(lost) => Err(self.unanswered(lost)),
             Ok(answer) => answer,
         }
     }
@@ -119,18 +120,18 @@ impl Client {
     async fn send_once(&self, request: Request<Body>) -> Result<Answer, ClientError> {
         match self.exchange(self.pool.take_idle(), request).await {
             Ok(answer) => answer,
-            Err(Lost {
+            Err(Unanswered {
                 unsent: Some(request),
                 ..
             }) => match self.exchange(None, request).await {
                 Ok(answer) => answer,
-                Err(lost) => Err(self.lost(lost)),
+                Err(lost) => Err(self.unanswered(lost)),
             },
-            Err(lost) => Err(self.lost(lost)),
+            Err(lost) => Err(self.unanswered(lost)),
         }
     }
 
-    fn lost(&self, lost: Lost) -> ClientError {
+    fn unanswered(&self, lost: Unanswered) -> ClientError {
         let source = lost.source;
         if source.is_user() {
             let cause = std::error::Error::source(&source).map(ToString::to_string);
@@ -147,7 +148,7 @@ impl Client {
         &self,
         connection: Option<Connection>,
         request: Request<Body>,
-    ) -> Result<Result<Answer, ClientError>, Lost> {
+    ) -> Result<Result<Answer, ClientError>, Unanswered> {
         let mut connection = match connection {
             Some(connection) => connection,
             None => match self.pool.connect().await {
@@ -157,14 +158,14 @@ impl Client {
         };
         if let Err(source) = connection.ready().await {
             let unsent = Some(request);
-            return Err(Lost { unsent, source });
+            return Err(Unanswered { unsent, source });
         }
         let response = match connection.try_send_request(request).await {
             Ok(response) => response,
             Err(mut failed) => {
                 let unsent = failed.take_message();
                 let source = failed.into_error();
-                return Err(Lost { unsent, source });
+                return Err(Unanswered { unsent, source });
             }
         };
         let answer = Answer {
@@ -193,7 +194,7 @@ impl Client {
     }
 
     /// Sends and reads a JSON answer.
-    pub(crate) async fn ask<T: DeserializeOwned>(
+    pub(crate) async fn fetch<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -203,8 +204,8 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| self.unexpected(error))
     }
 
-    /// Sends and forgets what a success says.
-    pub(crate) async fn tell(
+    /// Sends, and drops the body of a success.
+    pub(crate) async fn submit(
         &self,
         method: Method,
         path: &str,
@@ -249,6 +250,37 @@ impl Answer {
     }
 }
 
+/// A path with a query: every field of `query` that is not none is a parameter, a list is one
+/// parameter for each item, and a map is the parameters `field.KEY`.
+pub(crate) fn with_query(path: &str, query: &impl Serialize) -> String {
+    let query = serde_json::to_value(query).expect("our own types are always JSON");
+    let mut parts = Vec::new();
+    for (name, value) in query.as_object().into_iter().flatten() {
+        match value {
+            Value::Array(items) => parts.extend(items.iter().filter_map(|item| part(name, item))),
+            Value::Object(entries) => parts.extend(
+                entries
+                    .iter()
+                    .filter_map(|(key, value)| part(&format!("{name}.{key}"), value)),
+            ),
+            value => parts.extend(part(name, value)),
+        }
+    }
+    if parts.is_empty() {
+        return path.to_owned();
+    }
+    format!("{path}?{}", parts.join("&"))
+}
+
+fn part(name: &str, value: &Value) -> Option<String> {
+    let value = match value {
+        Value::Null => return None,
+        Value::String(text) => quoted(text),
+        other => other.to_string(),
+    };
+    Some(format!("{}={value}", quoted(name)))
+}
+
 /// `text` as one value of a query, by the rules of RFC 3986, section 2.
 pub(crate) fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
@@ -262,22 +294,49 @@ pub(crate) fn quoted(text: &str) -> String {
     quoted
 }
 
-/// A body made of pieces that come as they come.
-pub(crate) fn streamed<S>(pieces: S) -> Body
+/// A body that is sent as its chunks come.
+pub(crate) fn streamed<S>(chunks: S) -> Body
 where
     S: futures_core::Stream<Item = Result<Bytes, io::Error>> + Send + 'static,
 {
     use futures_util::StreamExt;
-    let frames = pieces.map(|piece| piece.map(hyper::body::Frame::data));
+    let frames = chunks.map(|chunk| chunk.map(hyper::body::Frame::data));
     http_body_util::StreamBody::new(frames).boxed_unsync()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::quoted;
+    use std::collections::BTreeMap;
+
+    use stacyvm_types::{ListFilesQuery, ListSandboxesQuery, SandboxState, SaveImagesQuery};
+
+    use super::with_query;
 
     #[test]
     fn queries_carry_any_text() {
-        assert_eq!(quoted("/a b+c&d=é"), "/a%20b%2Bc%26d%3D%C3%A9");
+        let query = ListFilesQuery {
+            path: Some("/a b+c&d=é".to_owned()),
+            depth: None,
+        };
+        assert_eq!(with_query("/x", &query), "/x?path=/a%20b%2Bc%26d%3D%C3%A9");
+        assert_eq!(with_query("/x", &ListFilesQuery::default()), "/x");
+    }
+
+    #[test]
+    fn lists_are_repeated_and_maps_are_written_with_a_dot() {
+        let query = SaveImagesQuery {
+            name: vec!["a".to_owned(), "b".to_owned()],
+            provider: None,
+        };
+        assert_eq!(with_query("/x", &query), "/x?name=a&name=b");
+        let query = ListSandboxesQuery {
+            state: Some(SandboxState::Running),
+            owner: None,
+            metadata: BTreeMap::from([("a=b".to_owned(), "1".to_owned())]),
+        };
+        assert_eq!(
+            with_query("/x", &query),
+            "/x?metadata.a%3Db=1&state=running"
+        );
     }
 }

@@ -1,38 +1,27 @@
 //! Sandboxes and what runs in them.
 
-use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use http::{HeaderName, Method};
-use serde::Deserialize;
 use stacyvm_types::{
-    Admission, ExecRequest, ExecResponse, NetworkInfo, NetworkRules, PreviewLink,
-    PreviewLinkRequest, Sandbox, SandboxState, SandboxStats, SpawnRequest,
+    Admission, ExecRequest, ExecResponse, ExtendRequest, ListSandboxesQuery, LogsQuery,
+    NetworkInfo, NetworkRules, PreviewLink, PreviewLinkRequest, PruneResult, Sandbox, SandboxStats,
+    SpawnRequest,
 };
 
-use crate::request::{Payload, quoted};
+use crate::request::{Payload, quoted, with_query};
 use crate::stream::LineStream;
 use crate::{Client, ClientError};
 
 const SANDBOXES: &str = "/api/v1/sandboxes";
 
-/// What a listing is narrowed to.
-#[derive(Clone, Debug, Default)]
-pub struct ListFilter {
-    /// Only this state.
-    pub state: Option<SandboxState>,
-    /// Only this owner's.
-    pub owner: Option<String>,
-    /// Only those that carry all of these labels.
-    pub metadata: BTreeMap<String, String>,
-}
-
 impl Client {
     /// Makes a sandbox.
     ///
     /// # Errors
-    /// Whatever the server or the connection says; so for every method here.
+    /// What the server or the connection reports; the same holds for every method here.
     pub async fn spawn(&self, request: &SpawnRequest) -> Result<Sandbox, ClientError> {
-        self.ask(Method::POST, SANDBOXES, Payload::json(request))
+        self.fetch(Method::POST, SANDBOXES, Payload::json(request))
             .await
     }
 
@@ -58,7 +47,7 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn admission(&self, request: &SpawnRequest) -> Result<Admission, ClientError> {
-        self.ask(
+        self.fetch(
             Method::POST,
             "/api/v1/sandboxes/admission",
             Payload::json(request),
@@ -71,26 +60,19 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn list(&self) -> Result<Vec<Sandbox>, ClientError> {
-        self.ask(Method::GET, SANDBOXES, Payload::None).await
+        self.fetch(Method::GET, SANDBOXES, Payload::None).await
     }
 
-    /// Those alive that match every part of `filter`.
+    /// Those alive that match every part of `query`.
     ///
     /// # Errors
     /// See [`Client::spawn`].
-    pub async fn list_filtered(&self, filter: &ListFilter) -> Result<Vec<Sandbox>, ClientError> {
-        let mut parts = Vec::new();
-        if let Some(state) = filter.state {
-            parts.push(format!("state={state}"));
-        }
-        if let Some(owner) = &filter.owner {
-            parts.push(format!("owner={}", quoted(owner)));
-        }
-        for (key, value) in &filter.metadata {
-            parts.push(format!("metadata.{}={}", quoted(key), quoted(value)));
-        }
-        let path = format!("{SANDBOXES}?{}", parts.join("&"));
-        self.ask(Method::GET, &path, Payload::None).await
+    pub async fn list_filtered(
+        &self,
+        query: &ListSandboxesQuery,
+    ) -> Result<Vec<Sandbox>, ClientError> {
+        let path = with_query(SANDBOXES, query);
+        self.fetch(Method::GET, &path, Payload::None).await
     }
 
     /// One sandbox.
@@ -98,7 +80,8 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn get(&self, id: &str) -> Result<Sandbox, ClientError> {
-        self.ask(Method::GET, &of(id, ""), Payload::None).await
+        self.fetch(Method::GET, &sandbox_path(id, ""), Payload::None)
+            .await
     }
 
     /// Ends a sandbox; an unknown id is success.
@@ -106,7 +89,8 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn destroy(&self, id: &str) -> Result<(), ClientError> {
-        self.tell(Method::DELETE, &of(id, ""), Payload::None).await
+        self.submit(Method::DELETE, &sandbox_path(id, ""), Payload::None)
+            .await
     }
 
     /// Destroys the expired; returns how many.
@@ -114,11 +98,7 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn prune(&self) -> Result<u64, ClientError> {
-        #[derive(Deserialize)]
-        struct Pruned {
-            pruned: u64,
-        }
-        let answer: Pruned = self.ask(Method::DELETE, SANDBOXES, Payload::None).await?;
+        let answer: PruneResult = self.fetch(Method::DELETE, SANDBOXES, Payload::None).await?;
         Ok(answer.pruned)
     }
 
@@ -127,8 +107,11 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn extend(&self, id: &str, ttl: &str) -> Result<Sandbox, ClientError> {
-        let body = Payload::json(&serde_json::json!({ "ttl": ttl }));
-        self.ask(Method::POST, &of(id, "/extend"), body).await
+        let body = Payload::json(&ExtendRequest {
+            ttl: ttl.to_owned(),
+        });
+        self.fetch(Method::POST, &sandbox_path(id, "/extend"), body)
+            .await
     }
 
     /// Runs a command to its end.
@@ -136,8 +119,12 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`]; a passed deadline is `Api` with status 408.
     pub async fn exec(&self, id: &str, request: &ExecRequest) -> Result<ExecResponse, ClientError> {
-        self.ask(Method::POST, &of(id, "/exec"), Payload::json(request))
-            .await
+        self.fetch(
+            Method::POST,
+            &sandbox_path(id, "/exec"),
+            Payload::json(request),
+        )
+        .await
     }
 
     /// Runs a command and hands out its output while it runs. Dropping the stream kills the command.
@@ -154,7 +141,7 @@ impl Client {
             ..request.clone()
         };
         let body = Payload::json(&request);
-        self.send(Method::POST, &of(id, "/exec"), &[], body)
+        self.send(Method::POST, &sandbox_path(id, "/exec"), &[], body)
             .await
             .map(LineStream::new)
     }
@@ -164,7 +151,7 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn stats(&self, id: &str) -> Result<SandboxStats, ClientError> {
-        self.ask(Method::GET, &of(id, "/stats"), Payload::None)
+        self.fetch(Method::GET, &sandbox_path(id, "/stats"), Payload::None)
             .await
     }
 
@@ -182,8 +169,12 @@ impl Client {
             port: port.into(),
             expires_in: expires_in.map(str::to_owned),
         };
-        self.ask(Method::POST, &of(id, "/preview"), Payload::json(&body))
-            .await
+        self.fetch(
+            Method::POST,
+            &sandbox_path(id, "/preview"),
+            Payload::json(&body),
+        )
+        .await
     }
 
     /// How a sandbox is connected.
@@ -191,7 +182,7 @@ impl Client {
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn network(&self, id: &str) -> Result<NetworkInfo, ClientError> {
-        self.ask(Method::GET, &of(id, "/network"), Payload::None)
+        self.fetch(Method::GET, &sandbox_path(id, "/network"), Payload::None)
             .await
     }
 
@@ -204,25 +195,29 @@ impl Client {
         id: &str,
         rules: &NetworkRules,
     ) -> Result<NetworkInfo, ClientError> {
-        self.ask(Method::PUT, &of(id, "/network"), Payload::json(rules))
-            .await
+        self.fetch(
+            Method::PUT,
+            &sandbox_path(id, "/network"),
+            Payload::json(rules),
+        )
+        .await
     }
 
-    /// The last `lines` lines that a sandbox printed.
+    /// The last `lines` lines that a sandbox printed; 0 leaves the number to the server.
     ///
     /// # Errors
     /// See [`Client::spawn`].
     pub async fn logs(&self, id: &str, lines: usize) -> Result<Vec<String>, ClientError> {
-        self.ask(
-            Method::GET,
-            &of(id, &format!("/logs?lines={lines}")),
-            Payload::None,
-        )
-        .await
+        let query = LogsQuery {
+            lines: NonZeroUsize::new(lines),
+            follow: None,
+        };
+        let path = with_query(&sandbox_path(id, "/logs"), &query);
+        self.fetch(Method::GET, &path, Payload::None).await
     }
 }
 
 /// The path of a sandbox's route.
-pub(crate) fn of(id: &str, rest: &str) -> String {
+pub(crate) fn sandbox_path(id: &str, rest: &str) -> String {
     format!("{SANDBOXES}/{}{rest}", quoted(id).replace('/', "%2F"))
 }

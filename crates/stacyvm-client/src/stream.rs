@@ -1,4 +1,4 @@
-//! Answers that come piece by piece.
+//! Answers that are read while they come.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Stream for LineStream {
                 Some(Err(error)) => return Poll::Ready(Some(Err(error))),
                 None if self.exited => return Poll::Ready(None),
                 None => {
-                    // Said once: who asks again hears the end.
+                    // Reported once; the next poll is the end.
                     self.exited = true;
                     let error = self.lines.bad("the stream ended before the command");
                     return Poll::Ready(Some(Err(error)));

@@ -3,31 +3,20 @@
 use std::collections::BTreeMap;
 
 use http::Method;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stacyvm_types::ProviderInfo;
+use stacyvm_types::{Health, ProviderInfo};
 
 use crate::request::{Payload, quoted};
 use crate::{Client, ClientError};
-
-/// What GET `/health` answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// `ok`.
-    pub status: String,
-    /// Of the server.
-    pub version: String,
-    /// Go style.
-    pub uptime: String,
-}
 
 impl Client {
     /// Whether the server lives, and which version it is.
     ///
     /// # Errors
-    /// Whatever the server or the connection says; so for every method here.
+    /// What the server or the connection reports; the same holds for every method here.
     pub async fn health(&self) -> Result<Health, ClientError> {
-        self.ask(Method::GET, "/api/v1/health", Payload::None).await
+        self.fetch(Method::GET, "/api/v1/health", Payload::None)
+            .await
     }
 
     /// The configured providers, sorted by name.
@@ -35,7 +24,7 @@ impl Client {
     /// # Errors
     /// See [`Client::health`].
     pub async fn providers(&self) -> Result<Vec<ProviderInfo>, ClientError> {
-        self.ask(Method::GET, "/api/v1/providers", Payload::None)
+        self.fetch(Method::GET, "/api/v1/providers", Payload::None)
             .await
     }
 
@@ -45,7 +34,7 @@ impl Client {
     /// See [`Client::health`].
     pub async fn provider(&self, name: &str) -> Result<Value, ClientError> {
         let path = format!("/api/v1/providers/{}", quoted(name).replace('/', "%2F"));
-        self.ask(Method::GET, &path, Payload::None).await
+        self.fetch(Method::GET, &path, Payload::None).await
     }
 
     /// Probes every provider now; whether each works.
@@ -53,7 +42,7 @@ impl Client {
     /// # Errors
     /// See [`Client::health`].
     pub async fn test_providers(&self) -> Result<BTreeMap<String, bool>, ClientError> {
-        self.ask(Method::POST, "/api/v1/providers/test", Payload::None)
+        self.fetch(Method::POST, "/api/v1/providers/test", Payload::None)
             .await
     }
 
@@ -62,7 +51,10 @@ impl Client {
     /// # Errors
     /// See [`Client::health`]; a server that is not ready is no error.
     pub async fn ready(&self) -> Result<bool, ClientError> {
-        match self.tell(Method::GET, "/api/v1/ready", Payload::None).await {
+        match self
+            .submit(Method::GET, "/api/v1/ready", Payload::None)
+            .await
+        {
             Ok(()) => Ok(true),
             Err(ClientError::Api { status: 503, .. }) => Ok(false),
             Err(error) => Err(error),
@@ -74,7 +66,7 @@ impl Client {
     /// # Errors
     /// See [`Client::health`].
     pub async fn metrics(&self) -> Result<Value, ClientError> {
-        self.ask(Method::GET, "/api/v1/metrics", Payload::None)
+        self.fetch(Method::GET, "/api/v1/metrics", Payload::None)
             .await
     }
 }

@@ -9,7 +9,7 @@ use stacyvm_types::{ErrorCode, ExecRequest, SpawnRequest};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 const HEALTH: &str = "{\"status\":\"ok\",\"version\":\"1\",\"uptime\":\"1s\"}";
 
 fn answer(body: &str) -> String {
@@ -77,7 +77,7 @@ async fn one_connection_serves_many_calls_and_carries_key_and_owner() {
     for _ in 0..3 {
         assert_eq!(client.health().await.unwrap().status, "ok");
     }
-    tokio::time::timeout(PATIENCE, server)
+    tokio::time::timeout(TEST_TIMEOUT, server)
         .await
         .unwrap()
         .unwrap();
@@ -108,7 +108,7 @@ async fn a_kept_connection_that_dies_costs_a_read_nothing_and_repeats_no_spawn()
     let error = client.spawn(&SpawnRequest::default()).await.unwrap_err();
     assert!(matches!(error, ClientError::Transport { .. }), "{error}");
     client.health().await.unwrap();
-    tokio::time::timeout(PATIENCE, server)
+    tokio::time::timeout(TEST_TIMEOUT, server)
         .await
         .unwrap()
         .unwrap();

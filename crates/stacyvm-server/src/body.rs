@@ -1,4 +1,4 @@
-//! Request bodies: how long they may be, how long they may take, and JSON.
+//! Request bodies: their greatest length, their timeouts, and JSON.
 //!
 //! Small bodies are read before anything else is decided, so that a refusal never leaves unread
 //! bytes on a connection (the client would see a reset instead of the answer).
@@ -8,23 +8,23 @@ use std::time::Duration;
 use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, HeaderValue};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::error::Failure;
-use crate::front::Shared;
+use crate::state::SharedState;
 
 /// A body of at most this length is read at once.
-const SMALL: u64 = 64 * 1024;
+const MAX_BUFFERED_BODY: u64 = 64 * 1024;
 /// How long a client may pause within a body.
-const PAUSE: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a refused body is read, so that the client gets to read the answer.
-const DRAIN_BYTES: u64 = 64 * 1024 * 1024;
-/// How long that may take.
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+const MAX_DRAINED_BYTES: u64 = 64 * 1024 * 1024;
+/// How long reading a refused body may take.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The length that the client announced.
 pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
@@ -34,7 +34,7 @@ pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
 /// The next piece of a body; none at its end.
 pub(crate) async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Failure> {
     loop {
-        let frame = tokio::time::timeout(PAUSE, body.frame())
+        let frame = tokio::time::timeout(READ_TIMEOUT, body.frame())
             .await
             .map_err(|_| Failure::bad_request("the request body stopped coming"))?;
         match frame {
@@ -53,15 +53,15 @@ pub(crate) async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Failure
     }
 }
 
-/// Replaces a small body by one that is all there.
-pub(crate) async fn settle(request: Request) -> Result<Request, Failure> {
+/// Reads a small body into memory.
+pub(crate) async fn buffer_small(request: Request) -> Result<Request, Failure> {
     if request.body().is_end_stream() {
         return Ok(request);
     }
     match announced_length(request.headers()) {
-        Some(length) if length <= SMALL => {
+        Some(length) if length <= MAX_BUFFERED_BODY => {
             let (parts, body) = request.into_parts();
-            let bytes = read_all(body, SMALL).await?;
+            let bytes = read_all(body, MAX_BUFFERED_BODY).await?;
             Ok(Request::from_parts(parts, Body::from(bytes)))
         }
         _ => Ok(request),
@@ -72,15 +72,15 @@ pub(crate) async fn settle(request: Request) -> Result<Request, Failure> {
 pub(crate) async fn drain(mut body: Body) {
     let reading = async {
         let mut seen = 0;
-        while seen < DRAIN_BYTES {
+        while seen < MAX_DRAINED_BYTES {
             match body.frame().await {
                 Some(Ok(frame)) => seen += frame.data_ref().map_or(0, |data| data.len() as u64),
                 Some(Err(_)) | None => break,
             }
         }
     };
-    // Out of time means out of patience: the answer is sent anyway.
-    let _ = tokio::time::timeout(DRAIN_TIME, reading).await;
+    // After the timeout the answer is sent anyway.
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, reading).await;
 }
 
 async fn read_all(mut body: Body, limit: u64) -> Result<Bytes, Failure> {
@@ -116,7 +116,7 @@ pub(crate) async fn read_raw(request: Request, limit: usize) -> Result<Bytes, Fa
     read_all(body, limit).await
 }
 
-/// What a body over the limit hears.
+/// The failure for a body over the limit.
 pub(crate) fn over(limit: u64) -> Failure {
     let limit = if limit.is_multiple_of(1024 * 1024) {
         format!("{} MiB", limit / (1024 * 1024))
@@ -129,11 +129,11 @@ pub(crate) fn over(limit: u64) -> Failure {
 /// A whole JSON body as bytes, not empty.
 pub(crate) struct JsonBytes(pub(crate) Bytes);
 
-impl FromRequest<Shared> for JsonBytes {
+impl FromRequest<SharedState> for JsonBytes {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
-        let bytes = read_raw(request, front.json_limit).await?;
+    async fn from_request(request: Request, state: &SharedState) -> Result<Self, Failure> {
+        let bytes = read_raw(request, state.json_limit).await?;
         if bytes.trim_ascii().is_empty() {
             return Err(Failure::bad_request(
                 "the request body is empty where a JSON object is needed",
@@ -162,11 +162,11 @@ impl JsonBytes {
 /// A JSON body, parsed.
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<SharedState> for Json<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
-        let bytes = JsonBytes::from_request(request, front).await?;
+    async fn from_request(request: Request, state: &SharedState) -> Result<Self, Failure> {
+        let bytes = JsonBytes::from_request(request, state).await?;
         bytes.parse().map(Self)
     }
 }
@@ -174,11 +174,11 @@ impl<T: DeserializeOwned> FromRequest<Shared> for Json<T> {
 /// A JSON body, parsed; none at all is the default.
 pub(crate) struct OptionalJson<T>(pub(crate) T);
 
-impl<T: DeserializeOwned + Default> FromRequest<Shared> for OptionalJson<T> {
+impl<T: DeserializeOwned + Default> FromRequest<SharedState> for OptionalJson<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, front: &Shared) -> Result<Self, Failure> {
-        let bytes = read_raw(request, front.json_limit).await?;
+    async fn from_request(request: Request, state: &SharedState) -> Result<Self, Failure> {
+        let bytes = read_raw(request, state.json_limit).await?;
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(T::default()));
         }
@@ -211,9 +211,6 @@ fn malformed(error: &serde_json::Error) -> Failure {
         }
     }
 }
-
-/// The JSON content type.
-pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

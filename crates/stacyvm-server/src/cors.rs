@@ -1,4 +1,4 @@
-//! Which web pages may call: the server's own, and those that the configuration names.
+//! The web pages that may call: the server's own, and those that the configuration names.
 //!
 //! A page of another origin can send some requests without asking first (`fetch` with a text
 //! body), and request content types are not checked here. So while no key protects the server, a
@@ -37,7 +37,7 @@ pub(crate) enum Origin {
     Absent,
     /// Allowed; the value of `Access-Control-Allow-Origin`.
     Allowed(HeaderValue),
-    /// A page that nobody named.
+    /// A page that is not allowed.
     Foreign,
 }
 
@@ -76,7 +76,7 @@ impl OriginRule {
     }
 }
 
-/// Whether a browser asks for leave.
+/// Whether a request is a preflight of a browser.
 pub(crate) fn is_preflight<B>(request: &Request<B>) -> bool {
     request.method() == Method::OPTIONS
         && request.headers().contains_key(ORIGIN)
@@ -85,7 +85,7 @@ pub(crate) fn is_preflight<B>(request: &Request<B>) -> bool {
             .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The answer to a browser that asks for leave.
+/// The answer to a preflight.
 pub(crate) fn preflight(origin: &Origin) -> Response {
     match origin {
         Origin::Allowed(_) => (

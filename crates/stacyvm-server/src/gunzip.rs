@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use flate2::write::MultiGzDecoder;
 
-/// An unpacker that is fed piece by piece.
+/// A decoder that is fed chunk by chunk.
 #[derive(Debug)]
 pub(crate) struct Gunzip(MultiGzDecoder<Vec<u8>>);
 
@@ -12,7 +12,7 @@ impl Gunzip {
     /// How gzip begins (RFC 1952, section 2.3.1).
     pub(crate) const MAGIC: [u8; 2] = [0x1f, 0x8b];
     /// How much should be pushed at once: it can unpack to a little over a thousand times as much.
-    pub(crate) const BITE: usize = 1024;
+    pub(crate) const CHUNK_SIZE: usize = 1024;
 
     pub(crate) fn recognises(head: &[u8]) -> bool {
         head.starts_with(&Self::MAGIC)
@@ -22,9 +22,9 @@ impl Gunzip {
         Self(MultiGzDecoder::new(Vec::new()))
     }
 
-    /// What `bite` unpacks to.
-    pub(crate) fn push(&mut self, bite: &[u8]) -> io::Result<Vec<u8>> {
-        self.0.write_all(bite)?;
+    /// What `chunk` unpacks to.
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> io::Result<Vec<u8>> {
+        self.0.write_all(chunk)?;
         Ok(std::mem::take(self.0.get_mut()))
     }
 

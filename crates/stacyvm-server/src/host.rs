@@ -1,4 +1,4 @@
-//! Under which names the server may be called while no key protects it.
+//! The host names under which the server may be called while no key protects it.
 //!
 //! A page of a foreign site can point its own name at this machine (DNS rebinding) and then talk
 //! to the server as its own origin. It cannot make the browser send another `Host`, so names that

@@ -5,19 +5,21 @@
 //! dropped at once, wherever it stands, so everything behind a handler must bear being dropped.
 #![forbid(unsafe_code)]
 
+mod api_key;
 mod attach;
 mod auth;
 mod body;
+mod connection_permit;
 mod cors;
-mod door;
-mod doors;
 mod download;
 mod error;
-mod follow;
 mod front;
 mod gunzip;
 mod host;
+mod http_metrics;
 mod limiter;
+mod listeners;
+mod log_stream;
 mod ndjson;
 mod openapi;
 mod owner;
@@ -26,20 +28,22 @@ mod query;
 mod range;
 mod rate;
 mod request_id;
+mod response;
+mod router;
 mod routes;
 mod serve;
 mod settings;
 mod signals;
 mod sse;
 mod stall;
+mod state;
 mod target;
 mod tickets;
-mod traffic;
 mod upload;
 mod utf8;
 mod ws;
 
-pub use doors::Doors;
-pub use front::router;
+pub use listeners::Listeners;
+pub use router::router;
 pub use serve::serve;
 pub use settings::{RateSettings, Secret, ServerSettings};

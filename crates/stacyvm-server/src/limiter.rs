@@ -1,5 +1,5 @@
-//! Who may ask how often: each key (or address, while no key is set), each owner, and each
-//! address that guesses keys.
+//! Rates of requests and spawns: of each key (or address, while no key is set) and each owner, and
+//! of wrong keys from each address.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stacyvm_types::OwnerId;
 
 use crate::error::Failure;
-use crate::rate::{Buckets, Rate};
+use crate::rate::{Rate, TokenBuckets};
 use crate::settings::RateSettings;
 
 /// Where a request comes from.
@@ -32,23 +32,23 @@ impl Peer {
     }
 }
 
-/// Whose requests are counted together.
+/// The party whose requests are counted together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Principal {
-    /// Everybody who has the key.
+    /// Every client that has the key.
     Key,
-    /// Without a key, everybody at one address.
+    /// While no key is set, every client at one address.
     Peer(Peer),
 }
 
-/// All limits of how often.
+/// All rate limits of the API.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    requests: Buckets<Principal>,
-    owner_requests: Buckets<OwnerId>,
-    spawns: Buckets<Principal>,
-    owner_spawns: Buckets<OwnerId>,
-    failures: Buckets<Peer>,
+    requests: TokenBuckets<Principal>,
+    owner_requests: TokenBuckets<OwnerId>,
+    spawns: TokenBuckets<Principal>,
+    owner_spawns: TokenBuckets<OwnerId>,
+    failures: TokenBuckets<Peer>,
 }
 
 impl Limiter {
@@ -56,14 +56,14 @@ impl Limiter {
         let second = Rate::each_second;
         let minute = Rate::each_minute;
         Self {
-            requests: Buckets::new(second(rates.requests_per_second, rates.burst)),
-            owner_requests: Buckets::new(second(
+            requests: TokenBuckets::new(second(rates.requests_per_second, rates.burst)),
+            owner_requests: TokenBuckets::new(second(
                 rates.owner_requests_per_second,
                 rates.owner_burst,
             )),
-            spawns: Buckets::new(minute(rates.spawns_per_minute)),
-            owner_spawns: Buckets::new(minute(rates.owner_spawns_per_minute)),
-            failures: Buckets::new(minute(rates.auth_failures_per_minute)),
+            spawns: TokenBuckets::new(minute(rates.spawns_per_minute)),
+            owner_spawns: TokenBuckets::new(minute(rates.owner_spawns_per_minute)),
+            failures: TokenBuckets::new(minute(rates.auth_failures_per_minute)),
         }
     }
 
@@ -91,15 +91,15 @@ impl Limiter {
         }
     }
 
-    /// Whether a key from there is looked at at all. The right one is refused like any
-    /// other while there were too many wrong ones, else a guess would still show.
-    pub(crate) fn may_guess(&self, peer: Peer) -> Result<(), Failure> {
+    /// Refuses to look at a key from an address that sent too many wrong ones. The right key is
+    /// refused like any other, else a guess would still show.
+    pub(crate) fn check_wrong_keys(&self, peer: Peer) -> Result<(), Failure> {
         let checked = self.failures.check(&peer, Instant::now());
         checked.map_err(|wait| refusal("too many wrong keys from this address", wait))
     }
 
     /// Counts a wrong key.
-    pub(crate) fn failed(&self, peer: Peer) {
+    pub(crate) fn count_wrong_key(&self, peer: Peer) {
         // One too many is refused before the next look.
         let _ = self.failures.take(&peer, Instant::now());
     }

@@ -1,4 +1,4 @@
-//! Who asks: the `X-User-ID` header.
+//! The owner that a request names in the `X-User-ID` header.
 
 use axum::extract::FromRequestParts;
 use http::HeaderName;

@@ -1,4 +1,4 @@
-//! Which requests are previews, and so never reach the API; and what they may bring along.
+//! Separates requests for previews from those for the API, and removes what a preview must not get.
 //!
 //! The path form and the header form come under the API's own names, so while no key protects the
 //! API they pass the same check of the host: a foreign page must not read previews through a name
@@ -12,11 +12,11 @@ use stacyvm_preview::{Form, Found, Origin, Preview};
 use subtle::ConstantTimeEq;
 
 use crate::host::HostRule;
-use crate::{Secret, ServerSettings};
+use crate::settings::{Secret, ServerSettings};
 
 const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// The door to previews.
+/// Answers the requests that are for previews.
 #[derive(Debug)]
 pub(crate) struct Previews {
     preview: Preview,
@@ -72,8 +72,8 @@ impl Previews {
         Ok(response.map(Body::new))
     }
 
-    /// A client that always sends its key must not hand it to what runs in a sandbox. A key of
-    /// what runs there is none of our business.
+    /// Removes the server's key, which a client may always send, so that the program in the sandbox
+    /// does not get it. Another key in the same header is the program's own and stays.
     fn hide_key(&self, headers: &mut HeaderMap) {
         let Some(key) = &self.key else {
             return;

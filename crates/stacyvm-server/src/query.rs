@@ -1,4 +1,8 @@
 //! Query strings, decoded strictly: what cannot be decoded is refused, never guessed.
+//!
+//! A route names the type of its query, which stands in stacyvm-types, as `Query<T>`.
+
+mod reader;
 
 use std::borrow::Cow;
 use std::fmt::Display;
@@ -6,13 +10,18 @@ use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use serde::de::DeserializeOwned;
 
 use crate::error::Failure;
 
 /// More pairs than this are no honest request.
 const MAX_PAIRS: usize = 64;
 
-/// The decoded pairs of a query, in their order.
+/// The query of a request, typed.
+#[derive(Debug)]
+pub(crate) struct TypedQuery<T>(pub(crate) T);
+
+/// The query of a request, decoded. For routes whose body decides what the query means.
 #[derive(Debug, Default)]
 pub(crate) struct Query(Vec<(String, String)>);
 
@@ -82,6 +91,11 @@ impl Query {
             ))),
         }
     }
+
+    /// The query as a type.
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        reader::read(&self.0).map_err(|error| Failure::bad_request(error.into_sentence()))
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Query {
@@ -92,6 +106,15 @@ impl<S: Sync> FromRequestParts<S> for Query {
             None => Ok(Self::default()),
             Some(text) => Self::parse(text),
         }
+    }
+}
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for TypedQuery<T> {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let pairs = Query::from_request_parts(parts, state).await?;
+        pairs.read().map(Self)
     }
 }
 
@@ -127,18 +150,49 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Failure> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::collections::BTreeMap;
+    use std::num::{NonZeroU32, NonZeroUsize};
+
+    use serde::Deserialize;
+    use stacyvm_types::SandboxState;
+
     use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Sample {
+        path: String,
+        recursive: Option<bool>,
+        depth: Option<NonZeroU32>,
+        lines: Option<NonZeroUsize>,
+        offset: Option<u64>,
+        state: Option<SandboxState>,
+        name: Vec<String>,
+        label: BTreeMap<String, String>,
+        absent: Option<bool>,
+    }
+
+    fn read(text: &str) -> Result<Sample, Failure> {
+        Query::parse(text)?.read()
+    }
 
     #[test]
     fn decodes_what_clients_send() {
-        let query =
-            Query::parse("path=%2Fa+b%2Bc/%C3%A9&recursive=true&depth=3&empty=&flag").unwrap();
-        assert_eq!(query.required("path").unwrap(), "/a b+c/é");
-        assert!(query.switch("recursive").unwrap());
-        assert_eq!(query.positive::<u32>("depth").unwrap(), Some(3));
-        assert_eq!(query.get("empty").unwrap(), None);
-        assert!(query.required("flag").is_err());
-        assert!(!query.switch("absent").unwrap());
+        let query = read(
+            "path=%2Fa+b%2Bc/%C3%A9&recursive=true&depth=3&offset=&state=paused&flag&more=1\
+             &name=x&name=&name=y&label.a%20b=1&label.c=&label=z&label.a%20b=2",
+        )
+        .unwrap();
+        assert_eq!(query.path, "/a b+c/é");
+        assert_eq!(query.recursive, Some(true));
+        assert_eq!(query.depth, NonZeroU32::new(3));
+        assert_eq!(
+            (query.lines, query.offset, query.absent),
+            (None, None, None)
+        );
+        assert_eq!(query.state, Some(SandboxState::Paused));
+        assert_eq!(query.name, ["x", "", "y"]);
+        let labels = [("a b", "2"), ("c", "")].map(|(key, value)| (key.into(), value.into()));
+        assert_eq!(query.label, BTreeMap::from(labels));
     }
 
     #[test]
@@ -153,14 +207,48 @@ mod tests {
 
     #[test]
     fn refuses_values_of_the_wrong_kind() {
-        let query =
-            Query::parse("lines=0&depth=-1&n=1.5&big=99999999999999999999&recursive=yes&p=1&p=2")
-                .unwrap();
-        assert!(query.positive::<usize>("lines").is_err());
-        assert!(query.positive::<u32>("depth").is_err());
-        assert!(query.positive::<u32>("n").is_err());
-        assert!(query.positive::<u64>("big").is_err());
-        assert!(query.switch("recursive").is_err());
-        assert!(query.get("p").is_err());
+        for (text, words) in [
+            ("", "the query parameter path is missing"),
+            ("path", "the query parameter path is missing"),
+            ("path=", "the query parameter path is missing"),
+            (
+                "path=1&path=2",
+                "the query parameter path is there more than once",
+            ),
+            (
+                "path=1&lines=0",
+                "the query parameter lines must be a whole number of at least 1",
+            ),
+            (
+                "path=1&depth=-1",
+                "the query parameter depth must be a whole number of at least 1",
+            ),
+            (
+                "path=1&depth=1.5",
+                "the query parameter depth must be a whole number of at least 1",
+            ),
+            (
+                "path=1&depth=5000000000",
+                "the query parameter depth must be a whole number of at least 1",
+            ),
+            (
+                "path=1&offset=99999999999999999999",
+                "the query parameter offset must be a whole number",
+            ),
+            (
+                "path=1&recursive=yes",
+                "the query parameter recursive must be true or false",
+            ),
+            (
+                "path=1&absent=1&absent=1",
+                "the query parameter absent is there more than once",
+            ),
+            (
+                "path=1&state=asleep",
+                "the states are creating, running, paused, stopped, error and destroyed",
+            ),
+        ] {
+            assert_eq!(read(text).unwrap_err().message(), words, "{text}");
+        }
     }
 }

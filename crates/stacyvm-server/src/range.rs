@@ -1,4 +1,4 @@
-//! Which part of a file a `Range` header asks for (RFC 9110, section 14).
+//! The part of a file that a `Range` header asks for (RFC 9110, section 14).
 //!
 //! One range is honoured. Several, other units and malformed ones are ignored, as the RFC allows,
 //! and the whole file is sent.
@@ -6,16 +6,16 @@
 use http::HeaderMap;
 use http::header::{IF_RANGE, RANGE};
 
-/// A range as it was asked for.
+/// A range of bytes as the request names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum ByteRange {
     /// From the first byte on, to the last one (included) where given.
     From(u64, Option<u64>),
     /// The last so many bytes.
     Last(u64),
 }
 
-impl Asked {
+impl ByteRange {
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         // Files have no validators, so a conditional range can never be known to hold.
         if headers.contains_key(IF_RANGE) {
@@ -59,17 +59,17 @@ mod tests {
     use super::*;
     use http::HeaderValue;
 
-    fn asked(text: &'static str) -> Option<Asked> {
+    fn asked(text: &'static str) -> Option<ByteRange> {
         let mut headers = HeaderMap::new();
         headers.insert(RANGE, HeaderValue::from_static(text));
-        Asked::of(&headers)
+        ByteRange::of(&headers)
     }
 
     #[test]
     fn one_range_is_understood_and_the_rest_ignored() {
-        assert_eq!(asked("bytes=0-9"), Some(Asked::From(0, Some(9))));
-        assert_eq!(asked("Bytes=5-"), Some(Asked::From(5, None)));
-        assert_eq!(asked("bytes=-3"), Some(Asked::Last(3)));
+        assert_eq!(asked("bytes=0-9"), Some(ByteRange::From(0, Some(9))));
+        assert_eq!(asked("Bytes=5-"), Some(ByteRange::From(5, None)));
+        assert_eq!(asked("bytes=-3"), Some(ByteRange::Last(3)));
         for ignored in [
             "bytes=9-0",
             "bytes=0-1,3-4",
@@ -86,14 +86,14 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_to_the_file() {
-        assert_eq!(Asked::From(2, Some(4)).within(10), Some((2, 3)));
-        assert_eq!(Asked::From(2, Some(99)).within(10), Some((2, 8)));
-        assert_eq!(Asked::From(9, None).within(10), Some((9, 1)));
-        assert_eq!(Asked::From(10, None).within(10), None);
-        assert_eq!(Asked::From(0, None).within(0), None);
-        assert_eq!(Asked::Last(3).within(10), Some((7, 3)));
-        assert_eq!(Asked::Last(30).within(10), Some((0, 10)));
-        assert_eq!(Asked::Last(0).within(10), None);
-        assert_eq!(Asked::From(u64::MAX, Some(u64::MAX)).within(10), None);
+        assert_eq!(ByteRange::From(2, Some(4)).within(10), Some((2, 3)));
+        assert_eq!(ByteRange::From(2, Some(99)).within(10), Some((2, 8)));
+        assert_eq!(ByteRange::From(9, None).within(10), Some((9, 1)));
+        assert_eq!(ByteRange::From(10, None).within(10), None);
+        assert_eq!(ByteRange::From(0, None).within(0), None);
+        assert_eq!(ByteRange::Last(3).within(10), Some((7, 3)));
+        assert_eq!(ByteRange::Last(30).within(10), Some((0, 10)));
+        assert_eq!(ByteRange::Last(0).within(10), None);
+        assert_eq!(ByteRange::From(u64::MAX, Some(u64::MAX)).within(10), None);
     }
 }

@@ -7,11 +7,12 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Keys of one generation.
-const GENERATION: usize = 10_000;
+use parking_lot::Mutex;
+
+/// The number of keys of one generation.
+const GENERATION_SIZE: usize = 10_000;
 
 /// How often, and how often at once.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,14 +22,14 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// So many a second, `burst` of them at once; 0 for `burst` means those of one second. None
+    /// `count` a second, `burst` of them at once; 0 for `burst` means those of one second. None
     /// when the count is 0, which means no limit.
     pub(crate) fn each_second(count: u32, burst: u32) -> Option<Self> {
         let burst = if burst == 0 { count } else { burst };
         Self::new(f64::from(count), f64::from(burst))
     }
 
-    /// So many a minute, all of them at once if need be.
+    /// `count` a minute, all of them at once if need be.
     pub(crate) fn each_minute(count: u32) -> Option<Self> {
         Self::new(f64::from(count) / 60.0, f64::from(count))
     }
@@ -54,10 +55,10 @@ impl Bucket {
 
 /// One bucket for each key.
 #[derive(Debug)]
-pub(crate) struct Buckets<K> {
+pub(crate) struct TokenBuckets<K> {
     rate: Option<Rate>,
-    generation: usize,
-    inner: Mutex<Generations<K>>,
+    generation_size: usize,
+    generations: Mutex<Generations<K>>,
 }
 
 #[derive(Debug)]
@@ -66,13 +67,13 @@ struct Generations<K> {
     old: HashMap<K, Bucket>,
 }
 
-impl<K: Eq + Hash + Clone> Buckets<K> {
+impl<K: Eq + Hash + Clone> TokenBuckets<K> {
     /// Without a rate everything is allowed and nothing remembered.
     pub(crate) fn new(rate: Option<Rate>) -> Self {
         Self {
             rate,
-            generation: GENERATION,
-            inner: Mutex::new(Generations {
+            generation_size: GENERATION_SIZE,
+            generations: Mutex::new(Generations {
                 young: HashMap::new(),
                 old: HashMap::new(),
             }),
@@ -93,10 +94,10 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
         let Some(rate) = self.rate else {
             return Ok(());
         };
-        let mut inner = self.lock();
-        let known = inner.young.get(key).copied();
-        let known = known.or_else(|| inner.old.remove(key));
-        let mut bucket = known.unwrap_or(Bucket {
+        let mut generations = self.generations.lock();
+        let found = generations.young.get(key).copied();
+        let found = found.or_else(|| generations.old.remove(key));
+        let mut bucket = found.unwrap_or(Bucket {
             tokens: rate.burst,
             at: now,
         });
@@ -108,18 +109,15 @@ impl<K: Eq + Hash + Clone> Buckets<K> {
             let missing = (1.0 - bucket.tokens) / rate.per_second;
             Err(Duration::from_secs_f64(missing))
         };
-        if known.is_some() || price > 0.0 {
-            if inner.young.len() >= self.generation && !inner.young.contains_key(key) {
-                inner.old = mem::take(&mut inner.young);
+        if found.is_some() || price > 0.0 {
+            if generations.young.len() >= self.generation_size
+                && !generations.young.contains_key(key)
+            {
+                generations.old = mem::take(&mut generations.young);
             }
-            inner.young.insert(key.clone(), bucket);
+            generations.young.insert(key.clone(), bucket);
         }
         answer
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Generations<K>> {
-        // Whatever a panic left half done is a bucket forgotten, which is allowed.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_burst_then_the_rate() {
-        let buckets = Buckets::new(Rate::each_second(2, 5));
+        let buckets = TokenBuckets::new(Rate::each_second(2, 5));
         let mut now = Instant::now();
         for _ in 0..5 {
             assert!(buckets.check(&"a", now).is_ok());
@@ -157,32 +155,32 @@ mod tests {
     fn rates_and_their_bursts() {
         assert_eq!(Rate::each_second(0, 9), None);
         assert_eq!(Rate::each_minute(0), None);
-        let buckets = Buckets::new(Rate::each_minute(3));
+        let buckets = TokenBuckets::new(Rate::each_minute(3));
         let now = Instant::now();
         let taken = (0..9).filter(|_| buckets.take(&(), now).is_ok()).count();
         assert_eq!(taken, 3);
         let wait = buckets.take(&(), now).unwrap_err();
         assert!((wait.as_secs_f64() - 20.0).abs() < 0.1, "{wait:?}");
-        let free = Buckets::new(None);
+        let free = TokenBuckets::new(None);
         assert!((0..1000).all(|_| free.take(&(), now).is_ok()));
-        assert!(free.lock().young.is_empty());
+        assert!(free.generations.lock().young.is_empty());
         // A clock that goes back gives nothing away and breaks nothing.
         assert!(buckets.take(&(), now.checked_sub(MILLI).unwrap()).is_err());
     }
 
     #[test]
     fn only_so_many_keys_are_remembered_and_the_busy_one_is() {
-        let mut buckets = Buckets::new(Rate::each_second(1, 1));
-        buckets.generation = 10;
+        let mut buckets = TokenBuckets::new(Rate::each_second(1, 1));
+        buckets.generation_size = 10;
         let now = Instant::now();
         buckets.take(&0, now).unwrap();
         for key in 1..500 {
             buckets.take(&key, now).unwrap();
             assert!(buckets.take(&0, now).is_err(), "after {key}");
-            let inner = buckets.lock();
-            assert!(inner.young.len() <= 10 && inner.old.len() <= 10);
+            let generations = buckets.generations.lock();
+            assert!(generations.young.len() <= 10 && generations.old.len() <= 10);
         }
-        // One that nobody used for long is forgotten.
+        // A key that was not used for long is forgotten.
         assert!(buckets.take(&1, now).is_ok());
     }
 }

@@ -6,7 +6,7 @@ use uuid::Uuid;
 /// The header, in and out.
 pub(crate) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A longer id is the client's mistake; it gets a new one.
+/// The longest id that is taken over from a client.
 const MAX_BYTES: usize = 200;
 
 /// The id of one request; printable ASCII.

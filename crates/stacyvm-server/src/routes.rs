@@ -19,16 +19,12 @@ mod system;
 mod templates;
 mod tickets;
 
-use axum::body::Body;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use serde::Serialize;
-use utoipa::ToSchema;
+use stacyvm_types::StatusResponse as Done;
 use utoipa_axum::routes;
 
-use crate::body::JSON;
-use crate::openapi::Routes;
+use crate::openapi::routes::Routes;
+use crate::response::{NDJSON, done, json, ok, streamed};
 
 /// Every route. What is not described here stands in `unlisted`, with the reason.
 pub(crate) fn all() -> Routes {
@@ -108,42 +104,4 @@ fn unlisted(routes: Routes) -> Routes {
         .unlisted("/docs/docs.css", get(description::style), PAGE)
         .unlisted("/docs/docs.js", get(description::script), PAGE)
         .unlisted("/api/v1/docs", get(description::to_page), PAGE)
-}
-
-/// An answer in compact JSON.
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let mut bytes = Vec::with_capacity(512);
-    serde_json::to_writer(&mut bytes, body).expect("our own answers are always JSON");
-    (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response()
-}
-
-const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
-
-/// A body that goes on; asks proxies neither to keep nor to collect it.
-fn streamed(content_type: HeaderValue, body: Body) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, content_type),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (
-            HeaderName::from_static("x-accel-buffering"),
-            HeaderValue::from_static("no"),
-        ),
-    ];
-    (headers, body).into_response()
-}
-
-fn ok(body: &impl Serialize) -> Response {
-    json(StatusCode::OK, body)
-}
-
-/// What routes answer that have nothing to show.
-#[derive(Serialize, ToSchema)]
-struct Done {
-    /// What was done.
-    status: &'static str,
-}
-
-/// `{"status": word}`
-fn done(word: &'static str) -> Response {
-    ok(&Done { status: word })
 }

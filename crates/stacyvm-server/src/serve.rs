@@ -27,24 +27,25 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 use tower::Service;
 
-use crate::doors::{Door, Doors};
+use crate::connection_permit::ConnectionPermit;
 use crate::limiter::Peer;
+use crate::listeners::{Listener, Listeners};
 use crate::previews::Previews;
+use crate::router::router;
+use crate::settings::ServerSettings;
 use crate::stall::Timed;
-use crate::{ServerSettings, router};
 
 /// Connections at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 10_000;
 /// How long a request's head may take to arrive, and so how long a connection may idle.
-const HEAD_TIME: Duration = Duration::from_secs(75);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pause after a failed accept: it is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client may take nothing of what it is sent: a browser that has paused a download
 /// comes back with a request for the rest.
-const STALL_TIME: Duration = Duration::from_secs(600);
+const STALL_TIMEOUT: Duration = Duration::from_secs(600);
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 250;
 
@@ -69,24 +70,28 @@ where
 /// # Errors
 /// When a listener has no address; a failing connection is no error.
 pub async fn serve(
-    doors: impl Into<Doors>,
+    listeners: impl Into<Listeners>,
     orchestrator: Orchestrator,
     settings: ServerSettings,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    let doors = doors.into();
-    if let Some(address) = doors.api_address()? {
-        warn_of_open_doors(&settings, address);
+    let listeners = listeners.into();
+    if let Some(address) = listeners.api_address()? {
+        warn_about_exposure(&settings, address);
     }
     let drain_timeout = settings.drain_timeout;
     let cut = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let of_previews = Tasks {
+    let preview_tasks = Tasks {
         tracker: tasks.clone(),
         shutdown: shutdown.clone(),
         cut: cut.clone(),
     };
-    let preview = Preview::new(orchestrator.clone(), settings.preview.clone(), of_previews);
+    let preview = Preview::new(
+        orchestrator.clone(),
+        settings.preview.clone(),
+        preview_tasks,
+    );
     let tls = settings.tls.clone();
     if let Some(tls) = &tls {
         let (tls, shutdown) = (Arc::clone(tls), shutdown.clone());
@@ -98,12 +103,12 @@ pub async fn serve(
         router: router(orchestrator, settings, cut.clone()),
         builder: builder(&tasks),
         tasks: tasks.clone(),
-        seats: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+        connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         shutdown: shutdown.clone(),
         cut: cut.clone(),
     });
-    for door in doors.all {
-        tasks.spawn(Arc::clone(&server).open(door));
+    for listener in listeners.all {
+        tasks.spawn(Arc::clone(&server).accept_all(listener));
     }
     drop(server);
     shutdown.cancelled().await;
@@ -127,7 +132,7 @@ fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIME);
+        .header_read_timeout(HEADER_TIMEOUT);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -137,43 +142,34 @@ fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
     builder
 }
 
-/// What a connection holds for as long as it lives, also after it was upgraded: a place among the
-/// connections, and the right to be waited for.
-#[derive(Debug)]
-pub(crate) struct Seat {
-    _permit: OwnedSemaphorePermit,
-    _token: TaskTrackerToken,
-}
-
+/// What the tasks of all connections share.
 struct Server {
     tls: Option<Arc<Tls>>,
     previews: Previews,
     router: Router,
     builder: Builder<TrackedExecutor>,
     tasks: TaskTracker,
-    seats: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
     shutdown: CancellationToken,
     cut: CancellationToken,
 }
 
 impl Server {
     /// Takes connections until the shutdown.
-    async fn open(self: Arc<Self>, door: Door) {
+    async fn accept_all(self: Arc<Self>, listener: Listener) {
         loop {
             let accepted = tokio::select! {
                 () = self.shutdown.cancelled() => return,
-                accepted = self.accept(&door) => accepted,
+                accepted = self.accept(&listener) => accepted,
             };
             match accepted {
-                Ok((stream, address, seat)) => {
+                Ok((stream, address, permit)) => {
                     let server = Arc::clone(&self);
-                    let seat = Arc::new(Seat {
-                        _permit: seat,
-                        _token: self.tasks.token(),
-                    });
-                    let only = door.previews_only;
+                    let permit = ConnectionPermit::new(permit, self.tasks.token());
+                    let permit = Arc::new(permit);
+                    let only = listener.previews_only;
                     self.tasks.spawn(async move {
-                        server.connection(stream, address, only, &seat).await;
+                        server.connection(stream, address, only, &permit).await;
                     });
                 }
                 Err(error) => {
@@ -186,14 +182,14 @@ impl Server {
 
     async fn accept(
         &self,
-        door: &Door,
+        listener: &Listener,
     ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let seat = self.seats.clone().acquire_owned().await;
-        let seat = seat.expect("the semaphore is never closed");
-        let (stream, address) = door.listener.accept().await?;
+        let permit = self.connections.clone().acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let (stream, address) = listener.socket.accept().await?;
         // Without it small answers wait for the client's acknowledgement.
         stream.set_nodelay(true)?;
-        Ok((stream, address, seat))
+        Ok((stream, address, permit))
     }
 
     /// Answers one request, be it for a preview or for the API.
@@ -202,10 +198,10 @@ impl Server {
         mut request: hyper::Request<Incoming>,
         origin: Origin,
         only_previews: bool,
-        seat: &Arc<Seat>,
+        permit: &Arc<ConnectionPermit>,
     ) -> Response {
         if request.headers().contains_key(UPGRADE) {
-            request.extensions_mut().insert(Arc::clone(seat));
+            request.extensions_mut().insert(Arc::clone(permit));
         }
         // A length that stood beside it has been dropped unseen. Whatever stood before us may have
         // believed the length, and would take the rest for another request: there is none.
@@ -230,7 +226,7 @@ impl Server {
     }
 
     /// The stream below HTTP: over TLS, if the client speaks it and we do.
-    async fn enter(&self, stream: TcpStream) -> io::Result<Connection> {
+    async fn negotiate_tls(&self, stream: TcpStream) -> io::Result<Connection> {
         match &self.tls {
             Some(tls) => tls.accept(stream).await,
             None => Ok(Connection::Left(stream)),
@@ -242,47 +238,47 @@ impl Server {
         stream: TcpStream,
         address: SocketAddr,
         only_previews: bool,
-        seat: &Arc<Seat>,
+        permit: &Arc<ConnectionPermit>,
     ) {
-        let entered = tokio::select! {
-            entered = self.enter(stream) => entered,
+        let negotiated = tokio::select! {
+            negotiated = self.negotiate_tls(stream) => negotiated,
             () = self.shutdown.cancelled() => return,
         };
-        // Whoever does not agree on TLS is told so by TLS itself.
-        let Ok(stream) = entered else { return };
-        let spoken = AtomicBool::new(false);
+        // A failed handshake is reported to the client by TLS itself.
+        let Ok(stream) = negotiated else { return };
+        let requested = AtomicBool::new(false);
         let origin = Origin {
             peer: address.ip(),
             secure: matches!(stream, Connection::Right(_)),
         };
         let service = service_fn(|request: hyper::Request<Incoming>| {
-            spoken.store(true, Ordering::Relaxed);
-            let (server, seat) = (Arc::clone(&self), Arc::clone(seat));
+            requested.store(true, Ordering::Relaxed);
+            let (server, permit) = (Arc::clone(&self), Arc::clone(permit));
             async move {
-                let answer = server.answer(request, origin, only_previews, &seat);
+                let answer = server.answer(request, origin, only_previews, &permit);
                 Ok::<_, std::convert::Infallible>(answer.await)
             }
         });
-        let stream = TokioIo::new(Timed::new(stream, STALL_TIME));
+        let stream = TokioIo::new(Timed::new(stream, STALL_TIMEOUT));
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
-        let mut silence = pin!(tokio::time::sleep(HEAD_TIME));
+        let mut first_request = pin!(tokio::time::sleep(HEADER_TIMEOUT));
         let (mut draining, mut watching) = (false, true);
         loop {
             tokio::select! {
-                // How it ended is the client's affair: mostly it has gone.
+                // Mostly the client has gone; nothing is to be done about it.
                 _ = connection.as_mut() => return,
                 () = self.cut.cancelled() => return,
                 () = self.shutdown.cancelled(), if !draining => {
-                    if !spoken.load(Ordering::Relaxed) {
+                    if !requested.load(Ordering::Relaxed) {
                         return;
                     }
                     draining = true;
                     connection.as_mut().graceful_shutdown();
                 }
                 // Telling HTTP/1 from HTTP/2 has no deadline of its own.
-                () = silence.as_mut(), if watching => {
-                    if !spoken.load(Ordering::Relaxed) {
+                () = first_request.as_mut(), if watching => {
+                    if !requested.load(Ordering::Relaxed) {
                         return;
                     }
                     watching = false;
@@ -292,8 +288,8 @@ impl Server {
     }
 }
 
-/// Says loudly what an operator should know about how open the server is.
-fn warn_of_open_doors(settings: &ServerSettings, address: SocketAddr) {
+/// Warns an operator whose server is open to clients that were probably not meant.
+fn warn_about_exposure(settings: &ServerSettings, address: SocketAddr) {
     if settings.api_key.is_none() && !address.ip().is_loopback() {
         tracing::warn!(
             %address,

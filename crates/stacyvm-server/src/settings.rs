@@ -1,4 +1,4 @@
-//! What the front door is told at its start.
+//! The settings of the server.
 
 use std::fmt;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How the front door behaves. No route changes any of it.
+/// The settings of the server. No route changes any of them.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// Every route but `/live` and `/ready` asks for it; none means no authentication.

@@ -1,7 +1,7 @@
 //! Events as a server-sent stream: unnamed blocks with an id, and comments while nothing happens.
 //!
 //! Nothing is written ahead: the next block is made when the connection can take it, so a client
-//! that does not read costs a place in the ring and no memory, and slows nobody.
+//! that does not read costs a place in the ring and no memory, and slows no other client.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::ndjson::write_line;
 
-/// A comment, which clients skip; proxies see that the connection lives.
+/// A comment, which clients skip and which shows proxies that the connection lives.
 const HEARTBEAT: &[u8] = b": heartbeat\n\n";
-/// About the length of one block.
-const BLOCK: usize = 256;
+/// About the length of one block, bytes.
+const BLOCK_SIZE: usize = 256;
 
-struct Feed {
+/// A subscription as it is written to a client.
+struct EventFeed {
     subscription: Subscription,
     heartbeat: Interval,
     cut: std::pin::Pin<Box<WaitForCancellationFutureOwned>>,
@@ -34,9 +35,9 @@ pub(crate) fn body(
     cut: WaitForCancellationFutureOwned,
 ) -> Body {
     let mut heartbeat = interval_at(tokio::time::Instant::now() + heartbeat, heartbeat);
-    // One that was missed while the client did not read is not made up for.
+    // A heartbeat that was missed while the client did not read is not made up for.
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let feed = Feed {
+    let feed = EventFeed {
         subscription,
         heartbeat,
         cut: Box::pin(cut),
@@ -47,7 +48,7 @@ pub(crate) fn body(
     }))
 }
 
-impl Feed {
+impl EventFeed {
     async fn next(&mut self) -> Option<Bytes> {
         tokio::select! {
             biased;
@@ -59,7 +60,7 @@ impl Feed {
 }
 
 fn blocks(batch: &[Arc<Event>]) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(batch.len() * BLOCK);
+    let mut buffer = BytesMut::with_capacity(batch.len() * BLOCK_SIZE);
     for event in batch {
         buffer.put_slice(b"id: ");
         buffer.put_slice(event.id.to_string().as_bytes());

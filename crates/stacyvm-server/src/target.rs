@@ -1,4 +1,4 @@
-//! Which sandbox a path names.
+//! The sandbox that a path names.
 
 use axum::extract::{FromRequestParts, Path};
 use http::request::Parts;

@@ -5,20 +5,20 @@
 //! they said so, below one path. Only its digest is kept, in memory: a restart ends them all.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, Uri};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use stacyvm_types::OwnerId;
 
 use crate::error::Failure;
 
-/// Tickets that are given out within one lifetime.
-const MOST: usize = 10_000;
-/// What a ticket's path lies below.
+/// Tickets that are issued within one lifetime.
+const MAX_TICKETS: usize = 10_000;
+/// The path of every route that a ticket may be for begins with this.
 const BASE: &str = "/api/v1/";
 /// The longest path a ticket is bound to.
 const MAX_PATH: usize = 1024;
@@ -27,25 +27,25 @@ const PARAMETER: &str = "ticket=";
 
 type Hash = [u8; 32];
 
-/// The tickets that are good.
+/// The tickets that can still be redeemed.
 #[derive(Debug)]
 pub(crate) struct Tickets {
     life: Duration,
-    most: usize,
-    inner: Mutex<Inner>,
+    max: usize,
+    table: Mutex<TicketTable>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    good: HashMap<Hash, Grant>,
-    /// Every ticket whose time is not over, used or not, the oldest first.
-    given: VecDeque<(Instant, Hash)>,
+struct TicketTable {
+    valid: HashMap<Hash, Grant>,
+    /// Every ticket that has not expired, used or not, the oldest first.
+    issued: VecDeque<(Instant, Hash)>,
 }
 
-/// What a ticket is good for.
+/// The requests that a ticket authorises.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Grant {
-    /// Who asked for it.
+    /// The owner who asked for it.
     pub(crate) owner: Option<OwnerId>,
     /// The path below which it is good; none means wherever tickets are.
     pub(crate) path: Option<String>,
@@ -79,8 +79,8 @@ impl Tickets {
     pub(crate) fn new(life: Duration) -> Self {
         Self {
             life,
-            most: MOST,
-            inner: Mutex::default(),
+            max: MAX_TICKETS,
+            table: Mutex::default(),
         }
     }
 
@@ -91,42 +91,37 @@ impl Tickets {
 
     /// A new ticket.
     pub(crate) fn issue(&self, grant: Grant, now: Instant) -> Result<String, Failure> {
-        let mut inner = self.lock();
-        inner.sweep(now);
-        if inner.given.len() >= self.most {
-            let oldest = inner.given.front().map(|(until, _)| *until);
+        let mut table = self.table.lock();
+        table.sweep(now);
+        if table.issued.len() >= self.max {
+            let oldest = table.issued.front().map(|(until, _)| *until);
             let wait = oldest.map_or(self.life, |until| until.saturating_duration_since(now));
             return Err(Failure::limited("too many tickets are out", wait));
         }
         let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
         let hash = hash(&ticket);
-        inner.given.push_back((now + self.life, hash));
-        inner.good.insert(hash, grant);
+        table.issued.push_back((now + self.life, hash));
+        table.valid.insert(hash, grant);
         Ok(ticket)
     }
 
     /// Takes a ticket for a request of this path; none when it is not good for it.
     pub(crate) fn redeem(&self, ticket: &str, path: &str, now: Instant) -> Option<Grant> {
         let hash = hash(ticket);
-        let mut inner = self.lock();
-        inner.sweep(now);
-        if !inner.good.get(&hash)?.covers(path) {
+        let mut table = self.table.lock();
+        table.sweep(now);
+        if !table.valid.get(&hash)?.covers(path) {
             return None;
         }
-        inner.good.remove(&hash)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Whatever a panic left half done is a ticket that is not good.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        table.valid.remove(&hash)
     }
 }
 
-impl Inner {
+impl TicketTable {
     fn sweep(&mut self, now: Instant) {
-        while self.given.front().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, hash)) = self.given.pop_front() {
-                self.good.remove(&hash);
+        while self.issued.front().is_some_and(|(until, _)| *until <= now) {
+            if let Some((_, hash)) = self.issued.pop_front() {
+                self.valid.remove(&hash);
             }
         }
     }
@@ -154,7 +149,7 @@ pub(crate) fn is_for(method: &Method, uri: &Uri) -> bool {
         }
 }
 
-/// The ticket in a query, and the address without it: nothing behind the door gets to see it.
+/// The ticket in a query, and the address without it: no handler sees it.
 /// None when there is no ticket, or more than one.
 pub(crate) fn split(uri: &Uri) -> Option<(String, Uri)> {
     let mut tickets = pairs(uri).filter_map(|pair| pair.strip_prefix(PARAMETER));
@@ -227,7 +222,7 @@ mod tests {
     #[test]
     fn only_so_many_are_out_and_old_ones_are_swept() {
         let mut tickets = Tickets::new(LIFE);
-        tickets.most = 3;
+        tickets.max = 3;
         let now = Instant::now();
         for _ in 0..3 {
             let ticket = tickets.issue(grant(None), now).unwrap();
@@ -236,8 +231,8 @@ mod tests {
         let failure = tickets.issue(grant(None), now).unwrap_err();
         assert_eq!(failure.code(), ErrorCode::ResourceLimit);
         tickets.issue(grant(None), now + LIFE).unwrap();
-        let inner = tickets.lock();
-        assert_eq!((inner.good.len(), inner.given.len()), (1, 1));
+        let table = tickets.table.lock();
+        assert_eq!((table.valid.len(), table.issued.len()), (1, 1));
     }
 
     #[test]

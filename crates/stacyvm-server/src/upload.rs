@@ -167,7 +167,7 @@ impl Output {
             return self.send(piece).await;
         };
         // Small bites: each may unpack to a thousand times its length.
-        for bite in piece.chunks(Gunzip::BITE) {
+        for bite in piece.chunks(Gunzip::CHUNK_SIZE) {
             let unpacked = gunzip.push(bite).map_err(not_gzip)?;
             self.send(unpacked.into()).await?;
         }

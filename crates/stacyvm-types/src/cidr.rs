@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is no range of addresses.
+/// Why a text is not a range of addresses.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid range {text:?}: {reason}")]
 pub struct ParseCidrError {
@@ -94,7 +94,7 @@ impl FromStr for Cidr {
         };
         match start(first, bits) {
             None => Err(refuse("an address has not that many bits")),
-            // It is not clear which part is the slip.
+            // Either the address or the number of bits may be the mistake.
             Some(lowest) if lowest != first => Err(refuse("it has bits set after those counted")),
             Some(_) => Ok(Self { first, bits }),
         }

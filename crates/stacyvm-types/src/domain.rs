@@ -1,7 +1,7 @@
 //! Host names, and patterns of host names that a sandbox may reach.
 //!
-//! Owns what is one name and what a pattern covers; resolves nothing. Its one rule: a text that a
-//! resolver somewhere might read as an address (`2130706433`, `127.1`, `0x7f.1`) is no name.
+//! Owns the syntax of names and the meaning of patterns; resolves nothing. Its one rule: a text that
+//! some resolver might read as an address (`2130706433`, `127.1`, `0x7f.1`) is not a name.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,9 +10,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// The longest name, in bytes (RFC 1035, without the root's own byte).
-const MAX_NAME: usize = 253;
+const MAX_NAME_BYTES: usize = 253;
 /// The longest part of a name between two dots, in bytes.
-const MAX_LABEL: usize = 63;
+const MAX_LABEL_BYTES: usize = 63;
 
 /// Why a text is neither a host name nor an address. A hint to the way out is part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum ParseDomainError {
     Star,
 }
 
-/// A host as somebody names it: a name in lower case without a dot at its end, or an address.
+/// A host: a name in lower case without a dot at its end, or an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(Host);
@@ -120,12 +120,12 @@ fn name(text: &str) -> Result<String, ParseDomainError> {
     if text.contains([':', '/', '@', '?', '#']) {
         return Err(ParseDomainError::NotAName);
     }
-    if text.len() > MAX_NAME {
+    if text.len() > MAX_NAME_BYTES {
         return Err(ParseDomainError::TooLong);
     }
     let mut last = "";
     for label in text.split('.') {
-        if label.len() > MAX_LABEL {
+        if label.len() > MAX_LABEL_BYTES {
             return Err(ParseDomainError::TooLong);
         }
         // Underscores are in no host name by the letter and in many in practice.

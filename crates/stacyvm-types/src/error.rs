@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure a client is told about. The set is closed; HTTP statuses are mapped in
+/// The kind of a failure, as a client sees it. The set is closed; HTTP statuses are mapped in
 /// one place, in the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -14,7 +14,7 @@ pub enum ErrorCode {
     Unauthorized,
     /// The key lacks the scope, or the host is refused.
     Forbidden,
-    /// What the request names does not exist, or is not this owner's.
+    /// The resource of the request does not exist, or belongs to another owner.
     NotFound,
     /// The route exists, the method does not.
     MethodNotAllowed,
@@ -26,9 +26,9 @@ pub enum ErrorCode {
     PayloadTooLarge,
     /// The provider cannot do this.
     Unsupported,
-    /// A quota, a limit or a queue said no.
+    /// A quota, a limit or a queue refuses the request.
     ResourceLimit,
-    /// Our fault.
+    /// The server itself failed.
     InternalError,
     /// The backend failed.
     ProviderError,
@@ -41,9 +41,9 @@ pub enum ErrorCode {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[error("{message}")]
 pub struct ApiError {
-    /// What kind of failure.
+    /// The kind of the failure.
     pub code: ErrorCode,
-    /// What went wrong with what, and the way out when there is one. Holds no host path and no secret.
+    /// What failed, and what helps if something does. Holds no host path and no secret.
     pub message: String,
 }
 

@@ -1,6 +1,8 @@
-//! What happens to sandboxes and around them, as GET `/events` tells it.
+//! Events: changes of sandboxes and of the server, as GET `/events` sends them.
 //!
 //! Events never carry secrets: no arguments, no values of variables, no contents, no keys.
+
+pub(crate) mod requests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -121,9 +123,9 @@ event_types! {
     PoolVmCreated = "pool.vm_created",
     /// A machine of the pool was retired: `vm_id`.
     PoolVmDestroyed = "pool.vm_destroyed",
-    /// A user got a seat: `vm_id`.
+    /// A user was given a place in a machine: `vm_id`.
     PoolUserAssigned = "pool.user_assigned",
-    /// A user's seat is free again: `vm_id`.
+    /// A user's place in a machine was freed: `vm_id`.
     PoolUserReleased = "pool.user_released",
     /// Every machine of the pool is full.
     PoolFull = "pool.full",
@@ -143,7 +145,7 @@ event_types! {
     QuotaUpdated = "quota.updated",
     /// An owner's quota was removed.
     QuotaDeleted = "quota.deleted",
-    /// The reconciler put something right: `action`, `provider`.
+    /// The reconciler removed a difference: `action`, `provider`.
     ReconcileAction = "reconcile.action",
     /// A limit refused a request (`operation`, `message`) or ended a command (`operation`,
     /// `limit`, `exec_id`).
@@ -177,7 +179,7 @@ impl EventTypes {
         self.0 & (1 << kind as u64) != 0
     }
 
-    /// These and those.
+    /// The union of both sets.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
@@ -236,18 +238,18 @@ event_value_from! {
     String => |value| Self::Text(Cow::Owned(value)),
 }
 
-/// What else is to be said of an event, by name. Each type's documentation lists its names.
+/// The details of an event, by name. The documentation of each type lists its names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "BTreeMap<String, EventValue>")]
 pub struct EventData(Vec<(Cow<'static, str>, EventValue)>);
 
 impl EventData {
-    /// Nothing.
+    /// No details.
     pub const fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// With one more value.
+    /// The same details and one more.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<EventValue>) -> Self {
         self.0.push((Cow::Borrowed(name), value.into()));
@@ -260,7 +262,7 @@ impl EventData {
         found.map(|(_, value)| value)
     }
 
-    /// Whether there is nothing more to say.
+    /// Whether there are no details.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -298,14 +300,14 @@ pub struct Event {
     /// What happened.
     #[serde(rename = "type")]
     pub kind: EventType,
-    /// To which sandbox.
+    /// The sandbox that it happened to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, example = "sb-1a2b3c4d"))]
     pub sandbox_id: Option<SandboxId>,
-    /// When.
+    /// When it happened.
     #[cfg_attr(feature = "openapi", schema(value_type = String, example = "2026-01-31T12:00:00.5Z"))]
     pub timestamp: Timestamp,
-    /// What else is to be said.
+    /// Details; their names depend on the type.
     #[serde(default, skip_serializing_if = "EventData::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<std::collections::HashMap<String, EventValue>>))]
     pub data: EventData,

@@ -1,4 +1,7 @@
-//! Running commands: what a client asks for and what it hears.
+//! Commands: the request that runs one, and the answers.
+
+pub(crate) mod requests;
+pub(crate) mod socket;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +43,7 @@ pub struct ExecRequest {
     /// Go duration.
     #[serde(default)]
     pub timeout: Option<String>,
-    /// Answer with NDJSON while it runs.
+    /// Whether to answer with NDJSON while it runs.
     #[serde(default)]
     pub stream: Option<bool>,
     /// A user of the sandbox, by name or number.
@@ -49,12 +52,13 @@ pub struct ExecRequest {
     /// What the command reads from its standard input; absent means an empty input.
     #[serde(default)]
     pub stdin: Option<String>,
-    /// Outlive this request: the answer names the exec, which is then found below `/execs`.
+    /// Whether the command outlives this request: the answer names the exec, which is then found
+    /// below `/execs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detach: Option<bool>,
 }
 
-/// Why a command ended, when it did not simply exit.
+/// Why a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -91,7 +95,7 @@ pub struct ExecResponse {
     pub reason: Option<ExitReason>,
 }
 
-/// Where a piece of output came from.
+/// The stream that output came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -126,7 +130,7 @@ pub struct StreamLine {
 #[serde(try_from = "String", into = "String")]
 pub struct ExecId(pub u64);
 
-/// The text is no id of an exec.
+/// The text is not an exec id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an exec id is \"ex-\" followed by a number")]
 pub struct ParseExecIdError;
@@ -165,7 +169,7 @@ impl From<ExecId> for String {
     }
 }
 
-/// What an exec is doing.
+/// Whether an exec runs or has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
@@ -180,9 +184,9 @@ pub enum ExecState {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExecInfo {
-    /// Its name.
+    /// Its id.
     pub exec_id: ExecId,
-    /// What it is doing.
+    /// Whether it runs or has ended.
     pub state: ExecState,
     /// Program and arguments, cut after 4 KiB.
     pub argv: Vec<String>,

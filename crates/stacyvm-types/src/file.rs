@@ -1,4 +1,6 @@
-//! What the file routes say about a file.
+//! Files of a sandbox, as the API shows them.
+
+pub(crate) mod requests;
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,9 +20,9 @@ pub struct ParseModeError(String);
 pub struct FileMode(u32);
 
 impl FileMode {
-    /// What a new file gets when the request says nothing: `0644`.
+    /// The mode of a new file when the request names none: `0644`.
     pub const FILE: Self = Self(0o644);
-    /// What a new directory gets when the request says nothing: `0755`.
+    /// The mode of a new directory when the request names none: `0755`.
     pub const DIRECTORY: Self = Self(0o755);
 
     /// The permission bits of a `st_mode`; file type bits are dropped.

@@ -69,7 +69,7 @@ impl fmt::Display for SandboxId {
     }
 }
 
-/// Who a sandbox belongs to, as the `X-User-ID` header or `owner_id` names it.
+/// The owner of a sandbox, as the `X-User-ID` header or `owner_id` names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OwnerId(String);

@@ -1,4 +1,6 @@
-//! Images as clients see them: what there is, what becomes of a pull, what was removed.
+//! Images as clients see them: listings, pulls, removals.
+
+pub(crate) mod requests;
 
 use std::collections::BTreeMap;
 
@@ -6,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ApiError, Timestamp};
 
-/// An image that is there, in a line.
+/// An image, as a listing shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageInfo {
@@ -14,7 +16,7 @@ pub struct ImageInfo {
     pub name: String,
     /// The digest of its configuration: the same for the same content.
     pub id: String,
-    /// The digest by which it is known where it came from.
+    /// Its digest in the registry or archive that it came from.
     pub digest: String,
     /// Bytes of all its files. Layers that several images share count in each.
     pub size: u64,
@@ -24,11 +26,11 @@ pub struct ImageInfo {
     pub layers: u64,
     /// What it is for: `linux/amd64`.
     pub platform: String,
-    /// When it came here.
+    /// When it was pulled or loaded.
     pub created: Timestamp,
 }
 
-/// How an image wants to be run, as its maker wrote it.
+/// The defaults for running an image, as its maker wrote them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
@@ -47,7 +49,7 @@ pub struct ImageSettings {
     pub cmd: Vec<String>,
     /// `8080/tcp`.
     pub exposed_ports: Vec<String>,
-    /// Places that want a volume.
+    /// Directories meant for volumes.
     pub volumes: Vec<String>,
     /// Free labels.
     pub labels: BTreeMap<String, String>,
@@ -68,25 +70,25 @@ pub struct ImageLayer {
     pub entries: u64,
 }
 
-/// All that is known about an image.
+/// An image with its names, settings and layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImageDetails {
-    /// The line.
+    /// The same as in a listing.
     #[serde(flatten)]
     pub image: ImageInfo,
     /// Every name that stands for it, in full.
     pub names: Vec<String>,
-    /// What its maker says about when it was made, as written.
+    /// When it was built, as its maker wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<String>,
-    /// How it wants to be run.
+    /// The defaults for running it.
     pub config: ImageSettings,
     /// Its layers, the lowest first.
     pub layer_list: Vec<ImageLayer>,
 }
 
-/// A pull that is asked for.
+/// The body of POST `/images/pull`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PullRequest {
@@ -96,42 +98,42 @@ pub struct PullRequest {
     /// what the name stands for now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// Answer with lines that say how far it is.
+    /// Whether to answer with lines of progress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
-    /// For which provider; the default one when absent.
+    /// The provider that gets the image; the default one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
 }
 
-/// What a pull came to.
+/// The result of a pull.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PulledImage {
     /// The image.
     pub image: ImageInfo,
-    /// Whether it was there already, whole.
+    /// Whether the whole image was present already.
     pub cached: bool,
     /// Bytes that came over the network for layers.
     pub downloaded: u64,
 }
 
-/// Where a layer is on its way.
+/// The stage of a layer in a pull.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PullStage {
-    /// It was there already.
+    /// It is present already.
     Cached,
-    /// Another pull fetches it.
+    /// Another pull downloads it.
     Waiting,
-    /// It comes in.
+    /// It is being downloaded.
     Downloading,
     /// The connection was cut, or the registry failed; tried again after a pause.
     Retrying,
-    /// All of it is there and verified, and is unpacked.
+    /// It is downloaded and verified, and is being unpacked.
     Unpacking,
-    /// It is there.
+    /// It is present.
     Done,
 }
 
@@ -140,7 +142,7 @@ pub enum PullStage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(tag = "status", rename_all = "lowercase")]
 pub enum PullLine {
-    /// The registry said what the image consists of.
+    /// The manifest is read: what the image consists of.
     Resolved {
         /// The digest of its manifest.
         digest: String,
@@ -149,41 +151,41 @@ pub enum PullLine {
         /// Bytes of all its layers, compressed.
         bytes: u64,
     },
-    /// Something of a layer changed.
+    /// The progress of one layer.
     Layer {
         /// The digest of the compressed layer.
         digest: String,
         /// Bytes that it has, compressed.
         size: u64,
-        /// Where it is.
+        /// Its stage.
         stage: PullStage,
-        /// Bytes of it that this stage has done.
+        /// Bytes that this stage has processed.
         done: u64,
     },
-    /// The last line of one that went well.
+    /// The last line of a pull that succeeded.
     Done(PulledImage),
-    /// The last line of one that did not.
+    /// The last line of a pull that failed.
     Error {
-        /// Why.
+        /// Why it failed.
         error: ApiError,
     },
 }
 
-/// Which images a prune takes.
+/// The body of POST `/images/prune`: the images that are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct PruneRequest {
     /// Also images that have a name, when no sandbox uses them.
     pub all: bool,
-    /// Tell what would be removed, and remove nothing.
+    /// Only list what would be removed.
     pub dry_run: bool,
-    /// Of which provider; the default one when absent.
+    /// The provider whose images are meant; the default one when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
 }
 
-/// A further name for an image.
+/// The body of POST `/images/tag`: a further name for an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TagRequest {
@@ -191,21 +193,21 @@ pub struct TagRequest {
     pub image: String,
     /// The name that it gets beside those it has.
     pub name: String,
-    /// Of which provider; the default one when absent.
+    /// The provider whose images are meant; the default one when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
 }
 
-/// What was removed.
+/// The images, names and layers that were removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ImagesRemoved {
-    /// Names that stand for nothing now.
+    /// Names that were removed.
     pub names: Vec<String>,
     /// Images, by id.
     pub images: Vec<String>,
     /// Layers, by the digest of their uncompressed tar.
     pub layers: Vec<String>,
-    /// Bytes of the files that are gone.
+    /// Bytes of the files that were removed.
     pub freed: u64,
 }

@@ -1,4 +1,4 @@
-//! How a sandbox is connected: what a client may ask for, and what it is told.
+//! The network of a sandbox: the request, and the answer.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub enum NetworkRequest {
     Rules(NetworkRules),
 }
 
-/// What a client may say about a network.
+/// The rules of a network, as a client sends them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkRules {
@@ -31,7 +31,7 @@ pub struct NetworkRules {
     pub allow_domains: Option<Vec<String>>,
 }
 
-/// How a sandbox is connected now.
+/// The network of a sandbox at present.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NetworkInfo {

@@ -51,5 +51,5 @@ described! {
         .description(Some("Cores: a whole number, or a decimal of at most two digits."))
         .examples([0.5])
         .minimum(Some(0.05))
-        .maximum(Some(f64::from(Vcpus::MOST)));
+        .maximum(Some(f64::from(Vcpus::MAX_CORES)));
 }

@@ -1,4 +1,4 @@
-//! Who may open a sandbox's ports in a browser.
+//! Previews: access to a sandbox's ports from a browser.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,9 +12,9 @@ use crate::Timestamp;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum PreviewAccess {
-    /// Whoever knows the address.
+    /// Everyone who knows the address.
     Public,
-    /// Who has a link that the API gave out, until it expires.
+    /// Everyone who has a link from the API, until it expires.
     Private,
 }
 
@@ -63,13 +63,13 @@ pub struct PreviewLinkRequest {
     pub expires_in: Option<String>,
 }
 
-/// The way to a port of a sandbox.
+/// The address of a port of a sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PreviewLink {
-    /// Opens it in a browser. That of a private preview lets in whoever has it.
+    /// Opens the port in a browser. The link of a private preview works for everyone who has it.
     pub url: String,
-    /// Until when it does; for a public preview, when the sandbox ends.
+    /// When the link expires; for a public preview, when the sandbox ends.
     pub expires_at: Timestamp,
 }
 

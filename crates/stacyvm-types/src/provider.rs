@@ -1,4 +1,4 @@
-//! What the provider routes say.
+//! Providers, as the API lists them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,11 +10,11 @@ use crate::{Isolation, Timestamp};
 pub struct ProviderInfo {
     /// `native`, `mock`, …
     pub name: String,
-    /// What the last check found.
+    /// Whether the last health check succeeded.
     pub healthy: bool,
-    /// Whether a spawn that names no provider lands here; exactly one has it.
+    /// Whether a spawn that names no provider uses this one; true for exactly one.
     pub default: bool,
-    /// What a sandbox here really gets.
+    /// The isolation that its sandboxes really get.
     pub isolation: Isolation,
     /// How long the last check took, in milliseconds.
     pub latency_ms: f64,
@@ -23,8 +23,8 @@ pub struct ProviderInfo {
     /// Why it is not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// What it can do, sorted.
+    /// Its capabilities, sorted.
     pub capabilities: Vec<String>,
-    /// How many sandboxes the backend itself reports.
+    /// The number of sandboxes that the backend itself reports.
     pub runtime_count: u64,
 }

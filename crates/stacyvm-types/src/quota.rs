@@ -1,4 +1,4 @@
-//! What one owner may use at most, as the API shows it and the store keeps it.
+//! Quotas: the limits of one owner, as the API shows them and the store keeps them.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::{GoDuration, OwnerId, Timestamp, Vcpus};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Quota {
-    /// Whose.
+    /// The owner whose sandboxes are limited.
     pub owner_id: OwnerId,
     /// Sandboxes alive at once, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct Quota {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QuotaRequest {
-    /// Whose; in PUT the path says it.
+    /// The owner; in PUT the path names it.
     #[serde(default)]
     pub owner_id: Option<String>,
     /// Sandboxes alive at once.
@@ -63,16 +63,17 @@ pub struct QuotaRequest {
     pub max_disk_mb: Option<i64>,
 }
 
-/// What GET `/quotas/summary` answers; exactly these keys, because a client splats it.
+/// The answer of GET `/quotas/summary`. It has exactly these keys, because a client passes them on
+/// as arguments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QuotaSummary {
     /// Owners with a quota.
     pub total: u64,
-    /// Of them, those whose sandboxes are counted.
+    /// Owners with a limit of sandboxes alive at once.
     pub with_max_sandboxes: u64,
-    /// Those whose sandboxes' life is limited.
+    /// Owners with a limit of their sandboxes' life.
     pub with_max_ttl: u64,
-    /// Those whose commands' time is limited.
+    /// Owners with a limit of their commands' time.
     pub with_max_exec_timeout: u64,
 }

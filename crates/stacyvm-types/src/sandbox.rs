@@ -1,152 +1,16 @@
 //! The sandbox as a client sees it, and the request that makes one.
 
+pub(crate) mod isolation;
+pub(crate) mod requests;
+pub(crate) mod state;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use self::isolation::Isolation;
+use self::state::SandboxState;
 use crate::{NetworkRequest, OwnerId, PreviewAccess, SandboxId, Timestamp, Vcpus};
-
-/// Where a sandbox is in its life. Transitions belong to the orchestrator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum SandboxState {
-    /// Its intent is written; the backend works on it.
-    Creating,
-    /// Its agent answers.
-    Running,
-    /// Frozen on request.
-    Paused,
-    /// Its workload ended by itself.
-    Stopped,
-    /// It could not be made, or was lost.
-    Error,
-    /// Gone; kept for its id only.
-    Destroyed,
-}
-
-impl SandboxState {
-    /// The word used in the API and the store.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Stopped => "stopped",
-            Self::Error => "error",
-            Self::Destroyed => "destroyed",
-        }
-    }
-
-    /// Every state, in the order of a life.
-    pub const ALL: [Self; 6] = [
-        Self::Creating,
-        Self::Running,
-        Self::Paused,
-        Self::Stopped,
-        Self::Error,
-        Self::Destroyed,
-    ];
-}
-
-impl FromStr for SandboxState {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        Self::ALL
-            .into_iter()
-            .find(|state| state.as_str() == text)
-            .ok_or(())
-    }
-}
-
-impl fmt::Display for SandboxState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// What separates a sandbox from the host and its neighbours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Isolation {
-    /// A plain process of the host: nothing.
-    None,
-    /// Host processes under a path translation: no kernel boundary worth the name.
-    Process,
-    /// Namespaces, cgroups and a system call filter over the host's kernel.
-    Container,
-    /// A kernel in user space answers the system calls.
-    UserspaceKernel,
-    /// A kernel of its own behind hardware virtualisation.
-    Vm,
-    /// Another service runs it; what it uses is its word.
-    Remote,
-}
-
-/// Why a text names no isolation level.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "unknown isolation {0:?}: the levels are none, process, container, userspace-kernel, vm and remote"
-)]
-pub struct ParseIsolationError(String);
-
-impl Isolation {
-    /// The word used in the API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Process => "process",
-            Self::Container => "container",
-            Self::UserspaceKernel => "userspace-kernel",
-            Self::Vm => "vm",
-            Self::Remote => "remote",
-        }
-    }
-
-    /// Whether this level is at least `floor`. `remote` is outside the order: it satisfies only
-    /// itself and `none`, because we cannot see what it really is.
-    pub fn satisfies(self, floor: Self) -> bool {
-        let rank = |level| match level {
-            Self::None => Some(0),
-            Self::Process => Some(1),
-            Self::Container => Some(2),
-            Self::UserspaceKernel => Some(3),
-            Self::Vm => Some(4),
-            Self::Remote => None,
-        };
-        self == floor
-            || floor == Self::None
-            || matches!((rank(self), rank(floor)), (Some(have), Some(want)) if have >= want)
-    }
-}
-
-impl FromStr for Isolation {
-    type Err = ParseIsolationError;
-
-    fn from_str(text: &str) -> Result<Self, ParseIsolationError> {
-        [
-            Self::None,
-            Self::Process,
-            Self::Container,
-            Self::UserspaceKernel,
-            Self::Vm,
-            Self::Remote,
-        ]
-        .into_iter()
-        .find(|level| level.as_str() == text)
-        .ok_or_else(|| ParseIsolationError(text.chars().take(64).collect()))
-    }
-}
-
-impl fmt::Display for Isolation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// A sandbox as the API shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,7 +20,7 @@ pub struct Sandbox {
     pub id: SandboxId,
     /// Where it is in its life.
     pub state: SandboxState,
-    /// Which backend made it.
+    /// The provider that made it.
     pub provider: String,
     /// What it was made from, as the request named it.
     pub image: String,
@@ -167,7 +31,7 @@ pub struct Sandbox {
     /// What it may write to its disk, MiB; absent means no limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disk_mb: Option<u64>,
-    /// Who it belongs to.
+    /// The owner it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner_id: Option<OwnerId>,
     /// The pool VM it lives in, in pool mode.
@@ -176,19 +40,19 @@ pub struct Sandbox {
     /// The template it was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub template: Option<String>,
-    /// What it really got.
+    /// The isolation that it really has.
     pub isolation: Isolation,
     /// When the request was accepted.
     pub created_at: Timestamp,
     /// When it will be destroyed.
     pub expires_at: Timestamp,
-    /// The client's own labels.
+    /// Labels that the client set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
     /// Clients build `http://{port}-{id}.{preview_domain}` from it.
     pub preview_domain: String,
-    /// Who may open its ports in a browser, when the spawn said so; absent means what the server's
-    /// configuration says.
+    /// Who may open its ports in a browser, when the spawn named it; absent means the server's
+    /// configuration decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preview: Option<PreviewAccess>,
 }
@@ -218,10 +82,10 @@ pub struct SpawnRequest {
     /// A saved spec.
     #[serde(default)]
     pub template: Option<String>,
-    /// Who it belongs to; the `X-User-ID` header wins.
+    /// The owner it belongs to; the `X-User-ID` header wins.
     #[serde(default)]
     pub owner_id: Option<String>,
-    /// The client's own labels.
+    /// Labels of the client's choice.
     #[serde(default)]
     pub metadata: Option<BTreeMap<String, String>>,
     /// Visible to every exec.
@@ -236,7 +100,7 @@ pub struct SpawnRequest {
     /// `none`, `bridge`, or rules; absent means the provider's default.
     #[serde(default)]
     pub network: Option<NetworkRequest>,
-    /// A floor: less is refused with 422.
+    /// The least isolation that is accepted: a spawn that cannot have it is refused with 422.
     #[serde(default)]
     pub isolation: Option<String>,
     /// Named volumes; no provider has them yet, so a non-empty list is refused with 422.
@@ -245,17 +109,18 @@ pub struct SpawnRequest {
     /// Only `/workspace` and `/tmp` stay writable.
     #[serde(default)]
     pub read_only_rootfs: Option<bool>,
-    /// Who may open its ports in a browser: `public` or `private`; absent means what the server's
-    /// configuration says.
+    /// Who may open its ports in a browser: `public` or `private`; absent means the server's
+    /// configuration decides.
     #[serde(default)]
     pub preview: Option<String>,
 }
 
-/// What POST `/sandboxes/admission` answers; exactly these keys, because a client splats it.
+/// The answer of POST `/sandboxes/admission`. It has exactly these keys, because a client passes
+/// them on as arguments.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Admission {
-    /// Whether a spawn would be accepted now.
+    /// Whether a spawn would be accepted at present.
     pub allowed: bool,
     /// Whether it could wait in a queue instead.
     pub queueable: bool,
@@ -310,15 +175,6 @@ pub struct SandboxStats {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn isolation_is_a_floor_and_remote_stands_apart() {
-        assert!(Isolation::Vm.satisfies(Isolation::Container));
-        assert!(!Isolation::Container.satisfies(Isolation::UserspaceKernel));
-        assert!(!Isolation::Remote.satisfies(Isolation::Process));
-        assert!(!Isolation::Vm.satisfies(Isolation::Remote));
-        assert!(Isolation::Remote.satisfies(Isolation::None));
-    }
 
     #[test]
     fn volumes_and_unknown_fields_do_not_break_a_spawn() {

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Vcpus(u32);
 
-/// Why a number is no number of cores.
+/// Why a text or number is not a number of cores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseVcpusError {
-    /// It is no number at all.
+    /// It is not a number.
     #[error("write a number of cores, such as 2 or 0.5")]
     NotANumber,
     /// Below nothing.
@@ -23,26 +23,26 @@ pub enum ParseVcpusError {
     #[error("must be at least 0.05")]
     TooSmall,
     /// More than any machine has.
-    #[error("must not be above {}", Vcpus::MOST)]
+    #[error("must not be above {}", Vcpus::MAX_CORES)]
     TooLarge,
 }
 
 impl Vcpus {
-    /// Nothing; where a limit is meant, it stands for none.
+    /// No cores; as a limit it means no limit.
     pub const NONE: Self = Self(0);
     /// One core.
     pub const ONE: Self = Self(100);
-    /// The least that a sandbox can be given: 5 ms of every 100.
-    pub const LEAST: Self = Self(5);
+    /// The smallest share that a sandbox can be given: 5 ms of every 100.
+    pub const MIN: Self = Self(5);
     /// More cores than any machine has.
-    pub const MOST: u32 = 4096;
+    pub const MAX_CORES: u32 = 4096;
 
     /// Whole cores.
     #[must_use]
     pub const fn whole(cores: u32) -> Self {
         Self(
-            if cores > Self::MOST {
-                Self::MOST
+            if cores > Self::MAX_CORES {
+                Self::MAX_CORES
             } else {
                 cores
             } * 100,
@@ -52,7 +52,7 @@ impl Vcpus {
     /// From a number of cores; digits behind the second are rounded away. 0 is [`Vcpus::NONE`].
     ///
     /// # Errors
-    /// When it is negative, above nothing but below [`Vcpus::LEAST`], or above [`Vcpus::MOST`].
+    /// When it is negative, above nothing but below [`Vcpus::MIN`], or above [`Vcpus::MAX_CORES`].
     pub fn from_cores(cores: f64) -> Result<Self, ParseVcpusError> {
         if cores.is_nan() {
             return Err(ParseVcpusError::NotANumber);
@@ -60,27 +60,27 @@ impl Vcpus {
         if cores < 0.0 {
             return Err(ParseVcpusError::Negative);
         }
-        if cores > f64::from(Self::MOST) {
+        if cores > f64::from(Self::MAX_CORES) {
             return Err(ParseVcpusError::TooLarge);
         }
         // Between 0 and 409,600, so nothing is cut off.
         let hundredths = (cores * 100.0).round() as u32;
-        if cores > 0.0 && hundredths < Self::LEAST.0 {
+        if cores > 0.0 && hundredths < Self::MIN.0 {
             return Err(ParseVcpusError::TooSmall);
         }
         Ok(Self(hundredths))
     }
 
-    /// As it is stored.
+    /// The number of hundredths, as the store keeps it.
     #[must_use]
     pub const fn hundredths(self) -> u32 {
         self.0
     }
 
-    /// From what was stored; none for a number that no sandbox can have been given.
+    /// From a stored number; none for one that no sandbox can have been given.
     #[must_use]
     pub const fn from_hundredths(hundredths: u32) -> Option<Self> {
-        if hundredths > Self::MOST * 100 || (hundredths > 0 && hundredths < Self::LEAST.0) {
+        if hundredths > Self::MAX_CORES * 100 || (hundredths > 0 && hundredths < Self::MIN.0) {
             return None;
         }
         Some(Self(hundredths))

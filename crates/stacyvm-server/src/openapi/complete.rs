@@ -1,11 +1,11 @@
-//! What all routes have in common, added to the description of each.
+//! Adds what all routes have in common to the description of each.
 
 use serde_json::{Map, Value, json};
 
 use super::{examples, failures};
-use crate::auth;
+use crate::api_key;
 
-/// Routes below these look at who asks.
+/// Routes below these paths look at the owner that the request names.
 const OWNED: [&str; 4] = [
     "/api/v1/events",
     "/api/v1/quotas",
@@ -45,7 +45,7 @@ pub(super) fn complete(mut document: Value) -> Value {
     sorted(document)
 }
 
-/// Those that many routes take.
+/// The parameters that many routes take.
 fn parameters() -> Value {
     json!({
         "Sandbox": {
@@ -71,7 +71,7 @@ fn describe(path: &str, operation: &mut Value, schemas: &Value) {
     let tag = operation["tags"][0].as_str().unwrap_or_default();
     let name = operation["operationId"].as_str().unwrap_or_default();
     operation["operationId"] = format!("{tag}_{name}").into();
-    let guarded = auth::guards(path);
+    let guarded = api_key::guards(path);
     operation["security"] = if guarded {
         json!([{"ApiKey": []}])
     } else {

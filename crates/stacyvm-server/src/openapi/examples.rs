@@ -90,8 +90,8 @@ fn sandbox(schema: &str) -> Option<Value> {
             "url": "http://3000-sb-0123abcd.localhost:7423/?stacyvm_token=v1.…",
             "expires_at": "2026-01-02T04:04:05Z",
         }),
-        "Extend" => json!({"ttl": "1h"}),
-        "Pruned" => json!({"pruned": 2}),
+        "ExtendRequest" => json!({"ttl": "1h"}),
+        "PruneResult" => json!({"pruned": 2}),
         _ => return None,
     })
 }
@@ -134,11 +134,11 @@ fn inside(schema: &str) -> Option<Value> {
             "started_at": "2026-01-02T03:04:05.678901Z", "exit_code": 0, "reason": "exit",
             "duration": "31.4ms", "log_start": 0, "log_end": 4096,
         }),
-        "Stdin" => json!({"data": "yes\n", "close": true}),
-        "Signalled" => json!({"signal": "SIGINT"}),
-        "Resized" => json!({"cols": 120, "rows": 40}),
+        "StdinRequest" => json!({"data": "yes\n", "close": true}),
+        "SignalRequest" => json!({"signal": "SIGINT"}),
+        "ResizeRequest" => json!({"cols": 120, "rows": 40}),
         "StreamLine" => json!({"stream": "stdout", "data": "42\n"}),
-        "Lines" => json!(
+        "NdjsonLines" => json!(
             "{\"stream\":\"stdout\",\"data\":\"42\\n\"}\n{\"stream\":\"exit\",\"data\":\"\",\
              \"exit_code\":0,\"duration\":\"31.4ms\"}\n"
         ),
@@ -147,12 +147,12 @@ fn inside(schema: &str) -> Option<Value> {
             "is_dir": false, "is_symlink": false, "owner": "user", "group": "user",
             "mod_time": "2026-01-02T03:04:05.678901Z",
         }),
-        "WriteFile" => json!({"path": "/workspace/main.py", "content": "print(6 * 7)"}),
-        "MoveFile" => json!({"old_path": "main.py", "new_path": "src/main.py"}),
-        "ChangeMode" => json!({"path": "main.py", "mode": "0755"}),
-        "MakeDirectory" => json!({"path": "/workspace/src"}),
-        "Content" => json!("print(6 * 7)"),
-        "Archive" => json!("the bytes of a tar file"),
+        "WriteFileRequest" => json!({"path": "/workspace/main.py", "content": "print(6 * 7)"}),
+        "MoveFileRequest" => json!({"old_path": "main.py", "new_path": "src/main.py"}),
+        "ChangeModeRequest" => json!({"path": "main.py", "mode": "0755"}),
+        "MakeDirectoryRequest" => json!({"path": "/workspace/src"}),
+        "FileContent" => json!("print(6 * 7)"),
+        "TarArchive" => json!("the bytes of a tar file"),
         _ => return None,
     })
 }
@@ -175,10 +175,10 @@ fn server(schema: &str) -> Option<Value> {
             detail["degradations"] = json!([]);
             detail
         }
-        "NoneYet" => json!([]),
-        "Pool" => json!({"enabled": false}),
+        "EmptyList" => json!([]),
+        "PoolStatus" => json!({"enabled": false}),
         "Health" => json!({"status": "ok", "version": "0.1.0", "uptime": "1h2m3.4s"}),
-        "Probe" => json!({"status": "ready", "uptime": "1h2m3.4s"}),
+        "ProbeStatus" => json!({"status": "ready", "uptime": "1h2m3.4s"}),
         "Metrics" => json!({
             "uptime": "1h2m3.4s", "active_sandboxes": 3, "total_sandboxes": 40,
             "memory_alloc": 31_457_280,

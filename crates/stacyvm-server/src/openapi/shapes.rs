@@ -1,4 +1,4 @@
-//! Bodies that are no JSON objects of ours.
+//! Schemas of bodies that are not JSON objects: bytes, lines, events.
 
 use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaFormat, Type};
 use utoipa::openapi::{KnownFormat, RefOr, Schema};
@@ -13,20 +13,20 @@ fn binary(description: &str) -> RefOr<Schema> {
 }
 
 /// The bytes of a file.
-pub(crate) struct Content;
+pub(crate) struct FileContent;
 
-impl ToSchema for Content {}
-impl PartialSchema for Content {
+impl ToSchema for FileContent {}
+impl PartialSchema for FileContent {
     fn schema() -> RefOr<Schema> {
         binary("The bytes of a file.")
     }
 }
 
 /// A directory as one stream.
-pub(crate) struct Archive;
+pub(crate) struct TarArchive;
 
-impl ToSchema for Archive {}
-impl PartialSchema for Archive {
+impl ToSchema for TarArchive {}
+impl PartialSchema for TarArchive {
     fn schema() -> RefOr<Schema> {
         binary("A directory as a tar stream, plain or gzip.")
     }
@@ -59,10 +59,10 @@ impl PartialSchema for PullLines {
 }
 
 /// Text whose lines are objects. OpenAPI 3.1 has no word for what a line is.
-pub(crate) struct Lines;
+pub(crate) struct NdjsonLines;
 
-impl ToSchema for Lines {}
-impl PartialSchema for Lines {
+impl ToSchema for NdjsonLines {}
+impl PartialSchema for NdjsonLines {
     fn schema() -> RefOr<Schema> {
         ObjectBuilder::new()
             .schema_type(Type::String)
@@ -90,10 +90,10 @@ impl PartialSchema for EventStream {
 }
 
 /// A list of what this version does not have.
-pub(crate) struct NoneYet;
+pub(crate) struct EmptyList;
 
-impl ToSchema for NoneYet {}
-impl PartialSchema for NoneYet {
+impl ToSchema for EmptyList {}
+impl PartialSchema for EmptyList {
     fn schema() -> RefOr<Schema> {
         ArrayBuilder::new()
             .items(ObjectBuilder::new())

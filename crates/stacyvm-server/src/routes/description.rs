@@ -1,16 +1,17 @@
 //! The description of the API, for programs and for people.
 //!
-//! What is described holds no secret, so the page and the document that it reads are open at the
-//! root, where a browser gets by without a key; below `/api/v1` the key is asked for as anywhere.
+//! The description holds no secret, so the page and the document that it reads need no key at the
+//! root, where a browser has none; below `/api/v1` they need it like every route.
 
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, StatusCode};
 
-use crate::body::JSON;
-use crate::openapi::DOCUMENT;
+use crate::response::JSON;
+use crate::state::SharedState;
 
-/// Nothing but our own script, style and document, and in nobody's frame.
+/// Allows the server's own script, style and document, and no frame around the page.
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; img-src data:; script-src 'self'; style-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -31,8 +32,8 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
         ),
     ),
 )]
-pub(super) async fn document() -> Response {
-    ([(CONTENT_TYPE, JSON)], DOCUMENT.clone()).into_response()
+pub(super) async fn document(State(state): State<SharedState>) -> Response {
+    ([(CONTENT_TYPE, JSON)], state.document.clone()).into_response()
 }
 
 fn asset(kind: &'static str, text: &'static str) -> Response {

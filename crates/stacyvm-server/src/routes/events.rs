@@ -1,17 +1,17 @@
-//! What happens, as it happens.
+//! The stream of events.
 
 use axum::extract::State;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use stacyvm_orchestrator::EventFilter;
-use stacyvm_types::{EventId, EventTypes, ParseEventError, SandboxId};
+use stacyvm_types::{EventId, EventTypes, EventsQuery, ParseEventError, SandboxId};
 
-use super::streamed;
 use crate::error::{Failure, Reply};
-use crate::front::Shared;
 use crate::openapi::EventStream;
 use crate::owner::Asker;
-use crate::query::Query;
+use crate::query::TypedQuery;
+use crate::response::streamed;
 use crate::sse;
+use crate::state::SharedState;
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
@@ -23,11 +23,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     get, path = "/api/v1/events", tag = "events",
     operation_id = "follow",
     params(
-        ("type" = Option<String>, Query, description = "Only these: types separated by commas, \
-            or like `sandbox.*`; may be there several times."),
-        ("sandbox_id" = Option<SandboxId>, Query, description = "Only of this sandbox."),
-        ("last_event_id" = Option<String>, Query, description = "Go on after this one; `evt-0` \
-            means everything that is kept."),
+        EventsQuery,
         ("Last-Event-ID" = Option<String>, Header, description = "The same, as browsers send it."),
     ),
     responses(
@@ -36,15 +32,15 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
     ),
 )]
 pub(super) async fn follow(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Asker(caller): Asker,
     headers: HeaderMap,
-    query: Query,
+    TypedQuery(query): TypedQuery<EventsQuery>,
 ) -> Reply {
     let filter = filter(&query)?;
     let after = last_seen(&headers, &query)?;
-    let subscription = front.orchestrator.events(&caller, filter, after)?;
-    let body = sse::body(subscription, front.heartbeat, front.cut());
+    let subscription = state.orchestrator.events(&caller, filter, after)?;
+    let body = sse::body(subscription, state.heartbeat, state.cut());
     Ok(streamed(
         HeaderValue::from_static("text/event-stream"),
         body,
@@ -52,11 +48,10 @@ pub(super) async fn follow(
 }
 
 /// `type` may be there several times and hold several words each.
-fn filter(query: &Query) -> Result<EventFilter, Failure> {
+fn filter(query: &EventsQuery) -> Result<EventFilter, Failure> {
     let mut filter = EventFilter::default();
     let mut types: Option<EventTypes> = None;
-    let values = query.pairs().filter(|(key, _)| *key == "type");
-    let words = values.flat_map(|(_, value)| value.split(','));
+    let words = query.types.iter().flat_map(|value| value.split(','));
     for word in words.map(str::trim).filter(|word| !word.is_empty()) {
         let more: EventTypes = word.parse()?;
         types = Some(types.unwrap_or_default().and(more));
@@ -64,7 +59,7 @@ fn filter(query: &Query) -> Result<EventFilter, Failure> {
     if let Some(types) = types {
         filter.types = types;
     }
-    if let Some(id) = query.get("sandbox_id")? {
+    if let Some(id) = &query.sandbox_id {
         filter.sandbox = Some(id.parse::<SandboxId>()?);
     }
     Ok(filter)
@@ -72,8 +67,8 @@ fn filter(query: &Query) -> Result<EventFilter, Failure> {
 
 /// The header, which a browser sends when it comes back by itself; else the query, which says
 /// what it had seen when it came first.
-fn last_seen(headers: &HeaderMap, query: &Query) -> Result<Option<EventId>, Failure> {
-    let from_query = query.get("last_event_id")?;
+fn last_seen(headers: &HeaderMap, query: &EventsQuery) -> Result<Option<EventId>, Failure> {
+    let from_query = query.last_event_id.as_deref();
     let from_header = headers.get(LAST_EVENT_ID).map(HeaderValue::to_str);
     let text = match from_header {
         Some(Ok("")) | None => from_query,

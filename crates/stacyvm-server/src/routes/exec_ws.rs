@@ -16,11 +16,11 @@ use tracing::Instrument;
 
 use super::execs::Wanted;
 use crate::attach::Encoding;
+use crate::connection_permit::ConnectionPermit as Seat;
 use crate::error::{Failure, Reply};
 use crate::front::Shared;
 use crate::openapi::NoSuch;
 use crate::owner::Asker;
-use crate::serve::Seat;
 use crate::target::Target;
 use crate::ws::{Dialect, Opening, Talk, Voice, converse, dismiss, farewell, first_frame};
 

@@ -13,23 +13,23 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
-use serde::Deserialize;
 use stacyvm_orchestrator::Caller;
 use stacyvm_provider::ops::{ExecControl, Signal, TtySize};
-use stacyvm_types::{ExecId, ExecInfo, GoDuration, SandboxId};
-use utoipa::ToSchema;
+use stacyvm_types::{
+    ExecId, ExecInfo, GoDuration, ResizeRequest, SandboxId, SignalName, SignalRequest, StdinRequest,
+};
 
 use super::exec::streamed;
 use super::exec_ws;
 use super::{Done, done, ok};
 use crate::attach::{Encoding, Follower, attach_body};
 use crate::body::{Json, read_raw};
+use crate::connection_permit::ConnectionPermit as Seat;
 use crate::error::{Failure, Reply};
 use crate::front::{Front, Shared};
 use crate::openapi::{Content, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::query::Query;
-use crate::serve::Seat;
 use crate::signals;
 use crate::target::Target;
 
@@ -224,26 +224,12 @@ pub(super) async fn follow(
     Ok(streamed(exec_id, body))
 }
 
-/// Input for a command.
-#[derive(Deserialize, ToSchema)]
-pub(super) struct Stdin {
-    /// As text.
-    #[serde(default)]
-    data: Option<String>,
-    /// As base64 with padding, instead.
-    #[serde(default)]
-    data_b64: Option<String>,
-    /// Whether the input ends after it.
-    #[serde(default)]
-    close: Option<bool>,
-}
-
 /// Feeds a running command, and ends its input with `close`.
 ///
 /// As JSON, or as raw bytes with the content type `application/octet-stream`.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/stdin", tag = "exec",
-    request_body(content((Stdin = "application/json"), (Content = "application/octet-stream"))),
+    request_body(content((StdinRequest = "application/json"), (Content = "application/octet-stream"))),
     params(("close" = Option<bool>, Query, description = "For raw bytes: whether the input ends after them.")),
     responses((status = 200, description = "The command has room for it.", body = Done, example = json!({"status": "written"})), InSandbox, JsonBody),
 )]
@@ -260,7 +246,7 @@ pub(super) async fn stdin(
         let data = read_raw(request, front.json_limit).await?;
         (data, query.switch("close")?)
     } else {
-        let Json(body) = Json::<Stdin>::from_request(request, &front).await?;
+        let Json(body) = Json::<StdinRequest>::from_request(request, &front).await?;
         let data = match (body.data, body.data_b64) {
             (Some(text), None) => Bytes::from(text),
             (None, Some(text)) => STANDARD
@@ -290,37 +276,21 @@ pub(super) async fn stdin(
     Ok(done("written"))
 }
 
-/// A signal for a command.
-#[derive(Deserialize, ToSchema)]
-pub(super) struct Signalled {
-    /// Its name or number: `SIGINT`, `INT`, `2`.
-    signal: Named,
-}
-
-/// A signal in a request.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged)]
-pub(super) enum Named {
-    /// By its number.
-    Number(i32),
-    /// By its name.
-    Name(String),
-}
 /// Sends a signal to a running command's process group.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/signal", tag = "exec",
-    request_body = Signalled,
+    request_body = SignalRequest,
     responses((status = 200, description = "It was sent.", body = Done, example = json!({"status": "signalled"})), InSandbox, JsonBody),
 )]
 pub(super) async fn signal(
     State(front): State<Shared>,
     target: ExecTarget,
     Asker(caller): Asker,
-    Json(body): Json<Signalled>,
+    Json(body): Json<SignalRequest>,
 ) -> Reply {
     let name = match body.signal {
-        Named::Number(number) => number.to_string(),
-        Named::Name(name) => name,
+        SignalName::Number(number) => number.to_string(),
+        SignalName::Name(name) => name,
     };
     let number = signals::number(&name).ok_or_else(|| {
         Failure::bad_request("signal must be the name or number of one, like SIGINT or 2")
@@ -335,27 +305,17 @@ pub(super) async fn signal(
     Ok(done("signalled"))
 }
 
-/// A terminal's size in characters.
-#[derive(Deserialize, ToSchema)]
-pub(super) struct Resized {
-    /// Columns, at least 1.
-    #[schema(minimum = 1)]
-    cols: u16,
-    /// Rows, at least 1.
-    #[schema(minimum = 1)]
-    rows: u16,
-}
 /// Gives a command's terminal another size; without a terminal nothing happens.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/resize", tag = "exec",
-    request_body = Resized,
+    request_body = ResizeRequest,
     responses((status = 200, description = "It was told.", body = Done, example = json!({"status": "resized"})), InSandbox, JsonBody),
 )]
 pub(super) async fn resize(
     State(front): State<Shared>,
     target: ExecTarget,
     Asker(caller): Asker,
-    Json(Resized { cols, rows }): Json<Resized>,
+    Json(ResizeRequest { cols, rows }): Json<ResizeRequest>,
 ) -> Reply {
     if cols == 0 || rows == 0 {
         return Err(Failure::bad_request("cols and rows must be at least 1"));

@@ -8,10 +8,10 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use serde::Deserialize;
 use stacyvm_provider::ops::{OpError, ReadRange, WriteOptions};
-use stacyvm_types::{FileInfo, FileMode};
-use utoipa::ToSchema;
+use stacyvm_types::{
+    ChangeModeRequest, FileInfo, FileMode, MakeDirectoryRequest, MoveFileRequest, WriteFileRequest,
+};
 
 use super::{Done, done, ok};
 use crate::body::Json;
@@ -21,7 +21,7 @@ use crate::front::{Front, Shared};
 use crate::openapi::{Content, FileBody, InSandbox, JsonBody, Range};
 use crate::owner::Asker;
 use crate::query::Query;
-use crate::range::Asked;
+use crate::range::ByteRange;
 use crate::target::Target;
 use crate::upload::{self, Kind, UploadError};
 
@@ -55,19 +55,6 @@ pub(super) fn upload_failure(front: &Front, id: &str, error: UploadError) -> Fai
         UploadError::Request(failure) => failure,
         UploadError::Sandbox(error) => op_failure(front, id)(error),
     }
-}
-
-#[derive(Deserialize, ToSchema)]
-#[schema(as = WriteFile)]
-struct WriteBody {
-    path: String,
-    content: String,
-    /// Octal; `0644` when absent.
-    #[serde(default)]
-    mode: Option<String>,
-    /// How `content` is written: `utf-8`, the default, or `base64`.
-    #[serde(default)]
-    encoding: Option<String>,
 }
 
 fn options(mode: Option<&str>) -> Result<WriteOptions, Failure> {
@@ -107,7 +94,7 @@ fn is_raw(headers: &HeaderMap, query: &Query) -> Result<bool, Failure> {
             description = "For a body that is the bytes themselves; octal.",
         ),
     ),
-    request_body(content((WriteBody = "application/json"), (Content = "application/octet-stream"))),
+    request_body(content((WriteFileRequest = "application/json"), (Content = "application/octet-stream"))),
     responses(
         (status = 200, description = "Done.", body = Done, example = json!({"status": "written"})),
         InSandbox,
@@ -122,7 +109,7 @@ pub(super) async fn write(
     request: Request,
 ) -> Reply {
     if !is_raw(request.headers(), &query)? {
-        let Json(body) = Json::<WriteBody>::from_request(request, &front).await?;
+        let Json(body) = Json::<WriteFileRequest>::from_request(request, &front).await?;
         let options = options(body.mode.as_deref())?;
         let content = decode(body.content, body.encoding.as_deref())?;
         let path = path(&body.path)?;
@@ -199,7 +186,7 @@ pub(super) async fn read(
     let path = path(query.required("path")?)?;
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
     let failure = op_failure(&front, &id);
-    let Some(asked) = Asked::of(&headers) else {
+    let Some(asked) = ByteRange::of(&headers) else {
         let file = sandbox.read(path, ReadRange::default()).await;
         let mut file = file.map_err(&failure)?;
         let first = file.data.recv().await.transpose().map_err(&failure)?;
@@ -216,11 +203,11 @@ pub(super) async fn read(
     };
     // The end of a range is known only with the size, so that is asked for where it matters.
     let range = match asked {
-        Asked::From(first, last) => ReadRange {
+        ByteRange::From(first, last) => ReadRange {
             offset: first,
             length: last.map(|last| last.saturating_sub(first).saturating_add(1)),
         },
-        Asked::Last(_) => ReadRange {
+        ByteRange::Last(_) => ReadRange {
             offset: 0,
             length: Some(0),
         },
@@ -230,7 +217,7 @@ pub(super) async fn read(
     let Some((offset, length)) = asked.within(size) else {
         return Ok(unsatisfiable(size));
     };
-    if matches!(asked, Asked::Last(_)) {
+    if matches!(asked, ByteRange::Last(_)) {
         let range = ReadRange {
             offset,
             length: Some(length),
@@ -395,17 +382,10 @@ pub(super) async fn glob(
     Ok(ok(&paths.map_err(op_failure(&front, &id))?))
 }
 
-#[derive(Deserialize, ToSchema)]
-#[schema(as = MoveFile)]
-pub(super) struct Move {
-    old_path: String,
-    new_path: String,
-}
-
 /// Moves a file or directory. Missing directories on the way to its new place are made.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/files/move", tag = "files",
-    request_body = Move,
+    request_body = MoveFileRequest,
     responses(
         (status = 200, description = "Done.", body = Done, example = json!({"status": "moved"})),
         InSandbox,
@@ -416,7 +396,7 @@ pub(super) async fn rename(
     State(front): State<Shared>,
     Target(id): Target,
     Asker(caller): Asker,
-    Json(body): Json<Move>,
+    Json(body): Json<MoveFileRequest>,
 ) -> Reply {
     let (from, to) = (path(&body.old_path)?, path(&body.new_path)?);
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
@@ -425,18 +405,10 @@ pub(super) async fn rename(
     Ok(done("moved"))
 }
 
-#[derive(Deserialize, ToSchema)]
-#[schema(as = ChangeMode)]
-pub(super) struct Chmod {
-    path: String,
-    /// Octal.
-    mode: String,
-}
-
 /// Sets permission bits.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/files/chmod", tag = "files",
-    request_body = Chmod,
+    request_body = ChangeModeRequest,
     responses(
         (
             status = 200,
@@ -452,7 +424,7 @@ pub(super) async fn chmod(
     State(front): State<Shared>,
     Target(id): Target,
     Asker(caller): Asker,
-    Json(body): Json<Chmod>,
+    Json(body): Json<ChangeModeRequest>,
 ) -> Reply {
     let (path, mode) = (path(&body.path)?, body.mode.parse()?);
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
@@ -461,19 +433,10 @@ pub(super) async fn chmod(
     Ok(done("chmod applied"))
 }
 
-#[derive(Deserialize, ToSchema)]
-#[schema(as = MakeDirectory)]
-pub(super) struct Mkdir {
-    path: String,
-    /// Octal; `0755` when absent.
-    #[serde(default)]
-    mode: Option<String>,
-}
-
 /// Makes a directory and those above it.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/files/mkdir", tag = "files",
-    request_body = Mkdir,
+    request_body = MakeDirectoryRequest,
     responses(
         (status = 200, description = "Done.", body = Done, example = json!({"status": "created"})),
         InSandbox,
@@ -484,7 +447,7 @@ pub(super) async fn mkdir(
     State(front): State<Shared>,
     Target(id): Target,
     Asker(caller): Asker,
-    Json(body): Json<Mkdir>,
+    Json(body): Json<MakeDirectoryRequest>,
 ) -> Reply {
     let path = path(&body.path)?;
     let mode = body.mode.as_deref();

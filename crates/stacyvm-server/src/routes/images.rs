@@ -11,15 +11,18 @@ use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use stacyvm_provider::ArchiveKind;
 use stacyvm_provider::ops::OpError;
-use stacyvm_types::{ImageDetails, ImageInfo, ImagesRemoved, PruneRequest, TagRequest};
+use stacyvm_types::{
+    ImageArchiveKind, ImageDetails, ImageInfo, ImagesRemoved, LoadImagesQuery, ProviderQuery,
+    PruneRequest, SaveImagesQuery, StatusResponse, TagRequest,
+};
 
-use super::{Done, done, ok};
 use crate::body::Json;
 use crate::download::ByteBody;
 use crate::error::{Failure, Reply};
-use crate::front::Shared;
 use crate::openapi::{FileBody, ImageArchive, JsonBody, NoSuch, OfImages, Taken};
-use crate::query::Query;
+use crate::query::TypedQuery;
+use crate::response::{done, ok};
+use crate::state::SharedState;
 use crate::upload::{self, Kind, UploadError};
 
 /// The image that a path names, with its slashes.
@@ -40,11 +43,14 @@ impl<S: Send + Sync> FromRequestParts<S> for ImageName {
 /// Lists the images, sorted by name.
 #[utoipa::path(
     get, path = "/api/v1/images", tag = "images",
-    params(("provider" = Option<String>, Query, description = "Whose; the default one's when absent.")),
+    params(ProviderQuery),
     responses((status = 200, description = "The images.", body = Vec<ImageInfo>), OfImages),
 )]
-pub(super) async fn list(State(front): State<Shared>, query: Query) -> Reply {
-    let images = front.orchestrator.images(query.get("provider")?)?;
+pub(super) async fn list(
+    State(state): State<SharedState>,
+    TypedQuery(query): TypedQuery<ProviderQuery>,
+) -> Reply {
+    let images = state.orchestrator.images(query.provider.as_deref())?;
     Ok(ok(&images.list().await?))
 }
 
@@ -53,27 +59,27 @@ pub(super) async fn list(State(front): State<Shared>, query: Query) -> Reply {
     get, path = "/api/v1/images/{name}", tag = "images", operation_id = "inspect",
     params(
         ("name" = String, Path, description = "One of its names, or its id; slashes as `%2F`."),
-        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
+        ProviderQuery,
     ),
     responses((status = 200, description = "The image.", body = ImageDetails), OfImages),
 )]
 pub(super) async fn inspect(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     ImageName(name): ImageName,
-    query: Query,
+    TypedQuery(query): TypedQuery<ProviderQuery>,
 ) -> Reply {
-    let images = front.orchestrator.images(query.get("provider")?)?;
+    let images = state.orchestrator.images(query.provider.as_deref())?;
     Ok(ok(&images.inspect(&name).await?))
 }
 
 /// Removes a name, and its image with the last one.
 ///
-/// An image that a sandbox stands on stays. By its id an image goes with all its names.
+/// An image that a sandbox uses stays. By its id an image goes with all its names.
 #[utoipa::path(
     delete, path = "/api/v1/images/{name}", tag = "images",
     params(
         ("name" = String, Path, description = "One of its names, or its id; slashes as `%2F`."),
-        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
+        ProviderQuery,
     ),
     responses(
         (status = 200, description = "What is gone.", body = ImagesRemoved),
@@ -82,11 +88,11 @@ pub(super) async fn inspect(
     ),
 )]
 pub(super) async fn remove(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     ImageName(name): ImageName,
-    query: Query,
+    TypedQuery(query): TypedQuery<ProviderQuery>,
 ) -> Reply {
-    let images = front.orchestrator.images(query.get("provider")?)?;
+    let images = state.orchestrator.images(query.provider.as_deref())?;
     Ok(ok(&images.remove(&name).await?))
 }
 
@@ -95,18 +101,21 @@ pub(super) async fn remove(
     post, path = "/api/v1/images/tag", tag = "images",
     request_body = TagRequest,
     responses(
-        (status = 200, description = "Done.", body = Done, example = json!({"status": "tagged"})),
+        (status = 200, description = "Done.", body = StatusResponse, example = json!({"status": "tagged"})),
         OfImages,
         JsonBody,
     ),
 )]
-pub(super) async fn tag(State(front): State<Shared>, Json(request): Json<TagRequest>) -> Reply {
-    let images = front.orchestrator.images(request.provider.as_deref())?;
+pub(super) async fn tag(
+    State(state): State<SharedState>,
+    Json(request): Json<TagRequest>,
+) -> Reply {
+    let images = state.orchestrator.images(request.provider.as_deref())?;
     images.tag(&request).await?;
     Ok(done("tagged"))
 }
 
-/// Removes images that nobody uses, and what no image needs any more.
+/// Removes images that no sandbox uses, and layers that no image needs any more.
 ///
 /// Without `all` only those whose name went to another image.
 #[utoipa::path(
@@ -118,8 +127,11 @@ pub(super) async fn tag(State(front): State<Shared>, Json(request): Json<TagRequ
         JsonBody,
     ),
 )]
-pub(super) async fn prune(State(front): State<Shared>, Json(request): Json<PruneRequest>) -> Reply {
-    let images = front.orchestrator.images(request.provider.as_deref())?;
+pub(super) async fn prune(
+    State(state): State<SharedState>,
+    Json(request): Json<PruneRequest>,
+) -> Reply {
+    let images = state.orchestrator.images(request.provider.as_deref())?;
     Ok(ok(&images.prune(&request).await?))
 }
 
@@ -129,19 +141,7 @@ pub(super) async fn prune(State(front): State<Shared>, Json(request): Json<Prune
 /// of one root file system.
 #[utoipa::path(
     post, path = "/api/v1/images/load", tag = "images",
-    params(
-        (
-            "name" = Option<String>,
-            Query,
-            description = "What to call it, where the archive has one image. Needed for `rootfs`.",
-        ),
-        (
-            "kind" = Option<String>,
-            Query,
-            description = "What the archive is: `images`, the default, or `rootfs`.",
-        ),
-        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
-    ),
+    params(LoadImagesQuery),
     request_body(
         description = "The content type is not looked at.",
         content(
@@ -156,25 +156,28 @@ pub(super) async fn prune(State(front): State<Shared>, Json(request): Json<Prune
         FileBody,
     ),
 )]
-pub(super) async fn load(State(front): State<Shared>, query: Query, request: Request) -> Reply {
-    let images = front.orchestrator.images(query.get("provider")?)?;
-    let name = query.get("name")?;
-    let kind = match query.get("kind")? {
-        None | Some("images") => ArchiveKind::Images,
-        Some("rootfs") if name.is_none() => {
+pub(super) async fn load(
+    State(state): State<SharedState>,
+    TypedQuery(query): TypedQuery<LoadImagesQuery>,
+    request: Request,
+) -> Reply {
+    let images = state.orchestrator.images(query.provider.as_deref())?;
+    let name = query.name.as_deref();
+    let kind = match query.kind.unwrap_or_default() {
+        ImageArchiveKind::Images => ArchiveKind::Images,
+        ImageArchiveKind::Rootfs if name.is_none() => {
             return Err(Failure::bad_request(
                 "the query parameter name is missing: what the root file system is to be called",
             ));
         }
-        Some("rootfs") => ArchiveKind::Rootfs,
-        Some(_) => return Err(Failure::bad_request("the kinds are images and rootfs")),
+        ImageArchiveKind::Rootfs => ArchiveKind::Rootfs,
     };
     let (parts, body) = request.into_parts();
     let mut loaded = None;
     let feeding = upload::feed(
         &parts.headers,
         body,
-        front.image_limit,
+        state.image_limit,
         Kind::Plain,
         async |archive| {
             let result = images.load(archive, kind, name).await;
@@ -198,14 +201,7 @@ pub(super) async fn load(State(front): State<Shared>, query: Query, request: Req
 /// Gives images as one archive, which `docker load` and other tools of images read.
 #[utoipa::path(
     get, path = "/api/v1/images/save", tag = "images",
-    params(
-        (
-            "name" = Vec<String>,
-            Query,
-            description = "The images; given once for each.",
-        ),
-        ("provider" = Option<String>, Query, description = "Whose; the default one's when absent."),
-    ),
+    params(SaveImagesQuery),
     responses(
         (
             status = 200,
@@ -217,15 +213,16 @@ pub(super) async fn load(State(front): State<Shared>, query: Query, request: Req
         NoSuch,
     ),
 )]
-pub(super) async fn save(State(front): State<Shared>, query: Query) -> Reply {
-    let images = front.orchestrator.images(query.get("provider")?)?;
-    let names = query.pairs().filter(|(key, _)| *key == "name");
-    let names: Vec<String> = names.map(|(_, value)| value.to_owned()).collect();
-    let mut archive = images.save(&names).await?;
+pub(super) async fn save(
+    State(state): State<SharedState>,
+    TypedQuery(query): TypedQuery<SaveImagesQuery>,
+) -> Reply {
+    let images = state.orchestrator.images(query.provider.as_deref())?;
+    let mut archive = images.save(&query.name).await?;
     // What fails before the first byte can still be told properly.
     let first = archive.recv().await.transpose();
     let first = first.map_err(Failure::internal)?;
-    let body = ByteBody::new(first, archive, None, front.cut());
+    let body = ByteBody::new(first, archive, None, state.cut());
     let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"))];
     Ok((kind, Body::new(body)).into_response())
 }

@@ -18,10 +18,9 @@ use stacyvm_orchestrator::{BUCKET_BOUNDS, MetricsSnapshot};
 use stacyvm_types::{GoDuration, SandboxState};
 use utoipa::ToSchema;
 
-use super::ok;
-use super::system::uptime;
 use crate::error::Reply;
-use crate::front::{Front, Shared};
+use crate::response::ok;
+use crate::state::{ServerState, SharedState};
 
 #[derive(Serialize, ToSchema)]
 struct Metrics<'a> {
@@ -61,8 +60,8 @@ struct Operation<'a> {
     get, path = "/api/v1/metrics", tag = "system",
     responses((status = 200, description = "The counters.", body = Metrics)),
 )]
-pub(super) async fn json(State(front): State<Shared>) -> Reply {
-    let snapshot = front.orchestrator.metrics();
+pub(super) async fn json(State(state): State<SharedState>) -> Reply {
+    let snapshot = state.orchestrator.metrics();
     let operations = snapshot.operations.iter().map(|metrics| Operation {
         operation: metrics.operation.as_str(),
         provider: &metrics.provider,
@@ -71,7 +70,7 @@ pub(super) async fn json(State(front): State<Shared>) -> Reply {
         avg_ms: metrics.seconds * 1000.0 / metrics.count.max(1) as f64,
     });
     Ok(ok(&Metrics {
-        uptime: uptime(&front),
+        uptime: state.uptime(),
         active_sandboxes: snapshot.active_sandboxes,
         total_sandboxes: snapshot.total_sandboxes,
         memory_alloc: process::resident_bytes(),
@@ -101,8 +100,8 @@ pub(super) async fn json(State(front): State<Shared>) -> Reply {
         ),
     ),
 )]
-pub(super) async fn prometheus(State(front): State<Shared>) -> Reply {
-    let text = exposition(&front, &front.orchestrator.metrics());
+pub(super) async fn prometheus(State(state): State<SharedState>) -> Reply {
+    let text = exposition(&state, &state.orchestrator.metrics());
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
 }
@@ -137,16 +136,16 @@ fn escape(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-fn exposition(front: &Front, snapshot: &MetricsSnapshot) -> String {
+fn exposition(state: &ServerState, snapshot: &MetricsSnapshot) -> String {
     let mut out = Exposition(String::with_capacity(8 * 1024));
     out.single(
         "stacyvm_uptime_seconds",
         "gauge",
         "Seconds since the server started.",
-        front.started.elapsed().as_secs_f64(),
+        state.started.elapsed().as_secs_f64(),
     );
     out.family("stacyvm_build_info", "gauge", "The version that runs.");
-    out.sample("stacyvm_build_info", &[("version", &front.version)], 1);
+    out.sample("stacyvm_build_info", &[("version", &state.version)], 1);
     out.single(
         "stacyvm_memory_resident_bytes",
         "gauge",
@@ -194,7 +193,7 @@ fn exposition(front: &Front, snapshot: &MetricsSnapshot) -> String {
         out.sample(name, &[("provider", provider)], count);
     }
     operations(&mut out, snapshot);
-    http_requests::write(&mut out, &front.traffic);
+    http_requests::write(&mut out, &state.http_metrics);
     process::write(&mut out);
     out.0
 }

@@ -1,14 +1,14 @@
-//! How a sandbox is connected, and what it may reach.
+//! The network of a sandbox, and the hosts that it may reach.
 
 use axum::extract::State;
 use stacyvm_types::{NetworkInfo, NetworkRules};
 
-use super::ok;
 use crate::body::Json;
 use crate::error::Reply;
-use crate::front::Shared;
 use crate::openapi::{InSandbox, JsonBody};
 use crate::owner::Asker;
+use crate::response::ok;
+use crate::state::SharedState;
 use crate::target::Target;
 
 /// Shows how a sandbox is connected.
@@ -17,11 +17,11 @@ use crate::target::Target;
     responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox),
 )]
 pub(super) async fn get(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
     Asker(caller): Asker,
 ) -> Reply {
-    Ok(ok(&front.orchestrator.network(&caller, &id).await?))
+    Ok(ok(&state.orchestrator.network(&caller, &id).await?))
 }
 
 /// Changes what a sandbox with a network may reach, at once.
@@ -34,12 +34,12 @@ pub(super) async fn get(
     responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox, JsonBody),
 )]
 pub(super) async fn set(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
     Asker(caller): Asker,
     Json(rules): Json<NetworkRules>,
 ) -> Reply {
-    Ok(ok(&front
+    Ok(ok(&state
         .orchestrator
         .set_network(&caller, &id, rules)
         .await?))

@@ -1,16 +1,16 @@
-//! Links to ports of sandboxes. What opens them is the preview's own door, not a route.
+//! Links to ports of sandboxes. The links are opened by the preview, not by a route.
 
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderValue, StatusCode, header};
 use stacyvm_types::{ErrorCode, GoDuration, PreviewLink, PreviewLinkRequest, Timestamp};
 
-use super::json;
 use crate::body::Json;
 use crate::error::{Failure, Reply};
-use crate::front::Shared;
 use crate::openapi::{InSandbox, JsonBody};
 use crate::owner::Asker;
+use crate::response::json;
+use crate::state::SharedState;
 use crate::target::Target;
 
 /// Gives out the way to a port of a sandbox in a browser.
@@ -25,15 +25,15 @@ use crate::target::Target;
     responses((status = 200, description = "The link.", body = PreviewLink), InSandbox, JsonBody),
 )]
 pub(super) async fn link(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
     Asker(caller): Asker,
     Json(PreviewLinkRequest { port, expires_in }): Json<PreviewLinkRequest>,
 ) -> Reply {
-    let sandbox = front.orchestrator.get(&caller, &id).await?;
+    let sandbox = state.orchestrator.get(&caller, &id).await?;
     let port = u16::try_from(port).ok().filter(|port| *port > 0);
     let port = port.ok_or_else(|| Failure::bad_request("port must be from 1 to 65535"))?;
-    let Some(access) = &front.access else {
+    let Some(access) = &state.access else {
         return Err(Failure::new(
             ErrorCode::Unsupported,
             "this server has no previews",

@@ -1,4 +1,4 @@
-//! The backends and how they are.
+//! The configured providers and their health.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde::Serialize;
 use stacyvm_types::ProviderInfo;
 use utoipa::ToSchema;
 
-use super::ok;
 use crate::error::Reply;
-use crate::front::Shared;
 use crate::openapi::NoSuch;
+use crate::response::ok;
+use crate::state::SharedState;
 use crate::target::RawTarget;
 
 /// Lists the providers, sorted by name. Exactly one is the default.
@@ -18,8 +18,8 @@ use crate::target::RawTarget;
     get, path = "/api/v1/providers", tag = "providers",
     responses((status = 200, description = "The providers.", body = Vec<ProviderInfo>)),
 )]
-pub(super) async fn list(State(front): State<Shared>) -> Reply {
-    Ok(ok(&front.orchestrator.providers().await))
+pub(super) async fn list(State(state): State<SharedState>) -> Reply {
+    Ok(ok(&state.orchestrator.providers().await))
 }
 
 /// What GET `/providers/{name}` adds to the listing.
@@ -41,8 +41,8 @@ struct Detail<'a> {
     get, path = "/api/v1/providers/{name}", tag = "providers",
     responses((status = 200, description = "The provider.", body = Detail), NoSuch),
 )]
-pub(super) async fn get(State(front): State<Shared>, RawTarget(name): RawTarget) -> Reply {
-    let detail = front.orchestrator.provider(&name).await?;
+pub(super) async fn get(State(state): State<SharedState>, RawTarget(name): RawTarget) -> Reply {
+    let detail = state.orchestrator.provider(&name).await?;
     Ok(ok(&Detail {
         info: &detail.info,
         sandbox_count: detail.sandbox_count,
@@ -63,6 +63,6 @@ pub(super) async fn get(State(front): State<Shared>, RawTarget(name): RawTarget)
         ),
     ),
 )]
-pub(super) async fn test(State(front): State<Shared>) -> Reply {
-    Ok(ok(&front.orchestrator.test_providers().await))
+pub(super) async fn test(State(state): State<SharedState>) -> Reply {
+    Ok(ok(&state.orchestrator.test_providers().await))
 }

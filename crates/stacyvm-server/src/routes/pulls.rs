@@ -10,18 +10,18 @@ use stacyvm_types::{ApiError, PullLine, PullRequest, PulledImage};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use super::{NDJSON, ok, streamed};
 use crate::body::Json;
 use crate::error::{Failure, Reply};
-use crate::front::Shared;
 use crate::ndjson::LineBody;
 use crate::openapi::{JsonBody, OfImages, PullLines};
+use crate::response::{NDJSON, ok, streamed};
+use crate::state::SharedState;
 
-/// Words between a pull and who reads of it.
-const DEPTH: usize = 64;
+/// Events that wait between a pull and the connection.
+const CHANNEL_DEPTH: usize = 64;
 
-/// What comes of a pull, as it comes.
-enum Word {
+/// What a pull reports.
+enum PullEvent {
     Line(PullLine),
     End(Box<Result<PulledImage, Error>>),
 }
@@ -43,36 +43,39 @@ enum Word {
         JsonBody,
     ),
 )]
-pub(super) async fn pull(State(front): State<Shared>, Json(request): Json<PullRequest>) -> Reply {
-    let images = front.orchestrator.images(request.provider.as_deref())?;
+pub(super) async fn pull(
+    State(state): State<SharedState>,
+    Json(request): Json<PullRequest>,
+) -> Reply {
+    let images = state.orchestrator.images(request.provider.as_deref())?;
     if !request.stream.unwrap_or(false) {
         return Ok(ok(&images.pull(&request, None).await?));
     }
-    let (sender, mut words) = mpsc::channel(DEPTH);
-    tokio::spawn(tell(images, request, sender).in_current_span());
-    // What fails before anything was said is an answer like any other.
-    let first = match words.recv().await {
-        Some(Word::End(end)) => Word::End(Box::new(Ok((*end)?))),
+    let (sender, mut events) = mpsc::channel(CHANNEL_DEPTH);
+    tokio::spawn(run_pull(images, request, sender).in_current_span());
+    // A failure before the first line is an ordinary answer.
+    let first = match events.recv().await {
+        Some(PullEvent::End(end)) => PullEvent::End(Box::new(Ok((*end)?))),
         Some(line) => line,
         None => return Err(Failure::internal("the pull ended without a word")),
     };
-    let body = LineBody::new(words, None, front.cut(), write).starting_with(first);
+    let body = LineBody::new(events, None, state.cut(), write).starting_with(first);
     Ok(streamed(NDJSON, Body::new(body)))
 }
 
-/// Pulls, and tells; until it is done or nobody listens.
-async fn tell(images: Images, request: PullRequest, words: mpsc::Sender<Word>) {
-    let (progress, mut lines) = mpsc::channel(DEPTH);
+/// Pulls and reports, until the pull ends or the receiver is dropped.
+async fn run_pull(images: Images, request: PullRequest, events: mpsc::Sender<PullEvent>) {
+    let (progress, mut lines) = mpsc::channel(CHANNEL_DEPTH);
     let pulling = async {
         let mut pulling = std::pin::pin!(images.pull(&request, Some(progress)));
         loop {
             tokio::select! {
                 biased;
                 Some(line) = lines.recv() => {
-                    let _ = words.send(Word::Line(line)).await;
+                    let _ = events.send(PullEvent::Line(line)).await;
                 }
                 end = &mut pulling => {
-                    let _ = words.send(Word::End(Box::new(end))).await;
+                    let _ = events.send(PullEvent::End(Box::new(end))).await;
                     return;
                 }
             }
@@ -80,14 +83,14 @@ async fn tell(images: Images, request: PullRequest, words: mpsc::Sender<Word>) {
     };
     tokio::select! {
         () = pulling => {}
-        () = words.closed() => {}
+        () = events.closed() => {}
     }
 }
 
-fn write(buffer: &mut BytesMut, word: Word) -> bool {
-    let (line, last) = match word {
-        Word::Line(line) => (line, false),
-        Word::End(end) => match *end {
+fn write(buffer: &mut BytesMut, event: PullEvent) -> bool {
+    let (line, last) = match event {
+        PullEvent::Line(line) => (line, false),
+        PullEvent::End(end) => match *end {
             Ok(pulled) => (PullLine::Done(pulled), true),
             Err(error) => {
                 let (code, message) = Failure::from(error).told();

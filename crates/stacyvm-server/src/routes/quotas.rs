@@ -1,15 +1,15 @@
-//! What single owners may use at most.
+//! Quotas: the limits of single owners.
 
 use axum::extract::State;
 use http::StatusCode;
-use stacyvm_types::{Quota, QuotaRequest, QuotaSummary};
+use stacyvm_types::{Quota, QuotaRequest, QuotaSummary, StatusResponse};
 
-use super::{Done, done, json, ok};
 use crate::body::Json;
 use crate::error::Reply;
-use crate::front::Shared;
 use crate::openapi::{JsonBody, NoSuch, Taken};
 use crate::owner::Asker;
+use crate::response::{done, json, ok};
+use crate::state::SharedState;
 use crate::target::RawTarget;
 
 /// Lists the quotas, sorted by owner. In pool mode an owner sees their own.
@@ -17,8 +17,8 @@ use crate::target::RawTarget;
     get, path = "/api/v1/quotas", tag = "quotas",
     responses((status = 200, description = "The quotas.", body = [Quota])),
 )]
-pub(super) async fn list(State(front): State<Shared>, Asker(caller): Asker) -> Reply {
-    Ok(ok(&front.orchestrator.quotas(&caller)))
+pub(super) async fn list(State(state): State<SharedState>, Asker(caller): Asker) -> Reply {
+    Ok(ok(&state.orchestrator.quotas(&caller)))
 }
 
 /// Gives an owner a quota.
@@ -28,11 +28,11 @@ pub(super) async fn list(State(front): State<Shared>, Asker(caller): Asker) -> R
     responses((status = 201, description = "It holds from now on.", body = Quota), JsonBody, Taken),
 )]
 pub(super) async fn create(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Asker(caller): Asker,
     Json(request): Json<QuotaRequest>,
 ) -> Reply {
-    let quota = front.orchestrator.create_quota(&caller, request).await?;
+    let quota = state.orchestrator.create_quota(&caller, request).await?;
     Ok(json(StatusCode::CREATED, &quota))
 }
 
@@ -41,8 +41,8 @@ pub(super) async fn create(
     get, path = "/api/v1/quotas/summary", tag = "quotas",
     responses((status = 200, description = "How many owners have which limit.", body = QuotaSummary)),
 )]
-pub(super) async fn summary(State(front): State<Shared>) -> Reply {
-    Ok(ok(&front.orchestrator.quota_summary()))
+pub(super) async fn summary(State(state): State<SharedState>) -> Reply {
+    Ok(ok(&state.orchestrator.quota_summary()))
 }
 
 /// Shows an owner's quota.
@@ -51,11 +51,11 @@ pub(super) async fn summary(State(front): State<Shared>) -> Reply {
     responses((status = 200, description = "The quota.", body = Quota), NoSuch),
 )]
 pub(super) async fn get(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     RawTarget(owner): RawTarget,
     Asker(caller): Asker,
 ) -> Reply {
-    Ok(ok(&front.orchestrator.quota(&caller, &owner)?))
+    Ok(ok(&state.orchestrator.quota(&caller, &owner)?))
 }
 
 /// Gives an owner a quota, or changes it.
@@ -67,25 +67,25 @@ pub(super) async fn get(
     responses((status = 200, description = "It holds from now on.", body = Quota), JsonBody),
 )]
 pub(super) async fn set(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     RawTarget(owner): RawTarget,
     Asker(caller): Asker,
     Json(request): Json<QuotaRequest>,
 ) -> Reply {
-    let quota = front.orchestrator.set_quota(&caller, &owner, request);
+    let quota = state.orchestrator.set_quota(&caller, &owner, request);
     Ok(ok(&quota.await?))
 }
 
 /// Takes an owner's quota away; the configuration's limits stay.
 #[utoipa::path(
     delete, path = "/api/v1/quotas/{owner}", tag = "quotas",
-    responses((status = 200, description = "It is gone.", body = Done, example = json!({"status": "deleted"})), NoSuch),
+    responses((status = 200, description = "It is gone.", body = StatusResponse, example = json!({"status": "deleted"})), NoSuch),
 )]
 pub(super) async fn delete(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     RawTarget(owner): RawTarget,
     Asker(caller): Asker,
 ) -> Reply {
-    front.orchestrator.delete_quota(&caller, &owner).await?;
+    state.orchestrator.delete_quota(&caller, &owner).await?;
     Ok(done("deleted"))
 }

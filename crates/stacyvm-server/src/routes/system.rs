@@ -1,48 +1,27 @@
-//! How the server is, and the parts of the API whose features this version does not have.
+//! Health of the server, and the parts of the API whose features this version does not have.
 
 use axum::extract::State;
 use http::StatusCode;
 use serde::Serialize;
-use stacyvm_types::GoDuration;
+use stacyvm_types::{Health, ProbeStatus};
 use utoipa::ToSchema;
 
-use super::{json, ok};
 use crate::error::Reply;
-use crate::front::{Front, Shared};
-use crate::openapi::NoneYet;
-
-/// Time since the start, to the millisecond.
-pub(super) fn uptime(front: &Front) -> GoDuration {
-    let millis = i64::try_from(front.started.elapsed().as_millis()).unwrap_or(i64::MAX);
-    GoDuration::from_nanos(millis.saturating_mul(1_000_000))
-}
-
-#[derive(Serialize, ToSchema)]
-struct Health<'a> {
-    status: &'static str,
-    version: &'a str,
-    uptime: GoDuration,
-}
+use crate::openapi::shapes::EmptyList;
+use crate::response::{json, ok};
+use crate::state::SharedState;
 
 /// Says that the server answers, and its version.
 #[utoipa::path(
     get, path = "/api/v1/health", tag = "system",
     responses((status = 200, description = "It answers.", body = Health)),
 )]
-pub(super) async fn health(State(front): State<Shared>) -> Reply {
+pub(super) async fn health(State(state): State<SharedState>) -> Reply {
     Ok(ok(&Health {
-        status: "ok",
-        version: &front.version,
-        uptime: uptime(&front),
+        status: "ok".to_owned(),
+        version: state.version.clone(),
+        uptime: state.uptime(),
     }))
-}
-
-#[derive(Serialize, ToSchema)]
-struct Probe {
-    status: &'static str,
-    uptime: GoDuration,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
 }
 
 /// Says that the process lives. Needs no key.
@@ -52,15 +31,15 @@ struct Probe {
         (
             status = 200,
             description = "It lives.",
-            body = Probe,
+            body = ProbeStatus,
             example = json!({"status": "alive", "uptime": "1h2m3.4s"}),
         ),
     ),
 )]
-pub(super) async fn live(State(front): State<Shared>) -> Reply {
-    Ok(ok(&Probe {
-        status: "alive",
-        uptime: uptime(&front),
+pub(super) async fn live(State(state): State<SharedState>) -> Reply {
+    Ok(ok(&ProbeStatus {
+        status: "alive".to_owned(),
+        uptime: state.uptime(),
         reason: None,
     }))
 }
@@ -69,46 +48,47 @@ pub(super) async fn live(State(front): State<Shared>) -> Reply {
 #[utoipa::path(
     get, path = "/api/v1/ready", tag = "system",
     responses(
-        (status = 200, description = "It is ready.", body = Probe),
+        (status = 200, description = "It is ready.", body = ProbeStatus),
         (
             status = 503,
             description = "It is not.",
-            body = Probe,
+            body = ProbeStatus,
             example = json!({"status": "not_ready", "uptime": "3.4s", "reason": "shutting down"}),
         ),
     ),
 )]
-pub(super) async fn ready(State(front): State<Shared>) -> Reply {
-    let (code, status, reason) = match front.orchestrator.ready() {
+pub(super) async fn ready(State(state): State<SharedState>) -> Reply {
+    let (code, status, reason) = match state.orchestrator.ready() {
         Ok(()) => (StatusCode::OK, "ready", None),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, "not_ready", Some(reason)),
     };
-    let probe = Probe {
-        status,
-        uptime: uptime(&front),
+    let probe = ProbeStatus {
+        status: status.to_owned(),
+        uptime: state.uptime(),
         reason,
     };
     Ok(json(code, &probe))
 }
 
 #[derive(Serialize, ToSchema)]
-struct Pool {
+struct PoolStatus {
+    /// Whether sandboxes are made in the machines of a pool.
     enabled: bool,
 }
 
 /// Shows how full the pool is.
 #[utoipa::path(
     get, path = "/api/v1/pool/status", tag = "pool",
-    responses((status = 200, description = "The pool.", body = Pool)),
+    responses((status = 200, description = "The pool.", body = PoolStatus)),
 )]
 pub(super) async fn pool() -> Reply {
-    Ok(ok(&Pool { enabled: false }))
+    Ok(ok(&PoolStatus { enabled: false }))
 }
 
 /// Lists the snapshots.
 #[utoipa::path(
     get, path = "/api/v1/snapshots", tag = "snapshots",
-    responses((status = 200, description = "The snapshots.", body = NoneYet)),
+    responses((status = 200, description = "The snapshots.", body = EmptyList)),
 )]
 pub(super) async fn snapshots() -> Reply {
     Ok(ok(&[(); 0]))

@@ -1,13 +1,13 @@
 //! Templates, which this version does not have: none are listed and none are found.
 
-use super::ok;
 use crate::error::{Failure, Reply};
-use crate::openapi::NoneYet;
+use crate::openapi::shapes::EmptyList;
+use crate::response::ok;
 
 /// Lists the templates.
 #[utoipa::path(
     get, path = "/api/v1/templates", tag = "templates",
-    responses((status = 200, description = "The templates.", body = NoneYet)),
+    responses((status = 200, description = "The templates.", body = EmptyList)),
 )]
 pub(super) async fn list() -> Reply {
     Ok(ok(&[(); 0]))

@@ -6,7 +6,7 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use futures_util::StreamExt;
-use stacyvm_client::ArchiveForm;
+use stacyvm_types::ArchiveFormat;
 
 use crate::http::{get, send};
 use crate::mock::Mocked;
@@ -54,13 +54,13 @@ async fn whole_directories_go_in_and_out() {
             .await
             .unwrap();
         assert_eq!(read, "inner");
-        for form in [ArchiveForm::Tar, ArchiveForm::TarGz] {
+        for form in [ArchiveFormat::Tar, ArchiveFormat::TarGz] {
             let mut out = server.client.archive_out(&id, target, form).await.unwrap();
             let mut bytes = Vec::new();
             while let Some(piece) = out.next().await {
                 bytes.extend_from_slice(&piece.unwrap());
             }
-            if form == ArchiveForm::TarGz {
+            if form == ArchiveFormat::TarGz {
                 let packed = std::mem::take(&mut bytes);
                 GzDecoder::new(packed.as_slice())
                     .read_to_end(&mut bytes)

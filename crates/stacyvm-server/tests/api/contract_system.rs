@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
-use stacyvm_client::EventQuery;
+use stacyvm_types::EventsQuery;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -295,9 +295,9 @@ async fn what_is_done_over_http_is_told_in_events() {
         let answer = send(at, method, &path, "", body.as_bytes()).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.text());
     }
-    let query = EventQuery {
-        after: Some("evt-0".to_owned()),
-        ..EventQuery::default()
+    let query = EventsQuery {
+        last_event_id: Some("evt-0".to_owned()),
+        ..EventsQuery::default()
     };
     let mut events = server.client.events(&query).await.unwrap();
     let mut heard = Vec::new();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use stacyvm_client::{EventQuery, EventStream, ServerEvent};
+use stacyvm_client::{EventStream, ServerEvent};
+use stacyvm_types::EventsQuery;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -16,14 +17,14 @@ async fn next(stream: &mut EventStream) -> ServerEvent {
         .unwrap()
 }
 
-fn everything() -> EventQuery {
-    EventQuery {
-        after: Some("evt-0".to_owned()),
-        ..EventQuery::default()
+fn everything() -> EventsQuery {
+    EventsQuery {
+        last_event_id: Some("evt-0".to_owned()),
+        ..EventsQuery::default()
     }
 }
 
-async fn follow(server: &Server, query: &EventQuery) -> EventStream {
+async fn follow(server: &Server, query: &EventsQuery) -> EventStream {
     server.client.events(query).await.unwrap()
 }
 
@@ -103,9 +104,9 @@ async fn who_comes_back_misses_nothing() {
     assert_eq!(seen.kind, "sandbox.running");
     drop(first);
     reads(&server, &id, 500).await;
-    let mut query = EventQuery {
-        after: Some(seen.id.clone()),
-        ..EventQuery::default()
+    let mut query = EventsQuery {
+        last_event_id: Some(seen.id.clone()),
+        ..EventsQuery::default()
     };
     let number = |event: &ServerEvent| event.id[4..].parse::<u64>().unwrap();
     let mut second = follow(&server, &query).await;
@@ -119,7 +120,7 @@ async fn who_comes_back_misses_nothing() {
         last += 1;
     }
     // As a browser does it that cannot set headers at first.
-    query.after = None;
+    query.last_event_id = None;
     let path = format!("/api/v1/events?last_event_id=evt-{}", last - 1);
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
@@ -139,7 +140,7 @@ async fn ten_thousand_events_and_one_that_does_not_read() {
     options.orchestrator.event_history = 100;
     let server = Server::start(options).await;
     let id = spawn(&server).await;
-    let mut quick = follow(&server, &EventQuery::default()).await;
+    let mut quick = follow(&server, &EventsQuery::default()).await;
     let mut stalled = connect_narrow(server.address).await;
     stalled
         .write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -190,7 +191,7 @@ async fn filters_narrow_and_wrong_ones_are_refused() {
     reads(&server, &one, 1).await;
     reads(&server, &two, 1).await;
     server.client.destroy(&two).await.unwrap();
-    let mut query = EventQuery {
+    let mut query = EventsQuery {
         types: vec!["file.*".to_owned(), "sandbox.destroyed".to_owned()],
         ..everything()
     };
@@ -200,7 +201,7 @@ async fn filters_narrow_and_wrong_ones_are_refused() {
         kinds.push(next(&mut both).await.kind);
     }
     assert_eq!(kinds, ["file.read", "file.read", "sandbox.destroyed"]);
-    query.sandbox = Some(two.clone());
+    query.sandbox_id = Some(two.clone());
     let mut only = follow(&server, &query).await;
     let event = next(&mut only).await;
     assert_eq!(
@@ -253,7 +254,7 @@ async fn a_stop_ends_the_stream_cleanly_and_at_once() {
     // Waiting for the drain would outlast the patience.
     options.server.drain_timeout = Duration::from_secs(3600);
     let server = Server::start(options).await;
-    let mut stream = follow(&server, &EventQuery::default()).await;
+    let mut stream = follow(&server, &EventsQuery::default()).await;
     let stopping = tokio::spawn(server.stop());
     let end = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap();
     assert!(end.is_none(), "{end:?}");

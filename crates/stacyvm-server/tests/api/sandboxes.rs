@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use stacyvm_client::{Client, ListFilter};
-use stacyvm_types::{GoDuration, SandboxState, SpawnRequest, Timestamp};
+use stacyvm_client::Client;
+use stacyvm_types::{GoDuration, ListSandboxesQuery, SandboxState, SpawnRequest, Timestamp};
 
 use crate::http::{Answer, get, post, send};
 use crate::mock::{Mocked, eventually};
@@ -194,12 +194,12 @@ async fn lists_are_newest_first_and_narrowed_by_what_is_asked() {
         let path = format!("/api/v1/sandboxes{query}");
         assert_eq!(ids(get(server.address, &path).await), expected, "{query}");
     }
-    let filter = ListFilter {
+    let query = ListSandboxesQuery {
         state: Some(SandboxState::Running),
-        owner: Some("bob".to_owned()),
+        owner: Some("bob".parse().unwrap()),
         metadata: [("team".to_owned(), "red".to_owned())].into(),
     };
-    let found = server.client.list_filtered(&filter).await.unwrap();
+    let found = server.client.list_filtered(&query).await.unwrap();
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].id, made[1]);
     server.client.destroy(made[1].as_str()).await.unwrap();

@@ -129,7 +129,7 @@ mod tests {
         let mut quotas = crate::sqlite::quotas::list(&connection).unwrap();
         quotas.sort_by(|one, other| one.owner_id.cmp(&other.owner_id));
         let cores: Vec<_> = quotas.iter().map(|quota| quota.max_vcpus).collect();
-        let most = Vcpus::whole(Vcpus::MOST);
+        let most = Vcpus::whole(Vcpus::MAX_CORES);
         assert_eq!(cores, [Some(Vcpus::whole(2)), None, Some(most)]);
         assert_eq!(
             (quotas[1].max_sandboxes, quotas[1].max_disk_mb),

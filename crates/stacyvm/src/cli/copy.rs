@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use stacyvm_client::{ArchiveForm, ByteStream, Client};
-use stacyvm_types::{ErrorCode, FileMode};
+use stacyvm_client::{ByteStream, Client};
+use stacyvm_types::{ArchiveFormat, ErrorCode, FileMode};
 use tokio::io::AsyncReadExt;
 
 use super::{Form, Global, output};
@@ -142,7 +142,7 @@ async fn copy_out(client: &Client, id: &str, path: &str, to: &Path) -> Result<()
         target.push(name);
     }
     if directory {
-        let download = client.archive_out(id, path, ArchiveForm::Tar).await?;
+        let download = client.archive_out(id, path, ArchiveFormat::Tar).await?;
         let progress = Progress::bytes("Copying", None);
         return archive::unpack(download, target, progress).await;
     }

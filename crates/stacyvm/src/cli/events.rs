@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use stacyvm_client::{Client, ClientError, EventQuery, ServerEvent};
+use stacyvm_client::{Client, ClientError, ServerEvent};
+use stacyvm_types::EventsQuery;
 
 use super::{Form, Global, output};
 
@@ -34,13 +35,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let client = global.client()?;
-    let mut query = EventQuery {
+    let mut query = EventsQuery {
         types: args.types,
-        sandbox: args.sandbox,
-        after: args.after,
+        sandbox_id: args.sandbox,
+        last_event_id: args.after,
     };
     if args.replay {
-        query.after = Some("evt-0".to_owned());
+        query.last_event_id = Some("evt-0".to_owned());
     }
     let mut pause = PAUSE;
     // What is wrong from the beginning is not tried again.
@@ -78,7 +79,7 @@ fn passes(error: &ClientError) -> bool {
 /// Shows events until the stream ends.
 async fn follow(
     client: &Client,
-    query: &mut EventQuery,
+    query: &mut EventsQuery,
     global: &Global,
     known: &mut bool,
     pause: &mut Duration,
@@ -94,7 +95,7 @@ async fn follow(
         };
         text.and_then(|text| output::line(&text))
             .map_err(Broken::Output)?;
-        query.after = Some(event.id);
+        query.last_event_id = Some(event.id);
     }
     Ok(())
 }

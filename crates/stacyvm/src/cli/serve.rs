@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use stacyvm_config::Loaded;
-use stacyvm_server::Doors;
+use stacyvm_server::Listeners;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -80,12 +80,12 @@ async fn serve(loaded: &Loaded) -> Result<()> {
     let address = listener
         .local_addr()
         .context("cannot read the own address")?;
-    let mut doors = Doors::new(listener);
+    let mut listeners = Listeners::new(listener);
     let mut previews = None;
     for text in &loaded.config.server.preview_listen {
         let listener = bind_previews(text).await?;
         previews = previews.or(listener.local_addr().ok());
-        doors = doors.with_previews(listener);
+        listeners = listeners.with_previews(listener);
     }
     let service = wiring::start(loaded, previews.unwrap_or(address)).await?;
     let url = format!("http://{}", reachable(address));
@@ -103,7 +103,7 @@ async fn serve(loaded: &Loaded) -> Result<()> {
     ))?;
     let front = async {
         let served = stacyvm_server::serve(
-            doors,
+            listeners,
             service.orchestrator.clone(),
             service.server_settings.clone(),
             stop.clone(),

@@ -3,16 +3,16 @@
 use stacyvm_orchestrator::BUCKET_BOUNDS;
 
 use super::Exposition;
-use crate::traffic::{CLASSES, Traffic};
+use crate::http_metrics::{CLASSES, HttpMetrics};
 
-pub(super) fn write(out: &mut Exposition, traffic: &Traffic) {
+pub(super) fn write(out: &mut Exposition, metrics: &HttpMetrics) {
     out.single(
         "stacyvm_http_requests_in_flight",
         "gauge",
         "Requests whose answer has not begun.",
-        traffic.in_flight(),
+        metrics.in_flight(),
     );
-    let routes = traffic.snapshot();
+    let routes = metrics.snapshot();
     let name = "stacyvm_http_requests_total";
     out.family(name, "counter", "Requests answered, by class of status.");
     for ((route, method), traffic) in &routes {

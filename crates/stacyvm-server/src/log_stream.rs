@@ -1,7 +1,7 @@
 //! A followed log as NDJSON: `{"line":"…"}` for each line, `{"skipped":N}` where output was lost.
 //!
 //! As with a streamed exec nothing is written ahead. The end of the sandbox is the end of the
-//! body; whatever else ends the log breaks it off, so that nobody takes it for whole.
+//! body; whatever else ends the log breaks it off, so that a client does not take it for whole.
 
 use std::pin::Pin;
 
@@ -18,19 +18,20 @@ use crate::ndjson::write_line;
 
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Told<'a> {
+enum LogLine<'a> {
     Line(&'a str),
     Skipped(u64),
 }
 
-struct Feed {
+/// A followed log, and what ends it early.
+struct LogFeed {
     logs: FollowedLogs,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// The body that follows `logs`.
 pub(crate) fn body(logs: FollowedLogs, cut: WaitForCancellationFutureOwned) -> Body {
-    let feed = Feed {
+    let feed = LogFeed {
         logs,
         cut: Box::pin(cut),
     };
@@ -47,9 +48,9 @@ pub(crate) fn body(logs: FollowedLogs, cut: WaitForCancellationFutureOwned) -> B
 fn lines(batch: &LogBatch) -> Bytes {
     let mut buffer = BytesMut::new();
     let skipped = Some(batch.skipped).filter(|bytes| *bytes > 0);
-    let lines = batch.lines.iter().map(|line| Told::Line(line));
-    for told in skipped.map(Told::Skipped).into_iter().chain(lines) {
-        write_line(&mut buffer, &told);
+    let lines = batch.lines.iter().map(|line| LogLine::Line(line));
+    for item in skipped.map(LogLine::Skipped).into_iter().chain(lines) {
+        write_line(&mut buffer, &item);
         buffer.put_u8(b'\n');
     }
     buffer.freeze()

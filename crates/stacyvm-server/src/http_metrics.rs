@@ -5,10 +5,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use parking_lot::Mutex;
 use stacyvm_orchestrator::BUCKET_BOUNDS;
 
 /// Classes of status, by their first digit less one.
@@ -16,14 +16,14 @@ pub(crate) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// The counters of the front door.
 #[derive(Debug, Default)]
-pub(crate) struct Traffic {
+pub(crate) struct HttpMetrics {
     in_flight: AtomicU64,
-    routes: Mutex<HashMap<(String, &'static str), RouteTraffic>>,
+    routes: Mutex<HashMap<(String, &'static str), RouteMetrics>>,
 }
 
 /// What came of the requests to one route with one method.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct RouteTraffic {
+pub(crate) struct RouteMetrics {
     /// Answers, by [`CLASSES`].
     pub(crate) answers: [u64; CLASSES.len()],
     /// Per bound of [`BUCKET_BOUNDS`]: how many took no longer than it and longer than the one
@@ -33,7 +33,7 @@ pub(crate) struct RouteTraffic {
     pub(crate) time: Duration,
 }
 
-impl RouteTraffic {
+impl RouteMetrics {
     /// All answers.
     pub(crate) fn count(&self) -> u64 {
         self.answers.iter().sum()
@@ -50,13 +50,13 @@ impl RouteTraffic {
 
 /// One request that is being answered. One whose client goes away first is only no longer there.
 #[derive(Debug)]
-pub(crate) struct Passing<'a>(&'a Traffic);
+pub(crate) struct InFlightRequest<'a>(&'a HttpMetrics);
 
-impl Traffic {
+impl HttpMetrics {
     /// Counts a request in.
-    pub(crate) fn enter(&self) -> Passing<'_> {
+    pub(crate) fn begin(&self) -> InFlightRequest<'_> {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Passing(self)
+        InFlightRequest(self)
     }
 
     /// How many are being answered.
@@ -65,8 +65,8 @@ impl Traffic {
     }
 
     /// Every route that was asked for, with its method, sorted.
-    pub(crate) fn snapshot(&self) -> Vec<((String, &'static str), RouteTraffic)> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn snapshot(&self) -> Vec<((String, &'static str), RouteMetrics)> {
+        let routes = self.routes.lock();
         let mut all: Vec<_> = routes
             .iter()
             .map(|(key, traffic)| (key.clone(), traffic.clone()))
@@ -76,14 +76,13 @@ impl Traffic {
     }
 }
 
-impl Passing<'_> {
+impl InFlightRequest<'_> {
     /// The head of the answer is ready after `took`; a body that streams goes on after that.
     pub(crate) fn answered(self, route: &str, method: &Method, status: StatusCode, took: Duration) {
         let class = usize::from(status.as_u16() / 100).clamp(1, CLASSES.len()) - 1;
         let seconds = took.as_secs_f64();
         let bucket = BUCKET_BOUNDS.iter().position(|bound| seconds <= *bound);
-        // Counters are whole after a panic of another holder.
-        let mut routes = self.0.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.0.routes.lock();
         let key = (route.to_owned(), known(method));
         let traffic = routes.entry(key).or_default();
         traffic.answers[class] += 1;
@@ -94,7 +93,7 @@ impl Passing<'_> {
     }
 }
 
-impl Drop for Passing<'_> {
+impl Drop for InFlightRequest<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -120,12 +119,12 @@ mod tests {
 
     #[test]
     fn what_a_client_invents_is_no_label() {
-        let traffic = Traffic::default();
+        let traffic = HttpMetrics::default();
         for method in ["GET", "BREW", "STEEP"] {
             let method = Method::from_bytes(method.as_bytes()).expect("a token");
             let status = StatusCode::METHOD_NOT_ALLOWED;
             traffic
-                .enter()
+                .begin()
                 .answered("none", &method, status, Duration::from_millis(3));
         }
         let snapshot = traffic.snapshot();
@@ -140,8 +139,8 @@ mod tests {
 
     #[test]
     fn a_request_whose_client_went_away_is_not_in_flight() {
-        let traffic = Traffic::default();
-        let (one, other) = (traffic.enter(), traffic.enter());
+        let traffic = HttpMetrics::default();
+        let (one, other) = (traffic.begin(), traffic.begin());
         assert_eq!(traffic.in_flight(), 2);
         drop(one);
         other.answered("none", &Method::GET, StatusCode::OK, Duration::ZERO);
