@@ -153,6 +153,7 @@ const HELD: &[(&str, &[&str])] = &[
         "prost",
         &["stacyvm-agent", "stacyvm-agent-client", "stacyvm-proto"],
     ),
+    ("prometheus-client", &["stacyvm-server"]),
     ("ring", &["stacyvm-preview"]),
     ("rusqlite", &["stacyvm-store"]),
     ("instant-acme", &["stacyvm-preview"]),

@@ -1,26 +1,29 @@
 //! Counters, as JSON for people and clients and as text for Prometheus.
 //!
-//! The text is the exposition format 0.0.4. Labels come from closed sets: operations, states,
-//! routes as they are written in our table, and configured providers.
+//! The text is the exposition format 0.0.4, which the library `prometheus-client` writes. Labels
+//! come from closed sets: operations, states, routes of the server's table, configured providers.
 
+mod exposition;
 mod http_requests;
 mod process;
+mod server;
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::registry::Registry;
 use serde::Serialize;
-use stacyvm_orchestrator::{BUCKET_BOUNDS, MetricsSnapshot};
 use stacyvm_types::{GoDuration, SandboxState};
 use utoipa::ToSchema;
 
-use crate::error::Reply;
+use self::server::ServerCollector;
+use crate::error::{Failure, Reply};
 use crate::response::ok;
-use crate::state::{ServerState, SharedState};
+use crate::state::SharedState;
 
 #[derive(Serialize, ToSchema)]
 struct Metrics<'a> {
@@ -101,135 +104,10 @@ pub(super) async fn json(State(state): State<SharedState>) -> Reply {
     ),
 )]
 pub(super) async fn prometheus(State(state): State<SharedState>) -> Reply {
-    let text = exposition(&state, &state.orchestrator.metrics());
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(ServerCollector::new(state)));
+    let mut text = String::with_capacity(8 * 1024);
+    prometheus_text::encode(&mut text, &registry).map_err(Failure::internal)?;
+    let kind = HeaderValue::from_static(prometheus_text::CONTENT_TYPE);
     Ok(([(CONTENT_TYPE, kind)], text).into_response())
-}
-
-struct Exposition(String);
-
-impl Exposition {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.0.push_str(name);
-        for (index, (label, text)) in labels.iter().enumerate() {
-            self.0.push(if index == 0 { '{' } else { ',' });
-            let _ = write!(self.0, "{label}=\"{}\"", escape(text));
-        }
-        if !labels.is_empty() {
-            self.0.push('}');
-        }
-        let _ = writeln!(self.0, " {value}");
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.family(name, kind, help);
-        self.sample(name, &[], value);
-    }
-}
-
-fn escape(text: &str) -> String {
-    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
-    text.replace('\n', "\\n")
-}
-
-fn exposition(state: &ServerState, snapshot: &MetricsSnapshot) -> String {
-    let mut out = Exposition(String::with_capacity(8 * 1024));
-    out.single(
-        "stacyvm_uptime_seconds",
-        "gauge",
-        "Seconds since the server started.",
-        state.started.elapsed().as_secs_f64(),
-    );
-    out.family("stacyvm_build_info", "gauge", "The version that runs.");
-    out.sample("stacyvm_build_info", &[("version", &state.version)], 1);
-    out.single(
-        "stacyvm_memory_resident_bytes",
-        "gauge",
-        "Resident memory of the server.",
-        process::resident_bytes(),
-    );
-    out.single(
-        "stacyvm_sandboxes_created_total",
-        "counter",
-        "Sandboxes ever made.",
-        snapshot.total_sandboxes,
-    );
-    out.single(
-        "stacyvm_sandboxes_expired_total",
-        "counter",
-        "Sandboxes destroyed because their time ran out.",
-        snapshot.expired,
-    );
-    out.single(
-        "stacyvm_reconcile_actions_total",
-        "counter",
-        "Things that the reconciler put right.",
-        snapshot.reconcile_actions,
-    );
-    out.single(
-        "stacyvm_execs_active",
-        "gauge",
-        "Commands that run now.",
-        snapshot.active_execs,
-    );
-    out.single(
-        "stacyvm_sandboxes_active",
-        "gauge",
-        "Sandboxes alive.",
-        snapshot.active_sandboxes,
-    );
-    let name = "stacyvm_sandboxes";
-    out.family(name, "gauge", "Sandboxes alive, by state.");
-    for (state, count) in &snapshot.by_state {
-        out.sample(name, &[("state", state.as_str())], count);
-    }
-    let name = "stacyvm_provider_sandboxes";
-    out.family(name, "gauge", "Sandboxes alive, by provider.");
-    for (provider, count) in &snapshot.by_provider {
-        out.sample(name, &[("provider", provider)], count);
-    }
-    operations(&mut out, snapshot);
-    http_requests::write(&mut out, &state.http_metrics);
-    process::write(&mut out);
-    out.0
-}
-
-fn operations(out: &mut Exposition, snapshot: &MetricsSnapshot) {
-    let all = || {
-        snapshot.operations.iter().map(|metrics| {
-            let labels = [
-                ("operation", metrics.operation.as_str()),
-                ("provider", metrics.provider.as_str()),
-            ];
-            (labels, metrics)
-        })
-    };
-    let name = "stacyvm_operations_total";
-    out.family(name, "counter", "Operations that ended.");
-    for (labels, metrics) in all() {
-        out.sample(name, &labels, metrics.count);
-    }
-    let name = "stacyvm_operation_errors_total";
-    out.family(name, "counter", "Operations that failed.");
-    for (labels, metrics) in all() {
-        out.sample(name, &labels, metrics.errors);
-    }
-    let name = "stacyvm_operation_duration_seconds";
-    out.family(name, "histogram", "How long operations took.");
-    for ([operation, provider], metrics) in all() {
-        let bucket = format!("{name}_bucket");
-        for (bound, count) in BUCKET_BOUNDS.iter().zip(&metrics.buckets) {
-            let bound = bound.to_string();
-            out.sample(&bucket, &[operation, provider, ("le", &bound)], count);
-        }
-        let labels = [operation, provider, ("le", "+Inf")];
-        out.sample(&bucket, &labels, metrics.count);
-        let labels = [operation, provider];
-        out.sample(&format!("{name}_sum"), &labels, metrics.seconds);
-        out.sample(&format!("{name}_count"), &labels, metrics.count);
-    }
 }

@@ -1,11 +1,13 @@
-//! What the kernel knows of this process, under the names that Prometheus clients share.
+//! What the kernel reports about this process, under the names that Prometheus clients share.
 //!
 //! Everything is read from `/proc`, which is no disk, so nothing waits; where there is none the
 //! figures are left out.
 
-use std::fs;
+use std::{fmt, fs};
 
-use super::Exposition;
+use prometheus_client::encoding::DescriptorEncoder;
+
+use super::exposition::{counter, gauge};
 
 /// Ticks of a second in `/proc/PID/stat`: part of the kernel's interface on every machine that we
 /// build for (proc_pid_stat(5), USER_HZ).
@@ -18,32 +20,33 @@ pub(super) fn resident_bytes() -> u64 {
     field(&status, "VmRSS:").map_or(0, |kib| kib * KIB)
 }
 
-pub(super) fn write(out: &mut Exposition) {
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
     let resident = resident_bytes();
     if resident > 0 {
         let name = "process_resident_memory_bytes";
-        out.single(name, "gauge", "Resident memory.", resident);
+        gauge(encoder, name, "Resident memory.", resident)?;
     }
     if let Some((cpu, started)) = times() {
-        let name = "process_cpu_seconds_total";
-        out.single(name, "counter", "Time on processors.", cpu);
+        let name = "process_cpu_seconds";
+        counter(encoder, name, "Time on processors.", cpu)?;
         let name = "process_start_time_seconds";
-        out.single(name, "gauge", "Start, since the epoch.", started);
+        gauge(encoder, name, "Start, since the epoch.", started)?;
     }
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         // The directory itself is open while it is counted.
         let open = open.count().saturating_sub(1);
-        out.single("process_open_fds", "gauge", "Open files.", open);
+        gauge(encoder, "process_open_fds", "Open files.", open)?;
     }
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
     if let Some(most) = field(&limits, "Max open files") {
         let name = "process_max_fds";
-        out.single(name, "gauge", "How many files may be open.", most);
+        gauge(encoder, name, "How many files may be open.", most)?;
     }
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     if let Some(threads) = field(&status, "Threads:") {
-        out.single("process_threads", "gauge", "Threads.", threads);
+        gauge(encoder, "process_threads", "Threads.", threads)?;
     }
+    Ok(())
 }
 
 /// Seconds on processors, and the start in seconds since the epoch.
@@ -69,7 +72,20 @@ fn field(text: &str, name: &str) -> Option<u64> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use prometheus_client::collector::Collector;
+    use prometheus_client::encoding::prometheus_text;
+    use prometheus_client::registry::Registry;
+
     use super::*;
+
+    #[derive(Debug)]
+    struct ProcessCollector;
+
+    impl Collector for ProcessCollector {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            super::encode(&mut encoder)
+        }
+    }
 
     #[test]
     fn a_process_knows_itself() {
@@ -80,10 +96,12 @@ mod tests {
         let age = now.as_secs_f64() - started;
         // `btime` is whole seconds, and a machine's clock may have been set since.
         assert!((-5.0..86_400.0).contains(&age), "{age}");
-        let mut out = Exposition(String::new());
-        write(&mut out);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ProcessCollector));
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry).unwrap();
         for name in ["open_fds", "max_fds", "threads", "cpu_seconds_total"] {
-            assert!(out.0.contains(&format!("\nprocess_{name} ")), "{}", out.0);
+            assert!(text.contains(&format!("\nprocess_{name} ")), "{text}");
         }
     }
 }
