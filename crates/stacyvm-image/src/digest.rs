@@ -82,13 +82,13 @@ impl From<Digest> for String {
 }
 
 /// Counts and hashes what goes through, both as a reader and as a writer.
-pub(crate) struct Hashing<T> {
+pub(crate) struct HashingStream<T> {
     inner: T,
     hash: Sha256,
     count: u64,
 }
 
-impl<T> Hashing<T> {
+impl<T> HashingStream<T> {
     pub(crate) fn new(inner: T) -> Self {
         Self {
             inner,
@@ -113,7 +113,7 @@ impl<T> Hashing<T> {
     }
 }
 
-impl<T: io::Read> io::Read for Hashing<T> {
+impl<T: io::Read> io::Read for HashingStream<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.inner.read(buffer)?;
         self.passed(&buffer[..got]);
@@ -121,7 +121,7 @@ impl<T: io::Read> io::Read for Hashing<T> {
     }
 }
 
-impl<T: io::Write> io::Write for Hashing<T> {
+impl<T: io::Write> io::Write for HashingStream<T> {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         let taken = self.inner.write(buffer)?;
         self.passed(&buffer[..taken]);
@@ -159,8 +159,8 @@ mod tests {
 
     #[test]
     fn hashing_sees_what_passes() {
-        let mut writer = Hashing::new(Vec::new());
-        io::copy(&mut Hashing::new(&b"abc"[..]), &mut writer).unwrap();
+        let mut writer = HashingStream::new(Vec::new());
+        io::copy(&mut HashingStream::new(&b"abc"[..]), &mut writer).unwrap();
         assert_eq!(writer.count(), 3);
         assert_eq!(writer.digest(), Digest::of(b"abc"));
     }

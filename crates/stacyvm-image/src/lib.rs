@@ -13,6 +13,7 @@ mod digest;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod image;
 mod image_config;
 mod image_store;
 mod import;
@@ -28,13 +29,13 @@ mod registries;
 mod registry;
 mod save;
 mod store;
-mod stored;
 mod tar_writer;
 mod top_layer;
 mod unpack;
 
 pub use digest::Digest;
 pub use error::ImageError;
+pub use image::{Image, ImageDetails, InUse, LayerDetails, PruneOptions, Removed, StoredImage};
 pub use image_config::ImageConfig;
 pub use image_store::ImageStore;
 pub use platform::Platform;
@@ -42,5 +43,4 @@ pub use progress::Progress;
 pub use pull::{Cancel, LayerStage, PullOptions, PullPolicy, PullProgress, Pulled};
 pub use reference::Reference;
 pub use registries::{Credentials, Login, Registries, Secret};
-pub use stored::{Image, ImageDetails, InUse, LayerDetails, PruneOptions, Removed, StoredImage};
 pub use unpack::{Limits, Skipped};

@@ -50,7 +50,7 @@ pub(crate) fn load(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Vec<Image>, ImageError> {
     let name = name.map(Reference::parse).transpose()?;
-    // Its lock keeps what is made here from being taken for leftovers.
+    // Its lock keeps other processes from removing what is made here as leftovers.
     let work = WorkDirectory::create(store.layout())?;
     let files = ArchiveFiles::open(archive, &work, store.limits(), progress)?;
     let mut found = match files.has("manifest.json") {

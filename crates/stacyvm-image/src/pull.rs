@@ -9,7 +9,7 @@ use std::collections::{HashSet, VecDeque};
 
 use crate::image_config::{ConfigFile, MAX_CONFIG};
 use crate::manifest::{Document, Manifest};
-use crate::registry::Remote;
+use crate::registry::RegistryClient;
 use crate::store::{ContentStore, images, lookup};
 use crate::{Digest, Image, ImageError, Reference};
 use layer_fetcher::{LayerFetcher, LayerTask, ProgressListener};
@@ -31,10 +31,10 @@ pub(crate) fn pull(
     {
         return Ok(cached(image));
     }
-    // Parts of layers from earlier attempts are no leftovers while this goes on.
+    // Keeps other processes from removing parts of layers from earlier attempts.
     let _lock = store.layout().lock_for_change()?;
-    let remote = Remote::new(reference, options)?;
-    let resolved = ResolvedImage::resolve(&remote, reference, options)?;
+    let client = RegistryClient::new(reference, options)?;
+    let resolved = ResolvedImage::resolve(&client, reference, options)?;
     if let Some(image) = local
         && image.digest == resolved.digest.to_string()
     {
@@ -50,7 +50,7 @@ pub(crate) fn pull(
             .map(|layer| layer.size)
             .sum(),
     });
-    let config = remote.small_blob(
+    let config = client.small_blob(
         resolved.endpoint,
         &resolved.manifest.config,
         MAX_CONFIG,
@@ -71,7 +71,7 @@ pub(crate) fn pull(
         return Ok(cached(image));
     }
     let tasks = resolved.tasks(&parsed, store)?;
-    let fetcher = LayerFetcher::new(store, options, &remote, resolved.endpoint, progress, tasks);
+    let fetcher = LayerFetcher::new(store, options, &client, resolved.endpoint, progress, tasks);
     let (layers, downloaded) = fetcher.fetch_all()?;
     let image = images::publish(store, &config, &digest, &layers, Some((reference, true)))?;
     Ok(Pulled {
@@ -98,11 +98,11 @@ struct ResolvedImage {
 
 impl ResolvedImage {
     fn resolve(
-        remote: &Remote<'_>,
+        client: &RegistryClient<'_>,
         reference: &Reference,
         options: &PullOptions,
     ) -> Result<Self, ImageError> {
-        let (bytes, digest, endpoint) = remote.resolve()?;
+        let (bytes, digest, endpoint) = client.resolve()?;
         match Document::parse(&bytes)? {
             Document::Manifest(manifest) => Ok(Self {
                 manifest,
@@ -112,7 +112,7 @@ impl ResolvedImage {
             Document::Index(index) => {
                 let image = reference.to_string();
                 let chosen = index.choose(&image, &options.platform)?;
-                let bytes = remote.manifest_of(endpoint, chosen)?;
+                let bytes = client.manifest_of(endpoint, chosen)?;
                 match Document::parse(&bytes)? {
                     Document::Manifest(manifest) => Ok(Self {
                         manifest,

@@ -27,7 +27,7 @@ pub(crate) use retry::wait_before_retry;
 
 /// The registries that may have one image.
 #[derive(Debug)]
-pub(crate) struct Remote<'a> {
+pub(crate) struct RegistryClient<'a> {
     reference: &'a Reference,
     options: &'a PullOptions,
     endpoints: Vec<Endpoint>,
@@ -40,7 +40,7 @@ pub(crate) struct Blob {
     pub(crate) reader: Box<dyn Read + Send>,
 }
 
-impl<'a> Remote<'a> {
+impl<'a> RegistryClient<'a> {
     pub(crate) fn new(
         reference: &'a Reference,
         options: &'a PullOptions,

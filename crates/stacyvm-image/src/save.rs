@@ -1,8 +1,8 @@
 //! Writing images into an archive: an OCI layout that `docker load` reads as well.
 //!
-//! Layers are made anew of their unpacked files, always to the same bytes, because their compressed
-//! form is not kept: what was left out when they were unpacked is not in the archive either, and
-//! digests differ from those of the registry (docs/adr/0016 says why).
+//! Layers are packed again from their unpacked files, always to the same bytes, because their
+//! compressed form is not kept. So the archive lacks what was left out when they were unpacked, and
+//! its digests differ from those of the registry (docs/adr/0016 says why).
 
 mod layer_tar;
 
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::digest::Hashing;
+use crate::digest::HashingStream;
 use crate::manifest::{
     Descriptor, Index, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST,
 };
@@ -56,7 +56,7 @@ pub(crate) fn save(store: &ContentStore, names: &[&str], archive: &Path) -> Resu
     }
 }
 
-/// A file that goes away unless it was renamed.
+/// A file that is removed on drop, unless it was renamed.
 struct TemporaryFile(PathBuf);
 
 impl Drop for TemporaryFile {
@@ -124,7 +124,7 @@ pub(crate) fn save_to(
 struct SelectedImage {
     record: ImageRecord,
     names: Vec<Reference>,
-    /// Keeps it in the store.
+    /// Keeps the image in the store.
     _held: StoredImage,
 }
 
@@ -177,11 +177,11 @@ struct ArchiveWriter<'a> {
     store: &'a ContentStore,
     tar: TarWriter<&'a mut dyn Write>,
     written: HashSet<Digest>,
-    /// What a layer of the store became: digest and size of its tar.
+    /// Digest and size of the tar of each layer that was written, by its diff id.
     layers: HashMap<Digest, (Digest, u64)>,
 }
 
-/// What became of an image.
+/// The digests of an image that was written.
 struct SavedImage {
     config: Digest,
     manifest: Descriptor,
@@ -228,7 +228,7 @@ impl ArchiveWriter<'_> {
         }
         let layer = LayerTar::open(self.store, diff_id)?;
         // The header of the archive comes before the content and has its length and its digest.
-        let mut measured = Hashing::new(io::sink());
+        let mut measured = HashingStream::new(io::sink());
         layer.write(&mut measured).map_err(ImageError::io(STEP))?;
         let (size, digest) = (measured.count(), measured.digest());
         self.layers.insert(diff_id, (digest, size));
@@ -237,7 +237,7 @@ impl ArchiveWriter<'_> {
                 let path = blob_path(digest);
                 self.tar
                     .write_header(EntryHeader::file(size), path.as_bytes(), None, &[])?;
-                let mut again = Hashing::new(self.tar.content());
+                let mut again = HashingStream::new(self.tar.content());
                 layer.write(&mut again)?;
                 if again.digest() != digest {
                     return Err(io::Error::other("a layer changed while it was saved"));

@@ -1,8 +1,8 @@
 //! Unpacking a layer, or a whole root file system, into a directory of its own.
 //!
 //! What the archive says is hostile. `stacyvm_tar` reads it and makes files beneath the directory,
-//! never through a link; owned here are whiteouts, owners, and what is left out of an image.
-//! MATERIALIZATION.md has the whole list.
+//! never through a link. Owns what is the image store's own: whiteouts, owners, and what is left out.
+//! MATERIALIZATION.md has every rule.
 
 mod errors;
 mod layer_tree;

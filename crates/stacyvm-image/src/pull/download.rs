@@ -1,5 +1,5 @@
-//! Fetching one blob into a file: from where an earlier attempt ended, again after a cut, and only
-//! whole with the right digest.
+//! Fetching one blob into a file. A download goes on where an earlier attempt ended or the connection
+//! was cut, and the file is handed out only whole and with the right digest.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::options::PullOptions;
 use super::progress::LayerStage;
 use crate::manifest::Descriptor;
-use crate::registry::{Remote, RequestError, wait_before_retry};
+use crate::registry::{RegistryClient, RequestError, wait_before_retry};
 use crate::{Digest, ImageError};
 
 /// The step that errors name.
@@ -25,7 +25,7 @@ const MIN_PROGRESS: u64 = 64 * 1024;
 
 /// A blob to be fetched.
 pub(crate) struct Download<'a> {
-    pub(crate) remote: &'a Remote<'a>,
+    pub(crate) client: &'a RegistryClient<'a>,
     pub(crate) options: &'a PullOptions,
     pub(crate) blob: &'a Descriptor,
     /// The file that it becomes, which may have a part of it.
@@ -61,7 +61,7 @@ impl Download<'_> {
             // The part from an earlier attempt may be wrong, or the mirror.
             if part.resumed {
                 part.restart()?;
-            } else if endpoint + 1 < self.remote.endpoints() {
+            } else if endpoint + 1 < self.client.endpoints() {
                 part.restart()?;
                 endpoint += 1;
             } else {
@@ -130,7 +130,7 @@ impl Download<'_> {
                 }
                 Err(RequestError::Range) => {
                     let reason = "it answers a whole request with a part".to_owned();
-                    Err(self.remote.unusable(endpoint, reason))
+                    Err(self.client.unusable(endpoint, reason))
                 }
                 Err(RequestError::Permanent(error)) => Err(error),
                 Err(RequestError::Temporary(error, pause)) => Ok((error, pause)),
@@ -145,7 +145,7 @@ impl Download<'_> {
                     wait_before_retry(&self.options.cancel, tried, pause)?;
                 }
                 Ok((error, _)) | Err(error) => {
-                    if is_local(&error) || endpoint + 1 >= self.remote.endpoints() {
+                    if is_local(&error) || endpoint + 1 >= self.client.endpoints() {
                         return Err(error);
                     }
                     (endpoint, tried) = (endpoint + 1, 0);
@@ -157,7 +157,7 @@ impl Download<'_> {
 
     fn attempt(&self, part: &mut PartialBlob, endpoint: usize) -> Result<(), RequestError> {
         let permanent = |error| RequestError::Permanent(ImageError::io(STEP)(error));
-        let mut blob = self.remote.blob(endpoint, self.blob.digest, part.length)?;
+        let mut blob = self.client.blob(endpoint, self.blob.digest, part.length)?;
         if blob.start != part.length {
             part.restart().map_err(RequestError::Permanent)?;
         }
@@ -166,7 +166,7 @@ impl Download<'_> {
         loop {
             (self.check)().map_err(RequestError::Permanent)?;
             let got = blob.reader.read(&mut buffer).map_err(|error| {
-                RequestError::Temporary(self.remote.stream_error(endpoint, error), None)
+                RequestError::Temporary(self.client.stream_error(endpoint, error), None)
             })?;
             if got == 0 {
                 break;
@@ -191,7 +191,7 @@ impl Download<'_> {
                 if window < MIN_BYTES_PER_STALL {
                     let reason = "it sends next to nothing".to_owned();
                     return Err(RequestError::Temporary(
-                        self.remote.unusable(endpoint, reason),
+                        self.client.unusable(endpoint, reason),
                         None,
                     ));
                 }
@@ -201,7 +201,7 @@ impl Download<'_> {
         match part.length == self.blob.size {
             true => Ok(()),
             false => Err(RequestError::Temporary(
-                self.remote
+                self.client
                     .unusable(endpoint, "the connection was cut".to_owned()),
                 None,
             )),

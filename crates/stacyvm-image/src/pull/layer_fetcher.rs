@@ -10,7 +10,7 @@ use super::download::Download;
 use super::options::PullOptions;
 use super::progress::{LayerStage, PullProgress};
 use crate::manifest::Descriptor;
-use crate::registry::Remote;
+use crate::registry::RegistryClient;
 use crate::store::{ContentStore, Layer, layer};
 use crate::unpack::ArchiveKind;
 use crate::{Digest, ImageError};
@@ -33,7 +33,7 @@ pub(super) struct LayerTask {
 pub(super) struct LayerFetcher<'a> {
     store: &'a ContentStore,
     options: &'a PullOptions,
-    remote: &'a Remote<'a>,
+    client: &'a RegistryClient<'a>,
     endpoint: usize,
     progress: ProgressListener<'a>,
     tasks: Mutex<VecDeque<LayerTask>>,
@@ -48,7 +48,7 @@ impl<'a> LayerFetcher<'a> {
     pub(super) fn new(
         store: &'a ContentStore,
         options: &'a PullOptions,
-        remote: &'a Remote<'a>,
+        client: &'a RegistryClient<'a>,
         endpoint: usize,
         progress: ProgressListener<'a>,
         tasks: VecDeque<LayerTask>,
@@ -56,7 +56,7 @@ impl<'a> LayerFetcher<'a> {
         Self {
             store,
             options,
-            remote,
+            client,
             endpoint,
             progress,
             tasks: Mutex::new(tasks),
@@ -126,7 +126,7 @@ impl<'a> LayerFetcher<'a> {
             return Ok(layer);
         }
         let download = Download {
-            remote: self.remote,
+            client: self.client,
             options: self.options,
             blob: &task.blob,
             path: layout.partial(task.blob.digest),

@@ -162,7 +162,7 @@ fn ask(helper: &str, key: &str) -> Result<Option<Login>, String> {
         .spawn()
         .map_err(|error| failed(&format!("cannot be run: {error}")))?;
     if let Some(mut input) = child.stdin.take() {
-        // One that does not read has its reasons, and says so by its exit code.
+        // A helper that does not read its input says why by its exit code.
         let _ = input.write_all(key.as_bytes());
     }
     let output = child.stdout.take();

@@ -14,7 +14,7 @@ use super::files::list_directory;
 use super::layout::Layout;
 use super::locks::{LockMode, lock_record};
 use super::records;
-use crate::stored::ImageDescription;
+use crate::image::ImageDescription;
 use crate::{Image, ImageConfig, ImageError, Platform, StoredImage};
 
 /// The longest name, in bytes.

@@ -18,7 +18,7 @@ use crate::top_layer::make_top_layer;
 use crate::unpack::Skipped;
 use crate::{Digest, Image, ImageError, Reference};
 
-/// Makes an image of layers that are there and gives it a name, which with `true` may be that of
+/// Makes an image of layers in the store and gives it a name. With `true` the name may be taken from
 /// another image. An image that is there already only gets the name.
 pub(crate) fn publish(
     store: &ContentStore,

@@ -3,7 +3,7 @@
 //! ```text
 //! <store>/.lock                            locked, shared, while something is made or removed
 //! <store>/.oci/layers/<hex>/layer.json     a layer, by its diff id; locked, shared, by its users
-//!                          /flushed        when its files are surely on the disk
+//!                          /flushed        present when its files are on the disk
 //!                          /tree/          its files
 //! <store>/.oci/images/<hex>/image.json     an image, by its id; locked, shared, by its users
 //!                          /config.json    its configuration as it came
@@ -12,7 +12,7 @@
 //! <store>/.oci/partial/<hex>               a compressed layer that is being fetched; locked meanwhile
 //! <store>/.oci/locks/<hex>                 locked while the layer of this diff id is made
 //! <store>/.oci/making/<random>/            becomes a layer or an image by one rename
-//! <store>/.oci/trash/<random>/             removed things on their way out
+//! <store>/.oci/trash/<random>/             removed things, until their files are gone
 //! <store>/<name>/                          an image of the store's former format
 //! ```
 //! A process that may not mark layers for mounts by root has `.oci-user` instead of `.oci`. Its
@@ -53,7 +53,7 @@ impl Layout {
     /// Makes the directories, and removes what crashes left.
     pub(crate) fn open(store: PathBuf) -> Result<Self, ImageError> {
         let step = "make the image directory";
-        // Only ours: what is in an image is no business of the host's other users.
+        // Other users of the host may not read images.
         make_directory(&store, 0o700).map_err(ImageError::io(step))?;
         let overlay = OverlayAttributes::of(&store).map_err(ImageError::io(step))?;
         let root = store.join(match overlay {
@@ -152,7 +152,7 @@ impl Layout {
         }
     }
 
-    /// Moves something out of sight and removes it.
+    /// Moves something into the trash, so that it vanishes at once, and removes it there.
     pub(crate) fn discard(&self, path: &Path) -> io::Result<()> {
         let trash = unused_path(&self.root.join("trash"))?;
         match fs::rename(path, &trash) {

@@ -10,7 +10,7 @@ use super::locks::{LockMode, lock_record};
 use super::name_cache::{CachedName, FileStamp};
 use super::records::{self, ImageRecord, NameRecord};
 use super::{ContentStore, former_format};
-use crate::stored::ImageDescription;
+use crate::image::ImageDescription;
 use crate::{Digest, Image, ImageError, Reference, StoredImage};
 
 /// How many digits of an id say which one is meant.
@@ -179,7 +179,7 @@ pub(crate) fn names_of(store: &ContentStore, id: Digest) -> Result<Vec<NameRecor
 pub(super) fn images(layout: &Layout) -> Result<Vec<ImageRecord>, ImageError> {
     let mut found = Vec::new();
     for path in list_directory(&layout.images())? {
-        // One that is gone by now is no error.
+        // An image that was removed meanwhile is no error.
         if let Some(record) = records::read(&path.join("image.json"))? {
             found.push(record);
         }

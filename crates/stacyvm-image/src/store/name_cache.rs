@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::stored::ImageDescription;
+use crate::image::ImageDescription;
 
 /// How many names are remembered.
 const MAX_NAMES: usize = 10_000;

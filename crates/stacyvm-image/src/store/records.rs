@@ -38,7 +38,7 @@ impl LayerRecord {
             size: unpacked.bytes,
             entries: unpacked.entries,
             skipped: unpacked.skipped,
-            // A record is text: a directory whose name is none keeps the mode that it has.
+            // A record is JSON: a path that is not UTF-8 cannot be in it, and keeps the mode it has.
             implied: unpacked
                 .implied
                 .into_iter()
