@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use stacyvm_sys::netlink::{FilterNews, Removed};
+use stacyvm_sys::netlink::{FilterWatch, RemovedFrom};
 
 /// How long the thread waits for one notification before it begins a new wait.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -26,7 +26,7 @@ impl Guard {
     /// # Errors
     /// When the kernel gives no notifications, or the thread cannot be started.
     pub fn start(table: String, removed: impl Fn() + Send + 'static) -> Result<Self, Errno> {
-        let mut notifications = FilterNews::open()?;
+        let mut notifications = FilterWatch::open()?;
         let (ended, end) = pipe_with(PipeFlags::CLOEXEC)?;
         let thread = std::thread::Builder::new()
             .name("firewall-guard".to_owned())
@@ -52,7 +52,7 @@ impl Guard {
 /// being stopped.
 fn watch(
     table: &str,
-    mut next: impl FnMut() -> Result<Removed, Errno>,
+    mut next: impl FnMut() -> Result<RemovedFrom, Errno>,
     has_ended: impl Fn() -> bool,
     removed: impl Fn(),
 ) -> Result<(), Errno> {
@@ -66,10 +66,10 @@ fn watch(
 }
 
 /// Whether something of the table may have been removed. Lost notifications may have been about it.
-fn concerns(removed: &Removed, table: &str) -> bool {
+fn concerns(removed: &RemovedFrom, table: &str) -> bool {
     match removed {
-        Removed::From(tables) => tables.contains(table),
-        Removed::Unknown => true,
+        RemovedFrom::Tables(tables) => tables.contains(table),
+        RemovedFrom::Unknown => true,
     }
 }
 
@@ -108,8 +108,8 @@ mod tests {
     use super::*;
     use crate::FirewallError;
 
-    fn from(tables: &[&str]) -> Removed {
-        Removed::From(tables.iter().map(|&table| table.to_owned()).collect())
+    fn from(tables: &[&str]) -> RemovedFrom {
+        RemovedFrom::Tables(tables.iter().map(|&table| table.to_owned()).collect())
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         for (removed, expected) in [
             (from(&["stacyvm_a"]), true),
             (from(&["filter", "stacyvm_a"]), true),
-            (Removed::Unknown, true),
+            (RemovedFrom::Unknown, true),
             (from(&[]), false),
             (from(&["filter"]), false),
             (from(&["stacyvm_ab", "stacyvm_"]), false),
@@ -131,7 +131,7 @@ mod tests {
         let script = [
             from(&["filter"]),
             from(&["stacyvm_a"]),
-            Removed::Unknown,
+            RemovedFrom::Unknown,
             from(&["stacyvm_a", "filter"]),
             from(&[]),
         ];

@@ -1,4 +1,4 @@
-//! Capabilities and what could bring them back.
+//! Capabilities, and the settings through which a program could regain them.
 
 use rustix::io::{Errno, Result};
 use rustix::thread::{
@@ -8,7 +8,7 @@ use rustix::thread::{
 
 pub use rustix::thread::CapabilitySet as Set;
 
-/// What the calling process may do now.
+/// The capabilities of the calling process.
 ///
 /// # Errors
 /// What the kernel says.
@@ -16,8 +16,9 @@ pub fn effective() -> Result<CapabilitySet> {
     capabilities(None).map(|sets| sets.effective)
 }
 
-/// Keeps only `kept` and makes sure that no program started from here ever gets more: bounding,
-/// inheritable and ambient sets empty, user 0 without magic, all of it locked.
+/// Keeps only `kept` and makes sure that no program started from here ever gets more: the bounding,
+/// inheritable and ambient sets are emptied, user 0 loses its special treatment, and all of it is
+/// locked.
 ///
 /// # Errors
 /// What the kernel says.
@@ -45,9 +46,9 @@ pub fn confine(kept: CapabilitySet) -> Result<()> {
     )
 }
 
-/// Keeps `own` in force and `handed_on` at hand for programs started from here, and makes sure that
-/// none of them ever gets more than `handed_on`. User 0 stays special, so that such a program
-/// keeps them through an exec; nothing is inheritable. The answer is what can be handed on.
+/// Keeps `own` effective and `handed_on` available for programs started from here, and makes sure that
+/// none of them ever gets more than `handed_on`. User 0 stays special, so that such a program keeps
+/// them through an exec; nothing is inheritable. Returns the capabilities that can be handed on.
 ///
 /// # Errors
 /// What the kernel says.
@@ -76,7 +77,7 @@ pub fn confine_to(own: CapabilitySet, handed_on: CapabilitySet) -> Result<Capabi
     Ok(handed_on)
 }
 
-/// Puts every permitted capability of `own` in force again: changing the effective user takes them.
+/// Makes every permitted capability of `own` effective again, after a change of the effective user.
 ///
 /// # Errors
 /// What the kernel says.

@@ -24,20 +24,20 @@ pub use usage::{Refusals, Usage, refusals, usage};
 
 /// The controllers that can limit a sandbox, by their names of version 2.
 pub(crate) const CONTROLLERS: [&str; 4] = ["memory", "pids", "cpu", "io"];
-/// Those that every sandbox is limited by. The others are joined where they are asked for: each
+/// How many of them, from the first, limit every sandbox. The others are used only on request: each
 /// hierarchy of version 1 makes every launch a little longer.
-pub(crate) const ALWAYS: usize = 3;
+pub(crate) const ALWAYS_LIMITED: usize = 3;
 
-/// What a group may use.
+/// The limits of a group.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Memory and swap together, bytes.
     pub memory_bytes: u64,
-    /// Hundredths of a core.
+    /// CPU time in hundredths of a core.
     pub cpu_hundredths: u32,
-    /// Processes and threads.
+    /// Number of processes and threads.
     pub pids: u32,
-    /// How fast it may use a device.
+    /// Limits of input and output on one device.
     pub io: Option<IoLimits>,
 }
 
@@ -46,33 +46,33 @@ pub struct Limits {
 pub struct IoLimits {
     /// Major and minor number of the whole device, not of a part of it.
     pub device: (u32, u32),
-    /// Bytes a second.
+    /// Bytes read per second.
     pub read_bps: u64,
-    /// Bytes a second.
+    /// Bytes written per second.
     pub write_bps: u64,
-    /// Operations a second.
+    /// Read operations per second.
     pub read_iops: u64,
-    /// Operations a second.
+    /// Write operations per second.
     pub write_iops: u64,
 }
 
-/// How long a share of processor time lasts, microseconds; the kernel's default.
-const PERIOD: u64 = 100_000;
+/// The period of CPU quotas, microseconds; the kernel's default.
+const CPU_PERIOD: u64 = 100_000;
 
 impl Limits {
-    /// Microseconds of processor time in each [`PERIOD`].
+    /// CPU time in each [`CPU_PERIOD`], microseconds.
     pub(crate) fn cpu_quota(&self) -> u64 {
-        PERIOD / 100 * u64::from(self.cpu_hundredths)
+        CPU_PERIOD / 100 * u64::from(self.cpu_hundredths)
     }
 }
 
-/// A failed step.
+/// An operation on a group that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{step}")]
 pub struct GroupError {
-    /// Which, in words a person understands.
+    /// The step that failed, as a text for a person.
     pub step: &'static str,
-    /// The kernel's answer.
+    /// The kernel's error number.
     #[source]
     pub errno: Errno,
 }
@@ -92,9 +92,9 @@ impl<T> Step<T> for Result<T> {
 pub(crate) struct Hierarchy {
     pub(crate) path: PathBuf,
     pub(crate) directory: OwnedFd,
-    /// Of [`CONTROLLERS`], those that it has.
+    /// The [`CONTROLLERS`] that it has.
     pub(crate) controllers: Vec<&'static str>,
-    /// Under which names the group's directory is reported.
+    /// The keys under which the group's directory is reported.
     pub(crate) names: Vec<&'static str>,
     pub(crate) unified: bool,
     /// Whether swap can be limited here.
@@ -107,7 +107,7 @@ impl Hierarchy {
     }
 }
 
-/// Where groups are made: prepared once, used for every sandbox.
+/// The directories in which groups are made. It is prepared once and used for every sandbox.
 #[derive(Debug)]
 pub struct Parent {
     hierarchies: Vec<Hierarchy>,
@@ -116,11 +116,15 @@ pub struct Parent {
 
 impl Parent {
     /// Makes or finds `relative` (such as `stacyvm/main`) in every hierarchy that is of use; `io`
-    /// tells whether groups with limits of input and output will be made. What cannot be had is
-    /// not an error; [`Parent::degraded`] says it.
+    /// tells whether groups with limits of input and output will be made. A missing controller is no
+    /// error; [`Parent::degraded`] reports it.
     #[must_use]
     pub fn prepare(layout: &Layout, relative: &Path, io: bool) -> Self {
-        let wanted = &CONTROLLERS[..if io { CONTROLLERS.len() } else { ALWAYS }];
+        let wanted = &CONTROLLERS[..if io {
+            CONTROLLERS.len()
+        } else {
+            ALWAYS_LIMITED
+        }];
         let mut hierarchies = v1::prepare(layout, relative, wanted);
         hierarchies.extend(v2::prepare(layout, relative, wanted));
         let degraded = degradations(&hierarchies, wanted);
@@ -130,17 +134,16 @@ impl Parent {
         }
     }
 
-    /// What could not be had, one sentence each.
+    /// The limits that this machine lacks, one sentence each.
     #[must_use]
     pub fn degraded(&self) -> &[String] {
         &self.degraded
     }
 
-    /// Makes a group with its limits set and nothing in it yet. One of that name that is left over
-    /// and empty is replaced.
+    /// Makes an empty group with its limits set. An empty group of that name from before is replaced.
     ///
     /// # Errors
-    /// The step that failed; nothing is left of the group then.
+    /// The step that failed; the group is removed then.
     pub fn create(&self, name: &str, limits: &Limits) -> std::result::Result<Group, GroupError> {
         let mut group = Group::default();
         for hierarchy in &self.hierarchies {
@@ -184,7 +187,7 @@ fn make_directory(hierarchy: &Hierarchy, name: &str) -> Result<()> {
 }
 
 fn degradations(hierarchies: &[Hierarchy], wanted: &[&str]) -> Vec<String> {
-    let mut said = Vec::new();
+    let mut sentences = Vec::new();
     for (controller, what) in [
         ("memory", "memory"),
         ("pids", "the number of processes"),
@@ -192,7 +195,7 @@ fn degradations(hierarchies: &[Hierarchy], wanted: &[&str]) -> Vec<String> {
         ("io", "the speed of input and output"),
     ] {
         if wanted.contains(&controller) && !hierarchies.iter().any(|one| one.has(controller)) {
-            said.push(format!(
+            sentences.push(format!(
                 "{what} is not limited: the {controller} cgroup controller is missing or not \
                  delegated; run as root, or give the service `Delegate=yes` in systemd"
             ));
@@ -201,13 +204,13 @@ fn degradations(hierarchies: &[Hierarchy], wanted: &[&str]) -> Vec<String> {
     let swap_limited = hierarchies.iter().any(|one| one.has("memory") && one.swap);
     let memory_limited = hierarchies.iter().any(|one| one.has("memory"));
     if memory_limited && !swap_limited && machine_has_swap() {
-        said.push(
+        sentences.push(
             "swap is not limited: the kernel does not account for it; boot with swapaccount=1 \
              or turn swap off"
                 .to_owned(),
         );
     }
-    said
+    sentences
 }
 
 fn machine_has_swap() -> bool {
@@ -226,13 +229,13 @@ pub struct Group {
 }
 
 impl Group {
-    /// The version 2 directory that the first process is to be born in.
+    /// The version 2 directory in which the first process is cloned.
     #[must_use]
     pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
         self.into.as_ref().map(AsFd::as_fd)
     }
 
-    /// Moves the calling process in, where it was not born.
+    /// Moves the calling process into the group, in the hierarchies in which it was not cloned.
     ///
     /// # Errors
     /// What the kernel says.
@@ -243,12 +246,12 @@ impl Group {
         Ok(())
     }
 
-    /// A read-only file with a line `oom_kill N`, to be read again from its start.
+    /// Takes the read-only file with a line `oom_kill N`, which can be read repeatedly from its start.
     pub fn take_memory_events(&mut self) -> Option<OwnedFd> {
         self.memory_events.take()
     }
 
-    /// Removes what was made, when no process ever joined.
+    /// Removes the group if no process has joined it.
     pub fn abandon(self) {
         for directory in self.directories.values() {
             let _ = rustix::fs::rmdir(directory);
@@ -293,7 +296,7 @@ pub(crate) fn open_parent(base: &Path, relative: &Path) -> Result<(PathBuf, Owne
         OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?;
-    // Says now what permissions and a read-only mount would say at the first sandbox.
+    // Fails now if permissions or a read-only mount would fail the first sandbox.
     let wanted = Access::WRITE_OK | Access::EXEC_OK;
     accessat(&directory, ".", wanted, AtFlags::EACCESS)?;
     Ok((path, directory))

@@ -1,14 +1,14 @@
 //! Starting a process in namespaces of its own by clone3(2), without exec.
 //!
-//! Sound only from a process with one thread: the child continues in a copy of the whole address
-//! space, where a lock held by another thread would stay locked for ever. So the one function here
-//! counts the threads first and refuses.
+//! This is sound only in a process with one thread: the child continues in a copy of the whole
+//! address space, where a lock held by another thread would stay locked for ever. So the one function
+//! here counts the threads first, and refuses if there are more.
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::io::{Errno, Result};
 
-/// Which namespaces the child gets for its own.
+/// The kinds of namespaces that the child gets of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Namespaces(u64);
 
@@ -35,17 +35,17 @@ impl Namespaces {
     }
 }
 
-/// Where the call returned.
+/// The process in which the call returned.
 #[derive(Debug)]
 pub enum Cloned {
-    /// In the process that called.
+    /// The process that called.
     Parent {
-        /// The child's number, as the caller sees it.
+        /// The child's process id, in the caller's pid namespace.
         pid: i32,
-        /// The child itself, whatever becomes of its number.
+        /// A pidfd of the child.
         pidfd: OwnedFd,
     },
-    /// In the new one.
+    /// The new process.
     Child,
 }
 
@@ -71,8 +71,8 @@ struct CloneArgs {
 
 /// Copies the calling process into new namespaces and, where given, into a cgroup v2 directory.
 ///
-/// The child's end sends SIGCHLD to the parent. The C library's record of the thread's number is
-/// brought up to date in the child, as its own `fork` does.
+/// When the child ends, the parent gets SIGCHLD. The C library's record of the thread id is updated in
+/// the child, as its own `fork` does.
 ///
 /// # Errors
 /// `EDEADLK` when the process has more than one thread; else what the kernel says.

@@ -1,4 +1,4 @@
-//! Handing open descriptors to another process, beside a packet of bytes.
+//! Sending open descriptors to another process together with a packet of bytes.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -43,8 +43,8 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
     }
 }
 
-/// Receives one packet into `buffer`: how long it was, and what came beside it (close-on-exec).
-/// Length 0 with no descriptor means that the other side is gone.
+/// Receives one packet into `buffer`. Returns its length and its descriptors (close-on-exec). Length 0
+/// without a descriptor means that the other side is gone.
 ///
 /// # Errors
 /// `EMSGSIZE` when the packet or its descriptors did not fit; else what the kernel says.

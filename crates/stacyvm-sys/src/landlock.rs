@@ -1,7 +1,7 @@
-//! Landlock domains: one around a whole sandbox, and one around a server that needs no files.
+//! Landlock domains: one for a whole sandbox, and one for a server that needs no files.
 //!
-//! In a sandbox the mounts decide already what can be seen, so its domain allows everything below
-//! `/` and takes away what a sandbox never needs: making device nodes, changing the mount topology
+//! In a sandbox the mounts already decide what is visible, so its domain allows everything below `/`
+//! and denies what a sandbox never needs: making device nodes, changing the mount topology
 //! (which Landlock denies to everyone it confines), and, where the kernel can, signals and abstract
 //! sockets to the outside. Scopes go by domain and all processes of a sandbox share one, so they
 //! reach each other as before.
@@ -93,7 +93,7 @@ pub fn confine(version: u32) -> Result<()> {
     restrict(&ruleset)
 }
 
-/// Takes every file from the calling process and all that it starts, and where the kernel can also
+/// Denies the calling process and all that it starts every file, and where the kernel supports it also
 /// listening on further TCP ports, signals and abstract sockets. It must have set no_new_privs.
 ///
 /// # Errors
@@ -116,11 +116,11 @@ pub fn confine_without_files(version: u32) -> Result<()> {
             scoped: SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL,
         },
     )?;
-    // No rule at all: nothing of what is handled is allowed.
+    // Without rules, every handled right is denied.
     restrict(&ruleset)
 }
 
-/// Makes a ruleset of as much as this version knows.
+/// Makes a ruleset of the rights that this version knows.
 fn make(version: u32, wanted: &Ruleset) -> Result<OwnedFd> {
     // Older kernels know a shorter structure and refuse a longer one that is not zero there.
     let size = match version {

@@ -1,8 +1,8 @@
 //! Loop devices: a file as a block device, until the last user of it has gone.
 //!
-//! Every device made here clears itself (`LO_FLAGS_AUTOCLEAR`): it lives exactly as long as
-//! something holds it open or has it mounted, so a crash leaves none. Numbers are given out
-//! machine-wide and used again, so a number alone says nothing: [`backing`] tells what is behind it.
+//! Every device made here clears itself (`LO_FLAGS_AUTOCLEAR`): it exists exactly as long as a process
+//! holds it open or it is mounted, so a crash leaves none. Numbers are machine-wide and reused, so a
+//! number alone identifies nothing: [`backing`] tells which file a device has.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
@@ -16,19 +16,19 @@ const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
 
-/// How often another one is asked for when somebody else was faster.
+/// How many free devices are tried when other processes take them first.
 const ATTEMPTS: usize = 256;
 
-/// A device with a file behind it.
+/// A device with a file attached.
 #[derive(Debug)]
 pub struct LoopDevice {
-    /// Keeps it, until something else does.
+    /// Holds the device open, until a mount does.
     pub device: OwnedFd,
-    /// Which.
+    /// The device's number.
     pub number: u32,
 }
 
-/// Where the device of a number is.
+/// The path of the device with a number.
 #[must_use]
 pub fn path(number: u32) -> PathBuf {
     PathBuf::from(format!("/dev/loop{number}"))
@@ -40,7 +40,7 @@ pub fn available() -> bool {
     open("/dev/loop-control").is_ok()
 }
 
-/// Puts a file behind a free device.
+/// Attaches a file to a free device.
 ///
 /// # Errors
 /// `ENOENT` where the machine has none; else what the kernel says.
@@ -55,7 +55,7 @@ pub fn attach(file: BorrowedFd<'_>) -> Result<LoopDevice> {
         let device = open(&path(number).to_string_lossy())?;
         match configure(device.as_fd(), file) {
             Ok(()) => return Ok(LoopDevice { device, number }),
-            // Free when it was asked for, and taken since.
+            // The device was free, and another process has taken it meanwhile.
             Err(Errno::BUSY) => {}
             Err(error) => return Err(error),
         }
@@ -63,7 +63,7 @@ pub fn attach(file: BorrowedFd<'_>) -> Result<LoopDevice> {
     Err(Errno::BUSY)
 }
 
-/// Device and inode number of the file behind a device; none when there is nothing.
+/// Device and inode number of the file attached to a device; none without a file.
 #[must_use]
 pub fn backing(number: u32) -> Option<(u64, u64)> {
     let device = openat(
@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(backing(made.number), Some((about.dev(), about.ino())));
         let number = made.number;
         drop(made);
-        // The kernel clears it a moment later; another one of this machine may have it by then.
+        // The kernel clears the device a moment later; another process may have it by then.
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while backing(number) == Some((about.dev(), about.ino())) {
             assert!(std::time::Instant::now() < deadline, "loop{number} stays");

@@ -1,7 +1,6 @@
-//! Mounts by descriptor: made detached, changed, then put into place.
+//! Mounts by descriptor: they are made detached, changed, then attached.
 //!
-//! Nothing here takes a path of the host that would be resolved twice: what is mounted is held
-//! open from the moment it is chosen.
+//! No function resolves a path of the host twice: a mount is held open from the moment it is chosen.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,10 +27,10 @@ pub enum Parameter<'a> {
     File(&'a str, BorrowedFd<'a>),
 }
 
-/// Makes a file system and mounts it nowhere yet.
+/// Makes a file system as a detached mount.
 ///
 /// # Errors
-/// What the kernel says, of whichever of its steps.
+/// What the kernel says to any of the steps.
 pub fn filesystem(
     kind: &str,
     parameters: &[Parameter<'_>],
@@ -49,8 +48,8 @@ pub fn filesystem(
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-/// Mounts a file system by mount(2), without devices and setuid bits, and answers a detached copy.
-/// All options are one text of at most 4095 bytes. What is mounted at `place` is left there.
+/// Mounts a file system by mount(2), without devices and setuid bits, and returns a detached copy. All
+/// options are one text of at most 4095 bytes. The mount at `place` stays there.
 ///
 /// # Errors
 /// What the kernel says.
@@ -61,7 +60,7 @@ pub fn at_once(kind: &str, place: &str, options: &str) -> Result<OwnedFd> {
     clone_path(place)
 }
 
-/// A detached copy of what is mounted at a place, alone or with everything below it.
+/// Makes a detached copy of a mount, alone or with all mounts below it.
 ///
 /// # Errors
 /// What the kernel says.
@@ -75,7 +74,7 @@ pub fn clone_tree(directory: impl AsFd, path: impl Arg, recursive: bool) -> Resu
     open_tree(directory, path, flags)
 }
 
-/// A detached copy of one host directory by path.
+/// Makes a detached copy of one host directory by path.
 ///
 /// # Errors
 /// What the kernel says.
@@ -83,7 +82,7 @@ pub fn clone_path(path: impl Arg) -> Result<OwnedFd> {
     clone_tree(CWD, path, false)
 }
 
-/// Puts a detached mount into place. Links at the end of `path` are not followed.
+/// Attaches a detached mount at `path`. A link at the end of `path` is not followed.
 ///
 /// # Errors
 /// What the kernel says.
@@ -97,7 +96,7 @@ pub fn attach(mount: impl AsFd, directory: impl AsFd, path: impl Arg) -> Result<
     )
 }
 
-/// Takes a mount and all below it away at once; what still uses it keeps it.
+/// Detaches a mount and all mounts below it at once; processes that still use it keep it.
 ///
 /// # Errors
 /// What the kernel says.
@@ -122,8 +121,7 @@ pub fn set_attributes(
     change(directory.as_fd(), path, recursive, &attributes)
 }
 
-/// Makes every file of a detached mount appear with the ids that the user namespace `mapping`
-/// gives it.
+/// Maps the owners of all files of a detached mount by the user namespace `mapping`.
 ///
 /// # Errors
 /// `EINVAL` when the file system cannot do it; else what the kernel says.
@@ -136,8 +134,8 @@ pub fn map_ids(mount: impl AsFd, mapping: impl AsFd) -> Result<()> {
     change(mount.as_fd(), c"", false, &attributes)
 }
 
-/// Gives a file system up: what was not written never will be, and every use of it fails from now
-/// on. For one that is about to be thrown away.
+/// Shuts a file system down: unwritten data is never written, and every later use fails. This is for
+/// a file system that is about to be deleted.
 ///
 /// # Errors
 /// What the kernel says; `ENOTTY` of file systems that cannot.
@@ -158,12 +156,12 @@ pub fn give_up(directory: impl AsFd) -> Result<()> {
     crate::check(libc::c_long::from(answer)).map(drop)
 }
 
-/// How changes of one mount spread to its copies in other namespaces.
+/// How changes of one mount propagate to its copies in other namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
-    /// Neither way.
+    /// In neither direction.
     Private,
-    /// From the original only.
+    /// From the original to its copies only.
     Slave,
 }
 

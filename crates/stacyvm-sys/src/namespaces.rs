@@ -53,7 +53,7 @@ pub fn leave(kind: Kind) -> Result<()> {
     unsafe { unshare_unsafe(kind.flag()) }
 }
 
-/// The calling process's namespace, to come back to.
+/// Opens the calling process's namespace, so that it can be entered again.
 ///
 /// # Errors
 /// When `/proc` is not there.
@@ -100,14 +100,14 @@ pub fn enter(namespace: impl AsFd) -> Result<()> {
     move_into_link_name_space(namespace.as_fd(), None)
 }
 
-/// A range of ids and what it is outside.
+/// A range of ids and the ids that it is mapped to outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdRange {
     /// First number inside.
     pub inside: u32,
     /// First number outside.
     pub outside: u32,
-    /// How many.
+    /// Number of ids in the range.
     pub count: u32,
 }
 
@@ -117,7 +117,7 @@ impl IdRange {
     }
 }
 
-/// Gives the user namespace of a fresh child its users and groups. With `deny_groups` the child
+/// Writes the user and group maps of a new child's user namespace. With `deny_groups` the child
 /// gives up changing supplementary groups, which the kernel asks of callers without privilege.
 ///
 /// # Errors
@@ -144,7 +144,7 @@ fn write_proc(pid: i32, name: &str, content: &[u8]) -> Result<()> {
     }
 }
 
-/// Whether the calling process stands in the first user namespace, where every id is itself.
+/// Whether the calling process is in the initial user namespace, in which no id is mapped.
 #[must_use]
 pub fn has_every_id() -> bool {
     fs::read_to_string("/proc/self/uid_map")

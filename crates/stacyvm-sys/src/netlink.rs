@@ -1,13 +1,13 @@
 //! Network interfaces, addresses and routes, through the kernel's route socket (rtnetlink(7)).
 //!
-//! A socket belongs to the network namespace that its thread stood in when it was opened, and
-//! stays there, so one thread can work in several. Calls are short and block. What interfaces mean
-//! is the caller's affair.
+//! A socket belongs to the network namespace in which its thread was when it was opened, and stays
+//! there, so one thread can work in several. Calls are short and block. The caller decides what
+//! interfaces are for.
 
+mod entries;
 mod filters;
 mod message;
 
-use std::ffi::CStr;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -16,14 +16,13 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with,
 };
 
-pub use filters::{FilterNews, Removed};
-use message::{Message, attributes, number};
+pub use entries::{Link, RouteEntry};
+use entries::{read_link, read_route};
+pub use filters::{FilterWatch, RemovedFrom};
+use message::{BUFFER_SIZE, Message};
 
 /// The longest name of an interface, without a final nul.
 pub const MAX_NAME: usize = 15;
-
-/// How an answer may be at most; the kernel fills 32 KiB when it lists.
-const BUFFER: usize = 64 * 1024;
 
 /// A route socket in one network namespace.
 #[derive(Debug)]
@@ -33,29 +32,14 @@ pub struct Netlink {
     buffer: Vec<u8>,
 }
 
-/// One interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Its number.
-    pub index: u32,
-    /// Its name.
-    pub name: String,
-    /// A note that whoever made it has left, or nothing.
-    pub alias: String,
-    /// The largest packet it takes, bytes.
-    pub mtu: u32,
-    /// Its group.
-    pub group: u32,
-}
-
-/// Two interfaces that are the two ends of one cable.
+/// A pair of veth interfaces: what one end sends, the other receives.
 #[derive(Clone, Copy, Debug)]
-pub struct Pair<'a> {
+pub struct VethPair<'a> {
     /// Name of the end in the socket's namespace.
     pub outer: &'a str,
     /// Name of the other end.
     pub inner: &'a str,
-    /// Where the other end is.
+    /// The network namespace of the other end.
     pub inner_namespace: BorrowedFd<'a>,
     /// The address of both ends. They are the same, and without a protocol to look addresses up
     /// (`IFF_NOARP`) the kernel then uses an end's own address for the other.
@@ -66,39 +50,28 @@ pub struct Pair<'a> {
     pub group: u32,
 }
 
-/// What an interface does with packets, before it is up.
+/// How an interface treats packets; set before it is up.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Manner {
-    /// Packets that arrive for others are passed on (IPv4).
+pub struct LinkSettings {
+    /// Whether packets for other machines are forwarded (IPv4).
     pub forwarding: bool,
-    /// The other end needs not be asked for its hardware address.
+    /// Whether the other end is not asked for its hardware address.
     pub without_lookup: bool,
 }
 
 /// One route.
 #[derive(Clone, Copy, Debug)]
 pub struct Route {
-    /// Where it leads; none means everywhere of the family of `via`.
+    /// The destination; none means every address of the family of `via`.
     pub to: Option<IpAddr>,
     /// How many bits of `to` count.
     pub prefix: u8,
-    /// Through which interface.
+    /// Number of the interface.
     pub device: u32,
-    /// Who passes it on; none means that the destination is on the cable.
+    /// The gateway; none means that the destination is on the link.
     pub via: Option<IpAddr>,
-    /// The address that packets of this machine carry on this way.
+    /// The source address of this machine's packets on this route.
     pub source: Option<IpAddr>,
-}
-
-/// One route, as the kernel lists it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Where it leads.
-    pub to: IpAddr,
-    /// How many bits of `to` count; 0 for a default route.
-    pub prefix: u8,
-    /// Through which interface; none for one that refuses, or with several ways.
-    pub device: Option<u32>,
 }
 
 impl Netlink {
@@ -117,11 +90,11 @@ impl Netlink {
         Ok(Self {
             socket,
             sequence: 0,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; BUFFER_SIZE],
         })
     }
 
-    /// Every interface.
+    /// Lists every interface.
     ///
     /// # Errors
     /// What the kernel says.
@@ -139,7 +112,7 @@ impl Netlink {
         Ok(links)
     }
 
-    /// The interface of this name.
+    /// Finds the interface of this name.
     ///
     /// # Errors
     /// `ENODEV` when there is none; else what the kernel says.
@@ -156,11 +129,11 @@ impl Netlink {
         link.ok_or(Errno::NODEV)
     }
 
-    /// Makes two connected interfaces. They are down.
+    /// Makes a veth pair. Both ends are down.
     ///
     /// # Errors
     /// `EEXIST` when a name is taken; else what the kernel says.
-    pub fn make_pair(&mut self, pair: &Pair<'_>) -> Result<()> {
+    pub fn make_veth_pair(&mut self, pair: &VethPair<'_>) -> Result<()> {
         const VETH_INFO_PEER: u16 = 1;
         let mut request = Message::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL);
         request.link_header(0, 0, 0);
@@ -194,18 +167,18 @@ impl Netlink {
         self.command(request)
     }
 
-    /// Leaves a note on an interface.
+    /// Sets the alias of an interface.
     ///
     /// # Errors
-    /// What the kernel says; a note has at most 255 bytes.
-    pub fn set_alias(&mut self, device: u32, note: &str) -> Result<()> {
+    /// What the kernel says; an alias has at most 255 bytes.
+    pub fn set_alias(&mut self, device: u32, alias: &str) -> Result<()> {
         let mut request = Message::new(libc::RTM_SETLINK, 0);
         request.link_header(device, 0, 0);
-        request.text(libc::IFLA_IFALIAS, note);
+        request.text(libc::IFLA_IFALIAS, alias);
         self.command(request)
     }
 
-    /// Puts an interface into a group, by which packet filters know it.
+    /// Puts an interface into a group, which packet filters can match.
     ///
     /// # Errors
     /// What the kernel says.
@@ -216,11 +189,11 @@ impl Netlink {
         self.command(request)
     }
 
-    /// Sets an interface up and switches it on. It makes no IPv6 address for itself.
+    /// Applies the settings to an interface and brings it up. The interface generates no IPv6 address.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn raise(&mut self, device: u32, manner: Manner) -> Result<()> {
+    pub fn set_up(&mut self, device: u32, settings: LinkSettings) -> Result<()> {
         const CONF: u16 = 1;
         const CONF_FORWARDING: u16 = 1;
         const ADDR_GEN_MODE: u16 = 8;
@@ -229,7 +202,7 @@ impl Netlink {
             let all = request.open(libc::IFLA_AF_SPEC);
             let family = request.open(family_number(libc::AF_INET));
             let conf = request.open(CONF);
-            request.u32(CONF_FORWARDING, manner.forwarding.into());
+            request.u32(CONF_FORWARDING, settings.forwarding.into());
             request.close(conf);
             request.close(family);
             if ipv6 {
@@ -239,12 +212,12 @@ impl Netlink {
             }
             request.close(all);
         };
-        // Before it is up, or the kernel is quicker with an address.
+        // Before it is up, because the kernel generates the address when it comes up.
         let mut request = Message::new(libc::RTM_SETLINK, 0);
         request.link_header(device, 0, 0);
         families(&mut request, true);
         match self.command(request) {
-            // A kernel that has no IPv6 makes no such address either.
+            // A kernel without IPv6 generates no such address.
             Err(Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
                 let mut request = Message::new(libc::RTM_SETLINK, 0);
                 request.link_header(device, 0, 0);
@@ -254,7 +227,7 @@ impl Netlink {
             other => other?,
         }
         let mut flags = libc::IFF_UP;
-        if manner.without_lookup {
+        if settings.without_lookup {
             flags |= libc::IFF_NOARP;
         }
         let mut request = Message::new(libc::RTM_SETLINK, 0);
@@ -262,7 +235,7 @@ impl Netlink {
         self.command(request)
     }
 
-    /// Removes an interface, and its other end with it. Success when it is gone.
+    /// Removes an interface, and the other end of a pair with it. One that is gone is success.
     ///
     /// # Errors
     /// What the kernel says.
@@ -275,14 +248,14 @@ impl Netlink {
         }
     }
 
-    /// Removes every interface of a group, which must not be 0, for the price of one. Success when
-    /// there is none.
+    /// Removes every interface of a group, which must not be 0, in one request. A group without
+    /// interfaces is success.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn remove_group(&mut self, group: u32) -> Result<()> {
         if group == 0 {
-            // That is where all others are.
+            // Group 0 is the default group of all interfaces.
             return Err(Errno::INVAL);
         }
         let mut request = Message::new(libc::RTM_DELLINK, 0);
@@ -294,14 +267,15 @@ impl Netlink {
         }
     }
 
-    /// Gives an interface an address of its own, and no network around it. One that it has is fine.
+    /// Adds a single address to an interface, without a network around it. An address that it already
+    /// has is success.
     ///
     /// # Errors
     /// What the kernel says.
     pub fn add_address(&mut self, device: u32, address: IpAddr) -> Result<()> {
         const IFA_ADDRESS: u16 = 1;
         const IFA_LOCAL: u16 = 2;
-        /// Nobody else can have it: it is not asked for first.
+        /// No duplicate detection: no other interface on the link can have the address.
         const IFA_F_NODAD: u8 = 2;
         let (family, bytes) = parts(address);
         let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
@@ -323,7 +297,7 @@ impl Netlink {
     /// `EEXIST` when there is one to the same place; else what the kernel says.
     pub fn add_route(&mut self, route: &Route) -> Result<()> {
         let (family, _) = parts(route.to.or(route.via).ok_or(Errno::INVAL)?);
-        // The gateway is on the cable, whatever the routes say (`include/uapi/linux/rtnetlink.h`).
+        // The gateway is on the link, whatever the routes say (`include/uapi/linux/rtnetlink.h`).
         const RTNH_F_ONLINK: u32 = 4;
         let (scope, flags) = match route.via {
             Some(_) => (libc::RT_SCOPE_UNIVERSE, RTNH_F_ONLINK),
@@ -355,11 +329,11 @@ impl Netlink {
         self.command(request)
     }
 
-    /// Routes of the main table, of both families.
+    /// Lists the routes of the main table, of both families.
     ///
     /// # Errors
     /// What the kernel says.
-    pub fn routes(&mut self) -> Result<Vec<Known>> {
+    pub fn routes(&mut self) -> Result<Vec<RouteEntry>> {
         let mut routes = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             let mut request = Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP);
@@ -397,8 +371,8 @@ impl Netlink {
         self.exchange(request, |_, _| {})
     }
 
-    /// Sends one request and hears all of the answer.
-    fn exchange(&mut self, request: Message, mut hear: impl FnMut(u16, &[u8])) -> Result<()> {
+    /// Sends one request and passes each message of the answer to `read`.
+    fn exchange(&mut self, request: Message, mut read: impl FnMut(u16, &[u8])) -> Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let bytes = request.finish(self.sequence);
         send(&self.socket, &bytes, SendFlags::empty())?;
@@ -415,7 +389,7 @@ impl Netlink {
                 match i32::from(kind) {
                     libc::NLMSG_ERROR => return message::answer(body),
                     libc::NLMSG_DONE => return Ok(()),
-                    _ => hear(kind, body),
+                    _ => read(kind, body),
                 }
             }
         }
@@ -428,11 +402,11 @@ impl AsFd for Netlink {
     }
 }
 
-fn describe_end(request: &mut Message, name: &str, pair: &Pair<'_>) {
+fn describe_end(request: &mut Message, name: &str, pair: &VethPair<'_>) {
     request.text(libc::IFLA_IFNAME, name);
     request.bytes(libc::IFLA_ADDRESS, &pair.hardware_address);
     request.u32(libc::IFLA_MTU, pair.mtu);
-    // One queue each: by default the kernel makes one a processor, and each costs memory.
+    // One queue in each direction: the default is one for each processor, which costs memory.
     request.u32(libc::IFLA_NUM_TX_QUEUES, 1);
     request.u32(libc::IFLA_NUM_RX_QUEUES, 1);
 }
@@ -448,69 +422,6 @@ fn parts(address: IpAddr) -> (u8, Vec<u8>) {
         IpAddr::V6(address) => (libc::AF_INET6, address.octets().to_vec()),
     };
     (u8::try_from(family).expect("a small number"), bytes)
-}
-
-fn read_address(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
-        16 => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?)),
-        _ => None,
-    }
-}
-
-fn read_text(bytes: &[u8]) -> String {
-    CStr::from_bytes_until_nul(bytes).map_or_else(
-        |_| String::from_utf8_lossy(bytes).into_owned(),
-        |text| text.to_string_lossy().into_owned(),
-    )
-}
-
-fn read_link(body: &[u8]) -> Option<Link> {
-    /// Of `struct ifinfomsg`.
-    const HEADER: usize = 16;
-    let mut link = Link {
-        index: number(body.get(4..8)?)?,
-        name: String::new(),
-        alias: String::new(),
-        mtu: 0,
-        group: 0,
-    };
-    for (kind, value) in attributes(body.get(HEADER..)?) {
-        match kind {
-            libc::IFLA_IFNAME => link.name = read_text(value),
-            libc::IFLA_IFALIAS => link.alias = read_text(value),
-            libc::IFLA_MTU => link.mtu = number(value)?,
-            libc::IFLA_GROUP => link.group = number(value)?,
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn read_route(body: &[u8]) -> Option<Known> {
-    /// Of `struct rtmsg`.
-    const HEADER: usize = 12;
-    let header = body.get(..HEADER)?;
-    if header[4] != libc::RT_TABLE_MAIN {
-        return None;
-    }
-    let mut route = Known {
-        to: match i32::from(header[0]) {
-            libc::AF_INET => IpAddr::from([0; 4]),
-            libc::AF_INET6 => IpAddr::from([0; 16]),
-            _ => return None,
-        },
-        prefix: header[1],
-        device: None,
-    };
-    for (kind, value) in attributes(&body[HEADER..]) {
-        match kind {
-            libc::RTA_DST => route.to = read_address(value)?,
-            libc::RTA_OIF => route.device = number(value),
-            _ => {}
-        }
-    }
-    Some(route)
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub fn loopback_up() -> Result<()> {
 }
 
 /// Lets every user of the calling process's network namespace listen on low ports and send
-/// echo requests: it is theirs alone. Where the kernel has no such setting, nothing is changed.
+/// echo requests, because no other process uses it. Where the kernel has no such setting, nothing is changed.
 pub fn open_low_ports() {
     for (setting, value) in [
         ("ip_unprivileged_port_start", "0"),
@@ -51,11 +51,11 @@ pub fn open_low_ports() {
     }
 }
 
-/// Makes a network namespace with its loopback up, from a process with one thread, which stays
-/// where it is.
+/// Makes a network namespace with its loopback up. The calling process must have one thread, and
+/// stays in its own namespace.
 ///
 /// # Errors
-/// `EDEADLK` when there are other threads; else what the kernel says. When the way back fails,
+/// `EDEADLK` when there are other threads; else what the kernel says. When returning fails,
 /// the process is left in the new namespace and the error says so by being `ENOTRECOVERABLE`.
 pub fn create() -> Result<OwnedFd> {
     let home = current(Kind::Network)?;
@@ -77,10 +77,10 @@ pub fn of_thread() -> Result<OwnedFd> {
     openat(CWD, "/proc/thread-self/ns/net", flags, Mode::empty())
 }
 
-/// Like [`create`], from one of several threads. The others notice nothing.
+/// Like [`create`], from one of several threads. The other threads are not affected.
 ///
 /// # Errors
-/// What the kernel says. When the way back fails, the thread is left in the new namespace and the
+/// What the kernel says. When returning fails, the thread is left in the new namespace and the
 /// error says so by being `ENOTRECOVERABLE`: it must end.
 pub fn make_on_thread() -> Result<OwnedFd> {
     let home = of_thread()?;

@@ -1,4 +1,4 @@
-//! One process, whatever becomes of its number.
+//! Descriptors of processes, which stay valid when a process id is reused.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, Result};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
-/// Opens the process with this number; none when there is none.
+/// Opens the process with this id; none when there is none.
 ///
 /// # Errors
 /// What the kernel says, but for "no such process".
@@ -22,8 +22,8 @@ pub fn open(pid: i32) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// Opens the process that had this number and start time; none when it has ended, also when
-/// another one has its number now.
+/// Opens the process with this id and start time; none when it has ended, even if another process has
+/// its id now.
 ///
 /// # Errors
 /// As [`open`].
@@ -31,11 +31,11 @@ pub fn open_started_at(pid: i32, start_ticks: u64) -> Result<Option<OwnedFd>> {
     let Some(pidfd) = open(pid)? else {
         return Ok(None);
     };
-    // The descriptor is open: from here on the number cannot change hands unnoticed.
+    // The descriptor is open: from here on the id cannot be reused unnoticed.
     Ok((crate::proc::start_ticks(pid) == Some(start_ticks)).then_some(pidfd))
 }
 
-/// Sends SIGKILL; success when the process has ended already.
+/// Sends SIGKILL. A process that has already ended is success.
 ///
 /// # Errors
 /// When the caller may not.
@@ -46,7 +46,7 @@ pub fn kill(pidfd: impl AsFd) -> Result<()> {
     }
 }
 
-/// Waits until the process has ended; false when the time is over before.
+/// Waits until the process has ended; false when the time is over first.
 ///
 /// # Errors
 /// What poll(2) says.

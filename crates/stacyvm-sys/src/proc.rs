@@ -1,11 +1,11 @@
-//! What `/proc` says about processes.
+//! Facts about processes from `/proc`.
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Result;
 
-/// How many threads the calling process has.
+/// Counts the threads of the calling process.
 ///
-/// One stat call: the kernel counts a process's threads as links of its `task` directory, on top
+/// This takes one stat call: the kernel counts a process's threads as links of its `task` directory, on top
 /// of the two that every directory has.
 ///
 /// # Errors
@@ -15,13 +15,14 @@ pub fn thread_count() -> Result<u32> {
     Ok(status.stx_nlink.saturating_sub(2))
 }
 
-/// When a process started, in clock ticks since boot (field 22 of `/proc/PID/stat`, see proc(5)).
-/// With the number it names the process for ever. None when there is no such process.
+/// The start time of a process, in clock ticks since boot (field 22 of `/proc/PID/stat`, see
+/// proc(5)). Together with its number it identifies the process for ever. None when there is no such
+/// process.
 #[must_use]
 pub fn start_ticks(pid: i32) -> Option<u64> {
     let path = format!("/proc/{pid}/stat");
     let file = openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-    // One read gets it all, and the kernel puts it together once; the longest line is shorter.
+    // One read returns the whole line, which is always shorter than this.
     let mut line = [0; 2048];
     let length = rustix::io::read(&file, &mut line).ok()?;
     parse_start_ticks(&line[..length])

@@ -1,5 +1,4 @@
-//! What a process looks like and what it hands on: name, arguments, environment, descriptors,
-//! signals, keyring.
+//! Properties of the calling process: name, arguments, environment, descriptors, signals, keyring.
 
 use std::convert::Infallible;
 use std::ffi::CStr;
@@ -31,7 +30,7 @@ pub fn set_title(title: &CStr) -> Result<()> {
     Ok(())
 }
 
-/// Where the kernel put argument and environment strings: first and one-past-last address.
+/// The addresses of the argument and environment strings: first and one past the last.
 struct Areas {
     arguments: (usize, usize),
     environment: (usize, usize),
@@ -70,7 +69,7 @@ fn overwrite((start, end): (usize, usize), text: &[u8]) {
     }
 }
 
-/// Children that end leave no zombie, and nobody needs to wait for them.
+/// Makes children that end leave no zombie, so that they need not be waited for.
 ///
 /// # Errors
 /// What the kernel says.
@@ -78,7 +77,7 @@ pub fn reap_children_automatically() -> Result<()> {
     child_signal(libc::SIG_IGN, libc::SA_NOCLDWAIT)
 }
 
-/// Children that end are waited for again.
+/// Makes children that end wait to be reaped again.
 ///
 /// # Errors
 /// What the kernel says.
@@ -144,8 +143,7 @@ fn close_range(first: u32, last: u32) -> Result<()> {
     crate::check(result).map(drop)
 }
 
-/// Starts an empty session keyring, so that the keys of whoever started the process are out of
-/// reach.
+/// Starts an empty session keyring, so that the keys of the process's parent cannot be reached.
 ///
 /// # Errors
 /// What the kernel says; `ENOSYS` without keyrings.
@@ -156,7 +154,7 @@ pub fn new_session_keyring() -> Result<()> {
     crate::check(result).map(drop)
 }
 
-/// Ends the process at once, running nothing of what usually runs at the end.
+/// Ends the process at once, without running exit handlers.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: always sound; nothing of this process runs any more.
     unsafe { libc::_exit(code) }

@@ -1,7 +1,7 @@
-//! Project quotas: a limit of what stands below a directory, held by the file system itself.
+//! Project quotas: limits on the contents of a directory, which the file system itself enforces.
 //!
-//! A directory gets a project number and hands it down to whatever is made below it; the file
-//! system counts for each number. Ext4 and XFS have it, when mounted with `prjquota`.
+//! A directory gets a project number, and everything made below it inherits the number; the file
+//! system counts usage for each number. Ext4 and XFS support it when mounted with `prjquota`.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -23,22 +23,22 @@ const STATE_VERSION: i8 = 1;
 const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5;
 /// `QIF_BLIMITS` and `QIF_ILIMITS`.
 const LIMITS_VALID: u32 = 1 | 4;
-/// In what limits are counted, bytes.
+/// The unit of limits, bytes.
 const BLOCK: u64 = 1024;
 
-/// What one project uses and may use.
+/// Usage and limits of one project.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Project {
     /// Bytes in use.
     pub used_bytes: u64,
-    /// Bytes at most; 0 is no limit.
+    /// The most bytes; 0 is no limit.
     pub limit_bytes: u64,
-    /// Files and directories at most; 0 is no limit.
+    /// The most files and directories; 0 is no limit.
     pub limit_inodes: u64,
 }
 
-/// Whether the file system of a directory limits by project. One that only counts, as ext4 made
-/// for it but mounted without `prjquota`, does not.
+/// Whether the file system of a directory enforces project limits. One that only counts, such as ext4
+/// with the feature but mounted without `prjquota`, does not.
 #[must_use]
 pub fn available(directory: impl AsFd) -> bool {
     let mut state = State {
@@ -54,7 +54,7 @@ pub fn available(directory: impl AsFd) -> bool {
     answer.is_ok() && state.flags & FS_QUOTA_PDQ_ENFD != 0
 }
 
-/// Gives an empty directory a project number, which all that is made below it gets too.
+/// Sets the project number of an empty directory; everything made below it inherits the number.
 ///
 /// # Errors
 /// What the kernel says.
@@ -82,8 +82,8 @@ pub fn assign(directory: impl AsFd, project: u32) -> Result<()> {
     .map(drop)
 }
 
-/// Sets what a project may use at most, bytes and files; 0 takes a limit away. `directory` is
-/// anywhere on the file system.
+/// Sets the limits of a project, bytes and files; 0 removes a limit. `directory` is any directory on
+/// the file system.
 ///
 /// # Errors
 /// What the kernel says.
@@ -99,7 +99,7 @@ pub fn limit(directory: impl AsFd, project: u32, bytes: u64, inodes: u64) -> Res
     unsafe { quotactl(directory, Q_SETQUOTA, project, quota.cast()) }
 }
 
-/// What a project uses and may use.
+/// Reads the usage and limits of a project.
 ///
 /// # Errors
 /// What the kernel says.
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_file_system_without_projects_says_so() {
-        // Memory has no projects on any kernel.
+        // tmpfs has no project quotas on any kernel.
         let memory = File::open("/dev/shm").expect("a directory in memory");
         assert!(!available(&memory));
         assert!(limit(&memory, 7, 1 << 20, 0).is_err());

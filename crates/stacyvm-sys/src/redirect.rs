@@ -1,4 +1,4 @@
-//! Where a connection was going before the packet filter sent it here.
+//! The original destination of a connection that the packet filter redirected here.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -6,8 +6,7 @@ use std::os::fd::{AsFd, AsRawFd as _};
 use rustix::io::{Errno, Result};
 use rustix::net::AddressFamily;
 
-/// The address that the peer of an accepted TCP connection had asked for, as connection tracking
-/// remembers it.
+/// The original destination address of an accepted TCP connection, from connection tracking.
 ///
 /// # Errors
 /// `ENOENT` or `ENOPROTOOPT` when nothing was redirected, because connection tracking does not
@@ -17,8 +16,8 @@ pub fn original_destination(socket: impl AsFd) -> Result<SocketAddr> {
     let peer = rustix::net::getpeername(socket)?.ok_or(Errno::NOTCONN)?;
     match peer.address_family() {
         AddressFamily::INET => original_v4(socket),
-        // A socket for both families holds an IPv4 peer as a mapped address, and the answer for
-        // it stands in the tables of IPv4.
+        // A socket for both families has an IPv4 peer as a mapped address; connection tracking has
+        // such a connection in its IPv4 table.
         AddressFamily::INET6 => match SocketAddrV6::try_from(peer) {
             Ok(peer) if peer.ip().to_ipv4_mapped().is_some() => original_v4(socket),
             _ => original_v6(socket),
@@ -58,7 +57,7 @@ unsafe fn ask<T>(
 ) -> Result<()> {
     let mut length = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| Errno::INVAL)?;
     // SAFETY: the kernel writes at most `length` bytes, which is how many `value` has; both
-    // outlive the call, and the caller vouches for what the bytes may be.
+    // outlive the call, and the caller guarantees that every pattern of bytes is valid.
     let result = unsafe {
         libc::getsockopt(
             socket.as_fd().as_raw_fd(),

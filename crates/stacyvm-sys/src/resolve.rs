@@ -1,9 +1,9 @@
 //! Paths that the kernel resolves within a directory.
 //!
-//! Its one rule: `EAGAIN` is no answer. The kernel gives it up for a path with `..` (also one that
-//! a link brought in) whenever anything was renamed or mounted anywhere on the machine meanwhile,
-//! because it then cannot tell that the path stayed inside; see openat2(2). Who asks again gets
-//! the answer. Where there is no `openat2`, `walk` answers the same.
+//! The one rule: `EAGAIN` is retried. The kernel answers it for a path with `..` (also one from a
+//! link) whenever something was renamed or mounted anywhere on the machine meanwhile, because it
+//! then cannot tell that the path stayed inside; see openat2(2). Where there is no `openat2`, `walk`
+//! resolves the path in steps.
 
 mod walk;
 
@@ -13,14 +13,14 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
-/// How often it is asked again. Chances of losing that often in a row are nil where renames leave
-/// any time between them.
+/// How often a resolution is retried. It cannot fail that often in a row unless renames happen
+/// without any pause.
 const ATTEMPTS: usize = 1024;
 
-/// Opens `path` from `base` on, resolved as `how` says; closed on exec. Makes nothing.
+/// Opens `path`, resolved from `base` as `how` says, with close-on-exec. It creates no file.
 ///
 /// # Errors
-/// The kernel's own; `BUSY` when others renamed or mounted without a break.
+/// The kernel's own; `BUSY` when other processes renamed or mounted without a pause.
 pub fn open(
     base: impl AsFd,
     path: impl Arg + Copy,

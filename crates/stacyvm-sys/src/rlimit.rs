@@ -3,10 +3,10 @@
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// Limits that stand for a whole sandbox, set on its first process and inherited.
+/// Sets the limits of a whole sandbox on its first process, from which all others inherit them.
 ///
-/// Never RLIMIT_NPROC: the kernel counts it per user and namespace in ways that surprise, and the
-/// pids cgroup does it right.
+/// RLIMIT_NPROC is not among them: the kernel counts it per user and namespace in surprising ways, and
+/// the pids cgroup limits processes correctly.
 ///
 /// # Errors
 /// What the kernel says. Values above the present hard limit are brought down to it, because
@@ -21,8 +21,8 @@ pub fn confine(open_files: u64) -> Result<()> {
     lower(Resource::Rtprio, 0)
 }
 
-/// The most address space that the calling process may have, in bytes: what it asks for beyond it
-/// fails, and so does a program that cannot go on without.
+/// Limits the address space of the calling process, in bytes. Allocations beyond it fail, which ends a
+/// program that cannot continue without them.
 ///
 /// # Errors
 /// What the kernel says.

@@ -1,9 +1,9 @@
-//! System call filters, of a sandbox and of a network server: an allow-list each, compiled into one
-//! classic BPF program.
+//! System call filters for a sandbox and for a network server: each is an allow-list, compiled into
+//! one classic BPF program.
 //!
-//! What is not on the list answers `EPERM`, and a call newer than the list `ENOSYS`, so that
-//! programs take the older way round. The program checks the architecture first; the x32 and
-//! 32-bit calls of an x86 kernel would otherwise walk round it by their own numbers.
+//! A call that is not on the list returns `EPERM`, and one newer than the list `ENOSYS`, so that
+//! programs fall back to older calls. The program checks the architecture first; otherwise x32 and
+//! 32-bit calls of an x86 kernel would bypass it with their own numbers.
 
 mod list;
 mod network;
@@ -52,7 +52,7 @@ pub fn confine(filter: &[Instruction]) -> Result<()> {
     crate::check(result.into()).map(drop)
 }
 
-/// Whether this kernel takes filters, asked without setting one.
+/// Whether this kernel supports filters; none is set to find out.
 #[must_use]
 pub fn available() -> bool {
     const SECCOMP_GET_ACTION_AVAIL: libc::c_uint = 2;

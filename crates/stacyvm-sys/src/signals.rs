@@ -6,8 +6,8 @@ use std::ptr;
 
 use rustix::io::Result;
 
-/// Blocks `signals` in this thread, and in those it makes from now on, and answers a non-blocking
-/// descriptor that becomes readable when one of them waits (signalfd(2)). Their dispositions are
+/// Blocks `signals` in this thread, and in threads that it starts later, and returns a non-blocking
+/// descriptor that becomes readable when one of them is pending (signalfd(2)). Their dispositions are
 /// set to the default, because an ignored signal is never delivered.
 ///
 /// # Errors
@@ -15,7 +15,7 @@ use rustix::io::Result;
 pub fn descriptor(signals: &[i32]) -> Result<OwnedFd> {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: `sigemptyset` initialises the set before anything reads it; every other call gets
-    // pointers to live values; the new descriptor is owned by nobody else.
+    // pointers to live values; the new descriptor is not owned by any other value.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
         for &signal in signals {
@@ -29,17 +29,17 @@ pub fn descriptor(signals: &[i32]) -> Result<OwnedFd> {
     }
 }
 
-/// Bytes that one read of a `descriptor` gives for each signal.
+/// Bytes that one read of a `descriptor` returns for each signal.
 pub const RECORD: usize = size_of::<libc::signalfd_siginfo>();
 
-/// Which signal a record is about.
+/// The number of the signal in a record.
 pub fn number(record: &[u8; RECORD]) -> i32 {
     // `ssi_signo` is the first field, see signalfd(2).
     i32::from_ne_bytes([record[0], record[1], record[2], record[3]])
 }
 
-/// Sets every signal to its default but SIGPIPE, which is ignored: what the parent of this process
-/// ignored would otherwise be ignored in every program started here.
+/// Sets every signal to its default, except SIGPIPE, which is ignored. Otherwise every program that
+/// is started here would ignore the signals that the parent of this process ignored.
 pub fn reset_dispositions() {
     for signal in 1..=64 {
         // SAFETY: no handler is installed, only the default and the ignoring disposition; numbers
@@ -55,12 +55,12 @@ pub fn reset_dispositions() {
     }
 }
 
-/// Sets the ids that this thread, and those it makes from now on, touch files with (setfsuid(2)).
-/// Without the capability for it nothing happens: the answer says whether they are in force.
+/// Sets the file system ids of this thread and of threads that it starts later (setfsuid(2)).
+/// Without the capability for it nothing changes; the answer says whether the ids are in force.
 ///
-/// Where the kernel has no such call (gVisor), the effective ids are set, which it checks files
-/// by, and the capabilities that this takes out of force are put back. Real and saved ids stay, so
-/// that neither signals nor traces from the user of these ids reach this process.
+/// Where the kernel has no such call (gVisor), the effective ids are set, by which it checks files,
+/// and the capabilities that this disables are enabled again. Real and saved ids stay, so that the
+/// user with these ids can neither signal nor trace this process.
 pub fn set_file_ids(uid: u32, gid: u32) -> bool {
     // SAFETY: plain system calls on numbers, for this thread alone, unlike the C library's wrappers;
     // asking for -1 changes nothing and answers the present.

@@ -1,4 +1,4 @@
-//! Starting a program from a process that must not stall: no copy of the page tables, no thread.
+//! Starting a program from a process that must not be delayed: no copy of page tables, no thread.
 //!
 //! The child borrows the parent's memory (`CLONE_VM | CLONE_VFORK`, see clone(2)) on a stack of its
 //! own until it has become the new program or failed, and the calling thread waits that long.
@@ -15,21 +15,21 @@ use rustix::io::Errno;
 /// Bytes of the child's stack; only touched pages cost memory.
 const STACK: usize = 64 * 1024;
 
-/// Where the program starts.
+/// The directory that a program starts in.
 #[derive(Clone, Copy, Debug)]
 pub enum Directory<'a> {
-    /// A path, taken with the rights of the program's own user.
+    /// A path, which is entered with the rights of the program's own user.
     Path(&'a CStr),
     /// An open directory.
     Open(BorrowedFd<'a>),
 }
 
-/// Who the program runs as.
+/// The user and groups that a program runs as.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity<'a> {
-    /// User.
+    /// User id.
     pub uid: u32,
-    /// Group.
+    /// Group id.
     pub gid: u32,
     /// Supplementary groups; none leaves those of the caller.
     pub groups: Option<&'a [u32]>,
@@ -44,25 +44,25 @@ pub struct Program<'a> {
     pub arguments: &'a [CString],
     /// `NAME=value` each.
     pub environment: &'a [CString],
-    /// Where it starts.
+    /// The directory that it starts in.
     pub directory: Directory<'a>,
     /// Standard input, output and error.
     pub stdio: [BorrowedFd<'a>; 3],
     /// Whether standard input is a terminal that becomes its controlling terminal.
     pub terminal: bool,
-    /// Who it runs as; none means the caller, unchanged.
+    /// The user and groups that it runs as; none means those of the caller.
     pub identity: Option<Identity<'a>>,
-    /// A number written into the soft and hard `RLIMIT_LOCKS`, which the kernel has not looked at
-    /// since 2.4.25 (getrlimit(2)) but hands down to every descendant: a mark to find them by.
+    /// A number written into the soft and hard `RLIMIT_LOCKS`, which the kernel has not used
+    /// since 2.4.25 (getrlimit(2)) but copies to every descendant: a mark to find them by.
     pub mark: Option<u64>,
     /// Its `oom_score_adj`, written if the kernel lets us.
     pub oom_score: Option<&'a CStr>,
-    /// Capabilities in force for it, out of those that the caller has; to last through the start
-    /// they need user 0.
+    /// Its effective capabilities, out of those that the caller has. Only user 0 keeps them when the
+    /// program starts.
     pub capabilities: crate::caps::Set,
 }
 
-/// What could not be done for the new program.
+/// The step at which a start failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Making the process.
@@ -73,21 +73,21 @@ pub enum Step {
     Directory,
     /// Taking the identity or dropping capabilities.
     Identity,
-    /// Running the program; the number is that of the most telling candidate.
+    /// Running the program; the error is that of the most telling candidate.
     Execute,
 }
 
-/// A program that did not start; nothing of it is left.
+/// Why a program did not start. Nothing of it is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("start a program: {step:?}: {errno}")]
 pub struct SpawnError {
-    /// What failed.
+    /// The step that failed.
     pub step: Step,
-    /// Why.
+    /// The kernel's error number.
     pub errno: Errno,
 }
 
-/// Starts programs; keeps the stack that they start on.
+/// Starts programs, and owns the stack that they start on.
 #[derive(Debug)]
 pub struct Spawner {
     stack: Box<[u128]>,
@@ -102,7 +102,7 @@ impl Default for Spawner {
     }
 }
 
-/// What the child reads, and the one place it writes to.
+/// The data that the child reads, and the one field that it writes.
 struct Plan {
     candidates: *const *const c_char,
     arguments: *const *const c_char,
@@ -127,8 +127,8 @@ struct Plan {
 
 impl Spawner {
     /// Starts a program as the leader of a session of its own, with every signal at its default
-    /// and unblocked, no capability but those named, and only the three standard streams open. Returns its process
-    /// id when it runs. The caller reaps it.
+    /// and unblocked, no capability but those named, and only the three standard streams open. Returns
+    /// its process id when it runs. The caller reaps it.
     ///
     /// # Errors
     /// Says at which step it failed.
@@ -195,9 +195,8 @@ impl Spawner {
     }
 }
 
-/// Takes over a descriptor that this process was started with, and marks it close-on-exec so that
-/// no program started from here gets it. The descriptor is copied: the number itself stays open,
-/// which keeps it from meaning something else later.
+/// Copies a descriptor that this process inherited, and marks both close-on-exec so that no program
+/// started from here gets them. The original stays open, so that its number is not reused.
 ///
 /// # Errors
 /// When nothing is open under that number.
@@ -219,7 +218,7 @@ fn pointers(strings: &[CString]) -> Vec<*const c_char> {
     table
 }
 
-/// Collects a child that has failed to start, so that no wait of the caller's ever sees it.
+/// Reaps a child that has failed to start, so that the caller's waits never see it.
 fn reap(pid: i32) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         while let Err(Errno::INTR) =
@@ -228,7 +227,7 @@ fn reap(pid: i32) {
     }
 }
 
-/// The child's whole life. It returns only when it has failed, and the return ends it.
+/// Everything that the child does. It returns only when it has failed, and returning ends the child.
 extern "C" fn child(argument: *mut c_void) -> c_int {
     // SAFETY: `argument` is the `Plan` of `spawn`, which lives until this process is gone.
     let plan = unsafe { &*argument.cast::<Plan>() };
@@ -239,14 +238,15 @@ extern "C" fn child(argument: *mut c_void) -> c_int {
     127
 }
 
-/// The number of the last failed call. `errno` is shared with the waiting parent, which reads its
+/// The error number of the last failed call. `errno` is shared with the waiting parent, which reads its
 /// own only after its own calls.
 fn number() -> c_int {
     // SAFETY: the address is valid for this thread for as long as it lives.
     unsafe { *libc::__errno_location() }
 }
 
-/// Does every step and does not return on success. Answers the failed step and its error number.
+/// Does every step. It does not return on success, and returns the failed step with its error number
+/// otherwise.
 ///
 /// # Safety
 /// Every pointer of `plan` must be valid: tables null-terminated, strings nul-terminated.

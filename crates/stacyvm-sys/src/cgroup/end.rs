@@ -1,4 +1,4 @@
-//! Ending what stands in a group and removing it.
+//! Ending the processes of a group and removing it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,8 +23,8 @@ pub fn kill(directories: &BTreeMap<String, PathBuf>) -> Result<()> {
     }
     for directory in directories.values() {
         for pid in members(directory) {
-            // Opened before it is looked for again: a number that went to another process since
-            // is not a member any more.
+            // Opened before the members are read again: if another process has got the number
+            // meanwhile, it is not a member.
             let Some(pidfd) = crate::pidfd::open(pid)? else {
                 continue;
             };
@@ -36,12 +36,12 @@ pub fn kill(directories: &BTreeMap<String, PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Kills and removes a group. Blocks, at most `patience`.
+/// Kills the processes of a group and removes it. Blocks for at most `timeout`.
 ///
 /// # Errors
-/// `EBUSY` when something still stands in it after that time; else what the kernel says.
-pub fn remove(directories: &BTreeMap<String, PathBuf>, patience: Duration) -> Result<()> {
-    let deadline = Instant::now() + patience;
+/// `EBUSY` when the group still has a process after that time; else what the kernel says.
+pub fn remove(directories: &BTreeMap<String, PathBuf>, timeout: Duration) -> Result<()> {
+    let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_micros(100);
     loop {
         let mut last = Ok(());
@@ -66,7 +66,7 @@ fn members(directory: &Path) -> Vec<i32> {
         .unwrap_or_default()
         .split_ascii_whitespace()
         .filter_map(|pid| pid.parse().ok())
-        // 0 stands for a process of a namespace that cannot be seen from here.
+        // 0 means a process of a pid namespace that is not visible from here.
         .filter(|pid| *pid > 0)
         .collect()
 }

@@ -1,36 +1,36 @@
-//! Which hierarchies this machine has and where the calling process stands in them.
+//! The cgroup hierarchies of this machine, and the groups of the calling process in them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where one hierarchy is mounted and where the calling process stands in it.
+/// Where one hierarchy is mounted, and which of its groups the calling process is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Of the hierarchy, or of the part of it that is visible here.
+pub struct HierarchyMount {
+    /// Mount point of the hierarchy, or of the part of it that is visible here.
     pub mount: PathBuf,
-    /// The caller's own group.
+    /// Directory of the group that the calling process is in.
     pub own: PathBuf,
 }
 
 /// The hierarchies of a machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Layout {
-    /// Version 1, by controller; a named hierarchy as `name=systemd`.
-    pub v1: BTreeMap<String, Place>,
-    /// Version 2.
-    pub unified: Option<Place>,
+    /// Hierarchies of version 1, by controller; a named one as `name=systemd`.
+    pub v1: BTreeMap<String, HierarchyMount>,
+    /// The hierarchy of version 2.
+    pub unified: Option<HierarchyMount>,
 }
 
 impl Layout {
-    /// Looks at the calling process's mounts and groups; empty when there is no `/proc`.
+    /// Reads the calling process's mounts and groups; empty when there is no `/proc`.
     #[must_use]
     pub fn detect() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         Self::parse(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
     }
 
-    /// In a word: `v1`, `v2`, `hybrid` or `none`.
+    /// The layout's name: `v1`, `v2`, `hybrid` or `none`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match (self.v1.is_empty(), &self.unified) {
@@ -41,7 +41,7 @@ impl Layout {
         }
     }
 
-    /// From the text of `/proc/self/mountinfo` and `/proc/self/cgroup`, see proc(5), cgroups(7).
+    /// Parses the text of `/proc/self/mountinfo` and `/proc/self/cgroup`, see proc(5), cgroups(7).
     pub(crate) fn parse(mounts: &str, groups: &str) -> Self {
         let mut layout = Self::default();
         for line in mounts.lines() {
@@ -51,7 +51,9 @@ impl Layout {
             match mount.kind {
                 "cgroup2" => {
                     let own = own_group(groups, |hierarchy, _| hierarchy == "0");
-                    layout.unified.get_or_insert_with(|| mount.place(own));
+                    layout
+                        .unified
+                        .get_or_insert_with(|| mount.hierarchy_mount(own));
                 }
                 "cgroup" => {
                     for option in mount.options.split(',') {
@@ -68,7 +70,7 @@ impl Layout {
                         layout
                             .v1
                             .entry(option.to_owned())
-                            .or_insert_with(|| mount.place(own));
+                            .or_insert_with(|| mount.hierarchy_mount(own));
                     }
                 }
                 _ => {}
@@ -78,7 +80,7 @@ impl Layout {
     }
 }
 
-/// One line of mountinfo, as far as it is of interest.
+/// One line of mountinfo, as far as it is needed.
 struct Mount<'a> {
     root: PathBuf,
     point: PathBuf,
@@ -99,12 +101,12 @@ impl<'a> Mount<'a> {
         })
     }
 
-    fn place(&self, own: &str) -> Place {
+    fn hierarchy_mount(&self, own: &str) -> HierarchyMount {
         // The mount may show only a part of the hierarchy; the own group is named from its root.
         let below = Path::new(own)
             .strip_prefix(&self.root)
             .unwrap_or_else(|_| Path::new(""));
-        Place {
+        HierarchyMount {
             own: self.point.join(below),
             mount: self.point.clone(),
         }
@@ -122,7 +124,7 @@ fn own_group(groups: &str, matches: impl Fn(&str, &str) -> bool) -> &str {
         .map_or("/", |(_, _, path)| path)
 }
 
-/// Blanks and the like stand as `\040` in mountinfo.
+/// Decodes escapes of mountinfo, such as `\040` for a blank.
 fn unescape(text: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
 

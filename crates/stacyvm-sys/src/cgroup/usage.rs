@@ -1,25 +1,25 @@
-//! What a group uses.
+//! What the processes of a group use.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-/// What the kernel counts for a group; none where it does not.
+/// What the kernel counts for a group; a value is none where it does not count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Memory without the part of the file cache that could be dropped at once, bytes.
     pub memory_bytes: Option<u64>,
-    /// Its limit, bytes; none also when there is no limit.
+    /// The memory limit, bytes; none without a limit.
     pub memory_limit_bytes: Option<u64>,
-    /// Processor time since it was made, microseconds.
+    /// CPU time since the group was made, microseconds.
     pub cpu_microseconds: Option<u64>,
-    /// Processes and threads now.
+    /// Present number of processes and threads.
     pub pids: Option<u64>,
-    /// How often a process was killed for want of memory.
+    /// How many processes were killed because of the memory limit.
     pub oom_kills: Option<u64>,
 }
 
-/// Reads what the group with these directories uses. One that is gone uses nothing that is known.
+/// Reads the usage of the group with these directories. For a group that is gone all values are none.
 #[must_use]
 pub fn usage(directories: &BTreeMap<String, PathBuf>) -> Usage {
     let number = |controller: &str, file: &str| -> Option<u64> {
@@ -58,7 +58,7 @@ pub fn usage(directories: &BTreeMap<String, PathBuf>) -> Usage {
     }
 }
 
-/// The counters of what the group's limits refused, and nothing else: [`usage`] reads far more.
+/// Reads only the counters of what the group's limits refused; [`usage`] reads far more.
 #[must_use]
 pub fn refusals(directories: &BTreeMap<String, PathBuf>) -> Refusals {
     let line = |controller: &str, file: &str, key: &str| -> Option<u64> {
@@ -74,12 +74,12 @@ pub fn refusals(directories: &BTreeMap<String, PathBuf>) -> Refusals {
     }
 }
 
-/// How often limits of a group came into play since it was made; 0 also where nobody counts.
+/// How often limits of a group had an effect since it was made; 0 where the kernel does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Refusals {
-    /// Processes killed for want of memory.
+    /// Processes killed because of the memory limit.
     pub oom_kills: u64,
-    /// Processes and threads that were not made.
+    /// Processes and threads that could not be made.
     pub pids: u64,
 }
 

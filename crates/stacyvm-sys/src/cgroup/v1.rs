@@ -26,11 +26,11 @@ pub(super) fn prepare(
         wanted.push(("name=systemd", "systemd"));
     }
     for (controller, name) in wanted {
-        let Some(place) = layout.v1.get(controller) else {
+        let Some(mounted) = layout.v1.get(controller) else {
             continue;
         };
         let opened =
-            open_parent(&place.mount, relative).or_else(|_| open_parent(&place.own, relative));
+            open_parent(&mounted.mount, relative).or_else(|_| open_parent(&mounted.own, relative));
         let Ok((path, directory)) = opened else {
             continue;
         };

@@ -1,8 +1,8 @@
 //! Version 2: one hierarchy, whose controllers a parent hands down to its children.
 //!
-//! A group other than the very root hands controllers down only while no process stands in it
-//! itself. Where the only place that may be written is the own group (a delegated one), every
-//! process in it moves into a leaf of its own first.
+//! A group other than the root enables controllers for its children only while it has no process
+//! itself. Where this process may write only its own group (a delegated one), every process of that
+//! group moves into a child group first.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 
-use super::layout::Place;
+use super::layout::HierarchyMount;
 use super::{
-    Group, GroupError, Hierarchy, IoLimits, Layout, Limits, PERIOD, Step, open_in, open_parent,
+    CPU_PERIOD, Group, GroupError, Hierarchy, IoLimits, Layout, Limits, Step, open_in, open_parent,
     set_in,
 };
 
-/// Where the processes of a delegated group go to make room.
+/// The child group that the processes of a delegated group move into.
 const LEAF: &str = "stacyvm-server";
 
 pub(super) fn prepare(
@@ -24,23 +24,23 @@ pub(super) fn prepare(
     relative: &Path,
     controllers: &[&'static str],
 ) -> Option<Hierarchy> {
-    let place = layout.unified.as_ref()?;
-    prepare_at(&place.mount, place, relative, controllers)
-        .or_else(|_| prepare_at(&delegated_root(place), place, relative, controllers))
+    let mounted = layout.unified.as_ref()?;
+    prepare_at(&mounted.mount, mounted, relative, controllers)
+        .or_else(|_| prepare_at(&delegated_root(mounted), mounted, relative, controllers))
         .ok()
 }
 
-/// The own group, or the one above when an earlier start moved this process into the leaf.
-fn delegated_root(place: &Place) -> PathBuf {
-    match place.own.parent() {
-        Some(above) if place.own.ends_with(LEAF) => above.to_path_buf(),
-        _ => place.own.clone(),
+/// The process's own group, or its parent if an earlier start moved the process into the leaf.
+fn delegated_root(mounted: &HierarchyMount) -> PathBuf {
+    match mounted.own.parent() {
+        Some(above) if mounted.own.ends_with(LEAF) => above.to_path_buf(),
+        _ => mounted.own.clone(),
     }
 }
 
 fn prepare_at(
     base: &Path,
-    place: &Place,
+    mounted: &HierarchyMount,
     relative: &Path,
     controllers: &[&'static str],
 ) -> Result<Hierarchy> {
@@ -52,7 +52,7 @@ fn prepare_at(
         .filter(|controller| offered.iter().any(|one| one == controller))
         .collect();
     if !wanted.is_empty() {
-        hand_down(base, base == delegated_root(place), &wanted)?;
+        hand_down(base, base == delegated_root(mounted), &wanted)?;
     }
     let (path, directory) = open_parent(base, relative)?;
     let mut step = base.to_path_buf();
@@ -93,7 +93,7 @@ fn hand_down(group: &Path, may_move: bool, controllers: &[&str]) -> Result<()> {
     }
 }
 
-/// Moves every process of a group into the leaf. Processes may appear meanwhile, so a few rounds.
+/// Moves every process of a group into the leaf, in a few rounds, because new ones may appear.
 fn make_room(group: &Path) -> Result<()> {
     let leaf = group.join(LEAF);
     match rustix::fs::mkdir(&leaf, rustix::fs::Mode::from_raw_mode(0o755)) {
@@ -148,7 +148,7 @@ pub(super) fn fill(
     }
     if hierarchy.has("cpu") {
         let quota = limits.cpu_quota();
-        set("cpu.max", format!("{quota} {PERIOD}")).step("limit processor time")?;
+        set("cpu.max", format!("{quota} {CPU_PERIOD}")).step("limit processor time")?;
     }
     if let (true, Some(io)) = (hierarchy.has("io"), &limits.io) {
         set("io.max", io_max(io)).step("limit input and output")?;

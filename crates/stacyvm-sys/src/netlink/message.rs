@@ -1,23 +1,25 @@
 //! Writing and reading the messages of a route socket (netlink(7), `include/uapi/linux/netlink.h`).
 //!
-//! Numbers are in the machine's own order, everything starts at a multiple of 4.
+//! Numbers have the machine's byte order; everything starts at a multiple of 4 bytes.
 
 use rustix::io::{Errno, Result};
 
+/// Size of the buffer for an answer, bytes; the kernel fills 32 KiB when it lists.
+pub(super) const BUFFER_SIZE: usize = 64 * 1024;
 /// Length of `struct nlmsghdr`.
 const HEADER: usize = 16;
 /// Length of `struct rtattr`.
 const ATTRIBUTE: usize = 4;
-/// An attribute that holds others.
+/// Marks an attribute that contains others.
 const NESTED: u16 = 1 << 15;
 
-/// A request that grows.
+/// A request under construction.
 #[derive(Debug)]
 pub(super) struct Message {
     bytes: Vec<u8>,
 }
 
-/// An attribute that is open for others to go in.
+/// A nested attribute that is still open.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Open(usize);
@@ -99,7 +101,7 @@ fn short(bytes: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?))
 }
 
-/// The messages in what was received: kind, sequence, content. What is cut off is left out.
+/// Splits received bytes into messages: kind, sequence, content. A truncated message is left out.
 pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])> {
     std::iter::from_fn(move || {
         let length = number(bytes)? as usize;
@@ -114,7 +116,7 @@ pub(super) fn split(mut bytes: &[u8]) -> impl Iterator<Item = (u16, u32, &[u8])>
     })
 }
 
-/// The attributes in a message's content: kind, value. What is cut off is left out.
+/// Splits a message's content into attributes: kind, value. A truncated attribute is left out.
 pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::from(short(bytes)?);
@@ -128,7 +130,7 @@ pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
     })
 }
 
-/// What a `struct nlmsgerr` says: 0 is success.
+/// The result in a `struct nlmsgerr`; 0 is success.
 pub(super) fn answer(body: &[u8]) -> Result<()> {
     match number(body).map(u32::cast_signed) {
         Some(0) => Ok(()),

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::message::attributes;
 use super::*;
 use crate::netns;
 
@@ -12,8 +13,8 @@ fn alone<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option
         return None;
     }
     let thread = std::thread::spawn(move || {
-        let place = netns::make_on_thread().unwrap();
-        crate::namespaces::enter(&place).unwrap();
+        let namespace = netns::make_on_thread().unwrap();
+        crate::namespaces::enter(&namespace).unwrap();
         work()
     });
     Some(thread.join().unwrap())
@@ -28,7 +29,7 @@ fn a_pair_connects_two_namespaces() {
     alone(|| {
         let inner_space = netns::make_on_thread().unwrap();
         let mut outer = Netlink::open().unwrap();
-        let pair = Pair {
+        let pair = VethPair {
             outer: "left",
             inner: "eth0",
             inner_namespace: inner_space.as_fd(),
@@ -36,16 +37,16 @@ fn a_pair_connects_two_namespaces() {
             mtu: 1400,
             group: 7,
         };
-        outer.make_pair(&pair).unwrap();
-        assert_eq!(outer.make_pair(&pair), Err(Errno::EXIST));
+        outer.make_veth_pair(&pair).unwrap();
+        assert_eq!(outer.make_veth_pair(&pair), Err(Errno::EXIST));
         assert_eq!(outer.link("eth0"), Err(Errno::NODEV));
         let left = outer.link("left").unwrap();
         assert_eq!(left.mtu, 1400);
-        let manner = Manner {
+        let settings = LinkSettings {
             forwarding: true,
             without_lookup: true,
         };
-        outer.raise(left.index, manner).unwrap();
+        outer.set_up(left.index, settings).unwrap();
         let forwarding = std::fs::read_to_string("/proc/sys/net/ipv4/conf/left/forwarding");
         assert_eq!(forwarding.unwrap(), "1\n");
 
@@ -56,11 +57,11 @@ fn a_pair_connects_two_namespaces() {
         let eth0 = inner.link("eth0").unwrap();
         assert!(inner.links().unwrap().iter().any(|link| link.name == "lo"));
         inner
-            .raise(
+            .set_up(
                 eth0.index,
-                Manner {
+                LinkSettings {
                     forwarding: false,
-                    ..manner
+                    ..settings
                 },
             )
             .unwrap();
@@ -94,14 +95,14 @@ fn a_pair_connects_two_namespaces() {
             source: None,
         };
         outer.add_route(&route).unwrap();
-        let known = outer.routes().unwrap();
+        let routes = outer.routes().unwrap();
         assert!(
-            known.contains(&Known {
+            routes.contains(&RouteEntry {
                 to: address("10.0.0.2"),
                 prefix: 32,
                 device: Some(left.index)
             }),
-            "{known:?}"
+            "{routes:?}"
         );
         outer.remove_group(9).unwrap();
         outer.set_group(left.index, 9).unwrap();
@@ -131,8 +132,8 @@ fn removed_rules_are_heard_of() {
         return;
     }
     alone(move || {
-        let mut news = FilterNews::open().unwrap();
-        let quiet = Removed::From(BTreeSet::new());
+        let mut news = FilterWatch::open().unwrap();
+        let quiet = RemovedFrom::Tables(BTreeSet::new());
         let (end, ending) = rustix::pipe::pipe().unwrap();
         let mut heard = |limit| news.wait(Duration::from_secs(limit), &end).unwrap();
         assert!(nft(
@@ -140,10 +141,10 @@ fn removed_rules_are_heard_of() {
         ));
         assert_eq!(heard(0), quiet);
         assert!(nft("add table inet other; flush chain inet one here"));
-        assert_eq!(heard(20), Removed::From(["one".to_owned()].into()));
+        assert_eq!(heard(20), RemovedFrom::Tables(["one".to_owned()].into()));
         assert!(nft("flush ruleset"));
         let both = ["one".to_owned(), "other".to_owned()];
-        assert_eq!(heard(20), Removed::From(both.into()));
+        assert_eq!(heard(20), RemovedFrom::Tables(both.into()));
         drop(ending);
         assert_eq!(heard(1_000_000), quiet);
     });

@@ -1,8 +1,8 @@
-//! The same answers where the kernel has no `openat2` (gVisor, Linux before 5.6), step by step.
+//! Resolution in steps, for kernels without `openat2` (gVisor, Linux before 5.6).
 //!
-//! Its rule: a name is only ever looked up in a directory that is held open, never through a link,
-//! and `..` goes back to the directory that was held before, whatever has been moved meanwhile. So
-//! nothing that is swapped in between leads out of where the walk began.
+//! The rule: a name is only ever looked up in a directory that is held open, never through a link,
+//! and `..` returns to the directory that was held before, even if it has been moved meanwhile. So
+//! nothing that is swapped in between leads out of the base directory.
 
 use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
@@ -14,7 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, Result};
 
-/// How many links are followed; the kernel's own number.
+/// How many links are followed; the kernel's own limit.
 const MAX_LINKS: usize = 40;
 
 /// Opens `path` from `base` on. `how` must say `IN_ROOT` or `BENEATH`.
@@ -49,7 +49,7 @@ pub(super) fn open_beneath(
             }
         }
     }
-    // The walk ended at a directory that is held already.
+    // The walk ended at a directory that is already open.
     let flags = (flags - OFlags::NOFOLLOW) | OFlags::DIRECTORY;
     openat(walk.here(), c".", flags, Mode::empty())
 }
@@ -59,7 +59,7 @@ struct Walk<'a> {
     how: ResolveFlags,
     /// The directories between the base and here.
     below: Vec<OwnedFd>,
-    /// Names still to be entered.
+    /// Names that are still to be resolved.
     ahead: VecDeque<CString>,
     links: usize,
 }
@@ -69,7 +69,7 @@ impl Walk<'_> {
         self.below.last().map_or(self.base, OwnedFd::as_fd)
     }
 
-    /// Puts a path before what is ahead.
+    /// Puts a path before the names that are still to be resolved.
     fn prepend(&mut self, path: &[u8]) -> Result<()> {
         if path.starts_with(b"/") {
             if self.how.contains(ResolveFlags::BENEATH) {
@@ -77,7 +77,7 @@ impl Walk<'_> {
             }
             self.below.clear();
         }
-        // What ends with a slash is a directory: as if a dot stood behind it.
+        // A path that ends with a slash is a directory, as if it ended with a dot.
         if path.ends_with(b"/") {
             self.ahead.push_front(c".".to_owned());
         }
@@ -97,7 +97,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Goes one name further; the answer is the end of the way if it is no directory on it.
+    /// Resolves one more name. Returns the last name if it is not a directory on the way.
     fn enter(&mut self, name: &CStr, flags: OFlags) -> Result<Option<OwnedFd>> {
         let path_only = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(self.here(), name, path_only, Mode::empty())?;
@@ -133,14 +133,14 @@ impl Walk<'_> {
     }
 }
 
-/// Whether a link is one of the kernel's own to a file that some process has open, whose text is
-/// only a description. The ordinary ones of `/proc` are all relative.
+/// Whether a link is a magic link of the kernel to a file that a process has open, whose text is only
+/// a description. The ordinary links of `/proc` are all relative.
 fn is_magic(link: &OwnedFd, target: &[u8]) -> bool {
     let in_proc = fstatfs(link).is_ok_and(|found| found.f_type == PROC_SUPER_MAGIC);
     in_proc && (target.starts_with(b"/") || target.contains(&b':'))
 }
 
-/// Turns the place that was found into what was asked for.
+/// Opens what was found with the requested flags.
 fn finish(file: OwnedFd, flags: OFlags) -> Result<OwnedFd> {
     if flags.contains(OFlags::PATH) {
         return Ok(file);
@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// The number of what was found, or why nothing was.
+    /// The inode number of the opened file, or the error.
     fn found(result: Result<OwnedFd>) -> Result<u64> {
         result.map(|file| File::from(file).metadata().expect("it is open").ino())
     }

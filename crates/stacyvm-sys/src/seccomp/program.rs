@@ -1,8 +1,9 @@
-//! The assembler: rules by system call number become a binary tree of comparisons.
+//! The assembler: it turns rules by system call number into a binary tree of comparisons.
 //!
-//! A kernel runs the program on every call that is not always allowed, and walks it once per number when it
-//! is set; a tree over ranges takes seven comparisons where a list takes hundreds. Every piece of
-//! code ends in a return and jumps only forwards within itself, so pieces can be joined freely.
+//! The kernel runs the program on every call that is not always allowed, and once for each number
+//! when the program is set; a tree over ranges takes seven comparisons where a list takes hundreds.
+//! Every block of code ends in a return and jumps only forwards within itself, so blocks can be
+//! joined freely.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +11,11 @@ use std::collections::BTreeMap;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// What to do.
+    /// The operation.
     pub code: u16,
     /// How many instructions to skip when a comparison holds.
     pub jump_true: u8,
-    /// How many to skip when it does not.
+    /// How many instructions to skip when it does not hold.
     pub jump_false: u8,
     /// The constant.
     pub constant: u32,
@@ -28,7 +29,7 @@ pub(super) const JUMP_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
 pub(super) const JUMP_AT_LEAST: u16 = 0x35; // BPF_JMP | BPF_JGE | BPF_K
 pub(super) const RETURN: u16 = 0x06; // BPF_RET | BPF_K
 
-// Where things stand in `struct seccomp_data`, linux/seccomp.h.
+// Offsets in `struct seccomp_data` (linux/seccomp.h).
 pub(super) const OFFSET_NUMBER: u32 = 0;
 pub(super) const OFFSET_ARCHITECTURE: u32 = 4;
 pub(super) const OFFSET_ARGUMENTS: u32 = 16;
@@ -36,27 +37,27 @@ pub(super) const OFFSET_ARGUMENTS: u32 = 16;
 #[cfg(not(target_endian = "little"))]
 compile_error!("arguments are read as two little-endian halves");
 
-/// linux/audit.h: the calling convention that a call came by.
+/// The calling convention of a call (linux/audit.h).
 #[cfg(target_arch = "x86_64")]
 pub(super) const ARCHITECTURE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
 pub(super) const ARCHITECTURE: u32 = 0xc000_00b7;
 
-/// x32 calls come by the x86-64 convention with this bit in their number.
+/// x32 calls use the x86-64 convention with this bit in their number.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
-/// What becomes of a call.
+/// What happens to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is made.
+    /// The call is made.
     Allow,
-    /// It is not, and answers this errno; 0 is success without doing anything.
+    /// The call is not made and returns this errno; 0 is success without doing anything.
     Answer(u16),
-    /// It depends on the low 32 bits of one argument: the kernel itself looks at no more of it.
+    /// It depends on the low 32 bits of one argument; the kernel itself uses no more of it.
     ByArgument {
-        /// Which, from 0.
+        /// Index of the argument, from 0.
         argument: u32,
-        /// Only these bits of it are looked at.
+        /// The bits of the argument that are compared.
         mask: u32,
         /// Values with a verdict of their own.
         cases: Vec<(u32, Verdict)>,
@@ -119,7 +120,7 @@ fn tree(segments: &[Segment]) -> Vec<Instruction> {
     let distance = low_code.len();
     let mut program = match u8::try_from(distance) {
         Ok(distance) => vec![jump(JUMP_AT_LEAST, high[0].first, distance, 0)],
-        // Too far for a comparison's 8 bits: over a plain jump, which has 32.
+        // The distance exceeds a comparison's 8 bits; a plain jump has 32.
         Err(_) => vec![
             jump(JUMP_AT_LEAST, high[0].first, 0, 1),
             plain(JUMP, u32::try_from(distance).expect("programs are short")),

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use rustix::io::Errno;
-use stacyvm_sys::netlink::{Link, Manner, Netlink};
+use stacyvm_sys::netlink::{Link, LinkSettings, Netlink};
 use stacyvm_types::Cidr;
 
 use super::addresses::{Prefix, Subnet};
@@ -182,7 +182,7 @@ impl Anchor {
         prefix: Option<Prefix>,
     ) -> Result<(), NetworkError> {
         let raise = || -> Result<(), Errno> {
-            netlink.raise(self.device, Manner::default())?;
+            netlink.set_up(self.device, LinkSettings::default())?;
             netlink.add_address(self.device, self.note.subnet.gateway().into())?;
             if let Some(prefix) = prefix {
                 netlink.add_address(self.device, prefix.gateway().into())?;

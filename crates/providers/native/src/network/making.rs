@@ -14,7 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use stacyvm_firewall::FirewallError;
 use stacyvm_sys::namespaces;
-use stacyvm_sys::netlink::{Manner, Netlink, Pair, Route};
+use stacyvm_sys::netlink::{LinkSettings, Netlink, Route, VethPair};
 use stacyvm_sys::netns;
 use tokio::sync::oneshot;
 
@@ -317,7 +317,7 @@ impl<'a> Workshop<'a> {
 
     /// Lays the cable, and routes the sandbox's addresses into it.
     fn connect(&mut self, number: u32, interface: &str, namespace: &OwnedFd) -> Result<u32, Errno> {
-        self.host.make_pair(&Pair {
+        self.host.make_veth_pair(&VethPair {
             outer: interface,
             inner: INNER,
             inner_namespace: namespace.as_fd(),
@@ -326,11 +326,11 @@ impl<'a> Workshop<'a> {
             group: self.site.group(false),
         })?;
         let device = self.host.link(interface)?.index;
-        let manner = Manner {
+        let settings = LinkSettings {
             forwarding: true,
             without_lookup: true,
         };
-        self.host.raise(device, manner)?;
+        self.host.set_up(device, settings)?;
         let subnet = self.site.subnet;
         let mut addresses: Vec<(IpAddr, Option<IpAddr>)> =
             vec![(subnet.address(number).into(), Some(subnet.gateway().into()))];
@@ -352,11 +352,11 @@ impl<'a> Workshop<'a> {
     /// Gives the inner end its addresses and its way out.
     fn furnish(&self, number: u32, inside: &mut Netlink) -> Result<(), Errno> {
         let device = inside.link(INNER)?.index;
-        let manner = Manner {
+        let settings = LinkSettings {
             forwarding: false,
             without_lookup: true,
         };
-        inside.raise(device, manner)?;
+        inside.set_up(device, settings)?;
         let subnet = self.site.subnet;
         let mut ways: Vec<(IpAddr, IpAddr)> =
             vec![(subnet.address(number).into(), subnet.gateway().into())];

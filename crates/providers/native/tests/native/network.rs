@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use stacyvm_native::{NetworkChoice, NetworkSettings};
 use stacyvm_provider::prelude::*;
 use stacyvm_provider::{BoxSpec, Capability, Egress, NetworkMode, ProviderError};
-use stacyvm_sys::netlink::{Manner, Netlink, Pair, Route};
+use stacyvm_sys::netlink::{LinkSettings, Netlink, Route, VethPair};
 use stacyvm_sys::{namespaces, netns};
 
 use crate::support::{Sandbox, World, command, eventually, need_root};
@@ -38,7 +38,7 @@ fn leave_the_machine() {
     });
     namespaces::enter(&host).unwrap();
     let mut here = Netlink::open().unwrap();
-    here.make_pair(&Pair {
+    here.make_veth_pair(&VethPair {
         outer: "up0",
         inner: "up1",
         inner_namespace: outside.as_fd(),
@@ -47,7 +47,7 @@ fn leave_the_machine() {
         group: 0,
     })
     .unwrap();
-    let manner = Manner {
+    let settings = LinkSettings {
         forwarding: false,
         without_lookup: true,
     };
@@ -56,7 +56,7 @@ fn leave_the_machine() {
         (&mut there, "up1", OUTSIDE, HOST),
     ] {
         let device = netlink.link(name).unwrap().index;
-        netlink.raise(device, manner).unwrap();
+        netlink.set_up(device, settings).unwrap();
         netlink.add_address(device, own.into()).unwrap();
         let route = Route {
             to: None,
