@@ -31,7 +31,7 @@ impl Agent {
     /// Says hello over a byte stream and, with `configure`, sets the sandbox's defaults.
     ///
     /// # Errors
-    /// `Gone` when nobody answers in time, `Unsupported` when the agent speaks another generation.
+    /// `Gone` when the agent does not answer in time, `Unsupported` when the agent speaks another generation.
     pub async fn connect<S>(stream: S, configure: Option<Configure>) -> Result<Self, OpError>
     where
         S: AsyncRead + AsyncWrite + Send + 'static,

@@ -16,7 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// behave like those of a socket; the session before ends.
 ///
 /// # Errors
-/// `Gone` when nobody answers.
+/// `Gone` when the agent does not answer.
 pub async fn link<R, W>(
     read: R,
     write: W,

@@ -3,25 +3,25 @@
 //! ```text
 //! [length u32 LE][stream u32 LE][kind u8][channel u8][0 u16]  payload of `length` bytes
 //! ```
-//! Owns the numbers of the wire. Does no I/O.
+//! This module owns the numbers of the wire; it does no I/O.
 
-/// Bytes of a header.
+/// Length of a header, bytes.
 pub const HEADER_LEN: usize = 12;
 /// The longest payload of any frame, bytes.
 pub const MAX_PAYLOAD: usize = 256 * 1024;
 /// The longest payload of a message after the one that opens a stream, bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
-/// The longest piece of data that our own ends send at once, bytes.
+/// The longest chunk of data that both implementations send at once, bytes.
 pub const MAX_CHUNK: usize = 64 * 1024;
-/// Channels of a stream; a frame on a higher one is a fault.
+/// Number of channels of a stream; a frame on a higher one is an error.
 pub const CHANNELS: usize = 3;
-/// What a side may send on a channel before the other gives more credit, bytes.
+/// Bytes that a side may send on a channel before the other gives more credit.
 pub const WINDOW: u32 = 256 * 1024;
-/// What every frame takes from the window beside its payload, so that a flood of tiny frames is
-/// bounded too.
+/// Credit that every frame costs beside its payload, bytes, so that a flood of tiny frames is bounded
+/// too.
 pub const FRAME_COST: u32 = 64;
 
-/// What a frame is for.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The first frame of either side, on stream 0.
@@ -34,13 +34,13 @@ pub enum Kind {
     Data,
     /// More credit for the frame's channel; the payload is a u32 LE.
     Credit,
-    /// Nothing more will come on this channel. On channel 0 from the accepting side: the end of the stream.
+    /// The end of a channel. On channel 0 from the accepting side: the end of the stream.
     Finish,
-    /// The stream is over at once; the payload is a u32 LE reason.
+    /// Ends the stream at once; the payload is a u32 LE reason.
     Reset,
-    /// A question on stream 0; the payload of eight bytes comes back as `Pong`.
+    /// A sign of life on stream 0; its payload of eight bytes comes back as `Pong`.
     Ping,
-    /// The answer.
+    /// The answer to `Ping`.
     Pong,
 }
 
@@ -77,7 +77,7 @@ impl Kind {
     }
 }
 
-/// Why a peer's bytes are no frame of this protocol; the connection cannot go on.
+/// Why a peer's bytes are no frame of this protocol. The connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The announced payload is over the bound.
@@ -89,10 +89,10 @@ pub enum FrameError {
     /// The payload's length is wrong for the kind.
     #[error("a {0:?} frame has a payload of {1} bytes")]
     Length(Kind, u32),
-    /// More was sent than credit was given for.
+    /// The peer sent more than its credit.
     #[error("a peer sent more than its credit on channel {0}")]
     Credit(u8),
-    /// A frame came that this side never takes.
+    /// A frame came from the wrong side or at the wrong time.
     #[error("a {0:?} frame came from the wrong side or at the wrong time")]
     Unexpected(Kind),
 }
@@ -100,13 +100,13 @@ pub enum FrameError {
 /// The first twelve bytes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Payload bytes.
+    /// Length of the payload, bytes.
     pub length: u32,
-    /// Which stream; 0 is the connection itself.
+    /// Number of the stream; 0 is the connection itself.
     pub stream: u32,
     /// The kind's number, known or not.
     pub kind: u8,
-    /// Which channel of the stream.
+    /// Number of the channel in the stream.
     pub channel: u8,
 }
 
@@ -121,7 +121,7 @@ impl Header {
         }
     }
 
-    /// As it goes over the wire.
+    /// Encodes the header for the wire.
     pub fn encode(self) -> [u8; HEADER_LEN] {
         let mut bytes = [0; HEADER_LEN];
         bytes[0..4].copy_from_slice(&self.length.to_le_bytes());

@@ -1,7 +1,7 @@
-//! The first exchange on a connection: both sides say who they are, before any stream opens.
+//! The first exchange on a connection, before any stream opens: each side introduces itself.
 //!
-//! Reads exactly the bytes of one frame, so that the multiplexer can take the connection over
-//! afterwards. Deadlines are the caller's.
+//! These functions read exactly the bytes of one frame, so that the multiplexer can take the
+//! connection over afterwards. The caller sets deadlines.
 
 use std::io;
 
@@ -12,7 +12,7 @@ use crate::frame::{FrameError, HEADER_LEN, Header, Kind};
 use crate::message::{Code, Failure, Hello, HelloReply};
 use crate::version::{GENERATION, OLDEST_GENERATION, negotiate};
 
-/// Why two ends did not come together.
+/// Why the hello failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HelloError {
     /// The connection broke.
@@ -21,15 +21,15 @@ pub enum HelloError {
     /// The peer's bytes are no frame.
     #[error("the peer does not speak the agent protocol")]
     Frame(#[from] FrameError),
-    /// The peer's frame holds no hello.
+    /// The peer's frame contains no hello.
     #[error("the peer's hello cannot be read")]
     Decode(#[from] prost::DecodeError),
-    /// The peer said no, or speaks no common generation.
+    /// The peer refused, or there is no common generation.
     #[error("{0}")]
     Refused(String),
 }
 
-/// The connecting side: sends `hello` and waits for the answer.
+/// Sends `hello` and waits for the answer; for the connecting side.
 ///
 /// # Errors
 /// When the connection breaks, or the peer refuses.
@@ -58,11 +58,11 @@ where
     Ok(reply)
 }
 
-/// The accepting side: waits for a hello and answers it with `reply` in the common generation, or
-/// with a refusal that says which generations would do.
+/// Waits for a hello and answers it with `reply` in the common generation, or with a refusal that
+/// names the supported generations; for the accepting side.
 ///
 /// # Errors
-/// When the connection breaks, the peer talks nonsense, or there is no common generation.
+/// When the connection breaks, the peer sends no hello, or there is no common generation.
 pub async fn answer_hello<R, W>(
     read: &mut R,
     write: &mut W,
@@ -97,7 +97,7 @@ async fn send<W: AsyncWrite + Unpin>(
 ) -> Result<(), HelloError> {
     let length = message.encoded_len();
     let header = Header::new(Kind::Hello, 0, 0, u32::try_from(length).unwrap_or(u32::MAX)).encode();
-    // Our own hello is held to the bound that the peer will hold it to.
+    // The peer checks the same bound.
     Header::decode(&header)?;
     let mut bytes = Vec::with_capacity(HEADER_LEN + length);
     bytes.extend_from_slice(&header);

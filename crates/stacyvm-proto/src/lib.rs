@@ -1,9 +1,9 @@
-//! The agent protocol: what the host and the program inside a sandbox say to each other.
+//! The agent protocol, between the host and the program inside a sandbox.
 //!
-//! Owns the frame layout, the messages, version negotiation and the multiplexer that both ends
-//! run. Knows nothing of processes, files or sandboxes. Its one rule: the peer is hostile, so
-//! every length is checked before memory is taken for it, and a surprise is skipped or refused,
-//! never a panic. `VERSIONING.md` says how the protocol may change.
+//! This crate owns the frame layout, the messages, version negotiation and the multiplexer that both
+//! ends run. It knows nothing of processes, files or sandboxes. The one rule: the peer is hostile, so
+//! every length is checked before memory is allocated for it, and unexpected bytes are skipped or
+//! refused, never a panic. `VERSIONING.md` says how the protocol may change.
 #![forbid(unsafe_code)]
 
 mod frame;

@@ -1,14 +1,14 @@
-//! Which generation of the protocol two ends speak.
+//! The generations of the protocol, and their negotiation.
 //!
-//! A generation is a number that grows only when an older peer could misread a newer one; what
-//! is merely new is announced as a capability. See `VERSIONING.md`.
+//! The generation grows only when an older peer could misread a newer one; an addition is announced
+//! as a capability. See `VERSIONING.md`.
 
 /// The newest generation this code speaks.
 pub const GENERATION: u32 = 1;
 /// The oldest generation this code still speaks.
 pub const OLDEST_GENERATION: u32 = 1;
 
-/// The newest generation that both ranges hold; none when they do not meet.
+/// The newest generation in both ranges; none when they do not overlap.
 pub fn negotiate(ours: (u32, u32), theirs: (u32, u32)) -> Option<u32> {
     let newest = ours.1.min(theirs.1);
     let oldest = ours.0.max(theirs.0);

@@ -1,9 +1,9 @@
 //! Unpacking a tar stream into a directory of the sandbox.
 //!
 //! What the stream says is hostile; `stacyvm_tar` reads it and makes its entries beneath the
-//! directory, whatever links are there. Owns what is the agent's own: which kinds of entries are
-//! taken, that files belong to the user who unpacks, that a directory is never replaced, and the
-//! words of errors.
+//! directory, whatever links are there. This module owns the agent's rules: which kinds of entries are
+//! accepted, that files belong to the user who unpacks, that a directory is never replaced, and the
+//! messages of errors.
 
 use std::ffi::OsStr;
 use std::io::{self, Read};

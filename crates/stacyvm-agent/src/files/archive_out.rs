@@ -20,7 +20,7 @@ use super::{FileError, info};
 /// Types of virtual file systems, which hold no stored files: proc and sysfs (source: statfs(2)).
 const VIRTUAL_FILE_SYSTEMS: [u64; 2] = [0x9fa0, 0x6265_6572];
 
-/// Opens what is to be archived.
+/// Opens the file or directory that is to be archived.
 pub(super) fn open_source(root: &Root, path: &InnerPath) -> Result<(OwnedFd, Stat), FileError> {
     let failed = |errno| FileError::from_errno(errno, path.as_str());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -65,7 +65,7 @@ struct Packer<'a> {
 
 impl Packer<'_> {
     fn directory(&mut self, top: &OwnedFd, top_stat: &Stat) -> Result<(), FileError> {
-        // Directories still to be read: path relative to the first one, and the device it stood on.
+        // Directories still to be read: path relative to the first one, and the device that it is on.
         let mut waiting = vec![(PathBuf::new(), top_stat.st_dev)];
         while let Some((below, device)) = waiting.pop() {
             let at: &Path = if below.as_os_str().is_empty() {
@@ -176,7 +176,7 @@ impl Packer<'_> {
         header.set_gid(u64::from(stat.st_gid));
         header.set_mtime(u64::try_from(stat.st_mtime as i64).unwrap_or(0));
         header.set_size(size);
-        // A name too long for its field is left out; the number says the same.
+        // A name that is too long for its field is left out; the number identifies the owner.
         let _ = header.set_username(&self.names.user(self.root, stat.st_uid));
         let _ = header.set_groupname(&self.names.group(self.root, stat.st_gid));
         header

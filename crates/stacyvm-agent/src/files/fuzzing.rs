@@ -3,10 +3,10 @@
 use super::path::InnerPath;
 use super::pattern::{Matcher, expand};
 
-/// The path as it is used; none when it is refused.
+/// The cleaned path; none when it is refused.
 pub fn clean_path(text: &str) -> Option<String> {
     let path = InnerPath::parse(text).ok()?;
-    // Both halves must be there whatever the path is.
+    // These must not panic for any path.
     let _ = (path.relative(), path.name(), path.split());
     Some(path.as_str().to_owned())
 }

@@ -130,12 +130,12 @@ impl Search<'_> {
         }
         let last = used + 1 == parts.len();
         if matches!(part, Part::Deep) && !last {
-            // No directory at all is a number of directories too.
+            // `**` also matches no directory at all.
             waiting.push((directory.to_owned(), used + 1));
         }
         let relative = directory.trim_start_matches('/');
         let relative = if relative.is_empty() { "." } else { relative };
-        // What cannot be opened, or is no directory, holds no match.
+        // A file that cannot be opened as a directory contains no match.
         let Ok(opened) = self.root.open(relative, OFlags::RDONLY | OFlags::DIRECTORY) else {
             return Ok(());
         };
@@ -145,7 +145,7 @@ impl Search<'_> {
             Err(_) => return Ok(()),
         };
         for name in names {
-            // A name that is no UTF-8 cannot be said in the answer.
+            // A name that is not UTF-8 cannot be part of the answer.
             let Ok(name) = name.to_str() else { continue };
             let path = join(directory, name);
             match part {
@@ -172,7 +172,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Whether the file is there; a last part may be a link that leads nowhere.
+    /// Whether the file exists. The last part may be a dangling link.
     fn is_there(&self, path: &str, last: bool) -> bool {
         let Ok(path) = InnerPath::parse(path) else {
             return false;

@@ -1,4 +1,4 @@
-//! What a single command gets and gives.
+//! One command: its environment, input, output and exit.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ async fn variables_come_from_defaults_sandbox_and_command() {
     );
     // Nothing of the agent's own environment leaks: the nine set here, and the shell's PWD.
     assert_eq!(lines[3], "10");
-    // A client without defaults of its own leaves those that stand.
+    // A client without defaults leaves the present ones.
     let second = sandbox.another_client().await;
     let finished = finish(second.exec(sh("echo $FROM")).await.unwrap()).await;
     assert_eq!(finished.stdout, "sandbox\n");
@@ -139,7 +139,7 @@ async fn input_reaches_the_command_and_ends() {
     assert_eq!(finished.stdout.len(), 1_000_003);
     assert!(finished.stdout.ends_with("xend"));
     feeding.await.unwrap();
-    // Without being asked for, input is empty and ends at once.
+    // By default the input is empty and ends at once.
     let finished = finish(sandbox.agent.exec(argv(&["cat"])).await.unwrap()).await;
     assert_eq!((finished.code(), &*finished.stdout), (0, ""));
 }
@@ -327,11 +327,11 @@ async fn a_followed_log_has_every_line_once() {
         lines.len()
     };
     assert_eq!(follow("before").await, 1);
-    // In one piece: half a line that stands for long counts as one.
+    // In one write, because an unfinished line that stands for long is sent as a line.
     sandbox
         .sh("seq 1 2000 > all; cat all; printf 'no end'")
         .await;
-    // Its line has no end, and comes all the same.
+    // A line without an end is sent all the same.
     assert_eq!(follow("no end").await, 2002);
     assert_eq!(lines[1..4], ["1", "2", "3"]);
     assert_eq!(lines[2000], "2000");

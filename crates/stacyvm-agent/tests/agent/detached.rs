@@ -1,4 +1,5 @@
-//! Commands that outlive their connection: replayed, followed, fed, told and waited for.
+//! Detached commands: their output is replayed and followed, they get input and controls, and their
+//! exit is waited for.
 
 use bytes::Bytes;
 use stacyvm_agent_client::{Agent, AttachEvent, Attached, ExecControl, OpError, Signal, TtySize};
@@ -6,7 +7,7 @@ use stacyvm_types::ExitReason;
 
 use crate::harness::{Box, DEADLINES, argv, finish, sh, soon, until};
 
-/// Everything that an attachment says until its end: where it began and what came.
+/// All events of an attachment until its end.
 struct Heard {
     resumed: Vec<u64>,
     bytes: Vec<u8>,
@@ -74,8 +75,8 @@ async fn output_is_replayed_from_any_offset_after_every_connection_is_gone() {
 #[tokio::test]
 async fn a_connection_that_is_cut_again_and_again_loses_no_byte_and_doubles_none() {
     let sandbox = Box::new().await;
-    // More than a record keeps: the command must wait for those who read. It prints nothing before
-    // somebody does.
+    // More than a record retains, so that the command must wait for its reader. It prints nothing
+    // before there is one.
     let mut spec = sh("read go; seq -f 'line number %.0f of the output' 0 299999");
     spec.stdin = true;
     let agent = sandbox.another_client().await;
@@ -125,7 +126,7 @@ async fn input_comes_from_anybody_and_its_end_too() {
     let control = attached.control.clone();
     let chunk = Bytes::from_static(b"two\n");
     control.send(ExecControl::Stdin(chunk)).await.unwrap();
-    // Who comes and goes closes nothing.
+    // An attachment that is dropped does not close the input.
     drop(attach(agent, exec_id, 0).await);
     until("both lines arrived", async || {
         let record = agent.exec_record(exec_id).await.unwrap();
@@ -159,7 +160,7 @@ async fn input_waits_for_a_command_that_does_not_read_and_signals_do_not() {
     let mut attached = attach(agent, exec_id, 0).await;
     for _ in 0..100 {
         let chunk = ExecControl::Stdin(Bytes::from(vec![b'y'; 64 * 1024]));
-        // What does not fit is the sender's to keep.
+        // The queue is full.
         if attached.control.try_send(chunk).is_err() {
             break;
         }
@@ -243,7 +244,7 @@ async fn all_that_runs_is_listed_and_only_detached_ones_are_followed() {
     assert!(matches!(refused, Err(OpError::Conflict(_))));
     let missing = agent.exec_record(999).await;
     assert!(matches!(missing, Err(OpError::NotFound(_))));
-    // Anybody may end it.
+    // Another stream may end it.
     agent
         .tell_exec(plain.exec_id, ExecControl::Kill)
         .await
@@ -298,7 +299,7 @@ async fn a_deadline_ends_a_detached_command_without_its_client() {
         }
     }
     assert_eq!(seen, b"begun\n");
-    // The agent works on as before.
+    // The agent still works.
     let session = sandbox.agent.exec(sh("echo alive")).await.unwrap();
     assert_eq!(finish(session).await.stdout, "alive\n");
 }

@@ -1,4 +1,4 @@
-//! File operations over the wire; what they mean is tested where they are implemented.
+//! File operations over the wire; their semantics are tested where they are implemented.
 
 use bytes::Bytes;
 use stacyvm_agent_client::{ByteReceiver, OpError, ReadRange, WriteOptions};

@@ -15,8 +15,8 @@ use tokio::net::UnixStream;
 /// How long anything may take before a test fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Deadlines for a command that has to have got somewhere when its own is over: the first that is
-/// long enough on this machine counts.
+/// Timeouts for a command that must have reached some point before its timeout: the first that is long
+/// enough on this machine counts.
 pub(crate) const DEADLINES: [Duration; 3] = [
     Duration::from_millis(600),
     Duration::from_secs(5),
@@ -86,7 +86,7 @@ impl Box {
         self.process.id()
     }
 
-    /// Ends the agent at once; what it started is left.
+    /// Kills the agent; processes that it started are left.
     pub(crate) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -113,7 +113,7 @@ impl Drop for Box {
         if matches!(self.process.try_wait(), Ok(Some(_))) {
             return;
         }
-        // Politely, so that it takes what it started with it.
+        // By SIGTERM, so that it ends the processes that it started.
         let pid = rustix::process::Pid::from_child(&self.process);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         let _ = self.process.wait();

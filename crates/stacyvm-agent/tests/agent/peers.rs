@@ -64,7 +64,7 @@ async fn an_unknown_request_is_refused_in_words() {
     };
     say(&mut stream, Kind::Hello, 0, &hello.encode_to_vec());
     hear(&mut stream);
-    // A request of field 500, from some later age.
+    // A request with field 500, from a later version.
     say(&mut stream, Kind::Open, 1, &[0xa2, 0x1f, 0x01, 0x00]);
     let (header, payload) = hear(&mut stream);
     assert_eq!(header.kind, Kind::Message.number());
@@ -113,7 +113,7 @@ async fn a_dead_agent_fails_what_is_pending() {
         sandbox.agent.stat("/").await,
         Err(OpError::Gone(_))
     ));
-    // What it left behind is this test's to end.
+    // This test ends the process that the agent left behind.
     let leader = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
     let _ = rustix::process::kill_process_group(leader, rustix::process::Signal::KILL);
     until_gone(pid).await;
@@ -143,7 +143,7 @@ fn garbage_harms_nobody() {
             if after_hello {
                 say(&mut stream, Kind::Hello, 0, &hello.encode_to_vec());
             }
-            // It may be cut off half way.
+            // The agent may disconnect half way.
             let _ = stream.write_all(&bytes);
             drop(stream);
             prop_assert!(runtime.block_on(sandbox.agent.ping()).is_ok());
@@ -180,7 +180,7 @@ async fn input_that_ends_a_command_was_taken() {
     let mut data = Header::new(Kind::Data, 1, 1, 5).encode().to_vec();
     data.extend_from_slice(b"word\n");
     stream.write_all(&data).unwrap();
-    // The command has gone before its teller says that there is no more.
+    // The command has ended before its input ends.
     let exit = soon(sandbox.agent.wait_exec(exec_id)).await.unwrap();
     assert_eq!(exit.exit_code, 0);
     stream

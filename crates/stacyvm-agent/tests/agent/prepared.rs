@@ -1,4 +1,4 @@
-//! Roots that others made, what root inside may do there, and peers from inside.
+//! Container roots, the rights of root inside, and peers from inside.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
@@ -47,7 +47,7 @@ async fn root_inside_has_what_it_was_given_and_others_nothing() {
     if skips("root_inside_has_what_it_was_given_and_others_nothing") {
         return;
     }
-    // KILL, which the agent has too, and NET_BIND_SERVICE, which it has not.
+    // KILL, which the agent has too, and NET_BIND_SERVICE, which it lacks.
     let flags = [&USER[..], &["--root-caps", "420"]].concat();
     let sandbox = Box::started_by(&[PROGRAM], &flags, None).await;
     open(&sandbox);
@@ -80,7 +80,7 @@ async fn a_prepared_agent_keeps_three_capabilities_and_still_serves() {
     let mut sandbox = Box::started_by(&[PROGRAM], &USER, None).await;
     open(&sandbox);
     let status = std::fs::read_to_string(format!("/proc/{}/status", sandbox.pid())).unwrap();
-    // SETUID, SETGID and KILL; CHOWN went with the preparation.
+    // SETUID, SETGID and KILL; CHOWN was dropped after the preparation.
     assert!(status.contains("CapEff:\t00000000000000e0"), "{status}");
     assert!(status.contains("CapPrm:\t00000000000000e0"), "{status}");
     let workspace = std::fs::metadata(sandbox.root().join("workspace")).unwrap();
@@ -89,7 +89,7 @@ async fn a_prepared_agent_keeps_three_capabilities_and_still_serves() {
     assert_eq!(home.uid(), 1000);
     let said = sandbox.sh("id -u; echo mine > file").await;
     assert_eq!((said.stdout.as_str(), said.code()), ("1000\n", 0));
-    // It may end what is another user's.
+    // It may end another user's process.
     sandbox
         .agent
         .exec_detached(sh("exec sleep 1000"))
@@ -143,13 +143,13 @@ except (BrokenPipeError, ConnectionResetError):
 ",
         sandbox.socket()
     );
-    // From where this test runs the same words are answered.
+    // A peer outside, like this test, gets an answer to the same bytes.
     let outside = Command::new("python3").args(["-c", &script]).output();
     let words = ["python3", "-c", &script];
     let inside = sandbox.agent.exec(crate::harness::argv(&words)).await;
     let inside = finish(inside.unwrap()).await;
     let outside = outside.unwrap().stdout;
-    // What launched it takes no signal; and a failure must not wait for it for ever.
+    // The launching program ignores signals, and a failure must not wait for it for ever.
     let ended = sandbox.agent.shutdown(std::time::Duration::ZERO).await;
     ended.unwrap();
     assert!(sandbox.exit_status().await.success());

@@ -7,8 +7,8 @@ use stacyvm_types::ExitReason;
 
 use crate::harness::{Box, DEADLINES, alive, finish, pid_in, sh, soon, until, until_gone};
 
-/// A daemon as by the book: it forks twice and leaves session, parent and group; then it writes
-/// its number into `file`.
+/// A daemon that forks twice and leaves session, parent and group, and then writes its process id
+/// into `file`.
 fn daemon(file: &str) -> String {
     format!("(setsid sh -c '(echo $$ > {file}.shell; exec sleep 1000) & echo $! > {file}' &)")
 }
@@ -21,7 +21,7 @@ async fn a_timeout_kills_the_whole_tree_with_its_daemons() {
         daemon("daemon")
     );
     let workspace = sandbox.root().join("workspace");
-    // The first that leaves a slow machine the time to grow the tree.
+    // The first deadline that lets a slow machine build the tree counts.
     for timeout in DEADLINES {
         let spec = ExecSpec {
             timeout: Some(timeout),

@@ -79,7 +79,7 @@ async fn a_kill_by_the_memory_limit_is_told_apart() {
     let sandbox = Box::started_by(&[PROGRAM], &["--memory-events", events], None).await;
     let finished = sandbox.sh("kill -KILL $$").await;
     assert_eq!(finished.exit.reason, ExitReason::Signal);
-    // What the kernel does: it counts, then the process is gone.
+    // As the kernel does: it counts the kill, then the process is gone.
     let counted = format!("printf 'low 0\\noom 2\\noom_kill 6\\n' > {events}");
     let finished = sandbox.sh(&format!("{counted}; kill -KILL $$")).await;
     assert_eq!(
@@ -123,7 +123,7 @@ async fn files_belong_to_the_sandbox_user() {
         .unwrap();
     let made = std::fs::metadata(root.join("workspace/deep/file")).unwrap();
     assert_eq!((made.uid(), made.gid()), (4321, 4322));
-    // Its rights are those of that user, not of the agent.
+    // The operation has the rights of that user, not of the agent.
     let refused = sandbox.agent.mkdir("/forbidden", FileMode::DIRECTORY).await;
     assert!(
         matches!(refused, Err(stacyvm_agent_client::OpError::Denied(_))),

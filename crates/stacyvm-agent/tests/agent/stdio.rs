@@ -11,8 +11,8 @@ use tokio::sync::Mutex;
 
 use crate::harness::{PROGRAM, alive, argv, finish, pid_in, sh, soon, until_gone};
 
-/// An agent, and an engine that attaches hosts to its pipes: what the agent says goes to the newest
-/// one, and no host ever sees an end.
+/// An agent, and an engine that attaches hosts to its pipes: output of the agent goes to the newest
+/// host, and no host ever sees an end of stream.
 struct Piped {
     root: tempfile::TempDir,
     process: Child,
@@ -71,7 +71,7 @@ impl Piped {
                     return;
                 }
             }
-            // A host that is gone closes nothing.
+            // A host that is gone does not close the pipe.
             std::future::pending::<()>().await;
         });
         let (read, write) = split(host);
@@ -101,7 +101,7 @@ async fn a_peer_that_is_replaced_ends_like_one_on_a_socket() {
     assert!(alive(detached));
     let said = finish(second.exec(sh("echo here")).await.unwrap()).await;
     assert_eq!(said.stdout, "here\n");
-    // What the first one still says, its end too, means nothing to the second.
+    // Later bytes of the first session, its end included, do not affect the second.
     drop(first);
     second.ping().await.unwrap();
     soon(second.shutdown(std::time::Duration::ZERO))
@@ -116,7 +116,7 @@ async fn a_peer_that_died_in_the_middle_of_a_chunk_is_forgotten() {
     let piped = Piped::new();
     drop(piped.attach().await);
     for cut in [1, 2, 5, 11, 4000] {
-        // A chunk that says to be the longest, and is not.
+        // A chunk whose header announces the longest data, cut short.
         let mut broken = vec![3];
         broken.extend_from_slice(&(MAX_DATA as u16).to_le_bytes());
         broken.resize(4000, 0xee);

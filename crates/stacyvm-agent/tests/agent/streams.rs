@@ -108,7 +108,7 @@ async fn a_port_inside_is_reached_both_ways() {
 #[tokio::test]
 async fn a_closed_port_is_told() {
     let sandbox = Box::new().await;
-    // Taken, so that it is nobody else's either, and not listened on.
+    // Bound, so that no other process gets it, and not listened on.
     let taken = TcpSocket::new_v4().unwrap();
     taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let port = taken.local_addr().unwrap().port();
@@ -126,7 +126,7 @@ async fn dropping_the_receiver_closes_the_connection_inside() {
     let outbound = sandbox.agent.forward(port, inbound).await.unwrap();
     let (mut peer, _) = listener.accept().await.unwrap();
     drop(outbound);
-    // Bytes make the client notice that nobody listens; then the connection goes.
+    // Sending bytes makes the client notice that the receiver is dropped; then it disconnects.
     let closed = async {
         let mut buffer = [0; 16];
         while peer.write_all(b"anybody there").await.is_ok() {

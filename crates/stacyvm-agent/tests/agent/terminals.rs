@@ -103,8 +103,8 @@ async fn last_words_on_a_terminal_are_not_lost() {
 #[tokio::test]
 async fn the_last_words_wait_for_a_reader_that_is_slow() {
     let sandbox = Box::new().await;
-    // A little more than may be under way: the command ends while its last words are still in the
-    // terminal, and they stay there until the reader has taken a good part.
+    // A little more than fits in flight: the command ends while the end of its output is still in the
+    // terminal, where it stays until the reader has taken a good part.
     let script = "seq 1 50000; echo the very end";
     let mut session = sandbox.agent.exec(on_terminal(script)).await.unwrap();
     let (mut seen, mut pieces) = (Vec::new(), 0);
@@ -112,7 +112,7 @@ async fn the_last_words_wait_for_a_reader_that_is_slow() {
         seen.extend_from_slice(&bytes);
         pieces += 1;
         if pieces < 20 {
-            // In all much longer than the patience with the kernel.
+            // Together much longer than the timeout for the rest of a terminal's output.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }

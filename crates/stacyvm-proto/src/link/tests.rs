@@ -123,7 +123,7 @@ async fn either_end_ends_the_session_by_dropping_what_it_writes_to() {
             agent_write.write_all(b"last").await.unwrap();
             drop(agent_write);
             host_read.read_exact(&mut buffer[..4]).await.unwrap();
-            // The pipe is asked by whoever reads: an end is said without waiting for room.
+            // The reader polls the pipe: an end is written without waiting for room.
             let (heard, _) = tokio::join!(
                 tokio::time::timeout(DEADLINE, host_read.read(&mut buffer)),
                 tokio::time::timeout(ALIVE_INTERVAL, agent_read.read(&mut other)),
@@ -137,7 +137,7 @@ async fn either_end_ends_the_session_by_dropping_what_it_writes_to() {
 
 #[tokio::test(start_paused = true)]
 async fn a_host_may_die_at_any_byte() {
-    // What a host writes in a short life, cut everywhere.
+    // The bytes of a short session, cut at every position.
     let mut life = vec![0; MAX_CHUNK_LEN];
     life.extend_from_slice(&chunk_of(kind::BEGIN, 0x0505_0505, &nonce(5)));
     let begun = MAX_CHUNK_LEN;
@@ -168,7 +168,7 @@ async fn a_host_may_die_in_the_middle_of_the_longest_chunk() {
 #[tokio::test(start_paused = true)]
 async fn a_new_host_skips_what_was_meant_for_others() {
     let (mut link, mut from, mut to) = pipes();
-    // More than a pipe holds, and nobody reads it to its end.
+    // More than a pipe holds, and it is not read to its end.
     let chatter = tokio::spawn(async move {
         let (mut read, mut write) = link.accept().await.unwrap();
         let mut byte = [0];
@@ -307,7 +307,7 @@ async fn a_silent_host_is_given_up_and_a_quiet_one_is_not() {
             () = long => {}
         }
     }
-    // Nobody polls the host any more.
+    // From here on the host is not polled.
     assert_eq!(read.read(&mut byte).await.unwrap(), 0);
     assert!(begin.elapsed() >= 10 * SILENCE_TIMEOUT + SILENCE_TIMEOUT - ALIVE_INTERVAL);
 }

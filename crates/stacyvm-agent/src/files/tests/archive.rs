@@ -1,4 +1,4 @@
-//! Archives in and out, and what strangers put into them.
+//! Packing and unpacking archives, hostile ones included.
 
 use std::fs;
 use std::io::{Cursor, Read};
