@@ -2,19 +2,18 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use stacyvm_proto::DATA;
 use stacyvm_proto::message::{self, Answer, Request};
-use stacyvm_proto::mux::{Event, Receiver};
-use stacyvm_proto::{DATA, STDERR};
-use stacyvm_types::{OutputStream, Timestamp};
+use stacyvm_types::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::convert::exec_exit;
-use crate::exec::{CONTROL_QUEUE, EVENT_QUEUE, QueueEnd, control_message, pass_controls, run_both};
-use crate::files::{CHUNK_SIZE, decode};
+use crate::exec::{
+    CONTROL_QUEUE, EVENT_QUEUE, QueueEnd, control_message, pass_controls, pass_events, run_both,
+};
 use crate::unary::{self, unexpected};
 use crate::{
-    Agent, AttachEvent, Attached, ExecControl, ExecExit, ExecRecord, ExecSpec, OnDisconnect,
-    OpError,
+    Agent, Attached, ExecControl, ExecEvent, ExecExit, ExecRecord, ExecSpec, OnDisconnect, OpError,
 };
 
 /// The most bytes of one listing; an agent of this project sends fewer.
@@ -98,7 +97,7 @@ impl Agent {
         let (event_queue, events) = mpsc::channel(EVENT_QUEUE);
         let (control, controls) = mpsc::channel(CONTROL_QUEUE);
         tokio::spawn(async move {
-            let resumed = AttachEvent::Resumed(resumed.offset);
+            let resumed = ExecEvent::Resumed(resumed.offset);
             if event_queue.send(resumed).await.is_err() {
                 return;
             }
@@ -191,44 +190,5 @@ fn record(info: message::ExecInfo) -> ExecRecord {
         exit: info.exit.map(exec_exit),
         log_start: info.log_start,
         log_end: info.log_end,
-    }
-}
-
-async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<AttachEvent>) {
-    loop {
-        let event = tokio::select! {
-            event = receiver.receive() => event,
-            () = queue.closed() => return,
-        };
-        let (event, last) = match event {
-            Event::Data(channel, mut bytes) => {
-                let stream = match channel {
-                    STDERR => OutputStream::Stderr,
-                    _ => OutputStream::Stdout,
-                };
-                let length = bytes.len();
-                while !bytes.is_empty() {
-                    let chunk = bytes.split_to(bytes.len().min(CHUNK_SIZE));
-                    let sent = queue.send(AttachEvent::Output(stream, chunk)).await;
-                    if sent.is_err() {
-                        return;
-                    }
-                }
-                receiver.release(channel, length);
-                continue;
-            }
-            Event::Message(message) => match decode(message) {
-                Some(Answer::Resumed(resumed)) => (AttachEvent::Resumed(resumed.offset), false),
-                Some(Answer::Done(_)) => (AttachEvent::End, true),
-                Some(Answer::Exit(exit)) => (AttachEvent::Exit(exec_exit(exit)), true),
-                _ => continue,
-            },
-            Event::Finished(_) => continue,
-            // Without an exit the reader knows that the connection was lost.
-            Event::Closed(_) => return,
-        };
-        if queue.send(event).await.is_err() || last {
-            return;
-        }
     }
 }

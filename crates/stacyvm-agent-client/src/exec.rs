@@ -89,40 +89,53 @@ fn size(size: TtySize) -> TerminalSize {
     }
 }
 
-async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<ExecEvent>) {
+/// Hands on what the agent says of one command, until its last event or until nobody reads.
+pub(crate) async fn pass_events(receiver: &mut Receiver, queue: mpsc::Sender<ExecEvent>) {
     loop {
         let event = tokio::select! {
             event = receiver.receive() => event,
             () = queue.closed() => return,
         };
-        match event {
-            Event::Data(channel, mut bytes) => {
-                let stream = match channel {
-                    STDERR => OutputStream::Stderr,
-                    _ => OutputStream::Stdout,
-                };
+        let event = match event {
+            Event::Data(channel, bytes) => {
                 let length = bytes.len();
-                while !bytes.is_empty() {
-                    let chunk: Bytes = bytes.split_to(bytes.len().min(CHUNK_SIZE));
-                    let sent = queue.send(ExecEvent::Output(stream, chunk)).await;
-                    if sent.is_err() {
-                        return;
-                    }
-                }
-                receiver.release(channel, length);
-            }
-            Event::Message(message) => {
-                if let Some(Answer::Exit(exit)) = decode(message) {
-                    // The reader may be gone.
-                    let _ = queue.send(ExecEvent::Exit(exec_exit(exit))).await;
+                if !pass_output(&queue, channel, bytes).await {
                     return;
                 }
+                receiver.release(channel, length);
+                continue;
             }
-            Event::Finished(_) => {}
+            Event::Message(message) => match decode(message) {
+                Some(Answer::Resumed(resumed)) => ExecEvent::Resumed(resumed.offset),
+                Some(Answer::Done(_)) => ExecEvent::End,
+                Some(Answer::Exit(exit)) => ExecEvent::Exit(exec_exit(exit)),
+                _ => continue,
+            },
+            Event::Finished(_) => continue,
             // Without an exit the reader knows that the connection was lost.
             Event::Closed(_) => return,
+        };
+        let last = event.is_last();
+        // The reader may have gone.
+        if queue.send(event).await.is_err() || last {
+            return;
         }
     }
+}
+
+/// Hands output on in chunks of a bounded size; false when nobody reads any more.
+async fn pass_output(queue: &mpsc::Sender<ExecEvent>, channel: u8, mut bytes: Bytes) -> bool {
+    let stream = match channel {
+        STDERR => OutputStream::Stderr,
+        _ => OutputStream::Stdout,
+    };
+    while !bytes.is_empty() {
+        let chunk = bytes.split_to(bytes.len().min(CHUNK_SIZE));
+        if queue.send(ExecEvent::Output(stream, chunk)).await.is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// The message for a control; empty for input, which is sent as data.

@@ -18,7 +18,7 @@ mod unary;
 pub use agent::Agent;
 pub use link::link;
 pub use ops::{
-    AttachEvent, Attached, ByteReceiver, ByteSender, Configure, Credentials, ExecControl,
-    ExecEvent, ExecExit, ExecRecord, ExecSession, ExecSpec, FileRead, LogBatch, LogReceiver,
-    OnDisconnect, OpError, ReadRange, Signal, TtySize, UsageStats, WriteOptions,
+    Attached, ByteReceiver, ByteSender, Configure, Credentials, ExecControl, ExecEvent, ExecExit,
+    ExecRecord, ExecSession, ExecSpec, FileRead, LogBatch, LogReceiver, OnDisconnect, OpError,
+    ReadRange, Signal, TtySize, UsageStats, WriteOptions,
 };

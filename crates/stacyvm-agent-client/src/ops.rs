@@ -138,13 +138,26 @@ pub struct ExecExit {
     pub duration: Duration,
 }
 
-/// An event of a running command.
+/// What happens to a command, as its session or a follower of it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecEvent {
+    /// The next output begins at this offset. For followers of a detached command: their first
+    /// event, and again after a gap, when what came before is no longer kept.
+    Resumed(u64),
     /// A chunk of output, at most 64 KiB.
     Output(OutputStream, Bytes),
-    /// The command's exit; nothing follows.
+    /// There is no more output at present. For followers that do not wait for more: their last
+    /// event.
+    End,
+    /// The command has ended; nothing follows.
     Exit(ExecExit),
+}
+
+impl ExecEvent {
+    /// Whether nothing follows.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Self::End | Self::Exit(_))
+    }
 }
 
 /// A signal, by its Linux number.
@@ -217,27 +230,13 @@ impl fmt::Debug for ExecRecord {
     }
 }
 
-/// An event of a detached command that is followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AttachEvent {
-    /// The next output begins at this offset: the first event, and again after a gap, when output
-    /// before it is no longer retained.
-    Resumed(u64),
-    /// A chunk of output, at most 64 KiB.
-    Output(OutputStream, Bytes),
-    /// There is no more output at present, and the caller did not ask to wait.
-    End,
-    /// The command's exit; nothing follows.
-    Exit(ExecExit),
-}
-
 /// A detached command that is followed. Dropping it leaves the command alone.
 #[derive(Debug)]
 pub struct Attached {
     /// Its output, then its exit. The command does not wait for a reader that takes nothing for
     /// ten seconds; such a reader loses output and is told so. A channel that ends without an exit or an end means
     /// that the connection was lost.
-    pub events: mpsc::Receiver<AttachEvent>,
+    pub events: mpsc::Receiver<ExecEvent>,
     /// Its input and control. Bounded.
     pub control: mpsc::Sender<ExecControl>,
 }

@@ -7,23 +7,22 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stacyvm_provider::SandboxOps;
-use stacyvm_provider::ops::{
-    AttachEvent, Attached, ExecControl, ExecExit, ExecRecord, OpError, TtySize,
-};
+use stacyvm_provider::ops::{Attached, ExecControl, ExecEvent, ExecExit, ExecRecord, TtySize};
 use stacyvm_types::{
     EventData, EventType, ExecId, ExecInfo, ExecRequest, ExecState, ExitReason, GoDuration,
-    Timestamp,
+    SandboxId, Timestamp,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
+use crate::delivery::{EventSource, deliver};
 use crate::metrics::Operation;
+use crate::operation_error::{public_error, silent};
 use crate::registry::Entry;
 use crate::shared::Shared;
-use crate::{Caller, Error, Interactive, Orchestrator, command, exec, ops};
+use crate::{Caller, Error, Interactive, Orchestrator, SandboxHandle, command, exec};
 
 /// How long an agent may take to answer what it need not wait for.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -42,7 +41,7 @@ pub struct AttachedExec {
     pub info: ExecInfo,
     /// Where output begins, output, and its exit. A channel that ends without an exit or an end
     /// means that the agent's connection was lost: attach again from the last offset.
-    pub events: mpsc::Receiver<AttachEvent>,
+    pub events: mpsc::Receiver<ExecEvent>,
     /// Its input and control.
     pub control: mpsc::Sender<ExecControl>,
 }
@@ -56,7 +55,7 @@ impl Orchestrator {
     pub async fn exec_detached(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         request: ExecRequest,
         tty: Option<TtySize>,
     ) -> Result<ExecInfo, Error> {
@@ -74,13 +73,9 @@ impl Orchestrator {
                  through its /stdin"
             )));
         }
-        let ops = self.way_in(&entry).await?;
+        let sandbox = self.shared.open(&entry).await?;
         let began = Instant::now();
-        let starting = async {
-            ops.exec_detached(plan.spec)
-                .await
-                .map_err(ops::not_startable)
-        };
+        let starting = sandbox.exec_detached(plan.spec);
         let (exec_id, pid) = match answer(&entry, starting).await {
             Ok(started) => started,
             Err(error) => {
@@ -96,15 +91,15 @@ impl Orchestrator {
         watch(
             &self.shared,
             Arc::clone(&entry),
-            Arc::clone(&ops),
+            sandbox.clone(),
             exec_id,
             began,
         );
         // Before the answer, so that no crash of ours leaves a command that waits for the rest.
         if let Some(stdin) = stdin {
-            answer(&entry, feed(ops.as_ref(), exec_id, stdin)).await?;
+            answer(&entry, feed(&sandbox, exec_id, stdin)).await?;
         }
-        let known = answer(&entry, ops.exec_record(exec_id));
+        let known = answer(&entry, sandbox.exec_record(exec_id));
         known.await.map(info)
     }
 
@@ -112,9 +107,9 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `NotFound`, `Conflict` when the sandbox does not run, `Provider` when it does not answer.
-    pub async fn execs(&self, caller: &Caller, id: &str) -> Result<Vec<ExecInfo>, Error> {
-        let (_token, entry, ops) = self.inside(caller, id).await?;
-        let all = answer(&entry, ops.execs()).await?;
+    pub async fn execs(&self, caller: &Caller, id: &SandboxId) -> Result<Vec<ExecInfo>, Error> {
+        let (_token, entry, sandbox) = self.inside(caller, id).await?;
+        let all = answer(&entry, sandbox.execs()).await?;
         Ok(all.into_iter().map(info).collect())
     }
 
@@ -125,11 +120,13 @@ impl Orchestrator {
     pub async fn exec_info(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         exec_id: ExecId,
     ) -> Result<ExecInfo, Error> {
-        let (_token, entry, ops) = self.inside(caller, id).await?;
-        answer(&entry, ops.exec_record(exec_id.0)).await.map(info)
+        let (_token, entry, sandbox) = self.inside(caller, id).await?;
+        answer(&entry, sandbox.exec_record(exec_id.0))
+            .await
+            .map(info)
     }
 
     /// Reads a detached command's output from `offset` on; with `follow` also what comes, to its
@@ -140,23 +137,27 @@ impl Orchestrator {
     pub async fn attach_exec(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         exec_id: ExecId,
         offset: u64,
         follow: bool,
     ) -> Result<AttachedExec, Error> {
-        let (_token, entry, ops) = self.inside(caller, id).await?;
-        let info = answer(&entry, ops.exec_record(exec_id.0)).await.map(info)?;
-        let attached = answer(&entry, ops.attach(exec_id.0, offset, follow)).await?;
+        let (_token, entry, sandbox) = self.inside(caller, id).await?;
+        let info = answer(&entry, sandbox.exec_record(exec_id.0))
+            .await
+            .map(info)?;
+        let attached = answer(&entry, sandbox.attach(exec_id.0, offset, follow)).await?;
         let (sender, events) = mpsc::channel(BUFFERED);
         let control = attached.control.clone();
-        let started_at = info.started_at;
-        let shared = Arc::clone(&self.shared);
-        // No part of the work that a shutdown waits for: the command lives on, and so does its
-        // output for whoever attaches to the next server.
-        let delivering = async move {
-            deliver(&shared, &entry, started_at, attached, sender).await;
+        let follower = Follower {
+            shared: Arc::clone(&self.shared),
+            entry,
+            started_at: info.started_at,
+            attached,
         };
+        // No part of the work that a shutdown waits for: the command lives on, and so does its
+        // output for the client that attaches to the next server.
+        let delivering = deliver(follower, sender);
         self.shared.tasks.spawn(delivering.in_current_span());
         Ok(AttachedExec {
             info,
@@ -172,27 +173,25 @@ impl Orchestrator {
     pub async fn wait_exec(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         exec_id: ExecId,
         limit: Option<Duration>,
     ) -> Result<ExecInfo, Error> {
-        let (token, entry, ops) = self.inside(caller, id).await?;
-        let record = answer(&entry, ops.exec_record(exec_id.0)).await?;
+        let (token, entry, sandbox) = self.inside(caller, id).await?;
+        let record = answer(&entry, sandbox.exec_record(exec_id.0)).await?;
         // A shutdown does not wait for those who wait.
         drop(token);
         let waiting = async {
             tokio::select! {
                 () = self.shared.stop.cancelled() => Err(Error::shutting_down()),
-                ended = ops.wait_exec(exec_id.0) => {
-                    ended.map_err(|error| ops::public_error(&entry, error))
-                }
+                ended = sandbox.wait_exec(exec_id.0) => ended,
             }
         };
         let ended = match limit {
             None => Some(waiting.await?),
             Some(limit) => timeout(limit, waiting).await.ok().transpose()?,
         };
-        match answer(&entry, ops.exec_record(exec_id.0)).await {
+        match answer(&entry, sandbox.exec_record(exec_id.0)).await {
             Ok(record) => Ok(info(record)),
             // It has been forgotten since: what is known of it is enough.
             Err(Error::NotFound(_)) if ended.is_some() => Ok(info(ExecRecord {
@@ -210,11 +209,11 @@ impl Orchestrator {
     pub async fn tell_exec(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         exec_id: ExecId,
         control: ExecControl,
     ) -> Result<(), Error> {
-        let (_token, entry, ops) = self.inside(caller, id).await?;
+        let (_token, entry, sandbox) = self.inside(caller, id).await?;
         let input = matches!(control, ExecControl::Stdin(_) | ExecControl::CloseStdin);
         let _turn = match &control {
             ExecControl::Stdin(_) => Some(entry.feeding.try_acquire().map_err(|_| {
@@ -224,48 +223,55 @@ impl Orchestrator {
             })?),
             _ => None,
         };
-        let told = timeout(INPUT, ops.tell_exec(exec_id.0, control)).await;
+        let told = timeout(INPUT, sandbox.tell_exec(exec_id.0, control)).await;
         match told {
-            Ok(told) => told.map_err(|error| ops::public_error(&entry, error)),
+            Ok(told) => told,
             Err(_) if input => Err(Error::Conflict(format!(
                 "the command has not read its input for {INPUT:?}; part of what was sent may have been taken"
             ))),
-            Err(_) => Err(ops::public_error(&entry, silent())),
+            Err(_) => Err(public_error(&entry, silent())),
         }
     }
 
-    /// A running sandbox and its operations, and what a shutdown waits for.
+    /// Kills the whole process tree of a command; one that has ended already is success.
+    ///
+    /// # Errors
+    /// As for [`Self::execs`].
+    pub async fn kill_exec(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+        exec_id: ExecId,
+    ) -> Result<(), Error> {
+        let killed = self.tell_exec(caller, id, exec_id, ExecControl::Kill);
+        match killed.await {
+            // The agent refuses a control for a command that has ended.
+            Err(Error::Conflict(_)) => Ok(()),
+            killed => killed,
+        }
+    }
+
+    /// A running sandbox and a handle to it, and the token that a shutdown waits for.
     async fn inside(
         &self,
         caller: &Caller,
-        id: &str,
-    ) -> Result<(TaskTrackerToken, Arc<Entry>, Arc<dyn SandboxOps>), Error> {
+        id: &SandboxId,
+    ) -> Result<(TaskTrackerToken, Arc<Entry>, SandboxHandle), Error> {
         let token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let ops = self.way_in(&entry).await?;
-        Ok((token, entry, ops))
-    }
-
-    /// The operations of a sandbox, ended when it is.
-    async fn way_in(&self, entry: &Arc<Entry>) -> Result<Arc<dyn SandboxOps>, Error> {
-        let inner = Arc::clone(ops::open(entry).await?);
-        Ok(Arc::new(self.shared.metered(Arc::clone(entry), inner)))
+        let sandbox = self.shared.open(&entry).await?;
+        Ok((token, entry, sandbox))
     }
 }
 
 /// An answer that the agent need not wait for.
 async fn answer<T>(
     entry: &Entry,
-    asking: impl Future<Output = Result<T, OpError>>,
+    asking: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     timeout(ANSWER, asking)
         .await
-        .unwrap_or_else(|_| Err(silent()))
-        .map_err(|error| ops::public_error(entry, error))
-}
-
-fn silent() -> OpError {
-    OpError::Gone("the agent does not answer".to_owned())
+        .unwrap_or_else(|_| Err(public_error(entry, silent())))
 }
 
 fn record(entry: &Entry, began: Instant, failed: bool) {
@@ -298,10 +304,10 @@ fn info(record: ExecRecord) -> ExecInfo {
 
 /// Hands over the input that came with the request, and its end. It fits into what the agent holds
 /// for a command that has not read yet.
-async fn feed(ops: &dyn SandboxOps, exec_id: u64, stdin: Bytes) -> Result<(), OpError> {
-    let tell = async |control| match ops.tell_exec(exec_id, control).await {
+async fn feed(sandbox: &SandboxHandle, exec_id: u64, stdin: Bytes) -> Result<(), Error> {
+    let tell = async |control| match sandbox.tell_exec(exec_id, control).await {
         // A command that has ended, or takes no input, does without.
-        Ok(()) | Err(OpError::Conflict(_)) => Ok(()),
+        Ok(()) | Err(Error::Conflict(_)) => Ok(()),
         Err(error) => Err(error),
     };
     if !stdin.is_empty() {
@@ -314,7 +320,7 @@ async fn feed(ops: &dyn SandboxOps, exec_id: u64, stdin: Bytes) -> Result<(), Op
 fn watch(
     shared: &Arc<Shared>,
     entry: Arc<Entry>,
-    ops: Arc<dyn SandboxOps>,
+    sandbox: SandboxHandle,
     exec_id: u64,
     began: Instant,
 ) {
@@ -324,7 +330,7 @@ fn watch(
         let execs = &shared.totals.active_execs;
         execs.fetch_add(1, Ordering::Relaxed);
         let ended = tokio::select! {
-            ended = ops.wait_exec(exec_id) => Some(ended),
+            ended = sandbox.wait_exec(exec_id) => Some(ended),
             // It runs on; whoever looks at it next asks its agent.
             () = shared.stop.cancelled() => None,
         };
@@ -362,35 +368,31 @@ fn killed(duration: Duration) -> ExecExit {
     }
 }
 
-/// Hands an attachment's events to a listener of its own pace, and an exit to it when the sandbox
-/// is destroyed.
-async fn deliver(
-    shared: &Shared,
-    entry: &Entry,
+/// The events of a follower, with an exit when the sandbox is destroyed.
+struct Follower {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
     started_at: Timestamp,
-    mut attached: Attached,
-    listener: mpsc::Sender<AttachEvent>,
-) {
-    loop {
-        let event = tokio::select! {
+    attached: Attached,
+}
+
+impl EventSource for Follower {
+    async fn next(&mut self) -> Option<ExecEvent> {
+        tokio::select! {
             biased;
-            () = listener.closed() => return,
-            () = entry.ended.cancelled() => AttachEvent::Exit(killed(age(shared, started_at))),
+            () = self.entry.ended.cancelled() => {
+                Some(ExecEvent::Exit(killed(age(&self.shared, self.started_at))))
+            }
             // The command lives on; a listener that hears no exit attaches again.
-            () = shared.stop.cancelled() => return,
-            event = attached.events.recv() => match event {
-                Some(event) => event,
-                None => return,
-            },
-        };
-        let last = matches!(event, AttachEvent::Exit(_) | AttachEvent::End);
-        let gone = tokio::select! {
-            sent = listener.send(event) => sent.is_err(),
-            () = shared.stop.cancelled() => true,
-            () = entry.ended.cancelled(), if !last => false,
-        };
-        if last || gone {
-            return;
+            () = self.shared.stop.cancelled() => None,
+            event = self.attached.events.recv() => event,
+        }
+    }
+
+    async fn interrupted(&self, last: bool) {
+        tokio::select! {
+            () = self.shared.stop.cancelled() => {}
+            () = self.entry.ended.cancelled(), if !last => {}
         }
     }
 }

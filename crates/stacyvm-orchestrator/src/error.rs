@@ -6,7 +6,11 @@ use std::time::Duration;
 use stacyvm_provider::ProviderError;
 use stacyvm_provider::ops::OpError;
 use stacyvm_store::StoreError;
-use stacyvm_types::ErrorCode;
+use stacyvm_types::{ErrorCode, SandboxId};
+
+/// What a paused sandbox answers, behind its name.
+pub(crate) const PAUSED: &str =
+    "is paused: its processes were stopped outside of StacyVM; resume them there, or destroy it";
 
 /// A cause for the log.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -20,6 +24,9 @@ pub enum Error {
     /// There is no such thing, it is destroyed, or it is another owner's.
     #[error("{0}")]
     NotFound(String),
+    /// Nothing listens on the port inside.
+    #[error("{0}")]
+    NothingListens(String),
     /// A synchronous exec hit its deadline; the message starts `exec timeout:`.
     #[error("{0}")]
     Timeout(String),
@@ -73,7 +80,7 @@ impl Error {
     pub fn code(&self) -> ErrorCode {
         match self {
             Self::BadRequest(_) => ErrorCode::BadRequest,
-            Self::NotFound(_) => ErrorCode::NotFound,
+            Self::NotFound(_) | Self::NothingListens(_) => ErrorCode::NotFound,
             Self::Timeout(_) => ErrorCode::Timeout,
             Self::Conflict(_) => ErrorCode::Conflict,
             Self::Unsupported(_) => ErrorCode::Unsupported,
@@ -86,7 +93,7 @@ impl Error {
     }
 
     /// What a failed provider call means to a client.
-    pub fn from_provider(provider: &str, error: ProviderError) -> Self {
+    pub(crate) fn from_provider(provider: &str, error: ProviderError) -> Self {
         match error {
             ProviderError::NotFound(message) => Self::NotFound(message),
             ProviderError::Invalid(message) => Self::BadRequest(message),
@@ -108,9 +115,9 @@ impl Error {
         }
     }
 
-    /// What a failed operation inside a sandbox means to a client. Where the sandbox is known,
-    /// `Orchestrator::op_error` says more about one that has gone.
-    pub fn from_op(provider: &str, error: OpError) -> Self {
+    /// What a failed operation inside a sandbox means to a client that cannot be told more of
+    /// what became of the sandbox.
+    pub(crate) fn from_op(provider: &str, error: OpError) -> Self {
         match error {
             OpError::NotFound(message) => Self::NotFound(message),
             OpError::Invalid(message) | OpError::Denied(message) => Self::BadRequest(message),
@@ -134,9 +141,8 @@ impl Error {
         Self::Unavailable("the server is shutting down".to_owned())
     }
 
-    pub(crate) fn no_sandbox(id: &str) -> Self {
-        let id: String = id.chars().take(64).collect();
-        Self::NotFound(format!("sandbox {id:?} not found"))
+    pub(crate) fn no_sandbox(id: &SandboxId) -> Self {
+        Self::NotFound(format!("sandbox {:?} not found", id.as_str()))
     }
 }
 

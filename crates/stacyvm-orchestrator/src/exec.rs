@@ -19,7 +19,9 @@ use tracing::Instrument;
 
 use crate::Error;
 use crate::command::Plan;
+use crate::delivery::{EventSource, deliver};
 use crate::metrics::Operation;
+use crate::operation_error::{destroyed, not_startable, paused, public_error, silent};
 use crate::registry::Entry;
 use crate::shared::Shared;
 
@@ -57,15 +59,15 @@ pub(crate) async fn start(
     token: TaskTrackerToken,
 ) -> Result<Pump, Error> {
     let began = Instant::now();
-    let ops = crate::ops::open(&entry).await?;
+    let ops = crate::handle::open(&entry).await?;
     let limit = plan.spec.timeout;
     let started = tokio::select! {
         biased;
-        () = entry.ended.cancelled() => Err(OpError::Gone("the sandbox is destroyed".to_owned())),
+        () = entry.ended.cancelled() => Err(destroyed()),
         // Dropping the request takes it back: it is not carried out when the sandbox goes on.
-        () = entry.paused() => Err(crate::ops::paused(&entry)),
+        () = entry.paused() => Err(paused(&entry)),
         started = timeout(START, ops.exec(plan.spec)) => started.unwrap_or_else(|_| {
-            Err(OpError::Gone("the agent does not answer".to_owned()))
+            Err(silent())
         }),
     };
     let session = match started {
@@ -74,7 +76,7 @@ pub(crate) async fn start(
             if let Some(slot) = &entry.slot {
                 slot.metrics.record(Operation::Exec, began.elapsed(), true);
             }
-            let error = crate::ops::public_error(&entry, crate::ops::not_startable(error));
+            let error = public_error(&entry, not_startable(error));
             // Without the message: it may name what the request brought.
             let data = EventData::none().with("reason", "not_started");
             shared.events.of(&entry, EventType::ExecFailed, data);
@@ -170,7 +172,9 @@ impl Pump {
                         self.close(Ended::Reported, &exit);
                         return ExecEvent::Exit(exit);
                     }
-                    Some(output) => return output,
+                    Some(output @ ExecEvent::Output(..)) => return output,
+                    // Only followers of a detached command are told these.
+                    Some(ExecEvent::Resumed(_) | ExecEvent::End) => {}
                     None => {
                         tracing::warn!(sandbox = %self.entry.facts.id, "exec lost its agent");
                         return self.exit(Ended::Lost);
@@ -187,14 +191,6 @@ impl Pump {
                     let _ = session.control.try_send(ExecControl::Kill);
                 }
             }
-        }
-    }
-
-    /// When something outside the command wants it over.
-    async fn interrupted(&self) {
-        tokio::select! {
-            () = self.entry.ended.cancelled() => {}
-            () = self.shared.abort.cancelled() => {}
         }
     }
 
@@ -305,23 +301,16 @@ pub(crate) fn stream(shared: &Arc<Shared>, pump: Pump) -> RunningExec {
     running
 }
 
-async fn deliver(mut pump: Pump, listener: mpsc::Sender<ExecEvent>) {
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = listener.closed() => return,
-            event = pump.next() => event,
-        };
-        let last = matches!(event, ExecEvent::Exit(_));
-        let gone = tokio::select! {
-            biased;
-            sent = listener.send(event) => sent.is_err(),
-            // The end must reach even a listener that was behind: what it has not taken stays
-            // in the channel, this one piece is dropped.
-            () = pump.interrupted(), if !last => false,
-        };
-        if last || gone {
-            return;
+impl EventSource for Pump {
+    async fn next(&mut self) -> Option<ExecEvent> {
+        Some(Self::next(self).await)
+    }
+
+    async fn interrupted(&self, last: bool) {
+        tokio::select! {
+            () = self.entry.ended.cancelled(), if !last => {}
+            () = self.shared.abort.cancelled(), if !last => {}
+            else => std::future::pending().await,
         }
     }
 }
@@ -336,12 +325,14 @@ pub(crate) async fn capture(mut pump: Pump, cap: usize) -> Result<ExecResponse, 
             ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.push(&bytes),
             ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.push(&bytes),
             ExecEvent::Exit(exit) => break exit,
+            // Only followers of a detached command are told these.
+            ExecEvent::Resumed(_) | ExecEvent::End => {}
         }
     };
     match pump.ended {
         Some(Ended::Lost) => {
             let error = OpError::Gone("the connection to the agent broke".to_owned());
-            return Err(crate::ops::public_error(&pump.entry, error));
+            return Err(public_error(&pump.entry, error));
         }
         Some(Ended::Shutdown) => return Err(Error::shutting_down()),
         _ => {}

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use stacyvm_provider::Logs as _;
 use stacyvm_provider::ops::{LogBatch, LogReceiver, OpError};
+use stacyvm_types::SandboxId;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::operation_error::{public_error, silent};
 use crate::orchestrator::LOGS;
 use crate::registry::Entry;
-use crate::{Caller, Error, Orchestrator, ops};
+use crate::{Caller, Error, Orchestrator};
 
 /// A followed log. Dropping it ends the following.
 #[derive(Debug)]
@@ -30,17 +31,15 @@ impl Orchestrator {
     pub async fn follow_logs(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         lines: usize,
     ) -> Result<FollowedLogs, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let inner = Arc::clone(ops::open(&entry).await?);
-        let ops = self.shared.metered(Arc::clone(&entry), inner);
-        let batches = timeout(LOGS, ops.follow_logs(lines))
+        let sandbox = self.shared.open(&entry).await?;
+        let batches = timeout(LOGS, sandbox.follow_logs(lines))
             .await
-            .unwrap_or_else(|_| Err(OpError::Gone("the agent does not answer".to_owned())))
-            .map_err(|error| ops::public_error(&entry, error))?;
+            .unwrap_or_else(|_| Err(public_error(&entry, silent())))?;
         Ok(FollowedLogs {
             entry,
             batches,
@@ -78,6 +77,6 @@ impl FollowedLogs {
         }
         let lost = || OpError::Gone("the agent ended the log".to_owned());
         let error = batch.and_then(Result::err).unwrap_or_else(lost);
-        Some(Err(ops::public_error(&self.entry, error)))
+        Some(Err(public_error(&self.entry, error)))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use stacyvm_provider::ops::ByteReceiver;
 use stacyvm_provider::{ArchiveKind, Capability, ImageOps, ProviderError};
 use stacyvm_types::{
     ImageDetails, ImageInfo, ImagesRemoved, PruneRequest, PullLine, PullRequest, PulledImage,
@@ -10,8 +9,10 @@ use stacyvm_types::{
 };
 use tokio::sync::mpsc;
 
+use crate::byte_stream::ByteStream;
 use crate::limits::{self, bad, shown};
 use crate::shared::Shared;
+use crate::upload::UploadData;
 use crate::{Error, Orchestrator};
 
 /// Names that one archive may be made of.
@@ -120,20 +121,21 @@ impl Images {
     /// `BadRequest` for an archive that is none, `Conflict` when the name is taken.
     pub async fn load(
         &self,
-        archive: ByteReceiver,
+        archive: UploadData,
         kind: ArchiveKind,
         name: Option<&str>,
     ) -> Result<Vec<ImageInfo>, Error> {
         let _token = self.shared.enter()?;
         let name = name.map(|name| named("name", name)).transpose()?;
-        self.public(self.ops.load(archive, kind, name).await)
+        let loading = self.ops.load(archive.into_receiver(), kind, name);
+        self.public(loading.await)
     }
 
     /// Gives images as one archive.
     ///
     /// # Errors
     /// `NotFound`, `BadRequest`.
-    pub async fn save(&self, names: &[String]) -> Result<ByteReceiver, Error> {
+    pub async fn save(&self, names: &[String]) -> Result<ByteStream, Error> {
         let _token = self.shared.enter()?;
         if names.is_empty() || names.len() > MAX_NAMES {
             return bad(format!("an archive is made of 1 to {MAX_NAMES} images"));
@@ -141,7 +143,8 @@ impl Images {
         for name in names {
             named("name", name)?;
         }
-        self.public(self.ops.save(names).await)
+        let archive = self.public(self.ops.save(names).await)?;
+        Ok(ByteStream::of_provider(self.provider.clone(), archive))
     }
 
     /// Gives an image a further name.

@@ -6,14 +6,17 @@
 
 mod admission;
 mod backoff;
+mod byte_stream;
 mod clock;
 mod command;
+mod delivery;
 mod detached;
 mod error;
 mod events;
 mod exec;
 mod expiry;
 mod follow;
+mod handle;
 mod health;
 mod images;
 mod interactive;
@@ -24,7 +27,7 @@ mod metrics;
 mod network;
 mod news;
 mod notice;
-mod ops;
+mod operation_error;
 mod orchestrator;
 mod ports;
 mod queue;
@@ -38,12 +41,15 @@ mod shared;
 mod spawn;
 #[cfg(test)]
 mod tests;
+mod upload;
 
+pub use byte_stream::{ByteStream, FileRead};
 pub use detached::AttachedExec;
 pub use error::{Error, Source, StartError};
 pub use events::{EventFilter, Subscription};
 pub use exec::RunningExec;
 pub use follow::FollowedLogs;
+pub use handle::SandboxHandle;
 pub use health::ConfiguredProvider;
 pub use images::Images;
 pub use interactive::Interactive;
@@ -51,3 +57,10 @@ pub use metrics::{BUCKET_BOUNDS, MetricsSnapshot, Operation, OperationMetrics};
 pub use orchestrator::{Orchestrator, ProviderDetail};
 pub use ports::Ports;
 pub use settings::{Caller, ListFilter, Settings};
+/// The words of operations inside a sandbox that callers need.
+pub use stacyvm_provider::ops::{
+    ExecControl, ExecEvent, ExecExit, ExecSession, ExecSpec, LogBatch, ReadRange, Signal, TtySize,
+    WriteOptions,
+};
+pub use stacyvm_provider::{ArchiveKind, PortConnection};
+pub use upload::{UploadAborted, UploadClosed, UploadData, UploadSender, upload};

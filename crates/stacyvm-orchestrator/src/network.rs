@@ -6,14 +6,15 @@ use std::time::Duration;
 use stacyvm_provider::ops::OpError;
 use stacyvm_provider::{Capability, Egress, NetworkMode, Provider, ProviderError};
 use stacyvm_types::{
-    DomainPattern, EventData, EventType, NetworkInfo, NetworkRequest, NetworkRules,
+    DomainPattern, EventData, EventType, NetworkInfo, NetworkRequest, NetworkRules, SandboxId,
 };
 use tokio::time::timeout;
 
 use crate::health::ProviderSlot;
 use crate::limits::{bad, shown};
+use crate::operation_error::public_error;
 use crate::registry::Entry;
-use crate::{Caller, Error, Orchestrator, ops};
+use crate::{Caller, Error, Orchestrator};
 
 /// How many names one sandbox's rules may have.
 const MAX_DOMAINS: usize = 256;
@@ -110,7 +111,7 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `NotFound`, `Conflict` when not running, `Unsupported` when the provider cannot tell.
-    pub async fn network(&self, caller: &Caller, id: &str) -> Result<NetworkInfo, Error> {
+    pub async fn network(&self, caller: &Caller, id: &SandboxId) -> Result<NetworkInfo, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let slot = slot(&entry)?;
@@ -129,7 +130,7 @@ impl Orchestrator {
     pub async fn set_network(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         rules: NetworkRules,
     ) -> Result<NetworkInfo, Error> {
         let _token = self.shared.enter()?;
@@ -172,7 +173,7 @@ async fn answer<T>(
     match timeout(ANSWER, asking).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(ProviderError::NotFound(message))) => {
-            Err(ops::public_error(entry, OpError::Gone(message)))
+            Err(public_error(entry, OpError::Gone(message)))
         }
         Ok(Err(error)) => Err(Error::from_provider(name, error)),
         Err(_) => Err(Error::Provider {

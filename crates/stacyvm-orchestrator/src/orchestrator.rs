@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{Logs as _, SandboxOps};
 use stacyvm_types::{
     Admission, ExecRequest, ExecResponse, ProviderInfo, Sandbox, SandboxId, SandboxState,
     SandboxStats, SpawnRequest,
@@ -23,12 +22,13 @@ use tokio::time::timeout;
 
 use crate::health::{self, ProviderSlot};
 use crate::metrics::Operation;
+use crate::operation_error::{public_error, silent};
 use crate::registry::Entry;
 use crate::sandbox::{Command, Why};
 use crate::shared::Shared;
 use crate::{
-    Caller, Error, Interactive, ListFilter, MetricsSnapshot, RunningExec, admission, command, exec,
-    ops, spawn,
+    Caller, Error, Interactive, ListFilter, MetricsSnapshot, RunningExec, SandboxHandle, admission,
+    command, exec, spawn,
 };
 
 /// How long a backend may take to measure one box.
@@ -147,7 +147,7 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn get(&self, caller: &Caller, id: &str) -> Result<Sandbox, Error> {
+    pub async fn get(&self, caller: &Caller, id: &SandboxId) -> Result<Sandbox, Error> {
         self.shared
             .find(caller, id)?
             .public(&self.shared.settings.preview_domain)
@@ -160,10 +160,9 @@ impl Orchestrator {
     /// # Errors
     /// `NotFound` for another owner's in pool mode; `Provider` when the first attempt failed (it
     /// is tried again until it succeeds).
-    pub async fn destroy(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+    pub async fn destroy(&self, caller: &Caller, id: &SandboxId) -> Result<(), Error> {
         let _token = self.shared.enter()?;
-        let parsed = id.parse::<SandboxId>().ok();
-        let Some(entry) = parsed.and_then(|id| self.shared.registry.get(&id)) else {
+        let Some(entry) = self.shared.registry.get(id) else {
             return Ok(());
         };
         if !self.shared.may_see(caller, &entry) {
@@ -197,7 +196,12 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `BadRequest`, `ResourceLimit` for the duration; `NotFound`; `Conflict` when it has ended.
-    pub async fn extend(&self, caller: &Caller, id: &str, ttl: &str) -> Result<Sandbox, Error> {
+    pub async fn extend(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+        ttl: &str,
+    ) -> Result<Sandbox, Error> {
         let _token = self.shared.enter()?;
         let shared = &self.shared;
         let asked = admission::ttl(&shared.settings, ttl);
@@ -221,7 +225,7 @@ impl Orchestrator {
     ///
     /// # Errors
     /// `NotFound`, `Conflict` when not running, `Provider` when it cannot be measured.
-    pub async fn stats(&self, caller: &Caller, id: &str) -> Result<SandboxStats, Error> {
+    pub async fn stats(&self, caller: &Caller, id: &SandboxId) -> Result<SandboxStats, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
         let name = &entry.facts.provider;
@@ -234,7 +238,7 @@ impl Orchestrator {
         let result = match measured {
             Ok(Ok(stats)) => Ok(stats),
             Ok(Err(stacyvm_provider::ProviderError::NotFound(message))) => {
-                Err(ops::public_error(&entry, OpError::Gone(message)))
+                Err(public_error(&entry, OpError::Gone(message)))
             }
             Ok(Err(error)) => Err(Error::from_provider(name, error)),
             Err(_) => Err(Error::Provider {
@@ -255,17 +259,14 @@ impl Orchestrator {
     pub async fn logs(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         lines: usize,
     ) -> Result<Vec<String>, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let inner = Arc::clone(ops::open(&entry).await?);
-        let ops = self.shared.metered(Arc::clone(&entry), inner);
-        let result = timeout(LOGS, ops.logs(lines)).await;
-        result
-            .unwrap_or_else(|_| Err(OpError::Gone("the agent does not answer".to_owned())))
-            .map_err(|error| ops::public_error(&entry, error))
+        let sandbox = self.shared.open(&entry).await?;
+        let result = timeout(LOGS, sandbox.logs(lines)).await;
+        result.unwrap_or_else(|_| Err(public_error(&entry, silent())))
     }
 
     /// Starts a command and streams what it says. Dropping the result's `events` kills its tree.
@@ -275,7 +276,7 @@ impl Orchestrator {
     pub async fn exec(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         request: ExecRequest,
     ) -> Result<RunningExec, Error> {
         let plain = Interactive::default();
@@ -289,7 +290,7 @@ impl Orchestrator {
     pub async fn exec_interactive(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         request: ExecRequest,
         interactive: Interactive,
     ) -> Result<RunningExec, Error> {
@@ -304,7 +305,7 @@ impl Orchestrator {
     pub async fn exec_captured(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         request: ExecRequest,
     ) -> Result<ExecResponse, Error> {
         let plain = Interactive::default();
@@ -315,7 +316,7 @@ impl Orchestrator {
     async fn start_exec(
         &self,
         caller: &Caller,
-        id: &str,
+        id: &SandboxId,
         request: ExecRequest,
         interactive: Interactive,
     ) -> Result<exec::Pump, Error> {
@@ -333,27 +334,14 @@ impl Orchestrator {
             .noted("exec", Some(&entry.facts.id), owner, started)
     }
 
-    /// What can be done inside a running sandbox: files, forwarding and the rest. Its errors are
-    /// turned into public ones by [`Self::op_error`].
+    /// A handle to a running sandbox: its files, ports and commands.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` when not running, `Provider` when its agent does not answer.
-    pub async fn sandbox(&self, caller: &Caller, id: &str) -> Result<Arc<dyn SandboxOps>, Error> {
+    pub async fn sandbox(&self, caller: &Caller, id: &SandboxId) -> Result<SandboxHandle, Error> {
         let _token = self.shared.enter()?;
         let entry = self.shared.find_running(caller, id)?;
-        let inner = Arc::clone(ops::open(&entry).await?);
-        Ok(Arc::new(self.shared.metered(entry, inner)))
-    }
-
-    /// What a failed operation of [`Self::sandbox`]'s result means to its client, knowing what
-    /// became of the sandbox meanwhile.
-    pub fn op_error(&self, id: &str, error: OpError) -> Error {
-        let parsed = id.parse::<SandboxId>().ok();
-        match parsed.and_then(|id| self.shared.registry.get(&id)) {
-            Some(entry) => ops::public_error(&entry, error),
-            None if matches!(error, OpError::Gone(_)) => Error::no_sandbox(id),
-            None => Error::from_op("", error),
-        }
+        self.shared.open(&entry).await
     }
 
     /// Every configured provider, sorted by name, with what its last check found.

@@ -4,14 +4,13 @@
 
 use std::sync::Arc;
 
-use stacyvm_provider::ops::OpError;
-use stacyvm_provider::{PortConnection, Ports as _};
+use stacyvm_provider::PortConnection;
 use stacyvm_types::{PreviewAccess, SandboxId};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::registry::Entry;
 use crate::shared::Shared;
-use crate::{Caller, Error, Orchestrator, ops};
+use crate::{Caller, Error, Orchestrator};
 
 /// One running sandbox's ports. Holding it holds nothing of the sandbox up.
 #[derive(Clone, Debug)]
@@ -28,7 +27,7 @@ impl Orchestrator {
     pub fn ports(&self, id: &SandboxId) -> Result<Ports, Error> {
         let _token = self.shared.enter()?;
         let operator = Caller::default();
-        let entry = self.shared.find_running(&operator, id.as_str())?;
+        let entry = self.shared.find_running(&operator, id)?;
         Ok(Ports {
             shared: Arc::clone(&self.shared),
             entry,
@@ -40,12 +39,13 @@ impl Ports {
     /// Connects to a TCP port on the sandbox's loopback.
     ///
     /// # Errors
-    /// `OpError::NotFound` inside `Ok` when nothing listens there; otherwise as for
-    /// [`Orchestrator::sandbox`].
-    pub async fn connect(&self, port: u16) -> Result<Result<PortConnection, OpError>, Error> {
-        let inner = Arc::clone(ops::open(&self.entry).await?);
-        let ops = self.shared.metered(Arc::clone(&self.entry), inner);
-        Ok(ops.connect_port(port).await)
+    /// `NothingListens`; otherwise as for [`Orchestrator::sandbox`].
+    pub async fn connect(&self, port: u16) -> Result<PortConnection, Error> {
+        self.shared
+            .open(&self.entry)
+            .await?
+            .connect_port(port)
+            .await
     }
 
     /// Who may open its previews; none when its spawn left that to the configuration.

@@ -222,7 +222,7 @@ impl Owner {
         self.schedule();
         self.entry
             .public(&self.shared.settings.preview_domain)
-            .ok_or_else(|| Error::no_sandbox(self.id().as_str()))
+            .ok_or_else(|| Error::no_sandbox(self.id()))
     }
 
     fn schedule(&self) {

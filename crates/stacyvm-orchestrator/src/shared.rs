@@ -3,12 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use stacyvm_provider::SandboxOps;
 use stacyvm_store::Store;
 use stacyvm_types::SandboxId;
 use tokio::sync::Semaphore;
@@ -17,21 +15,18 @@ use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::clock::Clock;
+use crate::error::PAUSED;
 use crate::events::Events;
 use crate::expiry::Expiry;
+use crate::handle::SandboxHandle;
 use crate::health::ProviderSlot;
 use crate::keys::Keys;
 use crate::lifecycle::Phase;
 use crate::metrics::Totals;
-use crate::ops::Metered;
 use crate::queue::SpawnQueue;
 use crate::quotas::Quotas;
 use crate::registry::{Entry, Registry};
 use crate::{Caller, Error, Settings};
-
-/// What a paused sandbox answers, behind its name.
-pub(crate) const PAUSED: &str =
-    "is paused: its processes were stopped outside of StacyVM; resume them there, or destroy it";
 
 pub(crate) struct Shared {
     pub(crate) settings: Settings,
@@ -83,9 +78,9 @@ impl Shared {
         Ok(token)
     }
 
-    /// A sandbox's operations, counted, timed and told.
-    pub(crate) fn metered(&self, entry: Arc<Entry>, inner: Arc<dyn SandboxOps>) -> Metered {
-        Metered::new(entry, inner, Arc::clone(&self.events))
+    /// A handle to a sandbox.
+    pub(crate) async fn open(&self, entry: &Arc<Entry>) -> Result<SandboxHandle, Error> {
+        SandboxHandle::open(Arc::clone(entry), Arc::clone(&self.events)).await
     }
 
     /// Whether `caller` may know of this sandbox. In pool mode owners see their own only; who
@@ -95,16 +90,19 @@ impl Shared {
     }
 
     /// The sandbox, when it exists for this caller.
-    pub(crate) fn find(&self, caller: &Caller, id: &str) -> Result<Arc<Entry>, Error> {
-        SandboxId::from_str(id)
-            .ok()
-            .and_then(|parsed| self.registry.get(&parsed))
+    pub(crate) fn find(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Entry>, Error> {
+        self.registry
+            .get(id)
             .filter(|entry| entry.state().is_some() && self.may_see(caller, entry))
             .ok_or_else(|| Error::no_sandbox(id))
     }
 
     /// The sandbox, when it exists for this caller and can be used now; says why not.
-    pub(crate) fn find_running(&self, caller: &Caller, id: &str) -> Result<Arc<Entry>, Error> {
+    pub(crate) fn find_running(
+        &self,
+        caller: &Caller,
+        id: &SandboxId,
+    ) -> Result<Arc<Entry>, Error> {
         let entry = self.find_alive(caller, id)?;
         match entry.view().phase {
             Phase::Paused => Err(Error::Conflict(format!("sandbox {id} {PAUSED}"))),
@@ -113,7 +111,7 @@ impl Shared {
     }
 
     /// The sandbox, when it exists for this caller and runs or is paused; says why not.
-    pub(crate) fn find_alive(&self, caller: &Caller, id: &str) -> Result<Arc<Entry>, Error> {
+    pub(crate) fn find_alive(&self, caller: &Caller, id: &SandboxId) -> Result<Arc<Entry>, Error> {
         let entry = self.find(caller, id)?;
         let why = match entry.view().phase {
             Phase::Running | Phase::Paused => return Ok(entry),

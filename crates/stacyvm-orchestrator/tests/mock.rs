@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use stacyvm_mock::MockProvider;
-use stacyvm_orchestrator::{Caller, Error, ListFilter, Orchestrator, Settings};
+use stacyvm_orchestrator::{
+    Caller, Error, ExecEvent, ListFilter, Orchestrator, ReadRange, Settings, WriteOptions, upload,
+};
 use stacyvm_provider::Provider;
-use stacyvm_provider::ops::{ExecEvent, ReadRange, WriteOptions};
 use stacyvm_provider::prelude::*;
 use stacyvm_store::Store;
 use stacyvm_types::{
@@ -83,7 +84,7 @@ impl Server {
 
     async fn run(&self, sandbox: &Sandbox, json: &str) -> Result<ExecResponse, Error> {
         let request: ExecRequest = serde_json::from_str(json).unwrap();
-        let id = sandbox.id.as_str();
+        let id = &sandbox.id;
         self.orchestrator
             .exec_captured(&self.caller, id, request)
             .await
@@ -95,7 +96,7 @@ impl Server {
     }
 
     async fn destroy(&self, sandbox: &Sandbox) {
-        let id = sandbox.id.as_str();
+        let id = &sandbox.id;
         self.orchestrator.destroy(&self.caller, id).await.unwrap();
     }
 
@@ -168,18 +169,15 @@ async fn a_whole_life_with_real_parts() {
         .await;
     assert_eq!(nowhere.unwrap_err().code(), ErrorCode::BadRequest);
 
-    let id = sandbox.id.as_str();
+    let id = &sandbox.id;
     let ops = server
         .orchestrator
         .sandbox(&server.caller, id)
         .await
         .unwrap();
-    let (sender, data) = tokio::sync::mpsc::channel(1);
-    sender
-        .send(Ok(Bytes::from_static(b"content")))
-        .await
-        .unwrap();
-    drop(sender);
+    let (sender, data) = upload(2);
+    sender.send(Bytes::from_static(b"content")).await.unwrap();
+    sender.finish();
     let options = WriteOptions {
         mode: FileMode::FILE,
         parents: true,
@@ -188,10 +186,9 @@ async fn a_whole_life_with_real_parts() {
         .await
         .unwrap();
     let mut read = ops.read("a/b.txt", ReadRange::default()).await.unwrap();
-    assert_eq!(read.data.recv().await.unwrap().unwrap(), "content");
+    assert_eq!(read.data.next().await.unwrap().unwrap(), "content");
     let absent = ops.stat("/workspace/none").await.unwrap_err();
-    let public = server.orchestrator.op_error(id, absent);
-    assert_eq!(public.code(), ErrorCode::NotFound);
+    assert_eq!(absent.code(), ErrorCode::NotFound);
     let logs = server
         .orchestrator
         .logs(&server.caller, id, 10)
@@ -226,7 +223,7 @@ async fn a_deadline_and_a_lost_listener_end_the_whole_tree() {
 
     let request: ExecRequest =
         serde_json::from_value(serde_json::json!({"command": tree})).unwrap();
-    let id = sandbox.id.as_str();
+    let id = &sandbox.id;
     let running = server
         .orchestrator
         .exec(&server.caller, id, request)
@@ -271,7 +268,7 @@ async fn destroying_ends_a_streamed_command_and_every_process() {
     let command = format!("setsid sleep {marker} & sleep {marker}");
     let request: ExecRequest =
         serde_json::from_value(serde_json::json!({"command": command})).unwrap();
-    let id = sandbox.id.as_str();
+    let id = &sandbox.id;
     let mut running = server
         .orchestrator
         .exec(&server.caller, id, request)

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use http::StatusCode;
 use stacyvm_orchestrator::Error;
-use stacyvm_provider::ops::OpError;
 use stacyvm_types::ErrorCode;
 
 /// What happened, as the header `X-StacyVM-Preview-Error` and the page's form say it.
@@ -132,19 +131,11 @@ impl From<Error> for Failure {
             Error::NotFound(_) => Kind::Gone,
             Error::Conflict(_) => Kind::NotRunning,
             Error::Unavailable(_) => Kind::Stopping,
+            Error::ResourceLimit(_) => Kind::Busy,
+            // Which provider failed is nothing for a visitor.
+            Error::Provider { message, .. } => return Self::broken(message),
             _ => Kind::Broken,
         };
         Self::new(kind, error.to_string())
-    }
-}
-
-impl From<OpError> for Failure {
-    fn from(error: OpError) -> Self {
-        match error {
-            OpError::Unsupported(message) => Self::broken(message),
-            OpError::Limit(message) => Self::new(Kind::Busy, message),
-            OpError::Gone(_) => Self::broken("the sandbox does not answer"),
-            _ => Self::broken("the port cannot be reached"),
-        }
     }
 }

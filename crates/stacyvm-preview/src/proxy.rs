@@ -13,7 +13,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use stacyvm_provider::ops::OpError;
+use stacyvm_orchestrator::{Error, PortConnection};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
@@ -230,13 +230,12 @@ impl Passage<'_> {
         let (mut turn, mut pause) = (None, FIRST_PAUSE);
         loop {
             match timeout(CONNECT, self.room.ports.connect(port)).await {
-                Ok(Ok(Ok(connection))) => {
+                Ok(Ok(connection)) => {
                     self.room.saw(port);
                     return self.handshake(connection).await;
                 }
-                Ok(Ok(Err(OpError::NotFound(_)))) => {}
-                Ok(Ok(Err(_))) if self.room.ports.is_ended() => return Err(self.gone()),
-                Ok(Ok(Err(error))) => return Err(error.into()),
+                Ok(Err(Error::NothingListens(_))) => {}
+                Ok(Err(_)) if self.room.ports.is_ended() => return Err(self.gone()),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => return Err(Failure::broken("the port does not take connections")),
             }
@@ -290,7 +289,7 @@ impl Passage<'_> {
 
     async fn handshake(
         &self,
-        connection: stacyvm_provider::PortConnection,
+        connection: PortConnection,
     ) -> Result<SendRequest<Outgoing>, Failure> {
         let mut builder = http1::Builder::new();
         builder.max_buf_size(BUFFER);

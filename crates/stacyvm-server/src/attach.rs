@@ -9,8 +9,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
-use stacyvm_orchestrator::AttachedExec;
-use stacyvm_provider::ops::{AttachEvent, ExecExit};
+use stacyvm_orchestrator::{AttachedExec, ExecEvent, ExecExit};
 use stacyvm_types::OutputStream;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
@@ -73,13 +72,13 @@ impl Follower {
     }
 
     /// What an event means to the follower; after `End` or `Exit` comes nothing.
-    pub(crate) fn hear(&mut self, event: AttachEvent) -> Vec<Piece> {
+    pub(crate) fn hear(&mut self, event: ExecEvent) -> Vec<Piece> {
         match event {
-            AttachEvent::Resumed(offset) => self.resume(offset),
-            AttachEvent::Output(stream, bytes) => self.output(stream, bytes).into_iter().collect(),
+            ExecEvent::Resumed(offset) => self.resume(offset),
+            ExecEvent::Output(stream, bytes) => self.output(stream, bytes).into_iter().collect(),
             // A character that is half there comes whole to whoever asks again.
-            AttachEvent::End => vec![Piece::End],
-            AttachEvent::Exit(exit) => self.finish(Some(Piece::Exit(exit))),
+            ExecEvent::End => vec![Piece::End],
+            ExecEvent::Exit(exit) => self.finish(Some(Piece::Exit(exit))),
         }
     }
 
@@ -218,7 +217,7 @@ pub(crate) fn attach_body(
     exec: AttachedExec,
     mut follower: Follower,
     cut: WaitForCancellationFutureOwned,
-) -> LineBody<AttachEvent, impl FnMut(&mut BytesMut, AttachEvent) -> bool> {
+) -> LineBody<ExecEvent, impl FnMut(&mut BytesMut, ExecEvent) -> bool> {
     LineBody::new(
         exec.events,
         Some(exec.control),
@@ -245,7 +244,7 @@ mod tests {
             .collect()
     }
 
-    fn written(follower: &mut Follower, events: Vec<AttachEvent>) -> BytesMut {
+    fn written(follower: &mut Follower, events: Vec<ExecEvent>) -> BytesMut {
         let mut buffer = BytesMut::new();
         for event in events {
             for piece in follower.hear(event) {
@@ -255,19 +254,19 @@ mod tests {
         buffer
     }
 
-    fn out(bytes: &[u8]) -> AttachEvent {
-        AttachEvent::Output(OutputStream::Stdout, Bytes::copy_from_slice(bytes))
+    fn out(bytes: &[u8]) -> ExecEvent {
+        ExecEvent::Output(OutputStream::Stdout, Bytes::copy_from_slice(bytes))
     }
 
     #[test]
     fn a_gap_is_told_with_what_was_lost() {
         let mut all = Follower::new(5, Encoding::Text);
         let events = vec![
-            AttachEvent::Resumed(5),
+            ExecEvent::Resumed(5),
             out(b"ab"),
-            AttachEvent::Resumed(100),
+            ExecEvent::Resumed(100),
             out(b"c"),
-            AttachEvent::End,
+            ExecEvent::End,
         ];
         let buffer = written(&mut all, events);
         let text = std::str::from_utf8(&buffer).unwrap();
@@ -282,7 +281,7 @@ mod tests {
     #[test]
     fn a_look_that_ends_in_the_middle_of_a_character_leaves_it_for_the_next() {
         let mut first = Follower::new(0, Encoding::Text);
-        let buffer = written(&mut first, vec![out(b"a\xe2\x82"), AttachEvent::End]);
+        let buffer = written(&mut first, vec![out(b"a\xe2\x82"), ExecEvent::End]);
         let seen = lines(&buffer);
         assert_eq!(seen.len(), 1);
         assert_eq!(
@@ -313,7 +312,7 @@ mod tests {
             }
             let mut second = Follower::new(offset, Encoding::Text);
             let rest = &bytes[usize::try_from(offset).unwrap()..];
-            let buffer = written(&mut second, vec![out(rest), AttachEvent::End]);
+            let buffer = written(&mut second, vec![out(rest), ExecEvent::End]);
             for line in lines(&buffer) {
                 seen.push_str(line["data"].as_str().unwrap());
             }

@@ -7,19 +7,22 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::{Stream, StreamExt};
 use http_body::{Body, Frame, SizeHint};
-use stacyvm_provider::ops::{ByteReceiver, OpError};
+use stacyvm_orchestrator::{ByteStream, Error};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tracing::Span;
+
+use crate::error::Chain;
 
 /// What breaks a body off; the client sees a connection that ends before its answer does.
 pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a file or archive answer.
-pub(crate) struct ByteBody {
+pub(crate) struct ByteBody<S = ByteStream> {
     /// The piece that was waited for before the answer began.
     first: Option<Bytes>,
-    source: ByteReceiver,
+    source: S,
     /// How many bytes were promised; none where the length is not known.
     left: Option<u64>,
     gzip: Option<GzEncoder<Vec<u8>>>,
@@ -28,10 +31,10 @@ pub(crate) struct ByteBody {
     span: Span,
 }
 
-impl ByteBody {
+impl<S> ByteBody<S> {
     pub(crate) fn new(
         first: Option<Bytes>,
-        source: ByteReceiver,
+        source: S,
         left: Option<u64>,
         cut: WaitForCancellationFutureOwned,
     ) -> Self {
@@ -53,11 +56,11 @@ impl ByteBody {
         self
     }
 
-    fn break_off(&mut self, error: OpError) -> Broken {
+    fn break_off(&mut self, error: Broken) -> Broken {
         self.done = true;
         self.span
-            .in_scope(|| tracing::warn!(%error, "download broken off"));
-        error.into()
+            .in_scope(|| tracing::warn!(error = %Chain(error.as_ref()), "download broken off"));
+        error
     }
 
     /// Packs a piece; an empty result means that nothing is ready yet.
@@ -80,7 +83,10 @@ impl ByteBody {
     }
 }
 
-impl Body for ByteBody {
+impl<S> Body for ByteBody<S>
+where
+    S: Stream<Item = Result<Bytes, Error>> + Unpin,
+{
     type Data = Bytes;
     type Error = Broken;
 
@@ -95,13 +101,13 @@ impl Body for ByteBody {
             }
             let next = match this.first.take() {
                 Some(first) => Some(Ok(first)),
-                None => match this.source.poll_recv(context) {
-                    Poll::Ready(next) => next,
+                None => match this.source.poll_next_unpin(context) {
+                    Poll::Ready(next) => next.map(|piece| piece.map_err(Broken::from)),
                     Poll::Pending => {
                         if this.cut.as_mut().poll(context).is_pending() {
                             return Poll::Pending;
                         }
-                        Some(Err(OpError::Gone("the server is shutting down".to_owned())))
+                        Some(Err(Broken::from("the server is shutting down")))
                     }
                 },
             };
@@ -116,7 +122,7 @@ impl Body for ByteBody {
                 Some(Err(error)) => return Poll::Ready(Some(Err(this.break_off(error)))),
                 None => {
                     if this.left.is_some_and(|left| left > 0) {
-                        let error = OpError::Gone("the file became shorter".to_owned());
+                        let error = Broken::from("the file became shorter");
                         return Poll::Ready(Some(Err(this.break_off(error))));
                     }
                     this.done = true;
@@ -142,17 +148,22 @@ impl Body for ByteBody {
 mod tests {
     use super::*;
     use flate2::read::GzDecoder;
+    use futures_util::stream;
     use http_body_util::BodyExt;
     use std::io::Read;
-    use tokio::sync::mpsc;
     use tokio_util::sync::CancellationToken;
 
-    fn body(pieces: &[&'static str], left: Option<u64>) -> ByteBody {
-        let (sender, source) = mpsc::channel(8);
-        for piece in pieces {
-            let piece = Bytes::from_static(piece.as_bytes());
-            sender.try_send(Ok(piece)).unwrap();
-        }
+    type Pieces = Vec<Result<Bytes, Error>>;
+
+    fn body(
+        pieces: &[&'static str],
+        left: Option<u64>,
+    ) -> ByteBody<stream::Iter<std::vec::IntoIter<Result<Bytes, Error>>>> {
+        let pieces: Pieces = pieces
+            .iter()
+            .map(|piece| Ok(Bytes::from_static(piece.as_bytes())))
+            .collect();
+        let source = stream::iter(pieces);
         let first = Some(Bytes::from_static(b"first "));
         ByteBody::new(
             first,
@@ -162,7 +173,7 @@ mod tests {
         )
     }
 
-    async fn collect(body: ByteBody) -> Result<Bytes, Broken> {
+    async fn collect(body: impl Body<Data = Bytes, Error = Broken>) -> Result<Bytes, Broken> {
         Ok(body.collect().await?.to_bytes())
     }
 
@@ -182,15 +193,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_on_the_way_breaks_the_body() {
-        let (sender, source) = mpsc::channel(1);
-        sender
-            .try_send(Err(OpError::Failed("EIO".to_owned())))
-            .unwrap();
+        let failed = Error::Provider {
+            provider: "fake".to_owned(),
+            message: "EIO".to_owned(),
+            source: None,
+        };
+        let source = stream::iter([Err(failed)]);
         let cut = CancellationToken::new();
         let mut broken = ByteBody::new(None, source, None, cut.clone().cancelled_owned());
         assert!(broken.frame().await.unwrap().is_err());
         assert!(broken.frame().await.is_none());
-        let (_sender, source) = mpsc::channel(1);
+        let source = stream::pending();
         let mut stopped = ByteBody::new(None, source, None, cut.clone().cancelled_owned());
         cut.cancel();
         assert!(stopped.frame().await.unwrap().is_err());

@@ -9,8 +9,7 @@ use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream::unfold;
 use serde::Serialize;
-use stacyvm_orchestrator::FollowedLogs;
-use stacyvm_provider::ops::LogBatch;
+use stacyvm_orchestrator::{FollowedLogs, LogBatch};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::download::Broken;

@@ -15,8 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http_body::{Body, Frame};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
-use stacyvm_orchestrator::RunningExec;
-use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecExit};
+use stacyvm_orchestrator::{ExecControl, ExecEvent, ExecExit, RunningExec};
 use stacyvm_types::{ExitReason, GoDuration, OutputStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -134,6 +133,8 @@ pub(crate) fn exec_body(
                     write_exit(buffer, &exit);
                     return true;
                 }
+                // Only followers of a detached command are told these.
+                ExecEvent::Resumed(_) | ExecEvent::End => {}
             }
             false
         },

@@ -6,8 +6,8 @@ use stacyvm_types::SandboxId;
 
 use crate::error::Failure;
 
-/// The `{id}` of a path, well formed.
-pub(crate) struct Target(pub(crate) String);
+/// The sandbox that the `{id}` of a path names.
+pub(crate) struct Target(pub(crate) SandboxId);
 
 /// The `{id}` or `{name}` of a path as it came in.
 pub(crate) struct RawTarget(pub(crate) String);
@@ -27,11 +27,15 @@ impl<S: Send + Sync> FromRequestParts<S> for Target {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let RawTarget(id) = RawTarget::from_request_parts(parts, state).await?;
-        match SandboxId::try_from(id) {
-            Ok(id) => Ok(Self(id.into())),
-            Err(_) => Err(Failure::not_found(
-                "sandbox not found: an id is \"sb-\" and 8 lower-case hexadecimal digits",
-            )),
-        }
+        sandbox_id(id).map(Self)
     }
+}
+
+/// An id as it stands in a path; one that cannot be is answered as one that is not there.
+pub(crate) fn sandbox_id(text: String) -> Result<SandboxId, Failure> {
+    SandboxId::try_from(text).map_err(|_| {
+        Failure::not_found(
+            "sandbox not found: an id is \"sb-\" and 8 lower-case hexadecimal digits",
+        )
+    })
 }

@@ -1,8 +1,8 @@
 //! Bytes on their way into a sandbox, bounded in memory and in length.
 //!
 //! The sandbox commits when it sees the end of the data, so an end that is none must never look
-//! like one: whatever goes wrong here, also that this very request is dropped, puts an error
-//! into the channel first. A slot for it is reserved from the start.
+//! like one: whatever goes wrong here, also that this very request is dropped, leaves the upload
+//! unfinished, which its reader sees as an error.
 
 use std::future::Future;
 use std::pin::pin;
@@ -11,8 +11,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::HeaderMap;
-use stacyvm_provider::ops::{ByteReceiver, ByteSender, OpError};
-use tokio::sync::mpsc::{self, OwnedPermit};
+use stacyvm_orchestrator::{Error, UploadData, UploadSender, upload};
 
 use crate::body::{announced_length, drain, next_piece, over};
 use crate::error::Failure;
@@ -25,17 +24,6 @@ const PIECE: usize = 64 * 1024;
 /// How long a sandbox may take to let go of an upload that failed.
 const ABORT_TIME: Duration = Duration::from_secs(10);
 
-/// Tells the sandbox that the data ends in a failure, unless it is disarmed.
-struct Abort(Option<OwnedPermit<Result<Bytes, OpError>>>);
-
-impl Drop for Abort {
-    fn drop(&mut self) {
-        if let Some(permit) = self.0.take() {
-            permit.send(Err(OpError::Gone("the upload was broken off".to_owned())));
-        }
-    }
-}
-
 /// What an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -45,48 +33,39 @@ pub(crate) enum Kind {
     Archive,
 }
 
-/// Why an upload failed.
-pub(crate) enum UploadError {
-    /// The request was at fault.
-    Request(Failure),
-    /// The sandbox said no.
-    Sandbox(OpError),
-}
-
 /// Feeds a request body to `consume` while it works.
-pub(crate) async fn feed<F>(
+///
+/// # Errors
+/// What is wrong with the request, or why the consumer refuses the data.
+pub(crate) async fn feed<T, F>(
     headers: &HeaderMap,
     body: Body,
     limit: u64,
     kind: Kind,
-    consume: impl FnOnce(ByteReceiver) -> F,
-) -> Result<(), UploadError>
+    consume: impl FnOnce(UploadData) -> F,
+) -> Result<T, Failure>
 where
-    F: Future<Output = Result<(), OpError>>,
+    F: Future<Output = Result<T, Error>>,
 {
     if announced_length(headers).is_some_and(|length| length > limit) {
         drain(body).await;
-        return Err(UploadError::Request(over(limit)));
+        return Err(over(limit));
     }
-    let (sender, receiver) = mpsc::channel(DEPTH);
-    let reserved = sender.clone().try_reserve_owned();
-    let mut abort = Abort(reserved.ok());
+    let (sender, data) = upload(DEPTH);
     let mut body = body;
     let outcome = {
-        let mut consuming = pin!(consume(receiver));
+        let mut consuming = pin!(consume(data));
         let mut pumping = pin!(pump(&mut body, sender, limit, kind));
         tokio::select! {
             biased;
             consumed = &mut consuming => Outcome::Consumed(consumed),
             pumped = &mut pumping => match pumped {
                 Ok(sender) => {
-                    abort.0 = None;
-                    drop(sender);
-                    return consuming.await.map_err(UploadError::Sandbox);
+                    sender.finish();
+                    return Ok(consuming.await?);
                 }
                 Err(failure) => {
-                    drop(abort);
-                    // It must have let go before the client hears of the failure and tries again.
+                    // The sender is dropped unfinished, which the consumer sees. It must have let go before the client hears of the failure and tries again.
                     let _ = tokio::time::timeout(ABORT_TIME, consuming).await;
                     Outcome::Failed(failure)
                 }
@@ -94,27 +73,27 @@ where
         }
     };
     match outcome {
-        Outcome::Consumed(Ok(())) => Ok(()),
+        Outcome::Consumed(Ok(consumed)) => Ok(consumed),
         Outcome::Consumed(Err(error)) => {
             drain(body).await;
-            Err(UploadError::Sandbox(error))
+            Err(error.into())
         }
-        Outcome::Failed(failure) => Err(UploadError::Request(failure)),
+        Outcome::Failed(failure) => Err(failure),
     }
 }
 
-enum Outcome {
-    Consumed(Result<(), OpError>),
+enum Outcome<T> {
+    Consumed(Result<T, Error>),
     Failed(Failure),
 }
 
 /// Moves the body into the channel; returns the sender at the body's proper end.
 async fn pump(
     body: &mut Body,
-    sender: ByteSender,
+    sender: UploadSender,
     limit: u64,
     kind: Kind,
-) -> Result<ByteSender, Failure> {
+) -> Result<UploadSender, Failure> {
     let mut output = Output {
         sender,
         left: limit,
@@ -156,7 +135,7 @@ fn not_gzip(_: std::io::Error) -> Failure {
 }
 
 struct Output {
-    sender: ByteSender,
+    sender: UploadSender,
     left: u64,
     limit: u64,
 }
@@ -182,7 +161,7 @@ impl Output {
         self.left -= length;
         while !piece.is_empty() {
             let part = piece.split_to(piece.len().min(PIECE));
-            if self.sender.send(Ok(part)).await.is_err() {
+            if self.sender.send(part).await.is_err() {
                 // The consumer has finished; its own word counts.
                 std::future::pending::<()>().await;
             }
@@ -197,13 +176,15 @@ mod tests {
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use stacyvm_orchestrator::UploadAborted;
     use std::io::Write;
 
     /// Collects what arrives and whether it ended properly.
-    async fn collect(mut receiver: ByteReceiver) -> Result<Vec<u8>, OpError> {
+    async fn collect(mut data: UploadData) -> Result<Vec<u8>, Error> {
         let mut all = Vec::new();
-        while let Some(piece) = receiver.recv().await {
-            all.extend_from_slice(&piece?);
+        while let Some(piece) = data.next().await {
+            let piece = piece.map_err(|error| Error::BadRequest(error.to_string()))?;
+            all.extend_from_slice(&piece);
         }
         Ok(all)
     }
@@ -215,15 +196,15 @@ mod tests {
             let kept = &mut kept;
             async move {
                 *kept = Some(collect(receiver).await?);
-                Ok(())
+                Ok::<(), Error>(())
             }
         })
         .await;
-        let failure = match result {
-            Err(UploadError::Request(failure)) => Some(failure),
-            Err(UploadError::Sandbox(error)) => panic!("{error}"),
-            Ok(()) => None,
-        };
+        let failure = result.err();
+        if let Some(failure) = &failure {
+            // The request's own failure, not what the consumer made of it.
+            assert!(!failure.message().contains("broken off"), "{failure:?}");
+        }
         (kept, failure)
     }
 
@@ -275,21 +256,21 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_request_is_an_error_to_the_sandbox() {
-        let (handed, mut receivers) = mpsc::channel(1);
+        let (handed, mut receivers) = tokio::sync::mpsc::channel(1);
         let headers = HeaderMap::new();
         // A body of which nothing ever comes.
-        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, OpError>>());
+        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, Error>>());
         {
             let feeding = feed(&headers, body, 10, Kind::Plain, |receiver| async move {
                 handed.try_send(receiver).unwrap();
-                std::future::pending().await
+                std::future::pending::<Result<(), Error>>().await
             });
             let mut feeding = pin!(feeding);
             let polled = futures_util::poll!(&mut feeding);
             assert!(polled.is_pending());
         }
-        let mut receiver: ByteReceiver = receivers.recv().await.unwrap();
-        assert!(matches!(receiver.recv().await, Some(Err(OpError::Gone(_)))));
-        assert!(receiver.recv().await.is_none());
+        let mut receiver: UploadData = receivers.recv().await.unwrap();
+        assert_eq!(receiver.next().await, Some(Err(UploadAborted)));
+        assert!(receiver.next().await.is_none());
     }
 }

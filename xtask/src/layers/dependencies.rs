@@ -85,17 +85,18 @@ const OURS: &[Row] = &[
     ),
     (
         "stacyvm-server",
+        &["stacyvm-orchestrator", "stacyvm-preview", "stacyvm-types"],
+        // Its tests bring a provider of their own.
         &[
-            "stacyvm-orchestrator",
-            "stacyvm-preview",
+            "stacyvm-client",
+            "stacyvm-mock",
             "stacyvm-provider",
-            "stacyvm-types",
+            "stacyvm-store",
         ],
-        &["stacyvm-client", "stacyvm-mock", "stacyvm-store"],
     ),
     (
         "stacyvm-preview",
-        &["stacyvm-orchestrator", "stacyvm-provider", "stacyvm-types"],
+        &["stacyvm-orchestrator", "stacyvm-types"],
         &[],
     ),
     ("stacyvm-client", &["stacyvm-types"], &[]),
@@ -278,6 +279,9 @@ mod tests {
         assert_eq!(errors_of(on("stacyvm-types"), "stacyvm-store"), 0);
         assert_eq!(errors_of(on("stacyvm-server"), "stacyvm-store"), 1);
         assert_eq!(errors_of(on("stacyvm-native"), "stacyvm-mock"), 1);
+        assert_eq!(errors_of(on("stacyvm-provider"), "stacyvm-orchestrator"), 0);
+        assert_eq!(errors_of(on("stacyvm-provider"), "stacyvm-server"), 1);
+        assert_eq!(errors_of(on("stacyvm-provider"), "stacyvm-preview"), 1);
         assert_eq!(errors_of(on("axum"), "stacyvm-orchestrator"), 1);
         assert_eq!(errors_of(on("regex"), "stacyvm-agent"), 1);
         assert_eq!(errors_of(json!([]), "stacyvm-surprise"), 1);

@@ -2,7 +2,7 @@
 //! exit is waited for.
 
 use bytes::Bytes;
-use stacyvm_agent_client::{Agent, AttachEvent, Attached, ExecControl, OpError, Signal, TtySize};
+use stacyvm_agent_client::{Agent, Attached, ExecControl, ExecEvent, OpError, Signal, TtySize};
 use stacyvm_types::ExitReason;
 
 use crate::harness::{Box, DEADLINES, argv, finish, sh, soon, until};
@@ -11,15 +11,15 @@ use crate::harness::{Box, DEADLINES, argv, finish, sh, soon, until};
 struct Heard {
     resumed: Vec<u64>,
     bytes: Vec<u8>,
-    last: AttachEvent,
+    last: ExecEvent,
 }
 
 async fn hear(mut attached: Attached) -> Heard {
     let (mut resumed, mut bytes) = (Vec::new(), Vec::new());
     loop {
         match soon(attached.events.recv()).await.expect("no end came") {
-            AttachEvent::Resumed(offset) => resumed.push(offset),
-            AttachEvent::Output(_, chunk) => bytes.extend_from_slice(&chunk),
+            ExecEvent::Resumed(offset) => resumed.push(offset),
+            ExecEvent::Output(_, chunk) => bytes.extend_from_slice(&chunk),
             last => {
                 return Heard {
                     resumed,
@@ -33,7 +33,7 @@ async fn hear(mut attached: Attached) -> Heard {
 
 fn code(heard: &Heard) -> i32 {
     match &heard.last {
-        AttachEvent::Exit(exit) => exit.exit_code,
+        ExecEvent::Exit(exit) => exit.exit_code,
         other => panic!("no exit but {other:?}"),
     }
 }
@@ -88,8 +88,8 @@ async fn a_connection_that_is_cut_again_and_again_loses_no_byte_and_doubles_none
     let (mut bytes, mut offset, mut cuts): (Vec<u8>, u64, u32) = (Vec::new(), 0, 0);
     let exit = loop {
         match soon(attached.events.recv()).await {
-            Some(AttachEvent::Resumed(from)) => assert_eq!(from, offset),
-            Some(AttachEvent::Output(_, chunk)) => {
+            Some(ExecEvent::Resumed(from)) => assert_eq!(from, offset),
+            Some(ExecEvent::Output(_, chunk)) => {
                 offset += chunk.len() as u64;
                 bytes.extend_from_slice(&chunk);
                 if cuts < 20 && bytes.len() as u64 / 400_000 > u64::from(cuts) {
@@ -98,7 +98,7 @@ async fn a_connection_that_is_cut_again_and_again_loses_no_byte_and_doubles_none
                     attached = attach(&agent, exec_id, offset).await;
                 }
             }
-            Some(AttachEvent::Exit(exit)) => break exit,
+            Some(ExecEvent::Exit(exit)) => break exit,
             other => panic!("{other:?}"),
         }
     };
@@ -171,11 +171,11 @@ async fn input_waits_for_a_command_that_does_not_read_and_signals_do_not() {
         .unwrap();
     loop {
         match soon(attached.events.recv()).await.unwrap() {
-            AttachEvent::Exit(exit) => {
+            ExecEvent::Exit(exit) => {
                 assert_eq!((exit.exit_code, exit.reason), (143, ExitReason::Signal));
                 break;
             }
-            AttachEvent::Resumed(0) => {}
+            ExecEvent::Resumed(0) => {}
             other => panic!("{other:?}"),
         }
     }
@@ -212,10 +212,7 @@ async fn a_terminal_is_resized_interrupted_and_read_again() {
         until(text, async || {
             let now = agent.attach(exec_id, 0, false).await.unwrap();
             let heard = hear(now).await;
-            assert!(matches!(
-                heard.last,
-                AttachEvent::End | AttachEvent::Exit(_)
-            ));
+            assert!(matches!(heard.last, ExecEvent::End | ExecEvent::Exit(_)));
             let all = String::from_utf8_lossy(&heard.bytes).into_owned();
             all.contains(text).then_some(())
         })
@@ -250,9 +247,7 @@ async fn all_that_runs_is_listed_and_only_detached_ones_are_followed() {
         .await
         .unwrap();
     let exit = loop {
-        if let stacyvm_agent_client::ExecEvent::Exit(exit) =
-            soon(plain.events.recv()).await.unwrap()
-        {
+        if let ExecEvent::Exit(exit) = soon(plain.events.recv()).await.unwrap() {
             break exit;
         }
     };

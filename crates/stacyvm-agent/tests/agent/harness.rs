@@ -157,6 +157,7 @@ pub(crate) async fn finish(mut session: ExecSession) -> Finished {
         {
             ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
             ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.extend_from_slice(&bytes),
+            ExecEvent::Resumed(_) | ExecEvent::End => unreachable!("an event of a follower"),
             ExecEvent::Exit(exit) => {
                 assert_eq!(
                     session.events.recv().await,

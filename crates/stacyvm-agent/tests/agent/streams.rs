@@ -40,6 +40,7 @@ async fn a_gigabyte_of_output_leaves_the_agent_small() {
                     most = most.max(resident(sandbox.pid()));
                 }
             }
+            ExecEvent::Resumed(_) | ExecEvent::End => unreachable!("an event of a follower"),
             ExecEvent::Exit(exit) => break exit,
         }
     };

@@ -26,6 +26,7 @@ async fn output(agent: &Agent, argv: &[&str]) -> String {
     loop {
         match session.events.recv().await.expect("an exit ends it") {
             ExecEvent::Output(_, bytes) => text.extend_from_slice(&bytes),
+            ExecEvent::Resumed(_) | ExecEvent::End => unreachable!("an event of a follower"),
             ExecEvent::Exit(exit) => {
                 let text = String::from_utf8(text).unwrap();
                 assert_eq!(exit.exit_code, 0, "{argv:?}: {text}");

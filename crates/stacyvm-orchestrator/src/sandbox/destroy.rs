@@ -239,7 +239,7 @@ impl Owner {
             match command {
                 Command::Destroy { reply, .. } => answer(reply, Ok(true)),
                 Command::Extend { reply, .. } => {
-                    let _ = reply.send(Err(Error::no_sandbox(self.id().as_str())));
+                    let _ = reply.send(Err(Error::no_sandbox(self.id())));
                 }
                 Command::Seen { .. } => {}
             }

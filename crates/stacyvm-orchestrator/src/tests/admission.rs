@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use stacyvm_types::{ErrorCode, ExecRequest, Vcpus};
+use stacyvm_types::{ErrorCode, ExecRequest, SandboxId, Vcpus};
 
 use crate::tests::support::{Rig, code, request, settings};
 use crate::{Caller, Settings};
@@ -188,24 +188,16 @@ async fn execs_are_refused_with_their_documented_code() {
     })
     .await;
     let id = rig.spawn("{}").await.id;
+    let unknown = SandboxId::from_u32(0);
     use ErrorCode::{BadRequest, NotFound, ResourceLimit};
     for (id, body, expected) in [
-        ("sb-00000000", r#"{"command":"x"}"#, NotFound),
-        ("nonsense", r#"{"command":"x"}"#, NotFound),
-        (id.as_str(), "{}", BadRequest),
-        (id.as_str(), r#"{"command":"x","mode":"bash"}"#, BadRequest),
+        (&unknown, r#"{"command":"x"}"#, NotFound),
+        (&id, "{}", BadRequest),
+        (&id, r#"{"command":"x","mode":"bash"}"#, BadRequest),
+        (&id, r#"{"command":"x","timeout":"-1s"}"#, BadRequest),
+        (&id, r#"{"command":"x","timeout":"2m"}"#, ResourceLimit),
         (
-            id.as_str(),
-            r#"{"command":"x","timeout":"-1s"}"#,
-            BadRequest,
-        ),
-        (
-            id.as_str(),
-            r#"{"command":"x","timeout":"2m"}"#,
-            ResourceLimit,
-        ),
-        (
-            id.as_str(),
+            &id,
             r#"{"command":"echo","mode":"argv","workdir":"/missing"}"#,
             BadRequest,
         ),

@@ -31,7 +31,7 @@ async fn what_needs_it_is_refused_and_sandboxes_live_on() {
     assert_eq!(rig.get(&id).await.unwrap().state, SandboxState::Running);
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, id.as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &id, argv(&["echo", "x"]));
     assert_eq!(run.await.unwrap().stdout, "x");
     rig.fake.set_away(false);
     pass(&rig, AGAIN).await;
@@ -68,7 +68,7 @@ async fn what_happened_meanwhile_is_known_at_once_when_it_is_back() {
     }
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, ids[0].as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &ids[0], argv(&["echo", "x"]));
     assert_eq!(code(run.await), ErrorCode::Unavailable);
     rig.fake.vanish(&ids[1]);
     rig.fake.set_moving(&ids[2], false);
@@ -82,7 +82,7 @@ async fn what_happened_meanwhile_is_known_at_once_when_it_is_back() {
     assert_eq!(states, [Running, Error, Paused]);
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, ids[0].as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &ids[0], argv(&["echo", "x"]));
     assert_eq!(run.await.unwrap().stdout, "x");
     // And its end is followed again.
     rig.fake.kill(&ids[0]);

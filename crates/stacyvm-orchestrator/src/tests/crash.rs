@@ -120,7 +120,7 @@ impl World {
             if !uncertain.contains(id) {
                 assert_eq!(found.expires_at, *expires_at, "{when}: {id}");
             }
-            let run = orchestrator.exec_captured(&caller, id.as_str(), argv(&["echo", "x"]));
+            let run = orchestrator.exec_captured(&caller, &id, argv(&["echo", "x"]));
             assert_eq!(run.await.unwrap().stdout, "x", "{when}: {id}");
         }
         for id in destroyed {
@@ -147,7 +147,7 @@ async fn one_round(orchestrator: &Orchestrator, heard: &Mutex<Heard>, kind: usiz
         .insert(id.clone(), sandbox.expires_at);
     if kind == 1 {
         heard.lock().unwrap().uncertain.insert(id.clone());
-        let extended = orchestrator.extend(&caller, id.as_str(), "2h").await;
+        let extended = orchestrator.extend(&caller, &id, "2h").await;
         let mut heard = heard.lock().unwrap();
         heard
             .spawned
@@ -155,12 +155,12 @@ async fn one_round(orchestrator: &Orchestrator, heard: &Mutex<Heard>, kind: usiz
         heard.uncertain.remove(&id);
     }
     if kind == 2 {
-        let run = orchestrator.exec_captured(&caller, id.as_str(), argv(&["echo", "x"]));
+        let run = orchestrator.exec_captured(&caller, &id, argv(&["echo", "x"]));
         run.await.unwrap();
     }
     if kind == 3 {
         heard.lock().unwrap().doomed.insert(id.clone());
-        orchestrator.destroy(&caller, id.as_str()).await.unwrap();
+        orchestrator.destroy(&caller, &id).await.unwrap();
         heard.lock().unwrap().destroyed.insert(id);
     }
 }

@@ -4,12 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use stacyvm_provider::BoxState;
-use stacyvm_provider::ops::WriteOptions;
 use stacyvm_types::{EventId, EventType, EventValue, FileMode, SandboxId};
-use tokio::sync::mpsc;
 
 use crate::tests::support::{Rig, argv, code, eventually, pass, settings};
-use crate::{Caller, EventFilter, Settings, Subscription};
+use crate::{Caller, EventFilter, Settings, Subscription, WriteOptions, upload};
 
 fn watch(rig: &Rig, caller: &Caller) -> Subscription {
     let filter = EventFilter::default();
@@ -42,12 +40,12 @@ async fn a_life_is_told_in_order() {
     for words in [["echo", "hi"], ["false", ""], ["bomb", ""]] {
         let run = rig
             .orchestrator
-            .exec_captured(&rig.caller, id.as_str(), argv(&words));
+            .exec_captured(&rig.caller, &id, argv(&words));
         run.await.unwrap();
     }
     let mut slow = argv(&["sleep"]);
     slow.timeout = Some("1s".to_owned());
-    let (orchestrator, target) = (rig.orchestrator.clone(), id.to_string());
+    let (orchestrator, target) = (rig.orchestrator.clone(), id.clone());
     let timed_out = tokio::spawn(async move {
         let caller = Caller::default();
         orchestrator.exec_captured(&caller, &target, slow).await
@@ -99,9 +97,7 @@ async fn what_goes_wrong_is_told_too() {
     let id = rig.spawn("{}").await.id;
     let mut request = argv(&["echo"]);
     request.workdir = Some("/missing".to_owned());
-    let run = rig
-        .orchestrator
-        .exec_captured(&rig.caller, id.as_str(), request);
+    let run = rig.orchestrator.exec_captured(&rig.caller, &id, request);
     run.await.unwrap_err();
     until(&mut events, "exec.failed not_started", "reason").await;
 }
@@ -136,14 +132,10 @@ async fn refusals_of_limits_are_told_without_what_was_sent() {
     code(rig.try_spawn("{}").await);
     let mut request = argv(&["echo", "s3cret"]);
     request.timeout = Some("1h".to_owned());
-    let run = rig
-        .orchestrator
-        .exec_captured(&rig.caller, id.as_str(), request);
+    let run = rig.orchestrator.exec_captured(&rig.caller, &id, request);
     code(run.await);
     let run = argv(&["echo", "s3cret"]);
-    let run = rig
-        .orchestrator
-        .exec_captured(&rig.caller, id.as_str(), run);
+    let run = rig.orchestrator.exec_captured(&rig.caller, &id, run);
     run.await.unwrap();
     let mut all = Vec::new();
     eventually("the end of the command", || {
@@ -173,12 +165,12 @@ async fn files_are_told_by_name_and_owners_hear_their_own_in_pool_mode() {
     let mut hers = watch(&rig, &ann);
     let id = rig.spawn(r#"{"owner_id":"ann"}"#).await.id;
     rig.spawn(r#"{"owner_id":"bob"}"#).await;
-    let ops = rig.orchestrator.sandbox(&ann, id.as_str()).await.unwrap();
+    let ops = rig.orchestrator.sandbox(&ann, &id).await.unwrap();
     let options = WriteOptions {
         mode: FileMode::FILE,
         parents: true,
     };
-    let (_sender, data) = mpsc::channel(1);
+    let (_sender, data) = upload(2);
     ops.write("/a", options, data).await.unwrap();
     ops.rename("/a", "/b").await.unwrap();
     ops.remove("/b", false).await.unwrap();

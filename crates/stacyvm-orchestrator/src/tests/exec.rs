@@ -6,17 +6,18 @@ use std::time::Duration;
 use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecExit, OpError};
 use stacyvm_types::{ErrorCode, ExecRequest, ExecResponse, ExitReason, SandboxId};
 
+use crate::operation_error::public_error;
 use crate::tests::support::{Rig, argv, code, eventually, pass, settings, settle};
 use crate::{Caller, Error, RunningExec, Settings};
 
 async fn captured(rig: &Rig, id: &SandboxId, request: ExecRequest) -> Result<ExecResponse, Error> {
     rig.orchestrator
-        .exec_captured(&rig.caller, id.as_str(), request)
+        .exec_captured(&rig.caller, id, request)
         .await
 }
 
 async fn streamed(rig: &Rig, id: &SandboxId, request: ExecRequest) -> RunningExec {
-    let running = rig.orchestrator.exec(&rig.caller, id.as_str(), request);
+    let running = rig.orchestrator.exec(&rig.caller, id, request);
     running.await.unwrap()
 }
 
@@ -26,7 +27,7 @@ fn background(
     id: &SandboxId,
     request: ExecRequest,
 ) -> tokio::task::JoinHandle<Result<ExecResponse, Error>> {
-    let (orchestrator, id) = (rig.orchestrator.clone(), id.to_string());
+    let (orchestrator, id) = (rig.orchestrator.clone(), id.clone());
     tokio::spawn(async move {
         let caller = Caller::default();
         orchestrator.exec_captured(&caller, &id, request).await
@@ -39,6 +40,7 @@ async fn drain(running: &mut RunningExec) -> (usize, ExecExit) {
     loop {
         match running.events.recv().await.unwrap() {
             ExecEvent::Output(_, piece) => bytes += piece.len(),
+            ExecEvent::Resumed(_) | ExecEvent::End => unreachable!("an event of a follower"),
             ExecEvent::Exit(exit) => return (bytes, exit),
         }
     }
@@ -177,11 +179,7 @@ async fn destroying_a_sandbox_ends_its_commands_with_the_reason() {
     let mut quiet = streamed(&rig, &id, argv(&["deaf"])).await;
     let mut flooding = streamed(&rig, &id, argv(&["flood", "1000"])).await;
     let waiting = background(&rig, &id, argv(&["sleep"]));
-    let ops = rig
-        .orchestrator
-        .sandbox(&rig.caller, id.as_str())
-        .await
-        .unwrap();
+    let ops = rig.orchestrator.sandbox(&rig.caller, &id).await.unwrap();
     let hanging = tokio::spawn(async move { ops.stat("/hang").await });
     eventually("all run", || rig.fake.running.load(Ordering::SeqCst) == 3).await;
     settle(&rig).await;
@@ -200,9 +198,7 @@ async fn destroying_a_sandbox_ends_its_commands_with_the_reason() {
     assert_eq!(answer.exit_code, 137);
     assert_eq!(answer.reason, Some(ExitReason::SandboxDestroyed));
     let gone = hanging.await.unwrap().unwrap_err();
-    assert!(matches!(gone, OpError::Gone(_)));
-    let public = rig.orchestrator.op_error(id.as_str(), gone);
-    assert_eq!(public.code(), ErrorCode::NotFound);
+    assert_eq!(gone.code(), ErrorCode::NotFound);
     let late = captured(&rig, &id, argv(&["echo", "x"])).await;
     assert_eq!(code(late), ErrorCode::NotFound);
 }
@@ -222,14 +218,10 @@ async fn a_lost_connection_is_no_result() {
 async fn file_operations_tell_what_is_the_matter() {
     let rig = Rig::new().await;
     let id = rig.spawn("{}").await.id;
-    let ops = rig
-        .orchestrator
-        .sandbox(&rig.caller, id.as_str())
-        .await
-        .unwrap();
+    let ops = rig.orchestrator.sandbox(&rig.caller, &id).await.unwrap();
     let missing = ops.stat("/nowhere").await.unwrap_err();
-    let public = rig.orchestrator.op_error(id.as_str(), missing);
-    assert_eq!(public.code(), ErrorCode::NotFound);
+    assert_eq!(missing.code(), ErrorCode::NotFound);
+    let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
     for (error, expected) in [
         (OpError::Invalid(String::new()), ErrorCode::BadRequest),
         (OpError::Denied(String::new()), ErrorCode::BadRequest),
@@ -242,7 +234,7 @@ async fn file_operations_tell_what_is_the_matter() {
             ErrorCode::ProviderError,
         ),
     ] {
-        let public = rig.orchestrator.op_error(id.as_str(), error);
+        let public = public_error(&entry, error);
         assert_eq!(public.code(), expected);
         assert!(!public.to_string().contains("secret"));
     }

@@ -51,7 +51,7 @@ async fn extending_sets_the_end_to_now_plus_ttl_either_way() {
     let sandbox = rig.spawn(r#"{"ttl":"10s"}"#).await;
     let id = sandbox.id.clone();
     let extend = async |ttl: &str| {
-        let extended = rig.orchestrator.extend(&rig.caller, id.as_str(), ttl);
+        let extended = rig.orchestrator.extend(&rig.caller, &id, ttl);
         extended.await
     };
     pass(&rig, SECOND * 9).await;
@@ -140,7 +140,7 @@ async fn a_failed_destroy_is_told_and_tried_again_until_it_succeeds() {
     let error = rig.destroy(&id).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ProviderError);
     assert_eq!(rig.get(&id).await.unwrap().state, SandboxState::Error);
-    let stats = rig.orchestrator.stats(&rig.caller, id.as_str()).await;
+    let stats = rig.orchestrator.stats(&rig.caller, &id).await;
     assert_eq!(code(stats), ErrorCode::Conflict);
     // Asking again tries again at once.
     rig.destroy(&id).await.unwrap_err();

@@ -36,7 +36,7 @@ async fn a_spawn_that_waits_for_its_image_takes_nobodys_place() {
     let shown = rig.orchestrator.list(&rig.caller, Default::default()).await;
     assert_eq!(shown.unwrap().len(), 1);
     rig.orchestrator
-        .destroy(&rig.caller, near.id.as_str())
+        .destroy(&rig.caller, &near.id)
         .await
         .unwrap();
 

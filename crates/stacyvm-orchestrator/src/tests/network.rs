@@ -53,7 +53,7 @@ async fn what_a_sandbox_may_reach_is_shown_and_changed_while_it_runs() {
     let sandbox = rig
         .spawn(r#"{"network":{"allow_domains":["Example.org","*.b.org"]}}"#)
         .await;
-    let id = sandbox.id.as_str();
+    let id = &sandbox.id;
     let now = rig.orchestrator.network(&rig.caller, id).await.unwrap();
     assert_eq!(now.mode, "bridge");
     assert_eq!(now.allow_domains.unwrap(), ["example.org", "*.b.org"]);
@@ -81,10 +81,10 @@ async fn what_a_sandbox_may_reach_is_shown_and_changed_while_it_runs() {
     let without = rig.spawn("{}").await;
     let set = rig
         .orchestrator
-        .set_network(&rig.caller, without.id.as_str(), rules(None));
+        .set_network(&rig.caller, &without.id, rules(None));
     assert_eq!(code(set.await), ErrorCode::Unsupported);
     let gone = SandboxId::from_u32(1);
-    let asked = rig.orchestrator.network(&rig.caller, gone.as_str());
+    let asked = rig.orchestrator.network(&rig.caller, &gone);
     assert_eq!(code(asked.await), ErrorCode::NotFound);
 }
 

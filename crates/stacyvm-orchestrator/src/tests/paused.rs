@@ -58,16 +58,16 @@ async fn a_paused_sandbox_shows_so_and_refuses_until_it_goes_on() {
     reaches(&rig, &id, SandboxState::Paused).await;
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, id.as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &id, argv(&["echo", "x"]));
     let refused = run.await.unwrap_err();
     assert_eq!(refused.code(), ErrorCode::Conflict);
     assert!(
         refused.to_string().contains("resume them there"),
         "{refused}"
     );
-    let inside = rig.orchestrator.sandbox(&rig.caller, id.as_str()).await;
+    let inside = rig.orchestrator.sandbox(&rig.caller, &id).await;
     assert_eq!(code(inside), ErrorCode::Conflict);
-    let later = rig.orchestrator.extend(&rig.caller, id.as_str(), "20h");
+    let later = rig.orchestrator.extend(&rig.caller, &id, "20h");
     assert_eq!(later.await.unwrap().state, SandboxState::Paused);
     // Said again, and seen again by the reconciler: nothing new.
     tell(&rig, &id, false);
@@ -78,7 +78,7 @@ async fn a_paused_sandbox_shows_so_and_refuses_until_it_goes_on() {
     pass(&rig, INTERVAL).await;
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, id.as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &id, argv(&["echo", "x"]));
     assert_eq!(run.await.unwrap().stdout, "x");
     assert_eq!(words(&mut events), ["sandbox.paused", "sandbox.resumed"]);
 }
@@ -87,8 +87,7 @@ async fn a_paused_sandbox_shows_so_and_refuses_until_it_goes_on() {
 async fn what_waits_in_a_sandbox_when_it_is_paused_is_answered_and_a_command_goes_on() {
     let rig = Rig::new().await;
     let id = rig.spawn("{}").await.id;
-    let (orchestrator, caller, name) =
-        (rig.orchestrator.clone(), rig.caller.clone(), id.to_string());
+    let (orchestrator, caller, name) = (rig.orchestrator.clone(), rig.caller.clone(), id.clone());
     let command = tokio::spawn(async move {
         let command = argv(&["again"]);
         orchestrator.exec_captured(&caller, &name, command).await
@@ -96,11 +95,10 @@ async fn what_waits_in_a_sandbox_when_it_is_paused_is_answered_and_a_command_goe
     eventually("it runs", || rig.orchestrator.metrics().active_execs == 1).await;
     // Nobody has said yet that it is paused: these reach the box and wait.
     rig.fake.set_moving(&id, false);
-    let inside = rig.orchestrator.sandbox(&rig.caller, id.as_str());
+    let inside = rig.orchestrator.sandbox(&rig.caller, &id);
     let inside = inside.await.unwrap();
     let stat = tokio::spawn(async move { inside.stat("/x").await });
-    let (orchestrator, caller, name) =
-        (rig.orchestrator.clone(), rig.caller.clone(), id.to_string());
+    let (orchestrator, caller, name) = (rig.orchestrator.clone(), rig.caller.clone(), id.clone());
     let exec = tokio::spawn(async move {
         let command = argv(&["echo", "x"]);
         orchestrator.exec_captured(&caller, &name, command).await
@@ -113,7 +111,6 @@ async fn what_waits_in_a_sandbox_when_it_is_paused_is_answered_and_a_command_goe
     })
     .await;
     let error = stat.await.unwrap().unwrap_err();
-    let error = rig.orchestrator.op_error(id.as_str(), error);
     assert_eq!(error.code(), ErrorCode::Conflict);
     assert_eq!(code(exec.await.unwrap()), ErrorCode::Conflict);
     assert!(!command.is_finished());

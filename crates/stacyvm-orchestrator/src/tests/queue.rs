@@ -90,7 +90,7 @@ async fn a_full_line_and_time_over_are_refused() {
     let rig = rig(1, 2).await;
     let first = rig.spawn(r#"{"ttl":"10s"}"#).await;
     rig.orchestrator
-        .extend(&rig.caller, first.id.as_str(), "5m")
+        .extend(&rig.caller, &first.id, "5m")
         .await
         .unwrap();
     let ask = async || {

@@ -69,10 +69,7 @@ async fn a_quota_counts_for_its_owner_alone_and_at_once() {
 
     // The sandbox's owner counts, whoever asks.
     let extend = async |ttl: &str| {
-        let extended = rig
-            .orchestrator
-            .extend(&rig.caller, hers.id.as_str(), ttl)
-            .await;
+        let extended = rig.orchestrator.extend(&rig.caller, &hers.id, ttl).await;
         extended.map(|sandbox| sandbox.id)
     };
     assert_eq!(code(extend("61s").await), ErrorCode::ResourceLimit);
@@ -97,7 +94,7 @@ async fn commands_are_limited_by_the_smaller_of_both() {
     let run = async |timeout: &str| {
         let mut request = argv(&["echo", "x"]);
         request.timeout = Some(timeout.to_owned());
-        let ran = rig.orchestrator.exec(&rig.caller, id.as_str(), request);
+        let ran = rig.orchestrator.exec(&rig.caller, &id, request);
         ran.await.map(|running| running.timeout)
     };
     let allowed = run("60s").await.unwrap();

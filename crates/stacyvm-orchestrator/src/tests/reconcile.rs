@@ -92,9 +92,7 @@ async fn a_sandbox_that_ended_of_a_limit_says_so() {
     rig.fake.kill(&id);
     let asked = || async {
         let command = argv(&["echo", "x"]);
-        let run = rig
-            .orchestrator
-            .exec_captured(&rig.caller, id.as_str(), command);
+        let run = rig.orchestrator.exec_captured(&rig.caller, &id, command);
         run.await.map(drop).unwrap_err().to_string()
     };
     let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
@@ -115,12 +113,9 @@ async fn a_workload_that_ends_stops_its_sandbox_until_it_expires() {
     .await;
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, id.as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &id, argv(&["echo", "x"]));
     assert_eq!(code(run.await), ErrorCode::Conflict);
-    let extended = rig
-        .orchestrator
-        .extend(&rig.caller, id.as_str(), "1h")
-        .await;
+    let extended = rig.orchestrator.extend(&rig.caller, &id, "1h").await;
     assert_eq!(code(extended), ErrorCode::Conflict);
     let rig = rig.restart().await;
     assert_eq!(rig.get(&id).await.unwrap().state, SandboxState::Stopped);
@@ -151,7 +146,7 @@ async fn what_ended_or_vanished_while_the_server_was_down_does_not_run() {
     assert_eq!(states, [Stopped, Error, Error, Running]);
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, ids[3].as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &ids[3], argv(&["echo", "x"]));
     assert_eq!(run.await.unwrap().stdout, "x");
     pass(&rig, Duration::from_secs(601)).await;
     eventually("all are gone", || rig.fake.ids().is_empty()).await;

@@ -49,15 +49,11 @@ async fn figures_add_up() {
     rig.destroy(&one).await.unwrap();
     let run = rig
         .orchestrator
-        .exec_captured(&rig.caller, two.as_str(), argv(&["echo", "x"]));
+        .exec_captured(&rig.caller, &two, argv(&["echo", "x"]));
     run.await.unwrap();
-    let stats = rig
-        .orchestrator
-        .stats(&rig.caller, two.as_str())
-        .await
-        .unwrap();
+    let stats = rig.orchestrator.stats(&rig.caller, &two).await.unwrap();
     assert_eq!((stats.supported, stats.pids), (true, 3));
-    let logs = rig.orchestrator.logs(&rig.caller, two.as_str(), 2).await;
+    let logs = rig.orchestrator.logs(&rig.caller, &two, 2).await;
     assert_eq!(logs.unwrap(), ["line 0", "line 1"]);
     let metrics = rig.orchestrator.metrics();
     assert_eq!(metrics.active_sandboxes, 1);
@@ -84,7 +80,7 @@ async fn shutting_down_refuses_what_is_new_and_keeps_the_sandboxes() {
     let id = rig.spawn("{}").await.id;
     let events = rig
         .orchestrator
-        .exec(&rig.caller, id.as_str(), argv(&["sleep"]))
+        .exec(&rig.caller, &id, argv(&["sleep"]))
         .await
         .unwrap()
         .events;
@@ -107,7 +103,7 @@ async fn shutting_down_cuts_off_at_the_deadline() {
     let id = rig.spawn("{}").await.id;
     let orchestrator = rig.orchestrator.clone();
     let caller = rig.caller.clone();
-    let text = id.to_string();
+    let text = id.clone();
     let run = tokio::spawn(async move {
         orchestrator
             .exec_captured(&caller, &text, argv(&["deaf"]))

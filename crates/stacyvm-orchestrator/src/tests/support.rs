@@ -163,11 +163,11 @@ impl Rig {
     }
 
     pub(super) async fn get(&self, id: &SandboxId) -> Result<Sandbox, Error> {
-        self.orchestrator.get(&self.caller, id.as_str()).await
+        self.orchestrator.get(&self.caller, id).await
     }
 
     pub(super) async fn destroy(&self, id: &SandboxId) -> Result<(), Error> {
-        self.orchestrator.destroy(&self.caller, id.as_str()).await
+        self.orchestrator.destroy(&self.caller, id).await
     }
 }
 

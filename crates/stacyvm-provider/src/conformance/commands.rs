@@ -217,6 +217,7 @@ pub async fn much_output_arrives_whole(harness: &mut dyn Harness) -> Result<()> 
                 bytes += piece.len();
             }
             ExecEvent::Output(OutputStream::Stderr, piece) => end.extend_from_slice(&piece),
+            ExecEvent::Resumed(_) | ExecEvent::End => anyhow::bail!("an event of a follower"),
             ExecEvent::Exit(exit) => {
                 ensure_equal!(exit.exit_code, 0);
                 break;

@@ -9,7 +9,7 @@ use stacyvm_types::ExitReason;
 use super::sandbox::shell;
 use super::{Harness, Sandbox, ensure_equal, ensure_error};
 use crate::Capability;
-use crate::ops::{AttachEvent, ExecControl, ExecExit, ExecSpec, OpError, Signal};
+use crate::ops::{ExecControl, ExecEvent, ExecExit, ExecSpec, OpError, Signal};
 
 /// Whether the provider has them; where it has none, that they are refused.
 async fn capable(harness: &dyn Harness, sandbox: &Sandbox) -> Result<bool> {
@@ -28,10 +28,10 @@ async fn read(sandbox: &Sandbox, exec_id: u64, offset: u64) -> Result<(String, E
     let mut text = Vec::new();
     loop {
         match attached.events.recv().await.context("no exit came")? {
-            AttachEvent::Resumed(from) => ensure_equal!(from, offset),
-            AttachEvent::Output(_, bytes) => text.extend_from_slice(&bytes),
-            AttachEvent::Exit(exit) => return Ok((String::from_utf8(text)?, exit)),
-            AttachEvent::End => bail!("an end without an exit"),
+            ExecEvent::Resumed(from) => ensure_equal!(from, offset),
+            ExecEvent::Output(_, bytes) => text.extend_from_slice(&bytes),
+            ExecEvent::Exit(exit) => return Ok((String::from_utf8(text)?, exit)),
+            ExecEvent::End => bail!("an end without an exit"),
         }
     }
 }

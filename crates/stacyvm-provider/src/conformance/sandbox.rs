@@ -180,6 +180,7 @@ pub(crate) async fn finish(mut session: ExecSession) -> Result<Finished> {
         match next(&mut session, PATIENCE).await? {
             ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
             ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.extend_from_slice(&bytes),
+            ExecEvent::Resumed(_) | ExecEvent::End => bail!("an event of a follower"),
             ExecEvent::Exit(exit) => {
                 return Ok(Finished {
                     exit,
@@ -213,6 +214,7 @@ pub(crate) async fn first_line(session: &mut ExecSession) -> Result<String> {
             ExecEvent::Output(OutputStream::Stderr, bytes) => {
                 bail!("the command complains: {}", String::from_utf8_lossy(&bytes));
             }
+            ExecEvent::Resumed(_) | ExecEvent::End => bail!("an event of a follower"),
             ExecEvent::Exit(exit) => bail!("the command ended without a line: {exit:?}"),
         }
     }

@@ -9,7 +9,7 @@ use axum::response::IntoResponse;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
-use super::files::{op_failure, path, upload_failure};
+use super::files::path;
 use super::{Done, done};
 use crate::download::ByteBody;
 use crate::error::{Failure, Reply};
@@ -49,10 +49,9 @@ pub(super) async fn read(
         Some(_) => return Err(Failure::bad_request("the formats are tar and tar.gz")),
     };
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let failure = op_failure(&front, &id);
-    let mut data = sandbox.archive_out(path).await.map_err(&failure)?;
+    let mut data = sandbox.archive_out(path).await?;
     // What fails before the first byte can still be told properly.
-    let first = data.recv().await.transpose().map_err(&failure)?;
+    let first = data.next().await.transpose()?;
     let body = ByteBody::new(first, data, None, front.cut());
     let (body, kind) = if packed {
         (body.gzipped(), "application/gzip")
@@ -99,7 +98,6 @@ pub(super) async fn write(
     upload::feed(&parts.headers, body, limit, Kind::Archive, |data| {
         sandbox.archive_in(path, data)
     })
-    .await
-    .map_err(|error| upload_failure(&front, &id, error))?;
+    .await?;
     Ok(done("written"))
 }

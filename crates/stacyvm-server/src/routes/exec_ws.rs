@@ -12,6 +12,7 @@ use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use bytes::Bytes;
 use stacyvm_orchestrator::{AttachedExec, Caller, Interactive};
+use stacyvm_types::SandboxId;
 use tracing::Instrument;
 
 use super::execs::Wanted;
@@ -55,7 +56,7 @@ pub(super) fn no_socket() -> Failure {
 }
 
 /// From the first frame to the last.
-async fn serve(mut socket: WebSocket, front: &Shared, caller: &Caller, id: &str) {
+async fn serve(mut socket: WebSocket, front: &Shared, caller: &Caller, id: &SandboxId) {
     let first = tokio::select! {
         first = first_frame(&mut socket) => first,
         () = front.cut() => return,
@@ -83,7 +84,7 @@ async fn serve(mut socket: WebSocket, front: &Shared, caller: &Caller, id: &str)
 async fn start(
     front: &Shared,
     caller: &Caller,
-    id: &str,
+    id: &SandboxId,
     opening: Opening,
 ) -> Result<Talk, Failure> {
     if opening.detach {
@@ -116,7 +117,7 @@ async fn start(
 async fn start_detached(
     front: &Shared,
     caller: &Caller,
-    id: &str,
+    id: &SandboxId,
     opening: Opening,
 ) -> Result<Talk, Failure> {
     let orchestrator = &front.orchestrator;

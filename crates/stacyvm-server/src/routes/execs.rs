@@ -13,8 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
-use stacyvm_orchestrator::Caller;
-use stacyvm_provider::ops::{ExecControl, Signal, TtySize};
+use stacyvm_orchestrator::{Caller, ExecControl, Signal, TtySize};
 use stacyvm_types::{
     ExecId, ExecInfo, GoDuration, ResizeRequest, SandboxId, SignalName, SignalRequest, StdinRequest,
 };
@@ -31,11 +30,11 @@ use crate::openapi::{Content, InSandbox, JsonBody, Lines};
 use crate::owner::Asker;
 use crate::query::Query;
 use crate::signals;
-use crate::target::Target;
+use crate::target::{Target, sandbox_id};
 
 /// The `{id}` and `{exec_id}` of a path, well formed.
 pub(crate) struct ExecTarget {
-    pub(crate) id: String,
+    pub(crate) id: SandboxId,
     pub(crate) exec_id: ExecId,
 }
 
@@ -46,18 +45,11 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecTarget {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await;
         let Path((id, exec_id)) =
             path.map_err(|_| Failure::not_found("the path has a part that is not UTF-8"))?;
-        let id = SandboxId::try_from(id).map_err(|_| {
-            Failure::not_found(
-                "sandbox not found: an id is \"sb-\" and 8 lower-case hexadecimal digits",
-            )
-        })?;
+        let id = sandbox_id(id)?;
         let exec_id = exec_id
             .parse()
             .map_err(|error| Failure::not_found(format!("exec not found: {error}")))?;
-        Ok(Self {
-            id: id.into(),
-            exec_id,
-        })
+        Ok(Self { id, exec_id })
     }
 }
 /// Lists the commands of a sandbox, oldest first.
@@ -103,18 +95,10 @@ pub(super) async fn kill(
     target: ExecTarget,
     Asker(caller): Asker,
 ) -> Reply {
-    let (id, exec_id) = (&target.id, target.exec_id);
-    let info = front.orchestrator.exec_info(&caller, id, exec_id).await?;
-    if info.exit_code.is_none() {
-        let told = front
-            .orchestrator
-            .tell_exec(&caller, id, exec_id, ExecControl::Kill);
-        match told.await {
-            // It has ended meanwhile.
-            Ok(()) | Err(stacyvm_orchestrator::Error::Conflict(_)) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let killing = front
+        .orchestrator
+        .kill_exec(&caller, &target.id, target.exec_id);
+    killing.await?;
     Ok(done("killed"))
 }
 
@@ -211,7 +195,7 @@ pub(super) async fn attach(
 pub(super) async fn follow(
     front: &Front,
     caller: &Caller,
-    id: &str,
+    id: &SandboxId,
     exec_id: ExecId,
     wanted: Wanted,
 ) -> Reply {

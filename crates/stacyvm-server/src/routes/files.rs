@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use stacyvm_provider::ops::{OpError, ReadRange, WriteOptions};
+use stacyvm_orchestrator::{ReadRange, WriteOptions};
 use stacyvm_types::{
     ChangeModeRequest, FileInfo, FileMode, MakeDirectoryRequest, MoveFileRequest, WriteFileRequest,
 };
@@ -17,23 +17,18 @@ use super::{Done, done, ok};
 use crate::body::Json;
 use crate::download::ByteBody;
 use crate::error::{Failure, Reply};
-use crate::front::{Front, Shared};
+use crate::front::Shared;
 use crate::openapi::{Content, FileBody, InSandbox, JsonBody, Range};
 use crate::owner::Asker;
 use crate::query::Query;
 use crate::range::ByteRange;
 use crate::target::Target;
-use crate::upload::{self, Kind, UploadError};
+use crate::upload::{self, Kind};
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 /// The kernel's own limit (PATH_MAX).
 const MAX_PATH: usize = 4096;
-
-/// Turns what a sandbox says into what the client hears.
-pub(super) fn op_failure(front: &Front, id: &str) -> impl Fn(OpError) -> Failure {
-    move |error| front.orchestrator.op_error(id, error).into()
-}
 
 /// A path's form: there, no NUL, not too long.
 pub(super) fn path(text: &str) -> Result<&str, Failure> {
@@ -47,14 +42,6 @@ pub(super) fn path(text: &str) -> Result<&str, Failure> {
         return Err(Failure::bad_request("the path is longer than 4095 bytes"));
     }
     Ok(text)
-}
-
-/// How a failed upload is told.
-pub(super) fn upload_failure(front: &Front, id: &str, error: UploadError) -> Failure {
-    match error {
-        UploadError::Request(failure) => failure,
-        UploadError::Sandbox(error) => op_failure(front, id)(error),
-    }
 }
 
 fn options(mode: Option<&str>) -> Result<WriteOptions, Failure> {
@@ -118,8 +105,7 @@ pub(super) async fn write(
         upload::feed(&headers, content, u64::MAX, Kind::Plain, |data| {
             sandbox.write(path, options, data)
         })
-        .await
-        .map_err(|error| upload_failure(&front, &id, error))?;
+        .await?;
         return Ok(done("written"));
     }
     let path = path(query.required("path")?)?;
@@ -130,8 +116,7 @@ pub(super) async fn write(
     upload::feed(&parts.headers, body, limit, Kind::Plain, |data| {
         sandbox.write(path, options, data)
     })
-    .await
-    .map_err(|error| upload_failure(&front, &id, error))?;
+    .await?;
     Ok(done("written"))
 }
 
@@ -185,11 +170,9 @@ pub(super) async fn read(
 ) -> Reply {
     let path = path(query.required("path")?)?;
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let failure = op_failure(&front, &id);
     let Some(asked) = ByteRange::of(&headers) else {
-        let file = sandbox.read(path, ReadRange::default()).await;
-        let mut file = file.map_err(&failure)?;
-        let first = file.data.recv().await.transpose().map_err(&failure)?;
+        let mut file = sandbox.read(path, ReadRange::default()).await?;
+        let first = file.data.next().await.transpose()?;
         // Files that the kernel makes up have no size and still content.
         let known = file.info.size > 0 || first.is_none();
         let length = known.then_some(file.info.size);
@@ -212,7 +195,7 @@ pub(super) async fn read(
             length: Some(0),
         },
     };
-    let mut file = sandbox.read(path, range).await.map_err(&failure)?;
+    let mut file = sandbox.read(path, range).await?;
     let size = file.info.size;
     let Some((offset, length)) = asked.within(size) else {
         return Ok(unsatisfiable(size));
@@ -222,7 +205,7 @@ pub(super) async fn read(
             offset,
             length: Some(length),
         };
-        file = sandbox.read(path, range).await.map_err(&failure)?;
+        file = sandbox.read(path, range).await?;
     }
     let body = ByteBody::new(None, file.data, Some(length), front.cut());
     let mut response = contents(StatusCode::PARTIAL_CONTENT, Body::new(body));
@@ -284,8 +267,7 @@ pub(super) async fn remove(
     let path = path(query.required("path")?)?;
     let recursive = query.switch("recursive")?;
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let removed = sandbox.remove(path, recursive).await;
-    removed.map_err(op_failure(&front, &id))?;
+    sandbox.remove(path, recursive).await?;
     Ok(done("deleted"))
 }
 
@@ -317,8 +299,7 @@ pub(super) async fn list(
     let path = path(query.get("path")?.unwrap_or("/"))?;
     let depth = query.positive::<u32>("depth")?.unwrap_or(1);
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let listed = sandbox.list(path, depth).await;
-    Ok(ok(&listed.map_err(op_failure(&front, &id))?))
+    Ok(ok(&sandbox.list(path, depth).await?))
 }
 
 /// Shows one file, directory or link.
@@ -343,8 +324,7 @@ pub(super) async fn stat(
 ) -> Reply {
     let path = path(query.required("path")?)?;
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let info = sandbox.stat(path).await;
-    Ok(ok(&info.map_err(op_failure(&front, &id))?))
+    Ok(ok(&sandbox.stat(path).await?))
 }
 
 /// Finds paths by a pattern: `*`, `?`, `[]`, `{a,b}`, `**`.
@@ -378,8 +358,7 @@ pub(super) async fn glob(
 ) -> Reply {
     let pattern = path(query.required("pattern")?)?;
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let paths = sandbox.glob(pattern).await;
-    Ok(ok(&paths.map_err(op_failure(&front, &id))?))
+    Ok(ok(&sandbox.glob(pattern).await?))
 }
 
 /// Moves a file or directory. Missing directories on the way to its new place are made.
@@ -400,8 +379,7 @@ pub(super) async fn rename(
 ) -> Reply {
     let (from, to) = (path(&body.old_path)?, path(&body.new_path)?);
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let moved = sandbox.rename(from, to).await;
-    moved.map_err(op_failure(&front, &id))?;
+    sandbox.rename(from, to).await?;
     Ok(done("moved"))
 }
 
@@ -428,8 +406,7 @@ pub(super) async fn chmod(
 ) -> Reply {
     let (path, mode) = (path(&body.path)?, body.mode.parse()?);
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let changed = sandbox.chmod(path, mode).await;
-    changed.map_err(op_failure(&front, &id))?;
+    sandbox.chmod(path, mode).await?;
     Ok(done("chmod applied"))
 }
 
@@ -453,7 +430,6 @@ pub(super) async fn mkdir(
     let mode = body.mode.as_deref();
     let mode = mode.map_or(Ok(FileMode::DIRECTORY), str::parse)?;
     let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
-    let made = sandbox.mkdir(path, mode).await;
-    made.map_err(op_failure(&front, &id))?;
+    sandbox.mkdir(path, mode).await?;
     Ok(done("created"))
 }

@@ -9,8 +9,7 @@ use axum::response::IntoResponse;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use stacyvm_provider::ArchiveKind;
-use stacyvm_provider::ops::OpError;
+use stacyvm_orchestrator::ArchiveKind;
 use stacyvm_types::{
     ImageArchiveKind, ImageDetails, ImageInfo, ImagesRemoved, LoadImagesQuery, ProviderQuery,
     PruneRequest, SaveImagesQuery, StatusResponse, TagRequest,
@@ -23,7 +22,7 @@ use crate::openapi::{FileBody, ImageArchive, JsonBody, NoSuch, OfImages, Taken};
 use crate::query::TypedQuery;
 use crate::response::{done, ok};
 use crate::state::SharedState;
-use crate::upload::{self, Kind, UploadError};
+use crate::upload::{self, Kind};
 
 /// The image that a path names, with its slashes.
 pub(super) struct ImageName(String);
@@ -173,29 +172,11 @@ pub(super) async fn load(
         ImageArchiveKind::Rootfs => ArchiveKind::Rootfs,
     };
     let (parts, body) = request.into_parts();
-    let mut loaded = None;
-    let feeding = upload::feed(
-        &parts.headers,
-        body,
-        state.image_limit,
-        Kind::Plain,
-        async |archive| {
-            let result = images.load(archive, kind, name).await;
-            let failed = result.is_err();
-            loaded = Some(result);
-            match failed {
-                false => Ok(()),
-                // The reason is in the result.
-                true => Err(OpError::Failed(String::new())),
-            }
-        },
-    );
-    let fed = feeding.await;
-    match (loaded, fed) {
-        (_, Err(UploadError::Request(failure))) => Err(failure),
-        (Some(result), _) => Ok(ok(&result?)),
-        (None, _) => Err(Failure::bad_request("the archive was broken off")),
-    }
+    let limit = state.image_limit;
+    let loaded = upload::feed(&parts.headers, body, limit, Kind::Plain, |archive| {
+        images.load(archive, kind, name)
+    });
+    Ok(ok(&loaded.await?))
 }
 
 /// Gives images as one archive, which `docker load` and other tools of images read.
@@ -220,7 +201,7 @@ pub(super) async fn save(
     let images = state.orchestrator.images(query.provider.as_deref())?;
     let mut archive = images.save(&query.name).await?;
     // What fails before the first byte can still be told properly.
-    let first = archive.recv().await.transpose();
+    let first = archive.next().await.transpose();
     let first = first.map_err(Failure::internal)?;
     let body = ByteBody::new(first, archive, None, state.cut());
     let kind = [(CONTENT_TYPE, HeaderValue::from_static("application/x-tar"))];

@@ -157,7 +157,7 @@ pub(super) async fn destroy(
     RawTarget(id): RawTarget,
     Asker(caller): Asker,
 ) -> Reply {
-    if id.parse::<SandboxId>().is_ok() {
+    if let Ok(id) = id.parse::<SandboxId>() {
         state.orchestrator.destroy(&caller, &id).await?;
     }
     Ok(done("destroyed"))

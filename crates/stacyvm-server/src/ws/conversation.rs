@@ -14,8 +14,7 @@ use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
-use stacyvm_orchestrator::{AttachedExec, RunningExec};
-use stacyvm_provider::ops::{AttachEvent, ExecControl, ExecEvent};
+use stacyvm_orchestrator::{AttachedExec, ExecControl, ExecEvent, RunningExec};
 use stacyvm_types::{ErrorCode, ExecId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -58,40 +57,8 @@ impl<S> Socket for S where
 pub(crate) struct Subject {
     pub(crate) exec_id: ExecId,
     pub(crate) pid: u32,
-    pub(crate) events: Events,
+    pub(crate) events: mpsc::Receiver<ExecEvent>,
     pub(crate) control: mpsc::Sender<ExecControl>,
-}
-
-/// Where the words about a command come from.
-#[derive(Debug)]
-pub(crate) enum Events {
-    /// It was started here, and ends with its listener.
-    Own(mpsc::Receiver<ExecEvent>),
-    /// It is kept by its sandbox, with offsets to come back to.
-    Kept(mpsc::Receiver<AttachEvent>),
-}
-
-impl Events {
-    async fn recv(&mut self) -> Option<AttachEvent> {
-        match self {
-            Self::Own(events) => events.recv().await.map(kept),
-            Self::Kept(events) => events.recv().await,
-        }
-    }
-
-    fn try_recv(&mut self) -> Option<AttachEvent> {
-        match self {
-            Self::Own(events) => events.try_recv().ok().map(kept),
-            Self::Kept(events) => events.try_recv().ok(),
-        }
-    }
-}
-
-fn kept(event: ExecEvent) -> AttachEvent {
-    match event {
-        ExecEvent::Output(stream, bytes) => AttachEvent::Output(stream, bytes),
-        ExecEvent::Exit(exit) => AttachEvent::Exit(exit),
-    }
 }
 
 impl From<RunningExec> for Subject {
@@ -99,7 +66,7 @@ impl From<RunningExec> for Subject {
         Self {
             exec_id: ExecId(exec.exec_id),
             pid: exec.pid,
-            events: Events::Own(exec.events),
+            events: exec.events,
             control: exec.control,
         }
     }
@@ -110,7 +77,7 @@ impl From<AttachedExec> for Subject {
         Self {
             exec_id: exec.info.exec_id,
             pid: exec.info.pid,
-            events: Events::Kept(exec.events),
+            events: exec.events,
             control: exec.control,
         }
     }
@@ -297,7 +264,7 @@ struct Speaker<'a, S> {
     progress: &'a Progress,
     sink: &'a mut SplitSink<S, Message>,
     voice: Voice,
-    events: Events,
+    events: mpsc::Receiver<ExecEvent>,
     complaints: mpsc::Receiver<Failure>,
     taken: Option<watch::Receiver<u64>>,
 }
@@ -343,7 +310,7 @@ impl<S: Socket> Speaker<'_, S> {
     /// Puts an event, and those that wait behind it, into words; the close when it was the last.
     fn hear(
         &mut self,
-        event: Option<AttachEvent>,
+        event: Option<ExecEvent>,
         frames: &mut Vec<Message>,
     ) -> Option<(u16, &'static str)> {
         let Some(mut event) = event else {
@@ -358,9 +325,9 @@ impl<S: Socket> Speaker<'_, S> {
                 return None;
             }
             match self.events.try_recv() {
-                Some(next) => event = next,
+                Ok(next) => event = next,
                 // Also the end of the channel: the next turn hears it.
-                None => return None,
+                Err(_) => return None,
             }
         }
     }

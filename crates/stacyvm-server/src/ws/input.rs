@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use stacyvm_provider::ops::ExecControl;
+use stacyvm_orchestrator::ExecControl;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 /// How much input may wait, bytes.

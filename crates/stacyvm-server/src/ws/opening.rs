@@ -3,7 +3,7 @@
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use serde::Deserialize;
-use stacyvm_provider::ops::TtySize;
+use stacyvm_orchestrator::TtySize;
 use stacyvm_types::ExecRequest;
 
 use crate::body::JsonBytes;

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::Deserialize;
-use stacyvm_provider::ops::{Signal, TtySize};
+use stacyvm_orchestrator::{Signal, TtySize};
 
 use crate::body::JsonBytes;
 use crate::error::Failure;

@@ -4,7 +4,7 @@ use axum::extract::ws::Message;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use stacyvm_provider::ops::{AttachEvent, ExecExit};
+use stacyvm_orchestrator::{ExecEvent, ExecExit};
 use stacyvm_types::{ErrorCode, ExecId, ExitReason, GoDuration, OutputStream};
 
 use super::opening::Dialect;
@@ -102,7 +102,7 @@ impl Voice {
     }
 
     /// Adds the frames of an event; true when the conversation is over with it.
-    pub(crate) fn event(&mut self, event: AttachEvent, frames: &mut Vec<Message>) -> bool {
+    pub(crate) fn event(&mut self, event: ExecEvent, frames: &mut Vec<Message>) -> bool {
         let mut over = false;
         for piece in self.follower.hear(event) {
             match piece {
@@ -192,7 +192,7 @@ mod tests {
     use bytes::Bytes;
     use std::time::Duration;
 
-    fn said(voice: &mut Voice, events: Vec<AttachEvent>) -> Vec<String> {
+    fn said(voice: &mut Voice, events: Vec<ExecEvent>) -> Vec<String> {
         let mut frames = Vec::new();
         for event in events {
             voice.event(event, &mut frames);
@@ -201,14 +201,14 @@ mod tests {
         frames.iter().map(text).collect()
     }
 
-    fn events() -> Vec<AttachEvent> {
+    fn events() -> Vec<ExecEvent> {
         let output =
-            |stream, bytes: &'static [u8]| AttachEvent::Output(stream, Bytes::from_static(bytes));
+            |stream, bytes: &'static [u8]| ExecEvent::Output(stream, Bytes::from_static(bytes));
         vec![
             output(OutputStream::Stdout, b"a\xe2\x82"),
             output(OutputStream::Stdout, b"\xac"),
             output(OutputStream::Stderr, b"\xff\xe2"),
-            AttachEvent::Exit(ExecExit {
+            ExecEvent::Exit(ExecExit {
                 exit_code: 137,
                 signal: Some(9),
                 reason: ExitReason::Timeout,
@@ -262,14 +262,14 @@ mod tests {
     #[test]
     fn frames_of_a_kept_command_carry_offsets_and_tell_gaps() {
         let output = |bytes: &'static [u8]| {
-            AttachEvent::Output(OutputStream::Stdout, Bytes::from_static(bytes))
+            ExecEvent::Output(OutputStream::Stdout, Bytes::from_static(bytes))
         };
         let events = vec![
-            AttachEvent::Resumed(5),
+            ExecEvent::Resumed(5),
             output(b"a\xe2\x82"),
             output(b"\xac"),
-            AttachEvent::Resumed(100),
-            AttachEvent::End,
+            ExecEvent::Resumed(100),
+            ExecEvent::End,
         ];
         let mut voice = Voice::following(Dialect::Typed { base64: false }, 5);
         assert_eq!(

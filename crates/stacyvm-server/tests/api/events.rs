@@ -41,7 +41,8 @@ async fn spawn(server: &Server) -> String {
 /// Makes so many events of one file.
 async fn reads(server: &Server, id: &str, count: usize) {
     let caller = Default::default();
-    let sandbox = server.orchestrator.sandbox(&caller, id).await.unwrap();
+    let id = id.parse().unwrap();
+    let sandbox = server.orchestrator.sandbox(&caller, &id).await.unwrap();
     for _ in 0..count {
         sandbox.read("/x", Default::default()).await.unwrap();
     }
@@ -149,6 +150,7 @@ async fn ten_thousand_events_and_one_that_does_not_read() {
     let (_, _, rest) = read_head(&mut stalled).await;
     // Names so long that no socket buffer holds them all.
     let caller = Default::default();
+    let id = id.parse().unwrap();
     let sandbox = server.orchestrator.sandbox(&caller, &id).await.unwrap();
     let name = format!("/{}", "x".repeat(4000));
     for number in 0..10_000_u32 {

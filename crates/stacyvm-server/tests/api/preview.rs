@@ -103,7 +103,7 @@ impl Front {
     async fn destroy(&self) {
         let orchestrator = &self.server.orchestrator;
         orchestrator
-            .destroy(&Caller::default(), &self.id)
+            .destroy(&Caller::default(), &self.id.parse().unwrap())
             .await
             .unwrap();
     }

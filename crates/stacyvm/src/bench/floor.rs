@@ -90,6 +90,7 @@ pub(crate) async fn execute(operations: &dyn SandboxOps, argv: &[&str]) -> Resul
     while let Some(event) = session.events.recv().await {
         match event {
             ExecEvent::Output(_, bytes) => output.extend_from_slice(&bytes),
+            ExecEvent::Resumed(_) | ExecEvent::End => {}
             ExecEvent::Exit(exit) if exit.exit_code == 0 => return Ok(output),
             ExecEvent::Exit(exit) => bail!("{} exited with {}", argv[0], exit.exit_code),
         }
@@ -109,6 +110,7 @@ pub(crate) async fn count_output(operations: &dyn SandboxOps, argv: &[&str]) -> 
     while let Some(event) = session.events.recv().await {
         match event {
             ExecEvent::Output(_, bytes) => count += bytes.len() as u64,
+            ExecEvent::Resumed(_) | ExecEvent::End => {}
             ExecEvent::Exit(_) => return Ok(count),
         }
     }

@@ -6,14 +6,14 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use stacyvm_config::PullPolicy;
-use stacyvm_orchestrator::{Caller, Error, Orchestrator};
-use stacyvm_provider::SandboxOps;
-use stacyvm_provider::ops::{ExecControl, ExecEvent, ExecSpec, Signal as SandboxSignal, TtySize};
+use stacyvm_orchestrator::{
+    Caller, Error, ExecControl, ExecEvent, ExecSpec, Orchestrator, SandboxHandle,
+    Signal as SandboxSignal, TtySize,
+};
 use stacyvm_types::{GoDuration, PullRequest};
 use tokio::sync::mpsc;
 
@@ -95,10 +95,7 @@ async fn in_sandbox(
         }
         number = signals.next_end() => return Ok(exit_code(128 + number)),
     };
-    let operations = private
-        .orchestrator
-        .sandbox(&caller, sandbox.id.as_str())
-        .await?;
+    let handle = private.orchestrator.sandbox(&caller, &sandbox.id).await?;
     let argv = match image {
         Some(image) if args.command.is_empty() => own_command(&private.orchestrator, &image).await,
         _ => Ok(args.command),
@@ -115,12 +112,12 @@ async fn in_sandbox(
         ..ExecSpec::default()
     };
     let code = match argv {
-        Ok(argv) => command(operations, spec(argv), signals).await,
+        Ok(argv) => command(&handle, spec(argv), signals).await,
         Err(error) => Err(error),
     };
     private
         .orchestrator
-        .destroy(&caller, sandbox.id.as_str())
+        .destroy(&caller, &sandbox.id)
         .await
         .context("cannot destroy the sandbox")?;
     code
@@ -176,7 +173,7 @@ fn no_command(message: &str) -> anyhow::Error {
 
 /// Runs the command to its end, connected to our own input, output and signals.
 async fn command(
-    operations: Arc<dyn SandboxOps>,
+    sandbox: &SandboxHandle,
     spec: ExecSpec,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
@@ -184,7 +181,7 @@ async fn command(
         stdin: true,
         tty: spec.tty.is_some(),
     };
-    let session = operations
+    let session = sandbox
         .exec(spec)
         .await
         .context("cannot start the command")?;
@@ -229,13 +226,17 @@ struct Events(mpsc::Receiver<ExecEvent>);
 
 impl Source for Events {
     async fn next(&mut self) -> Result<Said> {
-        match self.0.recv().await {
-            Some(ExecEvent::Output(stream, bytes)) => Ok(Said::Output(stream, bytes)),
-            Some(ExecEvent::Exit(exit)) => Ok(Said::Exit {
-                exit_code: exit.exit_code,
-                reason: Some(exit.reason),
-            }),
-            None => anyhow::bail!("the connection to the sandbox broke"),
+        loop {
+            return match self.0.recv().await {
+                Some(ExecEvent::Output(stream, bytes)) => Ok(Said::Output(stream, bytes)),
+                Some(ExecEvent::Exit(exit)) => Ok(Said::Exit {
+                    exit_code: exit.exit_code,
+                    reason: Some(exit.reason),
+                }),
+                // Only followers of a detached command are told these.
+                Some(ExecEvent::Resumed(_) | ExecEvent::End) => continue,
+                None => Err(anyhow::anyhow!("the connection to the sandbox broke")),
+            };
         }
     }
 }

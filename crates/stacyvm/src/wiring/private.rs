@@ -71,11 +71,7 @@ impl Private {
             .await
             .unwrap_or_default();
         for sandbox in left {
-            if let Err(error) = self
-                .orchestrator
-                .destroy(&caller, sandbox.id.as_str())
-                .await
-            {
+            if let Err(error) = self.orchestrator.destroy(&caller, &sandbox.id).await {
                 eprintln!("warning: cannot destroy {}: {error}", sandbox.id);
             }
         }

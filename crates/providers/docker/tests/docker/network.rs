@@ -47,6 +47,7 @@ async fn inside(sandbox: &dyn SandboxOps, argv: &[&str]) -> String {
         match event {
             ExecEvent::Output(OutputStream::Stdout, bytes) => printed.extend_from_slice(&bytes),
             ExecEvent::Output(..) => {}
+            ExecEvent::Resumed(_) | ExecEvent::End => unreachable!("an event of a follower"),
             ExecEvent::Exit(_) => break,
         }
     }

@@ -280,6 +280,9 @@ impl Sandbox {
                 match event {
                     ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.extend(bytes),
                     ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.extend(bytes),
+                    ExecEvent::Resumed(_) | ExecEvent::End => {
+                        unreachable!("an event of a follower")
+                    }
                     ExecEvent::Exit(exit) => return exit,
                 }
             }

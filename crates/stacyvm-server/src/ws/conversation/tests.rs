@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use stacyvm_provider::ops::ExecExit;
+use stacyvm_orchestrator::ExecExit;
 use stacyvm_types::{ExitReason, OutputStream};
 use tokio_util::sync::CancellationToken;
 
@@ -185,7 +185,7 @@ async fn a_bad_frame_is_answered_and_the_command_runs_on() {
             word => break word,
         }
     };
-    assert_eq!(word, ExecControl::Signal(stacyvm_provider::ops::Signal(2)));
+    assert_eq!(word, ExecControl::Signal(stacyvm_orchestrator::Signal(2)));
 }
 
 #[tokio::test]
