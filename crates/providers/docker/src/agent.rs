@@ -1,36 +1,36 @@
-//! The agent in a container: where it stands, and how it is started.
+//! The agent in a container: where its files are, and how it is started.
 //!
-//! Its one rule: the image has no say. The agent is the container's first process whatever the
-//! image's entry point is, and it needs nothing of the image: no shell, no library, no file.
+//! The one rule: nothing depends on the image. The agent is the container's first process whatever
+//! the image's entry point is, and it needs no shell, library or file of the image.
 
 use bollard::models::{Mount, MountType, MountVolumeOptions};
 
 use crate::parameters::Capabilities;
 
-/// Where the program's directory is.
+/// The directory with the program in a container.
 pub(crate) const PROGRAM_DIR: &str = "/.stacyvm/bin";
-/// The program.
+/// The program in a container.
 pub(crate) const PROGRAM: &str = "/.stacyvm/bin/agent";
-/// Where it listens; a file system of its own in memory, closed to everybody but root.
+/// The directory with the agent's socket: a file system of its own in memory, open to root alone.
 pub(crate) const RUN_DIR: &str = "/.stacyvm/run";
-/// The socket below the container's root, without the first slash.
+/// The agent's socket, relative to the container's root.
 pub(crate) const SOCKET: &str = ".stacyvm/run/agent.sock";
-/// How that file system is mounted.
+/// The mount options of [`RUN_DIR`].
 pub(crate) const RUN_OPTIONS: &str = "rw,nosuid,nodev,noexec,size=64k,mode=0700";
 /// The agent's exit code when the user that it was given does not exist in the image.
 pub(crate) const NO_SUCH_USER: i64 = 3;
 
-/// How the program comes into a container.
+/// How the program gets into a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum AgentSource {
     /// A file of the engine's machine, mounted.
     File(String),
-    /// A volume that has it, filled by us.
+    /// A volume that this server has filled, by its name.
     Volume(String),
 }
 
-impl Source {
-    /// As the engine is told.
+impl AgentSource {
+    /// The mount in the engine's form.
     pub(crate) fn mount(&self) -> Mount {
         let (typ, source, target) = match self {
             Self::File(path) => (MountType::BIND, path, PROGRAM),
@@ -50,22 +50,22 @@ impl Source {
     }
 }
 
-/// Who the sandbox's own user is.
+/// The user that a sandbox's commands run as unless they name another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum User<'a> {
-    /// The one that every sandbox has unless something else is said: number 1000, `user`.
-    Usual,
-    /// As the image's own account files have it.
+pub(crate) enum AgentUser<'a> {
+    /// The one that neither spawn nor image has named: `user`, number 1000.
+    Default,
+    /// A user of the image's own account files.
     Named(&'a str),
 }
 
 /// The agent's command line.
-pub(crate) fn command(user: User<'_>, root: Capabilities) -> Vec<String> {
+pub(crate) fn command(user: AgentUser<'_>, root: Capabilities) -> Vec<String> {
     let socket = format!("/{SOCKET}");
     let mut words = vec!["--init", "--prepare", "--stdio", "--socket", &socket];
     match user {
-        User::Usual => words.extend(["--uid", "1000", "--gid", "1000"]),
-        User::Named(name) => words.extend(["--user", name]),
+        AgentUser::Default => words.extend(["--uid", "1000", "--gid", "1000"]),
+        AgentUser::Named(name) => words.extend(["--user", name]),
     }
     let mask = root.hexadecimal();
     if !root.is_empty() {
@@ -82,10 +82,10 @@ mod tests {
     #[test]
     fn the_command_line_says_who_runs_and_with_what() {
         let none = Capabilities::default();
-        let usual = command(User::Usual, none).join(" ");
+        let usual = command(AgentUser::Default, none).join(" ");
         assert!(usual.ends_with("--uid 1000 --gid 1000"), "{usual}");
         let some = Capabilities::of_root(&["ALL".to_owned()], &["KILL".to_owned()]).unwrap();
-        let named = command(User::Named("web:staff"), some).join(" ");
+        let named = command(AgentUser::Named("web:staff"), some).join(" ");
         assert!(
             named.ends_with("--user web:staff --root-caps 20"),
             "{named}"
@@ -95,8 +95,8 @@ mod tests {
     #[test]
     fn the_program_is_mounted_read_only_either_way() {
         for source in [
-            Source::File("/data/agent".to_owned()),
-            Source::Volume("stacyvm-agent-1".to_owned()),
+            AgentSource::File("/data/agent".to_owned()),
+            AgentSource::Volume("stacyvm-agent-1".to_owned()),
         ] {
             let mount = source.mount();
             assert_eq!(mount.read_only, Some(true));

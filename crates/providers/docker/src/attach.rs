@@ -1,8 +1,9 @@
-//! The agent over its container's own standard input and output, as the engine attaches to them.
+//! Connections to the agent over its container's standard input and output, as the engine attaches
+//! to them.
 //!
-//! The way that always works: it needs nothing but the engine's API, whatever runtime, machine or
-//! user is on the other side. Owns the taking apart of what the engine sends; the sessions on it
-//! are `stacyvm_proto::link`'s. Its rule: an attachment is used once, and never repaired.
+//! This always works: it needs nothing but the engine's API, whatever runtime, machine or user is on
+//! the other side. This module demultiplexes what the engine sends; the sessions on it are
+//! `stacyvm_proto::link`'s. The one rule: an attachment is used once, and never repaired.
 
 use std::future::ready;
 use std::io;
@@ -16,12 +17,12 @@ use stacyvm_provider::ops::{self, OpError};
 use stacyvm_provider::{AgentConnector, ByteStream};
 use tokio_util::io::StreamReader;
 
-use crate::engine::{Engine, QUICK};
+use crate::engine::{Engine, QUERY_TIMEOUT};
 
-/// Words of the agent's that one attachment passes on to the log.
-const MOST_WORDS: usize = 100;
-/// How much of each, bytes.
-const LONGEST_WORDS: usize = 512;
+/// How many messages of the agent's standard error one attachment passes on to the log.
+const MAX_MESSAGES: usize = 100;
+/// How much of each message, bytes.
+const MAX_MESSAGE_BYTES: usize = 512;
 
 /// Makes connections to the agent of one container.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) struct AttachConnector {
 }
 
 impl AttachConnector {
-    /// For the container with this name or id, whose input is open and whose agent serves it.
+    /// `container` is the name or id of one whose standard input is open and served by its agent.
     pub(crate) fn new(engine: Arc<Engine>, container: impl Into<String>) -> Self {
         Self {
             engine,
@@ -48,11 +49,11 @@ impl AttachConnector {
             ..AttachContainerOptions::default()
         };
         let container = &self.container;
-        let attached = self
-            .engine
-            .ask("attach to the container", QUICK, |docker| async move {
-                docker.attach_container(container, Some(options)).await
-            });
+        let attached = self.engine.request(
+            "attach to the container",
+            QUERY_TIMEOUT,
+            |docker| async move { docker.attach_container(container, Some(options)).await },
+        );
         attached
             .await
             .map_err(|error| OpError::Gone(error.to_string()))
@@ -63,19 +64,19 @@ impl AttachConnector {
 impl AgentConnector for AttachConnector {
     async fn connect(&self) -> Result<ByteStream, OpError> {
         let AttachContainerResults { output, input } = self.attach().await?;
-        let mut words = Words::default();
-        let said = output.filter_map(move |part| {
+        let mut stderr = AgentStderr::default();
+        let stdout = output.filter_map(move |part| {
             ready(match part {
                 Ok(LogOutput::StdOut { message }) => Some(Ok(message)),
                 Ok(LogOutput::StdErr { message }) => {
-                    words.pass_on(&message);
+                    stderr.log(&message);
                     None
                 }
                 Ok(LogOutput::StdIn { .. } | LogOutput::Console { .. }) => None,
                 Err(error) => Some(Err(io::Error::other(error))),
             })
         });
-        let (read, write) = ops::link(StreamReader::new(said), input).await?;
+        let (read, write) = ops::link(StreamReader::new(stdout), input).await?;
         Ok(ByteStream {
             read: Box::new(read),
             write: Box::new(write),
@@ -83,19 +84,19 @@ impl AgentConnector for AttachConnector {
     }
 }
 
-/// What the agent prints to standard error, which is for developers, and bounded: whatever got hold
-/// of that stream inside must not fill our log.
+/// The agent's standard error, which is for developers. Only a bounded part of it is logged, because
+/// a program in the sandbox may have got hold of that stream.
 #[derive(Debug, Default)]
-struct Words {
+struct AgentStderr {
     count: usize,
 }
 
-impl Words {
-    fn pass_on(&mut self, message: &[u8]) {
-        if self.count < MOST_WORDS {
+impl AgentStderr {
+    fn log(&mut self, message: &[u8]) {
+        if self.count < MAX_MESSAGES {
             self.count += 1;
-            let text = String::from_utf8_lossy(&message[..message.len().min(LONGEST_WORDS)]);
-            tracing::debug!(words = %text.trim_end(), "an agent printed words");
+            let text = String::from_utf8_lossy(&message[..message.len().min(MAX_MESSAGE_BYTES)]);
+            tracing::debug!(message = %text.trim_end(), "An agent wrote to its standard error");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Connections to one container's agent, by the shortest way there is.
+//! Connections to one container's agent: through the agent's own socket where this server can reach
+//! it, else over the engine's attachment.
 //!
-//! Which way that is may change between two connections: a server that starts again may have other
-//! rights, a container another process. So it is found out anew for each.
+//! The way is chosen anew for each connection, because a restarted server may have other rights and
+//! a restarted container another process.
 
 use std::sync::Arc;
 
@@ -12,25 +13,31 @@ use stacyvm_provider::ops::OpError;
 use stacyvm_provider::{AgentConnector, ByteStream};
 
 use crate::attach::AttachConnector;
-use crate::engine::{Engine, QUICK};
-use crate::runtimes::Kind;
+use crate::engine::{Engine, QUERY_TIMEOUT};
+use crate::runtimes::RuntimeKind;
 
-/// Makes connections to the agent of the container with a name.
+/// Makes connections to the agent of one container.
 #[derive(Debug)]
 pub(crate) struct ContainerConnector {
     engine: Arc<Engine>,
     name: String,
-    /// Whether the process that the engine names is the one that has the agent's socket.
-    near: bool,
+    /// Whether the agent's socket may be reached without the engine: whether it is in the root of
+    /// the process that the engine names.
+    has_local_socket: bool,
 }
 
 impl ContainerConnector {
-    /// `kind` is the kind of its runtime; `attach_only` leaves the shorter way out.
-    pub(crate) fn new(engine: Arc<Engine>, name: String, kind: Kind, attach_only: bool) -> Self {
+    /// `kind` is the kind of the container's runtime; with `attach_only` the socket is never tried.
+    pub(crate) fn new(
+        engine: Arc<Engine>,
+        name: String,
+        kind: RuntimeKind,
+        attach_only: bool,
+    ) -> Self {
         Self {
             engine,
             name,
-            near: kind == Kind::Plain && !attach_only,
+            has_local_socket: kind == RuntimeKind::Plain && !attach_only,
         }
     }
 
@@ -39,10 +46,14 @@ impl ContainerConnector {
         let name = self.name.clone();
         let inspected = self
             .engine
-            .ask("look at the container", QUICK, |docker| async move {
-                let options = None::<InspectContainerOptions>;
-                docker.inspect_container(&name, options).await
-            })
+            .request(
+                "look at the container",
+                QUERY_TIMEOUT,
+                |docker| async move {
+                    let options = None::<InspectContainerOptions>;
+                    docker.inspect_container(&name, options).await
+                },
+            )
             .await
             .map_err(|error| OpError::Gone(error.to_string()))?;
         let state = inspected.state.unwrap_or_default();
@@ -66,17 +77,17 @@ impl AgentConnector for ContainerConnector {
     async fn connect(&self) -> Result<ByteStream, OpError> {
         let (id, pid) = self.running().await?;
         #[cfg(target_os = "linux")]
-        if self.near {
-            use crate::nearby::{self, Unreached};
-            match nearby::connect(pid, &id).await {
+        if self.has_local_socket {
+            use crate::local_socket::{self, LocalSocketError};
+            match local_socket::connect(pid, &id).await {
                 Ok(stream) => return Ok(stream),
-                Err(Unreached::Silent(error)) => {
+                Err(LocalSocketError::Failed(error)) => {
                     return Err(OpError::Gone(format!(
                         "the sandbox's agent cannot be reached: {}",
                         error.kind()
                     )));
                 }
-                Err(Unreached::Elsewhere) => {}
+                Err(LocalSocketError::Elsewhere) => {}
             }
         }
         #[cfg(not(target_os = "linux"))]

@@ -1,110 +1,109 @@
-//! The engine: how it is reached, and what its answers mean.
+//! The client of the Docker Engine: how it is reached, and what its answers mean.
 //!
-//! Owns the one connection description that all parts share. Its rule: no question waits for ever,
-//! and an engine that does not answer is never the end of anything: the next question tries again.
+//! The one rule: every request has a timeout, and an engine that does not answer changes no state:
+//! the next request connects again.
 
 mod address;
 mod error;
 
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
+use parking_lot::Mutex;
 
 pub use address::{EngineAddress, TlsFiles};
 pub(crate) use error::EngineError;
 
-/// How long a question may take that moves nothing, on a machine under load.
-pub(crate) const QUICK: Duration = Duration::from_secs(30);
-/// How long it may take to make, start or remove something.
-pub(crate) const WORK: Duration = Duration::from_secs(120);
-/// How long bollard itself waits for the head of an answer; every question of ours is shorter, but
-/// for pulls and archives, whose head comes at once.
-const CLIENT: u64 = 600;
+/// How long a request may take that only reads or changes metadata, on a machine under load.
+pub(crate) const QUERY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long it may take to create, start or remove something.
+pub(crate) const WORK_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long bollard itself waits for the head of an answer, seconds. Every timeout of this crate is
+/// shorter, except for pulls and archives, whose head comes at once.
+const CLIENT_TIMEOUT_SECS: u64 = 600;
 
-/// One engine.
+/// A client of one engine.
 #[derive(Debug)]
 pub(crate) struct Engine {
     address: EngineAddress,
-    /// What speaks to it, in a version that both know; none until it has answered.
-    current: Mutex<Option<Docker>>,
+    /// The connected client, in an API version that both sides know; none until the engine has
+    /// answered.
+    connected: Mutex<Option<Docker>>,
 }
 
 impl Engine {
-    /// Asks nothing yet.
+    /// Connects only with the first request.
     pub(crate) fn new(address: EngineAddress) -> Self {
         Self {
             address,
-            current: Mutex::new(None),
+            connected: Mutex::new(None),
         }
     }
 
-    /// Where it is, as the operator named it.
+    /// The engine's address, as the operator named it.
     pub(crate) fn address(&self) -> &EngineAddress {
         &self.address
     }
 
-    /// What speaks to it.
+    /// The connected client, for requests whose answers are streams.
     pub(crate) async fn docker(&self) -> Result<Docker, EngineError> {
-        if let Some(docker) = self.slot().clone() {
+        if let Some(docker) = self.connected.lock().clone() {
             return Ok(docker);
         }
         let step = "reach the engine";
         let failed = |error| EngineError::of(step, &self.address, error);
-        let docker = self.address.connect(CLIENT, API_DEFAULT_VERSION);
+        let docker = self
+            .address
+            .connect(CLIENT_TIMEOUT_SECS, API_DEFAULT_VERSION);
         let docker = docker.map_err(failed)?;
-        let negotiated = tokio::time::timeout(QUICK, docker.negotiate_version()).await;
+        let negotiated = tokio::time::timeout(QUERY_TIMEOUT, docker.negotiate_version()).await;
         let docker = negotiated
-            .map_err(|_| EngineError::silent(step, &self.address))?
+            .map_err(|_| EngineError::timed_out(step, &self.address))?
             .map_err(failed)?;
-        *self.slot() = Some(docker.clone());
+        *self.connected.lock() = Some(docker.clone());
         Ok(docker)
     }
 
-    /// Asks one question, within `limit`.
-    pub(crate) async fn ask<T, F>(
+    /// Sends one request and waits for its answer, at most for `limit`. `step` says in errors what
+    /// was attempted.
+    pub(crate) async fn request<T, F>(
         &self,
         step: &'static str,
         limit: Duration,
-        question: impl FnOnce(Docker) -> F,
+        send: impl FnOnce(Docker) -> F,
     ) -> Result<T, EngineError>
     where
         F: Future<Output = Result<T, bollard::errors::Error>>,
     {
         let docker = self.docker().await?;
-        let answer = match tokio::time::timeout(limit, question(docker)).await {
+        let error = match tokio::time::timeout(limit, send(docker)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => EngineError::of(step, &self.address, error),
-            Err(_) => EngineError::silent(step, &self.address),
+            Err(_) => EngineError::timed_out(step, &self.address),
         };
-        self.note(&answer);
-        Err(answer)
+        self.disconnect_after(&error);
+        Err(error)
     }
 
-    /// The failure of a step whose answer came in pieces.
+    /// The error of a step whose streamed answer failed.
     pub(crate) fn failed(&self, step: &'static str, error: bollard::errors::Error) -> EngineError {
         let error = EngineError::of(step, &self.address, error);
-        self.note(&error);
+        self.disconnect_after(&error);
         error
     }
 
-    /// The failure of a step whose answer should not have ended.
+    /// The error of a step whose streamed answer ended too early.
     pub(crate) fn ended(&self, step: &'static str) -> EngineError {
-        let error = EngineError::cut(step, &self.address);
-        self.note(&error);
+        let error = EngineError::ended(step, &self.address);
+        self.disconnect_after(&error);
         error
     }
 
-    /// An engine that comes back may be another version.
-    fn note(&self, error: &EngineError) {
-        if error.is_absence() {
-            *self.slot() = None;
+    /// Negotiates the API version again after a lost connection: the engine may have been updated.
+    fn disconnect_after(&self, error: &EngineError) {
+        if error.is_unreachable() {
+            *self.connected.lock() = None;
         }
-    }
-
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Docker>> {
-        // One pointer: a panic elsewhere cannot have left it half changed.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,32 +1,36 @@
 //! Sandboxes as containers of a Docker Engine, whatever its runtime: runc, gVisor, Kata.
 //!
-//! Owns what is asked of the engine and how it is found again after a restart. Knows nothing of
-//! commands and files: the agent inside serves them, over a stream that this hands out. Its one
-//! rule: the engine is the truth. Nothing about a container is kept anywhere else, so a server that
-//! starts again finds all of it there.
+//! This crate owns the requests to the engine and finds its containers again after a restart. It
+//! knows nothing of commands and files: the agent inside serves them, over a stream that this crate
+//! connects. Its one rule: the engine is the source of truth. Nothing about a container is stored
+//! anywhere else, so a restarted server finds all of it there.
 #![forbid(unsafe_code)]
 
 mod agent;
+mod agent_volume;
 mod attach;
+mod connections;
 mod connector;
-mod create;
+mod containers;
 mod engine;
 mod images;
-mod inner;
+mod limits;
+#[cfg(target_os = "linux")]
+mod local_socket;
 mod machine;
 mod names;
-#[cfg(target_os = "linux")]
-mod nearby;
 mod network;
 mod parameters;
+mod plan;
+mod probe;
 mod provider;
-mod removal;
 mod runtimes;
+mod sandboxes;
 mod settings;
+mod start;
 mod stats;
 mod traefik;
 mod trial;
-mod volume;
 mod warm;
 mod watch;
 

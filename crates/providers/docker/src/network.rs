@@ -1,116 +1,120 @@
-//! The network of containers: one bridge of ours for each server, and whether it is offered.
+//! The network of containers: one bridge for each server, and whether it is offered.
 //!
-//! The engine alone closes neither the host nor private networks to its containers, so rules of ours
-//! do (see `rules`). They can only be where the engine's bridges are; that is found out by making
-//! one. Where it is not so, containers have no network, unless the operator wants one without rules.
-//! What must hold while no server runs stands in the engine and in the kernel. Its one rule: no
-//! container is connected before the rules stand.
+//! The engine closes neither the host nor private networks to its containers, so this server loads
+//! rules that do (see `rules`). It can load them only where the engine's bridges are in its own
+//! network namespace, which it finds out by creating one. Elsewhere containers have no network,
+//! unless the operator wants one without rules. The network and its rules are kept by the engine and
+//! the kernel, so they outlive the server. The one rule: no container is connected before the rules
+//! are loaded.
 
 mod bridge;
+mod error;
 #[cfg(target_os = "linux")]
-mod guarded;
+mod firewall;
 #[cfg(target_os = "linux")]
 mod rules;
 mod settings;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bollard::query_parameters::InspectNetworkOptions;
+use parking_lot::Mutex;
 use stacyvm_provider::{Egress, NetworkMode, ProviderError};
 
-use crate::engine::{Engine, EngineError, QUICK};
-use crate::names::Names;
+use crate::engine::{Engine, EngineError, QUERY_TIMEOUT};
+use crate::names::EngineNames;
 use bridge::Bridge;
+use error::NetworkError;
 #[cfg(target_os = "linux")]
-use guarded::Guarded;
+use firewall::BridgeFirewall;
 pub use settings::{NetworkChoice, NetworkSettings};
 
-/// How long an engine whose bridges are elsewhere is not asked to make another one: each costs it
-/// some tenths of a second, and an engine seldom moves.
-const ELSEWHERE: Duration = Duration::from_secs(600);
-/// Said of a network without rules, wherever it is said.
+/// How long no further bridge is tried after one that was not in this server's network namespace.
+/// Each costs the engine some tenths of a second, and an engine seldom moves.
+const RETRY_INTERVAL: Duration = Duration::from_secs(600);
+/// The warning about a network without rules.
 const UNFILTERED: &str = "containers with a network reach this engine's host, its private networks, cloud \
      metadata and possibly this API, because providers.docker.unfiltered_network is true";
-const NOT_HERE: &str = "containers have no network: the engine's bridges are not in this server's own \
-     network, so it cannot close the host and private networks to them; run the server as root \
-     beside the engine (in a container: with --network host and --cap-add NET_ADMIN), or set \
-     providers.docker.unfiltered_network to have a network without any such protection";
 
 /// The network of one server.
 #[derive(Debug)]
 pub(crate) struct Network {
     engine: Arc<Engine>,
-    names: Names,
+    names: EngineNames,
     settings: NetworkSettings,
-    state: Mutex<State>,
-    /// Held while it is made or removed: one at a time. When the engine's bridges were last found to
-    /// be elsewhere.
-    busy: tokio::sync::Mutex<Option<Instant>>,
+    state: Mutex<NetworkState>,
+    /// Held while the network is created or removed. The value is when the engine's bridges were last
+    /// found outside of this server's network namespace.
+    not_here_since: tokio::sync::Mutex<Option<Instant>>,
     #[cfg(target_os = "linux")]
-    guarded: Guarded,
+    firewall: BridgeFirewall,
 }
 
-/// What is known of it.
+/// Whether containers have the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum State {
-    /// Nobody has looked yet.
+enum NetworkState {
+    /// It was not created or found yet.
     Unknown,
-    /// Containers may be connected; whether rules stand.
+    /// Containers may be connected. `filtered` says whether the rules are loaded.
     Offered { filtered: bool },
-    /// They may not, and why.
+    /// Containers may not be connected, for this reason.
     Missing(String),
     /// The provider is closed.
     Closed,
 }
 
 impl Network {
-    /// Asks the engine nothing yet.
-    pub(crate) fn new(engine: Arc<Engine>, names: Names, settings: NetworkSettings) -> Self {
+    /// Creates no network before [`ensure`](Self::ensure).
+    pub(crate) fn new(engine: Arc<Engine>, names: EngineNames, settings: NetworkSettings) -> Self {
         Self {
             #[cfg(target_os = "linux")]
-            guarded: Guarded::new(names.tag(), &settings),
+            firewall: BridgeFirewall::new(names.tag(), &settings),
             engine,
             names,
             settings,
-            state: Mutex::new(State::Unknown),
-            busy: tokio::sync::Mutex::new(None),
+            state: Mutex::new(NetworkState::Unknown),
+            not_here_since: tokio::sync::Mutex::new(None),
         }
     }
 
-    /// Makes it, or finds it again, and sees to it that its rules stand. Asked again whenever the
-    /// engine is looked at: what somebody took away is put back.
+    /// Creates or finds the network and loads its rules where they are missing. Every health check
+    /// calls this, so what was removed outside StacyVM is put back.
     ///
     /// # Errors
-    /// When the engine does not answer; that containers cannot have a network is none.
+    /// When the engine does not answer. That containers cannot have a network is no error.
     pub(crate) async fn ensure(&self) -> Result<(), ProviderError> {
         if self.settings.choice == NetworkChoice::None {
             return Ok(());
         }
-        let mut elsewhere = self.busy.lock().await;
-        if *self.state() == State::Closed || elsewhere.is_some_and(|at| at.elapsed() < ELSEWHERE) {
+        let mut not_here_since = self.not_here_since.lock().await;
+        if *self.state.lock() == NetworkState::Closed
+            || not_here_since.is_some_and(|at| at.elapsed() < RETRY_INTERVAL)
+        {
             return Ok(());
         }
-        *elsewhere = None;
-        let state = match self.stand().await {
-            Ok(filtered) => State::Offered { filtered },
-            Err(Failure::Engine(error)) if error.is_absence() => return Err(error.into()),
-            Err(failure) => {
-                if matches!(failure, Failure::NotHere) {
-                    *elsewhere = Some(Instant::now());
+        *not_here_since = None;
+        let state = match self.create_with_rules().await {
+            Ok(filtered) => NetworkState::Offered { filtered },
+            Err(NetworkError::Engine(error)) if error.is_unreachable() => return Err(error.into()),
+            Err(error) => {
+                if matches!(error, NetworkError::NotHere) {
+                    *not_here_since = Some(Instant::now());
                 }
-                State::Missing(failure.to_string())
+                NetworkState::Missing(error.to_string())
             }
         };
-        let mut known = self.state();
+        let mut known = self.state.lock();
         if *known != state {
             match &state {
-                State::Offered { filtered: true } => {
+                NetworkState::Offered { filtered: true } => {
                     tracing::info!(network = self.names.network(), "containers have a network");
                 }
-                State::Offered { filtered: false } => tracing::warn!("{UNFILTERED}"),
-                State::Missing(reason) => tracing::warn!(reason, "containers have no network"),
-                State::Unknown | State::Closed => {}
+                NetworkState::Offered { filtered: false } => tracing::warn!("{UNFILTERED}"),
+                NetworkState::Missing(reason) => {
+                    tracing::warn!(reason, "containers have no network")
+                }
+                NetworkState::Unknown | NetworkState::Closed => {}
             }
         }
         *known = state;
@@ -119,10 +123,10 @@ impl Network {
 
     /// Whether new containers may be connected.
     pub(crate) fn is_offered(&self) -> bool {
-        matches!(*self.state(), State::Offered { .. })
+        matches!(*self.state.lock(), NetworkState::Offered { .. })
     }
 
-    /// What a container that says nothing about it is connected to.
+    /// The network of a sandbox that names none.
     pub(crate) fn default_mode(&self) -> NetworkMode {
         if self.is_offered() {
             NetworkMode::Bridge(Egress::Open)
@@ -131,11 +135,11 @@ impl Network {
         }
     }
 
-    /// What a container is connected to, in the engine's words, and whom it asks for names; nobody
-    /// leaves that to the engine.
+    /// The engine's name for the network of a container, and the container's name servers; none
+    /// leaves them to the engine.
     ///
     /// # Errors
-    /// `Unsupported` for what cannot be had.
+    /// `Unsupported` for a network that this provider does not have.
     pub(crate) fn of_container(
         &self,
         mode: &NetworkMode,
@@ -156,7 +160,7 @@ impl Network {
         }
     }
 
-    /// How a container is connected whose network the engine calls so.
+    /// The network of a container, from the engine's name for it.
     pub(crate) fn mode_of(&self, network: &str) -> NetworkMode {
         if network == self.names.network() {
             NetworkMode::Bridge(Egress::Open)
@@ -165,156 +169,128 @@ impl Network {
         }
     }
 
-    /// What is not as it could be, a sentence each.
+    /// What does not work, one sentence each.
     pub(crate) fn degradations(&self) -> Vec<String> {
-        match &*self.state() {
-            State::Missing(reason) => vec![reason.clone()],
-            State::Offered { filtered: false } => vec![UNFILTERED.to_owned()],
+        match &*self.state.lock() {
+            NetworkState::Missing(reason) => vec![reason.clone()],
+            NetworkState::Offered { filtered: false } => vec![UNFILTERED.to_owned()],
             _ => Vec::new(),
         }
     }
 
-    /// Ends what this process does for it. With containers in it everything stays, rules and all;
-    /// without, all of it is removed.
+    /// Stops guarding the rules. A network with containers in it is kept with its rules; without
+    /// containers both are removed.
     pub(crate) async fn close(&self) {
-        let _one_at_a_time = self.busy.lock().await;
-        let before = std::mem::replace(&mut *self.state(), State::Closed);
+        let _one_at_a_time = self.not_here_since.lock().await;
+        let before = std::mem::replace(&mut *self.state.lock(), NetworkState::Closed);
         #[cfg(target_os = "linux")]
-        self.guarded.stop().await;
-        if matches!(before, State::Unknown | State::Closed) {
+        self.firewall.stop().await;
+        if matches!(before, NetworkState::Unknown | NetworkState::Closed) {
             return;
         }
         match self.remove().await {
             Ok(true) => {
                 #[cfg(target_os = "linux")]
-                self.guarded.remove().await;
+                self.firewall.remove().await;
             }
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the network of containers could not be removed"),
         }
     }
 
-    /// Whether rules stand for it now that it is there.
-    async fn stand(&self) -> Result<bool, Failure> {
+    /// Creates the network where it is missing, and loads the rules; returns whether they are loaded.
+    async fn create_with_rules(&self) -> Result<bool, NetworkError> {
         let bridge = match self.find().await? {
             Some(bridge) => bridge,
             None => {
-                self.make().await?;
-                self.find().await?.ok_or(Failure::Vanished)?
+                self.create().await?;
+                self.find().await?.ok_or(NetworkError::Vanished)?
             }
         };
         #[cfg(target_os = "linux")]
-        let closed = self.guarded.close_off(&bridge).await;
+        let loaded = self.firewall.ensure(&bridge).await;
         #[cfg(not(target_os = "linux"))]
-        let closed = {
+        let loaded = {
             let _ = &bridge;
             Ok(false)
         };
-        let refused = match closed {
+        let refused = match loaded {
             Ok(true) => return Ok(true),
             _ if self.settings.unfiltered => return Ok(false),
-            Ok(false) => Failure::NotHere,
+            Ok(false) => NetworkError::NotHere,
             Err(error) => error,
         };
-        // Nobody is connected to it, unless an earlier server of other rights left somebody.
+        // No container is connected to it, unless an earlier server with other rights left one.
         if let Err(error) = self.remove().await {
             tracing::debug!(%error, "a network without rules could not be removed");
         }
         Err(refused)
     }
 
-    /// The network as the engine has it, when it has.
-    async fn find(&self) -> Result<Option<Bridge>, Failure> {
+    /// The bridge of the network; none when the engine has no such network.
+    async fn find(&self) -> Result<Option<Bridge>, NetworkError> {
         let name = self.names.network();
-        let asking = self.engine.ask("look at the network", QUICK, |docker| {
-            let name = name.clone();
-            async move {
-                let options = None::<InspectNetworkOptions>;
-                docker.inspect_network(&name, options).await
-            }
-        });
+        let asking = self
+            .engine
+            .request("look at the network", QUERY_TIMEOUT, |docker| {
+                let name = name.clone();
+                async move {
+                    let options = None::<InspectNetworkOptions>;
+                    docker.inspect_network(&name, options).await
+                }
+            });
         match asking.await {
             Ok(found) => match Bridge::read(found, &self.names) {
                 Some(bridge) => Ok(Some(bridge)),
-                None => Err(Failure::Foreign(name)),
+                None => Err(NetworkError::Foreign(name)),
             },
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(Failure::Engine(error)),
+            Err(error) => Err(NetworkError::Engine(error)),
         }
     }
 
-    /// Makes it, with a range of the engine's choice, or of ours where the engine has none left.
-    async fn make(&self) -> Result<(), Failure> {
+    /// Creates the network with a range of the engine's choice, or a random one where the engine has
+    /// none left.
+    async fn create(&self) -> Result<(), NetworkError> {
         let mut ranges = bridge::ranges(self.settings.subnet);
         loop {
-            let range = ranges.next().ok_or(Failure::NoRange)?;
+            let range = ranges.next().ok_or(NetworkError::NoRange)?;
             let request = bridge::request(&self.names, range);
-            let making = self
-                .engine
-                .ask("make the network", QUICK, |docker| async move {
-                    docker.create_network(request).await
-                });
+            let making =
+                self.engine
+                    .request("make the network", QUERY_TIMEOUT, |docker| async move {
+                        docker.create_network(request).await
+                    });
             match making.await {
                 Ok(_) => return Ok(()),
-                Err(error) if bridge::is_about_ranges(&error) => match self.settings.subnet {
-                    Some(range) => return Err(Failure::RangeTaken(range.to_string())),
+                Err(error) if bridge::is_range_taken(&error) => match self.settings.subnet {
+                    Some(range) => return Err(NetworkError::RangeTaken(range.to_string())),
                     None => continue,
                 },
-                Err(error) => return Err(Failure::Engine(error)),
+                Err(error) => return Err(NetworkError::Engine(error)),
             }
         }
     }
 
-    /// Removes it unless somebody is connected to it; whether it is gone.
+    /// Removes the network unless a container is connected to it; returns whether it is gone.
     async fn remove(&self) -> Result<bool, EngineError> {
         let name = self.names.network();
-        let removing = self
-            .engine
-            .ask("remove the network", QUICK, |docker| async move {
-                docker.remove_network(&name).await
-            });
+        let removing =
+            self.engine
+                .request("remove the network", QUERY_TIMEOUT, |docker| async move {
+                    docker.remove_network(&name).await
+                });
         match removing.await {
             Ok(()) => Ok(true),
             Err(error) if error.is_not_found() => Ok(true),
             Err(error)
                 if error
                     .refusal()
-                    .is_some_and(|words| words.contains("active endpoints")) =>
+                    .is_some_and(|message| message.contains("active endpoints")) =>
             {
                 Ok(false)
             }
             Err(error) => Err(error),
         }
     }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Each change is one assignment.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why containers have no network, with what mends it.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error("containers have no network: {0}")]
-    Engine(EngineError),
-    #[error(
-        "containers have no network: the engine has one of the name {0} that is not this server's; remove it with docker network rm"
-    )]
-    Foreign(String),
-    #[error("containers have no network: it was removed as soon as it was made")]
-    Vanished,
-    #[error("{NOT_HERE}")]
-    NotHere,
-    #[error("containers have no network: {0}")]
-    #[cfg(target_os = "linux")]
-    Rules(#[from] stacyvm_firewall::FirewallError),
-    #[error(
-        "containers have no network: the engine uses {0} already: set providers.docker.network_subnet to a free range"
-    )]
-    RangeTaken(String),
-    #[error(
-        "containers have no network: the engine has no free range: set providers.docker.network_subnet to one, or remove networks with docker network prune"
-    )]
-    NoRange,
 }

@@ -1,7 +1,7 @@
-//! From what a sandbox is to have to what the engine is asked for.
+//! The translation of a sandbox's spec into the engine's request for its container.
 //!
-//! Pure: nothing here asks the engine. Its rule: what is not said leaves the engine no choice that
-//! could weaken a sandbox, so also defaults are written down.
+//! Everything here is pure. The one rule: every parameter that could weaken a sandbox is set
+//! explicitly, also where the engine's default would do.
 
 mod capabilities;
 mod seccomp;
@@ -15,23 +15,23 @@ use bollard::models::{
 use stacyvm_provider::{BoxSpec, ProviderError};
 use stacyvm_types::Vcpus;
 
-use crate::agent::{self, Source, User};
-use crate::names::Names;
-use crate::runtimes::{Kind, Runtime};
+use crate::agent::{self, AgentSource, AgentUser};
+use crate::names::EngineNames;
+use crate::runtimes::{Runtime, RuntimeKind};
 pub(crate) use capabilities::Capabilities;
 pub use seccomp::Seccomp;
 
 const MIB: u64 = 1024 * 1024;
-/// With less the engine makes no container.
-const LEAST_MEMORY_MB: u64 = 6;
-/// gVisor's kernel is a process whose threads count against the limit: under about this many of
-/// its own it is killed, and the sandbox with it.
+/// The engine refuses containers with less memory.
+const MIN_MEMORY_MB: u64 = 6;
+/// gVisor's kernel is a process whose threads count against the limit of processes. With fewer than
+/// about this many threads of its own it is killed, and the sandbox with it.
 const GVISOR_THREADS: u32 = 1024;
 
-/// What of a sandbox's surroundings the operator chose.
+/// The operator's choices for every container.
 #[derive(Clone, Debug)]
-pub(crate) struct House {
-    pub(crate) names: Names,
+pub(crate) struct ContainerDefaults {
+    pub(crate) names: EngineNames,
     pub(crate) seccomp: Seccomp,
     pub(crate) root_caps: Capabilities,
     pub(crate) read_only_rootfs: bool,
@@ -40,58 +40,58 @@ pub(crate) struct House {
     pub(crate) shm_size_mb: u64,
 }
 
-/// What was found out for one sandbox.
+/// What was determined for one sandbox in addition to its spec.
 #[derive(Clone, Debug)]
-pub(crate) struct Found<'a> {
-    /// The image, by its id.
+pub(crate) struct Resolved<'a> {
+    /// The image's id.
     pub(crate) image: &'a str,
     pub(crate) runtime: &'a Runtime,
-    pub(crate) agent: &'a Source,
-    pub(crate) user: User<'a>,
-    /// What it is connected to, in the engine's words.
+    pub(crate) agent: &'a AgentSource,
+    pub(crate) user: AgentUser<'a>,
+    /// Its network, by its name in the engine.
     pub(crate) network: &'a str,
-    /// Whom it asks for names; none leaves that to the engine.
+    /// Its name servers; none leaves them to the engine.
     pub(crate) name_servers: Option<Vec<String>>,
-    /// Cores that the engine's machine has; none when it did not say.
+    /// The cores of the engine's machine, where known.
     pub(crate) cores: Option<u32>,
-    /// Open files that a process can be given at most.
-    pub(crate) most_files: u64,
+    /// The most open files that the engine can give to a process.
+    pub(crate) max_open_files: u64,
     /// Further labels.
     pub(crate) labels: HashMap<String, String>,
 }
 
-/// Everything about one container, for the engine.
+/// The request for one container.
 ///
 /// # Errors
 /// `Invalid` for limits that the engine would refuse.
-pub(crate) fn container(
-    house: &House,
+pub(crate) fn container_body(
+    defaults: &ContainerDefaults,
     spec: &BoxSpec,
-    found: &Found<'_>,
+    resolved: &Resolved<'_>,
 ) -> Result<ContainerCreateBody, ProviderError> {
-    let read_only = house.read_only_rootfs || spec.read_only_rootfs;
+    let read_only = defaults.read_only_rootfs || spec.read_only_rootfs;
     let memory = memory(spec.memory_mb)?;
-    let mut mounts = vec![found.agent.mount()];
+    let mut mounts = vec![resolved.agent.mount()];
     let mut tmpfs = HashMap::from([(agent::RUN_DIR.to_owned(), agent::RUN_OPTIONS.to_owned())]);
     if read_only {
-        mounts.push(workspace(house, spec));
-        tmpfs.insert("/tmp".to_owned(), tmp_options(house.tmp_size_mb));
+        mounts.push(workspace(defaults, spec));
+        tmpfs.insert("/tmp".to_owned(), tmp_options(defaults.tmp_size_mb));
     }
     let host = HostConfig {
         memory: Some(memory),
-        // Swap counts in, so there is none beyond.
+        // This limit includes swap, so an equal one leaves no swap.
         memory_swap: Some(memory),
         oom_kill_disable: Some(false),
-        nano_cpus: Some(nano_cpus(spec.vcpus, found.cores)),
-        pids_limit: Some(pids(spec.pids_limit.min(house.pids_limit), found.runtime).into()),
-        ulimits: Some(ulimits(spec.open_files.min(found.most_files))),
+        nano_cpus: Some(nano_cpus(spec.vcpus, resolved.cores)),
+        pids_limit: Some(pids(spec.pids_limit.min(defaults.pids_limit), resolved.runtime).into()),
+        ulimits: Some(ulimits(spec.open_files.min(resolved.max_open_files))),
         init: Some(false),
         log_config: Some(HostConfigLogConfig {
             typ: Some("none".to_owned()),
             config: None,
         }),
-        network_mode: Some(found.network.to_owned()),
-        dns: found.name_servers.clone(),
+        network_mode: Some(resolved.network.to_owned()),
+        dns: resolved.name_servers.clone(),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,
@@ -100,8 +100,8 @@ pub(crate) fn container(
         mounts: Some(mounts),
         tmpfs: Some(tmpfs),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        cap_add: Some(house.root_caps.with_the_agents()),
-        security_opt: Some(security(&house.seccomp)),
+        cap_add: Some(defaults.root_caps.with_agents_own()),
+        security_opt: Some(security(&defaults.seccomp)),
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         ipc_mode: Some("private".to_owned()),
         privileged: Some(false),
@@ -109,28 +109,28 @@ pub(crate) fn container(
         storage_opt: spec
             .disk_mb
             .map(|mb| HashMap::from([("size".to_owned(), format!("{mb}m"))])),
-        shm_size: i64::try_from(house.shm_size_mb.saturating_mul(MIB)).ok(),
-        runtime: Some(found.runtime.name.clone()),
+        shm_size: i64::try_from(defaults.shm_size_mb.saturating_mul(MIB)).ok(),
+        runtime: Some(resolved.runtime.name.clone()),
         ..HostConfig::default()
     };
-    let mut labels = found.labels.clone();
-    labels.extend(house.names.labels(Some(&spec.id)));
+    let mut labels = resolved.labels.clone();
+    labels.extend(defaults.names.labels(Some(&spec.id)));
     Ok(ContainerCreateBody {
-        image: Some(found.image.to_owned()),
+        image: Some(resolved.image.to_owned()),
         hostname: Some(spec.id.to_string()),
-        // The agent's; commands have the user's numbers.
+        // The agent's user; commands run as the sandbox's.
         user: Some("0:0".to_owned()),
         working_dir: Some("/".to_owned()),
         entrypoint: Some(vec![agent::PROGRAM.to_owned()]),
-        cmd: Some(agent::command(found.user, house.root_caps)),
+        cmd: Some(agent::command(resolved.user, defaults.root_caps)),
         tty: Some(false),
         open_stdin: Some(true),
-        // Servers come and go, the agent's input stays open.
+        // The agent's input stays open when a server disconnects.
         stdin_once: Some(false),
         attach_stdin: Some(false),
         attach_stdout: Some(false),
         attach_stderr: Some(false),
-        // An image's own would run as root and outside of every limit of ours.
+        // The image's own health check would run as root and without the agent's limits.
         healthcheck: Some(HealthConfig {
             test: Some(vec!["NONE".to_owned()]),
             ..HealthConfig::default()
@@ -142,9 +142,9 @@ pub(crate) fn container(
 }
 
 fn memory(mb: u64) -> Result<i64, ProviderError> {
-    if mb < LEAST_MEMORY_MB {
+    if mb < MIN_MEMORY_MB {
         return Err(ProviderError::Invalid(format!(
-            "memory of a container must be at least {LEAST_MEMORY_MB} MiB"
+            "memory of a container must be at least {MIN_MEMORY_MB} MiB"
         )));
     }
     let bytes = mb
@@ -153,7 +153,7 @@ fn memory(mb: u64) -> Result<i64, ProviderError> {
     bytes.ok_or_else(|| ProviderError::Invalid(format!("memory of {mb} MiB is absurd")))
 }
 
-/// The engine refuses more than its machine has, which would be no limit at all.
+/// The limit of processors, cut to the cores of the machine, because the engine refuses more.
 fn nano_cpus(wanted: Vcpus, cores: Option<u32>) -> i64 {
     let most = cores.map_or(u64::MAX, |cores| u64::from(cores) * 100);
     let hundredths = u64::from(wanted.hundredths()).min(most);
@@ -162,8 +162,8 @@ fn nano_cpus(wanted: Vcpus, cores: Option<u32>) -> i64 {
 
 fn pids(wanted: u32, runtime: &Runtime) -> u32 {
     match runtime.kind {
-        Kind::Gvisor => wanted.saturating_add(GVISOR_THREADS),
-        Kind::Plain | Kind::Kata => wanted,
+        RuntimeKind::Gvisor => wanted.saturating_add(GVISOR_THREADS),
+        RuntimeKind::Plain | RuntimeKind::Kata => wanted,
     }
 }
 
@@ -176,7 +176,7 @@ fn ulimits(files: u64) -> Vec<ResourcesUlimits> {
             hard: value,
         }
     };
-    // What a crash leaves would be handed to a program of the engine's machine.
+    // Without core dumps, which would go to a program of the engine's machine.
     vec![limit("nofile", files), limit("core", 0)]
 }
 
@@ -186,14 +186,14 @@ fn security(seccomp: &Seccomp) -> Vec<String> {
     options
 }
 
-fn workspace(house: &House, spec: &BoxSpec) -> Mount {
+fn workspace(defaults: &ContainerDefaults, spec: &BoxSpec) -> Mount {
     Mount {
         typ: Some(MountType::VOLUME),
-        source: Some(house.names.workspace(&spec.id)),
+        source: Some(defaults.names.workspace(&spec.id)),
         target: Some("/workspace".to_owned()),
         read_only: Some(false),
         volume_options: Some(MountVolumeOptions {
-            labels: Some(house.names.labels(Some(&spec.id))),
+            labels: Some(defaults.names.labels(Some(&spec.id))),
             ..MountVolumeOptions::default()
         }),
         ..Mount::default()
@@ -201,7 +201,7 @@ fn workspace(house: &House, spec: &BoxSpec) -> Mount {
 }
 
 fn tmp_options(size_mb: u64) -> String {
-    // Docker's own default forbids running what lies there, which surprises every build.
+    // Docker's own default is noexec, which breaks builds.
     format!("rw,exec,nosuid,nodev,size={size_mb}m,mode=1777")
 }
 

@@ -1,7 +1,7 @@
-//! What runs the containers, and what that separates them by.
+//! The runtimes of an engine, and the level of isolation that each claims.
 //!
-//! Its rule: what a runtime is registered as is a claim, never proof. More than `container` counts
-//! only after a container of that runtime has been asked for its kernel.
+//! The one rule: a runtime's registration is a claim and proves nothing. A level above `container`
+//! counts only after a container of that runtime has reported its kernel.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,19 @@ use bollard::models::{Runtime as Registered, SystemInfo};
 use stacyvm_provider::ProviderError;
 use stacyvm_types::Isolation;
 
-/// The kinds of runtimes that matter to us.
+/// The kinds of runtimes that are treated differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Processes of the engine's machine in namespaces: runc, crun, and whatever we do not know.
+pub(crate) enum RuntimeKind {
+    /// Processes of the engine's machine in namespaces: runc, crun, and every unknown runtime.
     Plain,
-    /// gVisor's: a kernel in user space.
+    /// gVisor: a kernel in user space.
     Gvisor,
-    /// Kata's: a virtual machine.
+    /// Kata: a virtual machine.
     Kata,
 }
 
-impl Kind {
-    /// What it is said to separate by.
+impl RuntimeKind {
+    /// The level of isolation that it claims.
     pub(crate) fn isolation(self) -> Isolation {
         match self {
             Self::Plain => Isolation::Container,
@@ -30,7 +30,7 @@ impl Kind {
         }
     }
 
-    /// By the program that the engine starts, else by the name of its shim.
+    /// Determines the kind by the program that the engine starts, else by the name of the shim.
     fn of(name: &str, registered: &Registered) -> Self {
         let path = registered.path.as_deref().filter(|path| !path.is_empty());
         let program = path.unwrap_or(name);
@@ -50,12 +50,12 @@ impl Kind {
 /// One runtime that an engine knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Runtime {
-    /// As the engine calls it.
+    /// Its name in the engine.
     pub(crate) name: String,
-    pub(crate) kind: Kind,
+    pub(crate) kind: RuntimeKind,
 }
 
-/// Every runtime that an engine knows, sorted by name.
+/// Every runtime that an engine has registered, sorted by name.
 pub(crate) fn registered(info: &SystemInfo) -> Vec<Runtime> {
     let none = HashMap::new();
     let runtimes = info.runtimes.as_ref().unwrap_or(&none);
@@ -63,25 +63,25 @@ pub(crate) fn registered(info: &SystemInfo) -> Vec<Runtime> {
         .iter()
         .map(|(name, registered)| Runtime {
             name: name.clone(),
-            kind: Kind::of(name, registered),
+            kind: RuntimeKind::of(name, registered),
         })
         .collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     all
 }
 
-/// The configured runtime among those that are registered. A shim by its full name
-/// (`io.containerd.kata.v2`) need not be: the engine finds its program by itself.
+/// The configured runtime among the registered ones. A shim with a full name
+/// (`io.containerd.kata.v2`) need not be registered: the engine finds its program by itself.
 ///
 /// # Errors
-/// `Unavailable`, naming those that are.
+/// `Unavailable`, with the registered runtimes.
 pub(crate) fn configured(all: &[Runtime], wanted: &str) -> Result<Runtime, ProviderError> {
     if let Some(found) = all.iter().find(|runtime| runtime.name == wanted) {
         return Ok(found.clone());
     }
     if wanted.starts_with("io.containerd.") {
         let name = wanted.to_owned();
-        let kind = Kind::of(wanted, &Registered::default());
+        let kind = RuntimeKind::of(wanted, &Registered::default());
         return Ok(Runtime { name, kind });
     }
     let names: Vec<&str> = all.iter().map(|runtime| runtime.name.as_str()).collect();
@@ -91,11 +91,13 @@ pub(crate) fn configured(all: &[Runtime], wanted: &str) -> Result<Runtime, Provi
     )))
 }
 
-/// The usual runtime first, then for each stronger level the first one by name, weakest level first.
-pub(crate) fn offered(all: &[Runtime], usual: &Runtime) -> Vec<Runtime> {
-    let mut offered = vec![usual.clone()];
+/// The configured runtime first, then for each stronger level the first one by name, weakest level
+/// first.
+pub(crate) fn offered(all: &[Runtime], configured: &Runtime) -> Vec<Runtime> {
+    let mut offered = vec![configured.clone()];
     for level in [Isolation::UserspaceKernel, Isolation::Vm] {
-        let stronger = level != usual.kind.isolation() && level.satisfies(usual.kind.isolation());
+        let weakest = configured.kind.isolation();
+        let stronger = level != weakest && level.satisfies(weakest);
         let found = all.iter().find(|runtime| runtime.kind.isolation() == level);
         offered.extend(found.filter(|_| stronger).cloned());
     }
@@ -135,15 +137,19 @@ mod tests {
             ("mine", None),
         ]);
         let kind = |name: &str| configured(&all, name).unwrap().kind;
-        assert_eq!(kind("runc"), Kind::Plain);
-        assert_eq!(kind("safe"), Kind::Gvisor);
-        assert_eq!(kind("kata-runtime"), Kind::Kata);
-        assert_eq!(kind("kata"), Kind::Kata);
-        assert_eq!(kind("io.containerd.runsc.v1"), Kind::Gvisor);
-        assert_eq!(kind("io.containerd.kata.v2"), Kind::Kata);
-        assert_eq!(kind("shim"), Kind::Kata);
-        assert_eq!(kind("runsc"), Kind::Plain, "a name alone proves nothing");
-        assert_eq!(kind("mine"), Kind::Plain);
+        assert_eq!(kind("runc"), RuntimeKind::Plain);
+        assert_eq!(kind("safe"), RuntimeKind::Gvisor);
+        assert_eq!(kind("kata-runtime"), RuntimeKind::Kata);
+        assert_eq!(kind("kata"), RuntimeKind::Kata);
+        assert_eq!(kind("io.containerd.runsc.v1"), RuntimeKind::Gvisor);
+        assert_eq!(kind("io.containerd.kata.v2"), RuntimeKind::Kata);
+        assert_eq!(kind("shim"), RuntimeKind::Kata);
+        assert_eq!(
+            kind("runsc"),
+            RuntimeKind::Plain,
+            "a name alone proves nothing"
+        );
+        assert_eq!(kind("mine"), RuntimeKind::Plain);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the Docker provider is started with.
+//! The settings of the Docker provider.
 
 use std::path::PathBuf;
 
@@ -10,33 +10,34 @@ use crate::parameters::Seccomp;
 use crate::traefik::Traefik;
 use crate::warm::WarmSettings;
 
-/// Settings of one Docker provider.
+/// The settings of one Docker provider.
 #[derive(Clone, Debug)]
 pub struct DockerSettings {
-    /// Where the engine listens.
+    /// The engine's address.
     pub address: EngineAddress,
-    /// Tells this server's containers from those of every other server on the same engine:
-    /// lower-case letters, digits and `-`, at most 40.
+    /// A tag that tells this server's containers from those of other servers on the same engine: at
+    /// most 40 lower-case letters, digits and `-`.
     pub tag: String,
-    /// The agent program, static, for the engine's machine.
+    /// The agent program: a static executable for the engine's machine.
     pub agent: PathBuf,
     /// The image of a spawn that names none.
     pub default_image: String,
-    /// The runtime of a spawn that asks for no more isolation, as the engine knows it.
+    /// The runtime of a spawn that asks for no stronger isolation, by its name in the engine.
     pub runtime: String,
-    /// Whether agents are reached through the engine also where there is a shorter way.
+    /// Whether agents are reached over the engine's attachment alone, also where their own sockets
+    /// could be used.
     pub attach_only: bool,
-    /// Whether every sandbox has only `/workspace` and `/tmp` to write to.
+    /// Whether sandboxes can write to `/workspace` and `/tmp` only.
     pub read_only_rootfs: bool,
     /// The filter of system calls.
     pub seccomp: Seccomp,
     /// Capabilities that root inside does not have, with or without `CAP_`; `ALL` is all.
     pub dropped_caps: Vec<String>,
-    /// Capabilities that it has nevertheless.
+    /// Capabilities that it has although they are dropped, or in addition to Docker's default.
     pub added_caps: Vec<String>,
-    /// Processes and threads of one container at most, whatever a spawn asks for.
+    /// The most processes and threads of one container, whatever a spawn asks for.
     pub pids_limit: u32,
-    /// How sandboxes are connected.
+    /// The network of sandboxes.
     pub network: NetworkSettings,
     /// Which containers are made ahead.
     pub warm: WarmSettings,
@@ -44,18 +45,18 @@ pub struct DockerSettings {
     pub tmp_size_mb: u64,
     /// Size of `/dev/shm`, MiB.
     pub shm_size_mb: u64,
-    /// Labels for a Traefik that watches the same engine; none means no labels.
+    /// Labels for a Traefik proxy that watches the same engine; none means no labels.
     pub traefik: Option<Traefik>,
-    /// Whether an image that a spawn names and that is not here is pulled.
+    /// Whether an image that a spawn names and the engine lacks is pulled.
     pub pull_missing: bool,
-    /// The platform that is pulled, `linux/amd64`; none leaves it to the engine.
+    /// The platform to pull, `linux/amd64`; none leaves it to the engine.
     pub platform: Option<String>,
-    /// How to log in to registries.
+    /// The logins for registries.
     pub credentials: Credentials,
 }
 
 impl DockerSettings {
-    /// The defaults, with an engine, a tag and an agent.
+    /// The default settings for an engine, a tag and an agent.
     pub fn new(address: EngineAddress, tag: impl Into<String>, agent: impl Into<PathBuf>) -> Self {
         Self {
             address,

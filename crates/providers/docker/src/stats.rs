@@ -1,4 +1,4 @@
-//! What a sandbox uses, as its agent counts it, and what it may.
+//! The resource usage of a sandbox, as its agent measures it, with the container's limits.
 
 use std::time::Instant;
 
@@ -6,17 +6,21 @@ use stacyvm_provider::ops::{OpError, ReadRange};
 use stacyvm_provider::prelude::*;
 use stacyvm_types::SandboxStats;
 
-use crate::inner::{Known, locked};
+use crate::connections::SandboxConnection;
 
-/// More than any `/proc/net/dev`.
-const LONGEST: usize = 64 * 1024;
+/// How much of `/proc/net/dev` is read, which is more than any has, bytes.
+const MAX_NET_DEV_BYTES: usize = 64 * 1024;
 
 /// Measures a sandbox.
-pub(crate) async fn measure(known: &Known) -> Result<SandboxStats, OpError> {
-    let usage = known.sandbox.usage().await?;
-    let (received, sent) = traffic(known).await.unwrap_or((0, 0));
+pub(crate) async fn measure(connection: &SandboxConnection) -> Result<SandboxStats, OpError> {
+    let usage = connection.sandbox.usage().await?;
+    let (received, sent) = traffic(connection).await.unwrap_or((0, 0));
     let now = Instant::now();
-    let cpu_pct = match locked(&known.cpu_seen).replace((now, usage.cpu_nanos)) {
+    let cpu_pct = match connection
+        .cpu_reading
+        .lock()
+        .replace((now, usage.cpu_nanos))
+    {
         Some((then, before)) if now > then => {
             let used = usage.cpu_nanos.saturating_sub(before) as f64;
             used / (now - then).as_nanos() as f64 * 100.0
@@ -27,34 +31,36 @@ pub(crate) async fn measure(known: &Known) -> Result<SandboxStats, OpError> {
         supported: true,
         cpu_pct,
         mem_bytes: usage.mem_bytes,
-        mem_limit_bytes: known.limits.memory,
-        // The agent counts all but itself.
+        mem_limit_bytes: connection.limits.memory,
+        // The agent does not count itself.
         pids: usage.pids + 1,
         disk_bytes: 0,
         net_rx_bytes: received,
         net_tx_bytes: sent,
-        cpu_limit: known.limits.cpus,
-        pids_limit: known.limits.pids,
-        disk_limit_bytes: known.limits.disk,
+        cpu_limit: connection.limits.cpus,
+        pids_limit: connection.limits.pids,
+        disk_limit_bytes: connection.limits.disk,
         oom_kills: 0,
     })
 }
 
-async fn traffic(known: &Known) -> Option<(u64, u64)> {
-    let file = known.sandbox.read("/proc/net/dev", ReadRange::default());
+async fn traffic(connection: &SandboxConnection) -> Option<(u64, u64)> {
+    let file = connection
+        .sandbox
+        .read("/proc/net/dev", ReadRange::default());
     let mut file = file.await.ok()?;
     let mut text = Vec::new();
-    while let Some(piece) = file.data.recv().await {
-        text.extend(piece.ok()?);
-        if text.len() > LONGEST {
+    while let Some(chunk) = file.data.recv().await {
+        text.extend(chunk.ok()?);
+        if text.len() > MAX_NET_DEV_BYTES {
             return None;
         }
     }
-    Some(counted(&String::from_utf8_lossy(&text)))
+    Some(parse_traffic(&String::from_utf8_lossy(&text)))
 }
 
-/// Bytes received and sent on every interface but the loopback; see proc_net_dev(5).
-fn counted(text: &str) -> (u64, u64) {
+/// Bytes received and sent on every interface except the loopback; see proc_net_dev(5).
+fn parse_traffic(text: &str) -> (u64, u64) {
     let lines = text.lines().filter_map(|line| line.split_once(':'));
     lines
         .filter(|(name, _)| name.trim() != "lo")
@@ -79,7 +85,7 @@ mod tests {
   eth0:    1000       2    0    0    0     0          0         0       30       3    0    0    0     0       0          0
   eth1:5 1 0 0 0 0 0 0 7 1 0 0 0 0 0 0
 ";
-        assert_eq!(counted(text), (1005, 37));
-        assert_eq!(counted("nonsense"), (0, 0));
+        assert_eq!(parse_traffic(text), (1005, 37));
+        assert_eq!(parse_traffic("nonsense"), (0, 0));
     }
 }

@@ -1,31 +1,31 @@
-//! Labels with which a Traefik that watches the same engine finds the ports of a sandbox.
+//! Labels by which a Traefik proxy that watches the same engine finds the ports of a sandbox.
 //!
-//! Owns the names and rules that are written; makes no network and knows no Traefik. One rule that is
-//! easy to miss: labels are fixed when a container is made, so only the ports listed in the
-//! configuration are reached this way, and a container made before its sandbox is known has none.
+//! This module only writes labels; it makes no network and contacts no Traefik. The one rule: labels
+//! are fixed when a container is created, so only the configured ports are routed this way, and a
+//! warm container has no such labels.
 
 use std::collections::HashMap;
 
 use stacyvm_types::SandboxId;
 
-/// What Traefik is told of every sandbox.
+/// The settings of the labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traefik {
-    /// The ports that get a name.
+    /// The ports that get a host name.
     pub ports: Vec<u16>,
-    /// Names are `{port}-{id}.` and this. A port behind it, as in `localhost:7423`, is no part of it.
+    /// The domain of the host names, which are `{port}-{id}.{domain}`. A port behind it, as in
+    /// `localhost:7423`, is ignored.
     pub domain: String,
-    /// Where Traefik takes requests in; none leaves that to Traefik's own default.
+    /// Traefik's entry points; empty means Traefik's own default.
     pub entry_points: Vec<String>,
-    /// Who gets certificates for the names; none means plain HTTP.
+    /// Traefik's certificate resolver for the names; none means plain HTTP.
     pub cert_resolver: Option<String>,
-    /// The network through which Traefik reaches the container; none means the one that the
-    /// container is in.
+    /// The network through which Traefik reaches the container; none means the container's own.
     pub network: Option<String>,
 }
 
 impl Traefik {
-    /// The labels of the container of `id`, which is in `network`.
+    /// The labels for the container of the sandbox `id`, which is in `network`.
     pub fn labels(&self, id: &SandboxId, network: &str) -> HashMap<String, String> {
         let domain = self.domain.split(':').next().unwrap_or_default();
         let network = self.network.as_deref().unwrap_or(network);

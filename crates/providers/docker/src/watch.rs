@@ -1,19 +1,18 @@
-//! What happens to containers behind our back, as the engine tells it: ends, pauses, want of memory.
+//! Following what happens to containers outside StacyVM: ends, pauses, and out-of-memory kills.
 //!
-//! One task follows the engine's events for all sandboxes of a server. Its one rule: an event is
-//! only a hint to look. What is missed, while the engine or the connection is away, is found by
-//! listing after every connection, so nothing that is missed stays missed; and an engine that is
-//! away ends nothing.
+//! One task follows the engine's events for all sandboxes of a server. The one rule: an event is only
+//! a hint to look. Events that are missed while the engine or the connection is away are made up for
+//! by listing the containers after every connection; and an absent engine ends no sandbox.
 
 mod events;
-mod record;
+mod states;
 
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::models::{ContainerStateStatusEnum as Status, ContainerSummaryStateEnum as Listed};
-use bollard::query_parameters::{EventsOptions, InspectContainerOptions, ListContainersOptions};
+use bollard::query_parameters::EventsOptions;
 use futures_util::{Stream, StreamExt as _};
 use stacyvm_provider::{BoxState, Notice, Notices};
 use stacyvm_types::{SandboxId, Timestamp};
@@ -21,46 +20,44 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::engine::{Engine, EngineError, QUICK};
-use crate::names::Names;
-use events::{Happened, Told};
-use record::Record;
+use crate::containers::Containers;
+use crate::engine::{EngineError, QUERY_TIMEOUT};
+use events::{Change, ContainerEvent};
+use states::SandboxStates;
 
-/// How long nothing may be told before the containers are listed all the same: a connection that
-/// has died somewhere on its way says nothing either.
-const QUIET: Duration = Duration::from_secs(60);
-/// The waits between attempts to connect: doubled each time, with jitter.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// How soon an end is looked for again that the engine could not be asked about.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long no event may come before the containers are listed again, because a broken connection may
+/// be silent too.
+const EVENT_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pauses between attempts to connect, doubled each time, with jitter.
+const MIN_RECONNECT_DELAY: Duration = Duration::from_millis(100);
+const MAX_RECONNECT_DELAY: Duration = Duration::from_secs(5);
+/// How soon a container is inspected again after the engine could not be asked.
+const INSPECT_RETRY_DELAY: Duration = Duration::from_secs(30);
 
-/// The one who follows, and those who wait for what is told.
+/// Follows the engine's events, and serves those who wait for them.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    parts: Arc<Parts>,
+pub(crate) struct EventWatcher {
+    follower: Arc<EventFollower>,
     started: OnceLock<()>,
     tasks: TaskTracker,
 }
 
 #[derive(Debug)]
-struct Parts {
-    engine: Arc<Engine>,
-    names: Names,
+struct EventFollower {
+    containers: Containers,
     notices: Notices,
-    record: Record,
+    states: SandboxStates,
     stop: CancellationToken,
 }
 
-impl Watch {
-    /// Asks the engine nothing yet.
-    pub(crate) fn new(engine: Arc<Engine>, names: Names) -> Self {
+impl EventWatcher {
+    /// Follows nothing before the first call of another method.
+    pub(crate) fn new(containers: Containers) -> Self {
         Self {
-            parts: Arc::new(Parts {
-                engine,
-                names,
+            follower: Arc::new(EventFollower {
+                containers,
                 notices: Notices::default(),
-                record: Record::default(),
+                states: SandboxStates::default(),
                 stop: CancellationToken::new(),
             }),
             started: OnceLock::new(),
@@ -68,112 +65,114 @@ impl Watch {
         }
     }
 
-    /// What happens to sandboxes, for the first who asks; begins to follow.
+    /// The notices about sandboxes, for the first caller.
     pub(crate) fn notices(&self) -> Option<mpsc::Receiver<Notice>> {
         self.start();
-        self.parts.notices.listen()
+        self.follower.notices.listen()
     }
 
-    /// Resolves when the sandbox's container does not run any more, at once when there is none.
+    /// Resolves when the sandbox's container does not run any more; at once when there is none.
     pub(crate) async fn wait_exit(&self, id: &SandboxId) {
         self.start();
-        // Before the look, so that an end after it is not missed.
-        let mut waiting = self.parts.record.wait_for(id);
+        // Registered before the first inspection, so that an end after it is not missed.
+        let mut waiter = self.follower.states.wait_for(id);
         loop {
-            match self.parts.has_ended(id).await {
+            match self.follower.has_ended(id).await {
                 Some(true) => return,
-                Some(false) => waiting.told().await,
-                // The list that comes with the engine may have been asked for already.
+                Some(false) => waiter.notified().await,
+                // The list after the engine's return may have been requested already.
                 None => tokio::select! {
-                    () = waiting.told() => {}
-                    () = tokio::time::sleep(LOOK_AGAIN) => {}
+                    () = waiter.notified() => {}
+                    () = tokio::time::sleep(INSPECT_RETRY_DELAY) => {}
                 },
             }
         }
     }
 
-    /// Which limit an ended sandbox ended of.
+    /// The limit that ended a sandbox.
     pub(crate) async fn cause_of_end(&self, id: &SandboxId) -> Option<&'static str> {
-        if let Some(of_memory) = self.parts.record.ended_of_memory(id) {
-            return of_memory.then_some("memory");
+        if let Some(out_of_memory) = self.follower.states.ended_out_of_memory(id) {
+            return out_of_memory.then_some("memory");
         }
-        // It ended while nobody followed.
-        let state = self.parts.inspect(id).await.ok()??;
+        // Its end was not followed.
+        let state = self.follower.inspect(id).await.ok()??;
         let killed = state.running == Some(false) && state.exit_code == Some(137);
         (killed && state.oom_killed == Some(true)).then_some("memory")
     }
 
-    /// Ends the following; what is waited for is told no more.
+    /// Stops following the events.
     pub(crate) async fn close(&self) {
-        self.parts.stop.cancel();
+        self.follower.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
 
     fn start(&self) {
         self.started.get_or_init(|| {
-            let parts = Arc::clone(&self.parts);
-            let stop = parts.stop.clone();
+            let follower = Arc::clone(&self.follower);
+            let stop = follower.stop.clone();
             self.tasks.spawn(async move {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = parts.follow() => {}
+                    () = follower.run() => {}
                 }
             });
         });
     }
 }
 
-impl Parts {
-    /// Connects, follows until that breaks, and begins again.
-    async fn follow(&self) {
-        let mut wait = FIRST_WAIT;
+impl EventFollower {
+    /// Connects, follows the events until the connection breaks, and begins again.
+    async fn run(&self) {
+        let mut delay = MIN_RECONNECT_DELAY;
         let mut away = false;
         loop {
-            let followed = self.connection(&mut wait, &mut away).await;
+            let error = self.follow(&mut delay, &mut away).await;
             if !away {
                 away = true;
-                tracing::warn!(error = %followed, "the Docker engine's events are followed no more");
+                tracing::warn!(%error, "the Docker engine's events are followed no more");
             }
             let jitter = 0.5 + events::random() / 2.0;
-            tokio::time::sleep(wait.mul_f64(jitter)).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
+            tokio::time::sleep(delay.mul_f64(jitter)).await;
+            delay = (delay * 2).min(MAX_RECONNECT_DELAY);
         }
     }
 
-    /// One connection, from its first list to its end.
-    async fn connection(&self, wait: &mut Duration, away: &mut bool) -> EngineError {
+    /// Follows the events over one connection, and returns how that ended.
+    async fn follow(&self, delay: &mut Duration, away: &mut bool) -> EngineError {
+        let engine = &self.containers.engine;
+        let names = &self.containers.names;
         let began = match self.now().await {
             Ok(now) => now,
             Err(error) => return error,
         };
-        // What happens from here on is told, also what happens before the list is here.
-        let docker = match self.engine.docker().await {
+        // Events are followed from here on, so those during the listing are not missed.
+        let docker = match engine.docker().await {
             Ok(docker) => docker,
             Err(error) => return error,
         };
         let options = EventsOptions {
             since: Some(events::since(began)),
             until: None,
-            filters: Some(events::filters(&self.names)),
+            filters: Some(events::filters(names)),
         };
-        let mut told = pin!(docker.events(Some(options)));
+        let mut events = pin!(docker.events(Some(options)));
         if let Err(error) = self.catch_up().await {
             return error;
         }
         if std::mem::take(away) {
             tracing::info!("the Docker engine's events are followed again");
         }
-        *wait = FIRST_WAIT;
+        *delay = MIN_RECONNECT_DELAY;
         loop {
-            match tokio::time::timeout(QUIET, next(&mut told)).await {
+            match tokio::time::timeout(EVENT_TIMEOUT, next(&mut events)).await {
                 Ok(Some(Ok(event))) => {
-                    if let Some(told) = events::read(event, &self.names) {
-                        self.take(told);
+                    if let Some(event) = events::read(event, names) {
+                        self.handle(event);
                     }
                 }
-                Ok(Some(Err(error))) => return self.engine.failed("follow the events", error),
-                Ok(None) => return self.engine.ended("follow the events"),
+                Ok(Some(Err(error))) => return engine.failed("follow the events", error),
+                Ok(None) => return engine.ended("follow the events"),
                 Err(_) => {
                     if let Err(error) = self.catch_up().await {
                         return error;
@@ -185,32 +184,22 @@ impl Parts {
 
     /// The engine's own time.
     async fn now(&self) -> Result<Timestamp, EngineError> {
-        let asking = self
-            .engine
-            .ask("ask the engine for its time", QUICK, |docker| async move {
-                docker.info().await
-            });
+        let asking = self.containers.engine.request(
+            "ask the engine for its time",
+            QUERY_TIMEOUT,
+            |docker| async move { docker.info().await },
+        );
         let time = asking.await?.system_time.unwrap_or_default();
-        Ok(events::time(&time).unwrap_or_else(Timestamp::now))
+        Ok(events::parse_time(&time).unwrap_or_else(Timestamp::now))
     }
 
-    /// Looks at every container and tells what is different from what was known.
+    /// Lists all containers, and handles what differs from the known states.
     async fn catch_up(&self) -> Result<(), EngineError> {
-        let options = ListContainersOptions {
-            all: true,
-            filters: Some(self.names.filter()),
-            ..ListContainersOptions::default()
-        };
-        let waited = self.record.waited_for();
-        let listing = self
-            .engine
-            .ask("list the containers", QUICK, |docker| async move {
-                docker.list_containers(Some(options)).await
-            });
+        let waited = self.states.waited_for();
         let mut alive = Vec::new();
-        for found in listing.await? {
-            let names = found.names.unwrap_or_default();
-            let Some(id) = names.iter().find_map(|name| self.names.sandbox_of(name)) else {
+        for found in self.containers.list().await? {
+            let mut names = found.names.iter().flatten();
+            let Some(id) = names.find_map(|name| self.containers.names.sandbox_of(name)) else {
                 continue;
             };
             match found.state {
@@ -220,51 +209,51 @@ impl Parts {
             }
         }
         for (id, state) in &alive {
-            self.moves(id, *state == BoxState::Running);
+            self.set_paused(id, *state == BoxState::Paused);
         }
-        // What is not there, or does not run, has ended; who waits for it looks for itself.
+        // The others may have ended; each waiter inspects its container itself.
         let ended = waited
             .into_iter()
             .filter(|id| !alive.iter().any(|(known, _)| known == id));
-        ended.for_each(|id| self.record.tell(&id));
+        ended.for_each(|id| self.states.notify(&id));
         Ok(())
     }
 
-    fn take(&self, told: Told) {
-        let Told { id, happened } = told;
-        match happened {
-            Happened::Paused => self.moves(&id, false),
-            Happened::Resumed => self.moves(&id, true),
-            Happened::OutOfMemory => {
-                self.record.out_of_memory(&id);
+    fn handle(&self, event: ContainerEvent) {
+        let ContainerEvent { id, change } = event;
+        match change {
+            Change::Paused => self.set_paused(&id, true),
+            Change::Resumed => self.set_paused(&id, false),
+            Change::OutOfMemory => {
+                self.states.out_of_memory(&id);
                 self.notices.tell(Notice::LimitReached {
                     id,
                     limit: "memory",
                 });
             }
-            Happened::Died { code } => {
-                self.record.died(&id, code);
-                self.record.tell(&id);
+            Change::Died { code } => {
+                self.states.died(&id, code);
+                self.states.notify(&id);
             }
-            Happened::Gone => {
-                self.record.gone(&id);
-                self.record.tell(&id);
+            Change::Gone => {
+                self.states.gone(&id);
+                self.states.notify(&id);
             }
         }
     }
 
-    /// Tells whether it moves now when that is a change.
-    fn moves(&self, id: &SandboxId, moves: bool) {
-        if self.record.set_moving(id, moves) {
+    /// Records whether a sandbox is paused, with a notice when that is a change.
+    fn set_paused(&self, id: &SandboxId, is_paused: bool) {
+        if self.states.set_paused(id, is_paused) {
             let id = id.clone();
-            self.notices.tell(match moves {
-                true => Notice::Resumed { id },
-                false => Notice::Paused { id },
+            self.notices.tell(match is_paused {
+                true => Notice::Paused { id },
+                false => Notice::Resumed { id },
             });
         }
     }
 
-    /// Whether the engine says that the sandbox's container does not run; none when it says nothing.
+    /// Whether the sandbox's container has ended; none when the engine does not answer.
     async fn has_ended(&self, id: &SandboxId) -> Option<bool> {
         match self.inspect(id).await {
             Ok(None) => Some(true),
@@ -276,26 +265,18 @@ impl Parts {
         }
     }
 
+    /// The state of the sandbox's container; none when there is no container.
     async fn inspect(
         &self,
         id: &SandboxId,
     ) -> Result<Option<bollard::models::ContainerState>, EngineError> {
-        let name = self.names.container(id);
-        let asking = self
-            .engine
-            .ask("look at the container", QUICK, |docker| async move {
-                let options = None::<InspectContainerOptions>;
-                docker.inspect_container(&name, options).await
-            });
-        match asking.await {
-            Ok(found) => Ok(Some(found.state.unwrap_or_default())),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
+        let name = self.containers.names.container(id);
+        let found = self.containers.inspect(&name).await?;
+        Ok(found.map(|found| found.state.unwrap_or_default()))
     }
 }
 
-/// The next of a stream that stays where it is.
+/// The next item of a stream.
 async fn next<S: Stream + Unpin>(stream: &mut S) -> Option<S::Item> {
     stream.next().await
 }

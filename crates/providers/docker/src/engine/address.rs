@@ -1,4 +1,4 @@
-//! Where an engine is.
+//! The address of an engine.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use bollard::{ClientVersion, Docker};
 use stacyvm_provider::ProviderError;
 
-/// The port of an engine that answers in the clear, and of one that speaks TLS.
+/// The default ports of an engine without and with TLS.
 const PLAIN_PORT: u16 = 2375;
 const TLS_PORT: u16 = 2376;
 
-/// What proves who is who, each a file in PEM.
+/// Certificates for mutual authentication, each a file in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Who signed the engine's certificate.
+    /// The authority that signed the engine's certificate.
     pub ca: PathBuf,
-    /// Our certificate.
+    /// The server's certificate.
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
@@ -24,17 +24,18 @@ pub struct TlsFiles {
 /// Where an engine listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineAddress {
-    /// On a socket of this machine.
+    /// A socket of this machine.
     Unix(PathBuf),
-    /// On a port, in the clear: whoever reaches it owns its machine. `HOST:PORT`.
+    /// A port without encryption, `HOST:PORT`. Every program that reaches it controls the engine's
+    /// machine.
     Tcp(String),
-    /// On a port, over TLS, with certificates on both sides.
+    /// A port with TLS and certificates on both sides.
     Tls(String, TlsFiles),
 }
 
 impl EngineAddress {
-    /// Reads `unix:///path`, `/path`, `tcp://host:port`, `http://…` or `https://…`. With `tls` a
-    /// port is spoken to over TLS.
+    /// Parses `unix:///path`, `/path`, `tcp://host:port`, `http://…` or `https://…`. With `tls` a
+    /// port is connected to over TLS.
     ///
     /// # Errors
     /// `Invalid` when it is none of these, or when TLS is asked for without certificates.
@@ -68,37 +69,38 @@ impl EngineAddress {
         }
     }
 
-    /// Whether it may be on another machine: then it sees none of our files.
+    /// Whether the engine may run on another machine, where it sees none of this one's files.
     pub fn is_remote(&self) -> bool {
         !matches!(self, Self::Unix(_))
     }
 
-    /// What speaks to it; only a missing socket or file is noticed now. `patience` in seconds.
+    /// A client for this address. Only a missing socket or file is an error now; `timeout` is in
+    /// seconds.
     pub(super) fn connect(
         &self,
-        patience: u64,
+        timeout: u64,
         version: &ClientVersion,
     ) -> Result<Docker, bollard::errors::Error> {
         match self {
             Self::Unix(path) => {
-                Docker::connect_with_unix(&path.to_string_lossy(), patience, version)
+                Docker::connect_with_unix(&path.to_string_lossy(), timeout, version)
             }
             Self::Tcp(host) => {
-                Docker::connect_with_http(&format!("tcp://{host}"), patience, version)
+                Docker::connect_with_http(&format!("tcp://{host}"), timeout, version)
             }
             Self::Tls(host, TlsFiles { ca, cert, key }) => {
                 for file in [ca, cert, key] {
-                    readable(file)?;
+                    check_readable(file)?;
                 }
                 let address = format!("tcp://{host}");
-                Docker::connect_with_ssl(&address, key, cert, ca, patience, version)
+                Docker::connect_with_ssl(&address, key, cert, ca, timeout, version)
             }
         }
     }
 }
 
-/// A missing certificate would otherwise show only as a failed handshake.
-fn readable(file: &Path) -> Result<(), bollard::errors::Error> {
+/// Reports a missing certificate by its path, which a failed handshake would not.
+fn check_readable(file: &Path) -> Result<(), bollard::errors::Error> {
     std::fs::File::open(file)
         .map(drop)
         .map_err(|_| bollard::errors::Error::CertPathError {

@@ -1,35 +1,35 @@
-//! What can go wrong between us and an engine.
+//! Errors of requests to an engine.
 
 use bollard::errors::Error;
 use stacyvm_provider::ProviderError;
 
 use super::EngineAddress;
 
-/// More of an engine's message than anybody reads.
-const LONGEST_MESSAGE: usize = 500;
+/// How much of an engine's message is kept, characters.
+const MAX_MESSAGE_CHARS: usize = 500;
 
-/// A question that was not answered as hoped.
+/// A failed request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum EngineError {
-    /// Nobody is there, or the connection broke.
+    /// The engine could not be reached, or the connection broke.
     #[error("the Docker engine at {address} does not answer: {reason}")]
-    Absent {
+    Unreachable {
         address: String,
         reason: String,
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// It said no.
+    /// The engine refused the request.
     #[error("{step}: {message}")]
     Refused {
         step: &'static str,
-        /// Of HTTP; 0 in the middle of a stream.
+        /// The HTTP status; 0 for an error in the middle of a stream.
         status: u16,
         message: String,
     },
-    /// Anything else: an answer that cannot be read, settings that cannot be.
+    /// Anything else, such as an answer that cannot be parsed.
     #[error("{step}: {message}")]
-    Odd {
+    Unexpected {
         step: &'static str,
         message: String,
         #[source]
@@ -38,9 +38,9 @@ pub(crate) enum EngineError {
 }
 
 impl EngineError {
-    /// What a failure of the client means.
+    /// Classifies an error of the client library.
     pub(super) fn of(step: &'static str, address: &EngineAddress, error: Error) -> Self {
-        let absent = |reason: &str, source: Option<Error>| Self::Absent {
+        let unreachable = |reason: &str, source: Option<Error>| Self::Unreachable {
             address: address.to_string(),
             reason: reason.to_owned(),
             source: source.map(Into::into),
@@ -59,15 +59,15 @@ impl EngineError {
                 status: 0,
                 message: shown(&error),
             },
-            Error::SocketNotFoundError(_) => absent("its socket is not there", None),
-            Error::RequestTimeoutError => absent("it took too long", None),
+            Error::SocketNotFoundError(_) => unreachable("its socket is not there", None),
+            Error::RequestTimeoutError => unreachable("it took too long", None),
             Error::HyperLegacyError { .. }
             | Error::HyperResponseError { .. }
             | Error::IOError { .. } => {
                 let reason = innermost(&error);
-                absent(&reason, Some(error))
+                unreachable(&reason, Some(error))
             }
-            other => Self::Odd {
+            other => Self::Unexpected {
                 step,
                 message: shown(&other.to_string()),
                 source: Some(other.into()),
@@ -75,18 +75,18 @@ impl EngineError {
         }
     }
 
-    /// An answer that ended too soon.
-    pub(super) fn cut(step: &'static str, address: &EngineAddress) -> Self {
-        Self::Absent {
+    /// A streamed answer that ended too early.
+    pub(super) fn ended(step: &'static str, address: &EngineAddress) -> Self {
+        Self::Unreachable {
             address: address.to_string(),
             reason: format!("it ended the answer while asked to {step}"),
             source: None,
         }
     }
 
-    /// No answer in time.
-    pub(super) fn silent(step: &'static str, address: &EngineAddress) -> Self {
-        Self::Absent {
+    /// A request without an answer in time.
+    pub(super) fn timed_out(step: &'static str, address: &EngineAddress) -> Self {
+        Self::Unreachable {
             address: address.to_string(),
             reason: format!("it took too long to {step}"),
             source: None,
@@ -94,21 +94,21 @@ impl EngineError {
     }
 
     /// Whether there was no answer at all.
-    pub(crate) fn is_absence(&self) -> bool {
-        matches!(self, Self::Absent { .. })
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
     }
 
-    /// Whether what was asked about is not there.
+    /// Whether the object of the request does not exist.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// Whether something stands in the way: the name is taken, or it is being removed already.
+    /// Whether the object's state forbids the request: its name is taken, or it is being removed.
     pub(crate) fn is_conflict(&self) -> bool {
         matches!(self, Self::Refused { status: 409, .. })
     }
 
-    /// The engine's own words, when it said no.
+    /// The engine's message, when it refused the request.
     pub(crate) fn refusal(&self) -> Option<&str> {
         match self {
             Self::Refused { message, .. } => Some(message),
@@ -120,7 +120,7 @@ impl EngineError {
 impl From<EngineError> for ProviderError {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::Absent { .. } => Self::Unavailable(format!(
+            EngineError::Unreachable { .. } => Self::Unavailable(format!(
                 "{error}; hint: start it, or see \"stacyvm doctor\""
             )),
             EngineError::Refused { step, message, .. } => Self::Backend {
@@ -128,7 +128,7 @@ impl From<EngineError> for ProviderError {
                 message: without_paths(&message),
                 source: None,
             },
-            EngineError::Odd {
+            EngineError::Unexpected {
                 step,
                 message,
                 source,
@@ -141,7 +141,7 @@ impl From<EngineError> for ProviderError {
     }
 }
 
-/// The deepest cause that has words.
+/// The message of the innermost cause.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut deepest = error;
     while let Some(cause) = deepest.source() {
@@ -152,14 +152,14 @@ fn innermost(error: &dyn std::error::Error) -> String {
 
 fn shown(message: &str) -> String {
     let line = message.trim().replace(['\n', '\r', '\t'], " ");
-    match line.char_indices().nth(LONGEST_MESSAGE) {
+    match line.char_indices().nth(MAX_MESSAGE_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
 }
 
-/// Without the directories of the engine's machine, which are none of a client's business: of every
-/// path of at least two parts only its last one stays.
+/// Removes the directories of the engine's machine, which clients must not learn: of every path with
+/// at least two parts only the last one stays.
 fn without_paths(message: &str) -> String {
     let mut clean = String::with_capacity(message.len());
     let mut rest = message;
@@ -183,7 +183,7 @@ fn without_paths(message: &str) -> String {
     clean
 }
 
-/// Where the next absolute path starts: a slash that nothing of a word stands before.
+/// The position of the next absolute path: a slash that no character of a word precedes.
 fn path_start(text: &str) -> Option<usize> {
     let mut before = ' ';
     for (at, c) in text.char_indices() {
@@ -225,6 +225,6 @@ mod tests {
         let said = format!("a\nb{}", "ü".repeat(1000));
         let cut = shown(&said);
         assert!(cut.starts_with("a b"), "{cut}");
-        assert_eq!(cut.chars().count(), LONGEST_MESSAGE + 1);
+        assert_eq!(cut.chars().count(), MAX_MESSAGE_CHARS + 1);
     }
 }

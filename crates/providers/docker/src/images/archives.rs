@@ -1,7 +1,7 @@
-//! Archives of images on their way into the engine and out of it.
+//! Loading archives of images into the engine, and saving images as archives.
 //!
-//! Nothing is kept here: what comes goes on, piece by piece. The engine uses an archive only when it
-//! has all of it, so one that breaks off leaves nothing.
+//! Archives are streamed and never stored here. The engine uses an archive only when it is complete,
+//! so one that breaks off leaves nothing.
 
 use bollard::query_parameters::{CreateImageOptions, ImportImageOptions};
 use bollard::{body_try_stream, errors::Error};
@@ -11,40 +11,42 @@ use stacyvm_provider::ProviderError;
 use stacyvm_provider::ops::{ByteReceiver, OpError};
 use tokio::sync::mpsc;
 
-use super::{find, ops, reference};
-use crate::engine::{EngineError, WORK};
-use crate::inner::Inner;
+use super::{lookup, reference};
+use crate::engine::{Engine, EngineError, WORK_TIMEOUT};
 
-/// Pieces between the engine and who reads an archive.
-const DEPTH: usize = 8;
+/// How many chunks of a saved archive are buffered.
+const CHANNEL_CAPACITY: usize = 8;
 const LOAD: &str = "load the images";
 const IMPORT: &str = "import the root file system";
-/// How the engine says which image it has made.
-const LOADED: [&str; 2] = ["Loaded image: ", "Loaded image ID: "];
+/// The prefixes of the lines in which the engine names a loaded image.
+const LOADED_PREFIXES: [&str; 2] = ["Loaded image: ", "Loaded image ID: "];
 
-/// Loads what `docker save` wrote and returns the names of what was in it. With `name` there may
-/// be one image in it, which gets that name.
+/// Loads an archive of `docker save` and returns the names of its images. With `name` the archive
+/// may have one image only, which gets that name.
 pub(super) async fn load(
-    inner: &Inner,
+    engine: &Engine,
     archive: ByteReceiver,
     name: Option<&str>,
 ) -> Result<Vec<String>, ProviderError> {
-    let new = free(inner, name).await?;
-    let docker = inner.engine.docker().await?;
+    let new = parse_free(engine, name).await?;
+    let docker = engine.docker().await?;
     let options = ImportImageOptions {
         quiet: true,
         ..ImportImageOptions::default()
     };
-    let lines = docker.import_image_stream(options, pieces(archive), None);
+    let lines = docker.import_image_stream(options, chunks(archive), None);
     let lines = lines.map(|line| line.map(|line| line.stream.unwrap_or_default()));
-    let words = heard(inner, LOAD, lines).await?;
-    let loaded: Vec<String> = words.iter().filter_map(|word| loaded(word)).collect();
+    let messages = messages(engine, LOAD, lines).await?;
+    let loaded: Vec<String> = messages
+        .iter()
+        .filter_map(|message| loaded_image(message))
+        .collect();
     match (new, loaded.as_slice()) {
         (_, []) => Err(ProviderError::Invalid(
             "there is no image in the archive".to_owned(),
         )),
         (Some(new), [one]) => {
-            ops::tag(inner, one, &new).await?;
+            reference::tag(engine, one, &new).await?;
             Ok(vec![new.familiar()])
         }
         (Some(_), _) => Err(ProviderError::Invalid(
@@ -55,25 +57,27 @@ pub(super) async fn load(
     }
 }
 
-/// Makes an image of one root file system and returns its name, or its id when it gets none.
+/// Makes an image of a root file system and returns its name, or its id when it gets no name.
 pub(super) async fn import(
-    inner: &Inner,
+    engine: &Engine,
     archive: ByteReceiver,
     name: Option<&str>,
 ) -> Result<String, ProviderError> {
-    let new = free(inner, name).await?;
-    let docker = inner.engine.docker().await?;
+    let new = parse_free(engine, name).await?;
+    let docker = engine.docker().await?;
     let options = CreateImageOptions {
         from_src: Some("-".to_owned()),
         repo: new.as_ref().map(|new| new.name()),
         tag: new.as_ref().and_then(|new| new.tag().map(str::to_owned)),
         ..CreateImageOptions::default()
     };
-    let archive = pieces(archive).map(|piece| piece.map_err(std::io::Error::other));
+    let archive = chunks(archive).map(|chunk| chunk.map_err(std::io::Error::other));
     let lines = docker.create_image(Some(options), Some(body_try_stream(archive)), None);
     let lines = lines.map(|line| line.map(|line| line.status.unwrap_or_default()));
-    let words = heard(inner, IMPORT, lines).await?;
-    let id = words.iter().rfind(|word| word.starts_with("sha256:"));
+    let messages = messages(engine, IMPORT, lines).await?;
+    let id = messages
+        .iter()
+        .rfind(|message| message.starts_with("sha256:"));
     match (new, id) {
         (Some(new), _) => Ok(new.familiar()),
         (None, Some(id)) => Ok(id.clone()),
@@ -85,28 +89,31 @@ pub(super) async fn import(
     }
 }
 
-/// Gives images as one archive.
-pub(super) async fn save(inner: &Inner, names: Vec<String>) -> Result<ByteReceiver, ProviderError> {
-    let docker = inner.engine.docker().await?;
-    let (sender, receiver) = mpsc::channel(DEPTH);
+/// Saves images as one archive.
+pub(super) async fn save(
+    engine: &Engine,
+    names: Vec<String>,
+) -> Result<ByteReceiver, ProviderError> {
+    let docker = engine.docker().await?;
+    let (sender, receiver) = mpsc::channel(CHANNEL_CAPACITY);
     tokio::spawn(async move {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut pieces = std::pin::pin!(docker.export_images(&names));
+        let mut chunks = std::pin::pin!(docker.export_images(&names));
         loop {
-            let piece = match tokio::time::timeout(WORK, pieces.next()).await {
+            let chunk = match tokio::time::timeout(WORK_TIMEOUT, chunks.next()).await {
                 Ok(None) => return,
-                Ok(Some(Ok(piece))) => Ok(piece),
+                Ok(Some(Ok(chunk))) => Ok(chunk),
                 Ok(Some(Err(error))) => {
                     tracing::warn!(%error, "Images cannot be saved");
                     Err(())
                 }
                 Err(_) => Err(()),
             };
-            let broken = piece.is_err();
-            let piece =
-                piece.map_err(|()| OpError::Failed("the archive could not be written".to_owned()));
-            // Who asked for it may have gone.
-            if sender.send(piece).await.is_err() || broken {
+            let broken = chunk.is_err();
+            let chunk =
+                chunk.map_err(|()| OpError::Failed("the archive could not be written".to_owned()));
+            // The receiver may be gone.
+            if sender.send(chunk).await.is_err() || broken {
                 return;
             }
         }
@@ -114,21 +121,16 @@ pub(super) async fn save(inner: &Inner, names: Vec<String>) -> Result<ByteReceiv
     Ok(receiver)
 }
 
-/// Reads a name that is to be given, and refuses one that stands for something.
-async fn free(
-    inner: &Inner,
+/// Parses the name that a new image is to be given, and refuses one that an image has already.
+async fn parse_free(
+    engine: &Engine,
     name: Option<&str>,
 ) -> Result<Option<stacyvm_image::Reference>, ProviderError> {
     let Some(name) = name else {
         return Ok(None);
     };
-    let new = reference(name)?;
-    if new.digest().is_some() {
-        return Err(ProviderError::Invalid(
-            "a digest is no name that can be given".to_owned(),
-        ));
-    }
-    if find(inner, name).await?.is_some() {
+    let new = reference::parse_new(name)?;
+    if lookup::find(engine, name).await?.is_some() {
         return Err(ProviderError::Conflict(format!(
             "image {name:?} exists already, remove it first or use another name"
         )));
@@ -136,40 +138,44 @@ async fn free(
     Ok(Some(new))
 }
 
-/// The pieces of an archive as they come.
-fn pieces(archive: ByteReceiver) -> impl Stream<Item = Result<Bytes, OpError>> + Send + 'static {
+/// The chunks of an archive as a stream.
+fn chunks(archive: ByteReceiver) -> impl Stream<Item = Result<Bytes, OpError>> + Send + 'static {
     stream::unfold(archive, |mut archive| async move {
-        let piece = archive.recv().await?;
-        Some((piece, archive))
+        let chunk = archive.recv().await?;
+        Some((chunk, archive))
     })
 }
 
-/// Every line that the engine answers with, to the last.
-async fn heard(
-    inner: &Inner,
+/// Every line of the engine's answer.
+async fn messages(
+    engine: &Engine,
     step: &'static str,
     lines: impl Stream<Item = Result<String, Error>>,
 ) -> Result<Vec<String>, ProviderError> {
     let mut lines = std::pin::pin!(lines);
-    let mut words = Vec::new();
-    // The archive comes from whoever sends it, at their pace; their connection is timed.
+    let mut messages = Vec::new();
+    // Without a timeout here: the client that sends the archive sets the pace, and the server times
+    // its connection.
     while let Some(line) = lines.next().await {
-        let line = line.map_err(|error| refused(inner.engine.failed(step, error)))?;
-        words.extend(line.lines().map(|line| line.trim().to_owned()));
+        let line = line.map_err(|error| refused(engine.failed(step, error)))?;
+        messages.extend(line.lines().map(|line| line.trim().to_owned()));
     }
-    Ok(words)
+    Ok(messages)
 }
 
-/// What the engine does not take is the fault of the archive, but for a broken engine.
+/// A refusal is the archive's fault; every other error is the engine's.
 fn refused(error: EngineError) -> ProviderError {
     match error.refusal() {
-        Some(words) => ProviderError::Invalid(format!("the archive is no image: {words}")),
+        Some(message) => ProviderError::Invalid(format!("the archive is no image: {message}")),
         None => error.into(),
     }
 }
 
-fn loaded(word: &str) -> Option<String> {
-    let named = LOADED.iter().find_map(|prefix| word.strip_prefix(prefix));
+/// The name of the image that a line says was loaded.
+fn loaded_image(message: &str) -> Option<String> {
+    let named = LOADED_PREFIXES
+        .iter()
+        .find_map(|prefix| message.strip_prefix(prefix));
     named.map(|name| name.trim().to_owned())
 }
 
@@ -179,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_engine_says_what_it_has_loaded() {
-        let found = |word: &str| loaded(word);
+        let found = |message: &str| loaded_image(message);
         assert_eq!(found("Loaded image: a:1").as_deref(), Some("a:1"));
         let id = found("Loaded image ID: sha256:ab");
         assert_eq!(id.as_deref(), Some("sha256:ab"));
@@ -193,7 +199,7 @@ mod tests {
         let gone = OpError::Gone("away".to_owned());
         sender.send(Err(gone.clone())).await.unwrap();
         drop(sender);
-        let all: Vec<_> = pieces(receiver).collect().await;
+        let all: Vec<_> = chunks(receiver).collect().await;
         assert_eq!(all, [Ok(Bytes::from_static(b"a")), Err(gone)]);
     }
 }

@@ -1,81 +1,122 @@
-//! The engine's images, as the API manages them.
+//! The operations on the engine's images.
 //!
-//! What sandboxes stand on is the engine's to know: it refuses to remove that. Everything that is
-//! not an image of the operator's, such as the one that trials are made from, is left out.
+//! The engine knows which images are in use, and refuses to remove those. The image of trials is not
+//! the operator's and is left out of lists.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use bollard::models::{ImageDeleteResponseItem, ImageInspect, ImageSummary};
 use bollard::query_parameters::{
-    ListImagesOptions, PruneImagesOptions, RemoveImageOptions, TagImageOptions,
+    ListContainersOptions, ListImagesOptions, PruneImagesOptions, RemoveImageOptions,
 };
-use stacyvm_image::Reference;
 use stacyvm_provider::ops::ByteReceiver;
 use stacyvm_provider::{ArchiveKind, ImageOps, ProviderError};
-use stacyvm_types::{
-    ImageDetails, ImageInfo, ImageLayer, ImageSettings, ImagesRemoved, PullLine, PulledImage,
-    Timestamp,
-};
+use stacyvm_types::{ImageDetails, ImageInfo, ImagesRemoved, PullLine, PulledImage};
 use tokio::sync::mpsc;
 
-use super::{archives, missing, pull, reference};
-use crate::engine::{EngineError, QUICK, WORK};
-use crate::inner::Inner;
-use crate::trial;
+use super::describe::{bytes, details, list_entries, removed, unused};
+use super::lookup::{self, LocalImage};
+use super::pull::Puller;
+use super::{archives, reference};
+use crate::engine::{Engine, QUERY_TIMEOUT, WORK_TIMEOUT};
 
 /// The images of one engine.
 #[derive(Debug)]
 pub(crate) struct EngineImages {
-    inner: Arc<Inner>,
+    engine: Arc<Engine>,
+    puller: Puller,
+    /// Whether an image that a spawn names and that is missing is pulled.
+    pull_missing: bool,
 }
 
 impl EngineImages {
-    pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner }
+    pub(crate) fn new(engine: Arc<Engine>, puller: Puller, pull_missing: bool) -> Self {
+        Self {
+            engine,
+            puller,
+            pull_missing,
+        }
     }
 
-    async fn inspected(&self, name: &str) -> Result<ImageInspect, ProviderError> {
-        reference(name)?;
-        let wanted = name.to_owned();
-        let asking = self
-            .inner
-            .engine
-            .ask("look the image up", QUICK, |docker| async move {
-                docker.inspect_image(&wanted).await
-            });
-        asking.await.map_err(|error| about(name, error))
+    /// The image of a name; none when the engine lacks it.
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<LocalImage>, ProviderError> {
+        lookup::find(&self.engine, name).await
+    }
+
+    /// The image of a name.
+    ///
+    /// # Errors
+    /// `NotFound` when the engine lacks it.
+    pub(crate) async fn require(&self, name: &str) -> Result<LocalImage, ProviderError> {
+        let found = self.find(name).await?;
+        found.ok_or_else(|| reference::not_found(name))
+    }
+
+    /// Whether a spawn may name an image: the engine has it, or it may be pulled.
+    pub(crate) async fn check(&self, name: &str) -> Result<(), ProviderError> {
+        match self.find(name).await? {
+            None if !self.pull_missing => Err(reference::not_found(name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Pulls an image that the engine lacks, if it may be pulled.
+    pub(crate) async fn prepare(&self, name: &str) -> Result<(), ProviderError> {
+        if self.find(name).await?.is_some() {
+            return Ok(());
+        }
+        if !self.pull_missing {
+            return Err(reference::not_found(name));
+        }
+        let wanted = reference::parse(name)?;
+        self.puller.pull(&wanted, None).await.map(drop)
+    }
+
+    async fn info(&self, name: &str) -> Result<ImageInfo, ProviderError> {
+        self.inspect(name).await.map(|found| found.image)
     }
 }
 
-/// What the engine says no to, about one image.
-pub(super) fn about(name: &str, error: EngineError) -> ProviderError {
-    if error.is_not_found() {
-        return missing(name);
+impl EngineImages {
+    /// The images that a pruning would remove. The engine cannot be asked for them, so this finds
+    /// those that no container uses.
+    async fn unused(&self, all: bool) -> Result<ImagesRemoved, ProviderError> {
+        let listing = self
+            .engine
+            .request("list the images", QUERY_TIMEOUT, |docker| async move {
+                let options = ListContainersOptions {
+                    all: true,
+                    ..ListContainersOptions::default()
+                };
+                let containers = docker.list_containers(Some(options)).await?;
+                let images = docker.list_images(None::<ListImagesOptions>).await?;
+                Ok((containers, images))
+            });
+        let (containers, images) = listing.await?;
+        let used: Vec<String> = containers
+            .into_iter()
+            .filter_map(|container| container.image_id)
+            .collect();
+        Ok(unused(images, &used, all))
     }
-    if let (true, Some(words)) = (error.is_conflict(), error.refusal()) {
-        return ProviderError::Conflict(format!("image {name:?} is in use: {words}"));
-    }
-    error.into()
 }
 
 #[async_trait]
 impl ImageOps for EngineImages {
     async fn list(&self) -> Result<Vec<ImageInfo>, ProviderError> {
-        let asking = self
-            .inner
+        let listing = self
             .engine
-            .ask("list the images", QUICK, |docker| async move {
+            .request("list the images", QUERY_TIMEOUT, |docker| async move {
                 docker.list_images(None::<ListImagesOptions>).await
             });
-        let mut lines: Vec<ImageInfo> = asking.await?.iter().flat_map(lines_of).collect();
-        lines.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(lines)
+        let mut entries: Vec<ImageInfo> = listing.await?.iter().flat_map(list_entries).collect();
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
     }
 
     async fn inspect(&self, name: &str) -> Result<ImageDetails, ProviderError> {
-        self.inspected(name).await.map(|found| details(name, found))
+        let found = lookup::describe(&self.engine, name).await?;
+        Ok(details(name, found))
     }
 
     async fn pull(
@@ -84,17 +125,17 @@ impl ImageOps for EngineImages {
         always: bool,
         progress: Option<mpsc::Sender<PullLine>>,
     ) -> Result<PulledImage, ProviderError> {
-        let wanted = reference(name)?;
-        if !always && super::find(&self.inner, name).await?.is_some() {
+        let wanted = reference::parse(name)?;
+        if !always && self.find(name).await?.is_some() {
             return Ok(PulledImage {
-                image: details(name, self.inspected(name).await?).image,
+                image: self.info(name).await?,
                 cached: true,
                 downloaded: 0,
             });
         }
-        let downloaded = pull::pull(&self.inner, &wanted, progress).await?;
+        let downloaded = self.puller.pull(&wanted, progress).await?;
         Ok(PulledImage {
-            image: details(name, self.inspected(name).await?).image,
+            image: self.info(name).await?,
             cached: false,
             downloaded,
         })
@@ -107,46 +148,41 @@ impl ImageOps for EngineImages {
         name: Option<&str>,
     ) -> Result<Vec<ImageInfo>, ProviderError> {
         let names = match kind {
-            ArchiveKind::Images => archives::load(&self.inner, archive, name).await?,
-            ArchiveKind::Rootfs => vec![archives::import(&self.inner, archive, name).await?],
+            ArchiveKind::Images => archives::load(&self.engine, archive, name).await?,
+            ArchiveKind::Rootfs => vec![archives::import(&self.engine, archive, name).await?],
         };
         let mut loaded = Vec::new();
         for name in names {
-            loaded.push(details(&name, self.inspected(&name).await?).image);
+            loaded.push(self.info(&name).await?);
         }
         Ok(loaded)
     }
 
     async fn save(&self, names: &[String]) -> Result<ByteReceiver, ProviderError> {
         for name in names {
-            self.inspected(name).await?;
+            lookup::describe(&self.engine, name).await?;
         }
-        archives::save(&self.inner, names.to_vec()).await
+        archives::save(&self.engine, names.to_vec()).await
     }
 
     async fn tag(&self, name: &str, new: &str) -> Result<(), ProviderError> {
-        reference(name)?;
-        let new = reference(new)?;
-        if new.digest().is_some() {
-            return Err(ProviderError::Invalid(
-                "a digest is no name that can be given".to_owned(),
-            ));
-        }
-        tag(&self.inner, name, &new).await
+        reference::parse(name)?;
+        let new = reference::parse_new(new)?;
+        reference::tag(&self.engine, name, &new).await
     }
 
     async fn remove(&self, name: &str) -> Result<ImagesRemoved, ProviderError> {
-        let size = self.inspected(name).await?.size;
-        let wanted = name.to_owned();
-        let asking = self
-            .inner
+        let size = lookup::describe(&self.engine, name).await?.size;
+        let removing = self
             .engine
-            .ask("remove the image", WORK, |docker| async move {
+            .request("remove the image", WORK_TIMEOUT, |docker| async move {
                 docker
-                    .remove_image(&wanted, None::<RemoveImageOptions>, None)
+                    .remove_image(name, None::<RemoveImageOptions>, None)
                     .await
             });
-        let items = asking.await.map_err(|error| about(name, error))?;
+        let items = removing
+            .await
+            .map_err(|error| reference::refused(name, error))?;
         let mut removed = removed(&items);
         if !removed.images.is_empty() {
             removed.freed = bytes(size);
@@ -156,207 +192,20 @@ impl ImageOps for EngineImages {
 
     async fn prune(&self, all: bool, dry_run: bool) -> Result<ImagesRemoved, ProviderError> {
         if dry_run {
-            return unused(&self.inner, all).await;
+            return self.unused(all).await;
         }
         let dangling = ("dangling".to_owned(), vec![(!all).to_string()]);
         let options = PruneImagesOptions {
             filters: Some([dangling].into()),
         };
-        let asking = self.inner.engine.ask(
+        let pruning = self.engine.request(
             "remove images that nobody uses",
-            WORK,
+            WORK_TIMEOUT,
             |docker| async move { docker.prune_images(Some(options)).await },
         );
-        let pruned = asking.await?;
+        let pruned = pruning.await?;
         let mut removed = removed(&pruned.images_deleted.unwrap_or_default());
         removed.freed = bytes(pruned.space_reclaimed);
         Ok(removed)
-    }
-}
-
-/// Gives an image a further name.
-pub(super) async fn tag(inner: &Inner, name: &str, new: &Reference) -> Result<(), ProviderError> {
-    let options = TagImageOptions {
-        repo: Some(new.name()),
-        tag: new.tag().map(str::to_owned),
-    };
-    let wanted = name.to_owned();
-    let asking = inner
-        .engine
-        .ask("name the image", QUICK, |docker| async move {
-            docker.tag_image(&wanted, Some(options)).await
-        });
-    asking.await.map_err(|error| about(name, error))
-}
-
-/// What a pruning would remove: the engine has no such question, so containers are counted.
-async fn unused(inner: &Inner, all: bool) -> Result<ImagesRemoved, ProviderError> {
-    let asking = inner
-        .engine
-        .ask("list the images", QUICK, |docker| async move {
-            let options = bollard::query_parameters::ListContainersOptions {
-                all: true,
-                ..Default::default()
-            };
-            let containers = docker.list_containers(Some(options)).await?;
-            let images = docker.list_images(None::<ListImagesOptions>).await?;
-            Ok((containers, images))
-        });
-    let (containers, images) = asking.await?;
-    let used: Vec<String> = containers
-        .into_iter()
-        .filter_map(|container| container.image_id)
-        .collect();
-    let mut removed = ImagesRemoved::default();
-    for image in images {
-        let named = image.repo_tags.iter().any(|name| name != NAMELESS);
-        if used.contains(&image.id) || (named && !all) {
-            continue;
-        }
-        removed.freed += bytes(Some(image.size));
-        let names = image.repo_tags.into_iter();
-        removed.names.extend(names.filter(|name| name != NAMELESS));
-        removed.images.push(image.id);
-    }
-    Ok(removed)
-}
-
-/// How the engine writes that an image has no name.
-const NAMELESS: &str = "<none>:<none>";
-
-/// A line for each name of an image, or one for an image without.
-fn lines_of(image: &ImageSummary) -> Vec<ImageInfo> {
-    let ours = format!("{}:", trial::REPOSITORY);
-    let mut names: Vec<&str> = image.repo_tags.iter().map(String::as_str).collect();
-    names.retain(|name| *name != NAMELESS);
-    if names.iter().any(|name| name.starts_with(&ours)) {
-        return Vec::new();
-    }
-    if names.is_empty() {
-        names.push(&image.id);
-    }
-    let line = |name: &&str| ImageInfo {
-        name: (*name).to_owned(),
-        id: image.id.clone(),
-        digest: digest(&image.repo_digests, &image.id),
-        size: bytes(Some(image.size)),
-        entries: 0,
-        layers: 0,
-        platform: String::new(),
-        created: since_epoch(image.created),
-    };
-    names.iter().map(line).collect()
-}
-
-/// The digest by which an image is known where it came from, else its own id.
-fn digest(digests: &[String], id: &str) -> String {
-    let known = digests.iter().find_map(|name| name.split_once('@'));
-    known.map_or(id, |(_, digest)| digest).to_owned()
-}
-
-fn details(name: &str, found: ImageInspect) -> ImageDetails {
-    let id = found.id.unwrap_or_default();
-    let layers = found
-        .root_fs
-        .and_then(|root| root.layers)
-        .unwrap_or_default();
-    let digests = found.repo_digests.unwrap_or_default();
-    let config = found.config.unwrap_or_default();
-    let filled = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let made = found.created.map(|created| created.to_string());
-    let created = made.as_deref().and_then(written);
-    let parts = [found.os, found.architecture, found.variant];
-    let platform: Vec<String> = parts.into_iter().filter_map(filled).collect();
-    ImageDetails {
-        image: ImageInfo {
-            name: name.to_owned(),
-            digest: digest(&digests, &id),
-            id,
-            size: bytes(found.size),
-            entries: 0,
-            layers: layers.len() as u64,
-            platform: platform.join("/"),
-            created: created.unwrap_or_else(|| since_epoch(0)),
-        },
-        names: found.repo_tags.unwrap_or_default(),
-        made,
-        config: ImageSettings {
-            env: config.env.unwrap_or_default(),
-            working_dir: filled(config.working_dir),
-            user: filled(config.user),
-            entrypoint: config.entrypoint.unwrap_or_default(),
-            cmd: config.cmd.unwrap_or_default(),
-            exposed_ports: config.exposed_ports.unwrap_or_default(),
-            volumes: config.volumes.unwrap_or_default(),
-            labels: config.labels.unwrap_or_default().into_iter().collect(),
-            stop_signal: filled(config.stop_signal),
-        },
-        layer_list: layers
-            .into_iter()
-            .map(|diff_id| ImageLayer {
-                diff_id,
-                size: 0,
-                entries: 0,
-            })
-            .collect(),
-    }
-}
-
-fn removed(items: &[ImageDeleteResponseItem]) -> ImagesRemoved {
-    ImagesRemoved {
-        names: items
-            .iter()
-            .filter_map(|item| item.untagged.clone())
-            .collect(),
-        images: items
-            .iter()
-            .filter_map(|item| item.deleted.clone())
-            .collect(),
-        ..ImagesRemoved::default()
-    }
-}
-
-fn bytes(number: Option<i64>) -> u64 {
-    number
-        .and_then(|number| u64::try_from(number).ok())
-        .unwrap_or(0)
-}
-
-/// A point in time as the engine writes it.
-fn written(text: &str) -> Option<Timestamp> {
-    serde_json::from_value(text.into()).ok()
-}
-
-fn since_epoch(seconds: i64) -> Timestamp {
-    let seconds = u64::try_from(seconds).unwrap_or(0);
-    Timestamp::from(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image(names: &[&str], digests: &[&str]) -> ImageSummary {
-        let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        ImageSummary {
-            id: "sha256:1".to_owned(),
-            repo_tags: own(names),
-            repo_digests: own(digests),
-            size: 10,
-            created: 1,
-            ..ImageSummary::default()
-        }
-    }
-
-    #[test]
-    fn an_image_has_a_line_for_each_name() {
-        let lines = lines_of(&image(&["a:1", "b:2"], &["a@sha256:9"]));
-        let names: Vec<&str> = lines.iter().map(|line| line.name.as_str()).collect();
-        assert_eq!(names, ["a:1", "b:2"]);
-        assert_eq!((lines[0].digest.as_str(), lines[0].size), ("sha256:9", 10));
-        let nameless = lines_of(&image(&[NAMELESS], &[]));
-        assert_eq!(nameless[0].name, "sha256:1");
-        assert_eq!(nameless[0].digest, "sha256:1");
-        assert!(lines_of(&image(&["stacyvm/trial:1"], &[])).is_empty());
     }
 }

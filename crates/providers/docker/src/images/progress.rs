@@ -1,16 +1,16 @@
-//! The engine's words about a pull, in the words of the API.
+//! The progress of a pull: the engine's lines in the form of the API.
 
 use std::collections::HashMap;
 
 use bollard::models::CreateImageInfo;
 use stacyvm_types::{PullLine, PullStage};
 
-/// Layers of an image at most; what is said of more is not told.
-const MOST_LAYERS: usize = 1000;
+/// How many layers of one image are tracked; lines about further ones are dropped.
+const MAX_LAYERS: usize = 1000;
 
-/// What was heard so far.
+/// The state of every layer so far.
 #[derive(Debug, Default)]
-pub(super) struct Words {
+pub(super) struct PullProgress {
     layers: HashMap<String, Layer>,
 }
 
@@ -19,13 +19,13 @@ struct Layer {
     stage: PullStage,
     size: u64,
     done: u64,
-    /// Bytes that came over the network.
-    came: u64,
+    /// Bytes that were downloaded.
+    downloaded: u64,
 }
 
-impl Words {
-    /// What one line of the engine's says.
-    pub(super) fn hear(&mut self, line: &CreateImageInfo) -> Option<PullLine> {
+impl PullProgress {
+    /// Takes one line of the engine's answer; returns what changed by it.
+    pub(super) fn update(&mut self, line: &CreateImageInfo) -> Option<PullLine> {
         let status = line.status.as_deref()?;
         if let Some(digest) = status.strip_prefix("Digest: ") {
             return Some(PullLine::Resolved {
@@ -45,7 +45,7 @@ impl Words {
             // "Pulling from …" names the repository, which is no layer.
             _ => return None,
         };
-        if self.layers.len() >= MOST_LAYERS && !self.layers.contains_key(id) {
+        if self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(id) {
             return None;
         }
         let counted = line.progress_detail.as_ref();
@@ -54,9 +54,9 @@ impl Words {
         let total = counted.and_then(|counted| number(counted.total));
         let before = self.layers.get(id).copied();
         let size = total.unwrap_or(0).max(before.map_or(0, |layer| layer.size));
-        let came = match stage {
+        let downloaded = match stage {
             PullStage::Downloading => current.unwrap_or(0),
-            // Small layers come before their first word about it.
+            // A small layer may be complete before the first line about its download.
             PullStage::Unpacking | PullStage::Done => size,
             _ => 0,
         };
@@ -67,7 +67,7 @@ impl Words {
                 PullStage::Done | PullStage::Cached => size,
                 _ => current.unwrap_or(0),
             },
-            came: came.max(before.map_or(0, |layer| layer.came)),
+            downloaded: downloaded.max(before.map_or(0, |layer| layer.downloaded)),
         };
         self.layers.insert(id.to_owned(), layer);
         (before != Some(layer)).then(|| PullLine::Layer {
@@ -78,9 +78,9 @@ impl Words {
         })
     }
 
-    /// Bytes that came over the network.
+    /// How many bytes were downloaded.
     pub(super) fn downloaded(&self) -> u64 {
-        self.layers.values().map(|layer| layer.came).sum()
+        self.layers.values().map(|layer| layer.downloaded).sum()
     }
 }
 
@@ -104,9 +104,9 @@ mod tests {
 
     #[test]
     fn a_layer_goes_from_stage_to_stage() {
-        let mut words = Words::default();
+        let mut progress = PullProgress::default();
         assert_eq!(
-            words.hear(&line("latest", "Pulling from library/x", 0, 0)),
+            progress.update(&line("latest", "Pulling from library/x", 0, 0)),
             None
         );
         let mut stages = Vec::new();
@@ -122,7 +122,7 @@ mod tests {
         ] {
             if let Some(PullLine::Layer {
                 stage, size, done, ..
-            }) = words.hear(&said)
+            }) = progress.update(&said)
             {
                 stages.push((stage, size, done));
             }
@@ -139,8 +139,8 @@ mod tests {
                 (PullStage::Done, 100, 100),
             ]
         );
-        assert_eq!(words.downloaded(), 100);
-        let resolved = words.hear(&CreateImageInfo {
+        assert_eq!(progress.downloaded(), 100);
+        let resolved = progress.update(&CreateImageInfo {
             status: Some("Digest: sha256:ab".to_owned()),
             ..CreateImageInfo::default()
         });

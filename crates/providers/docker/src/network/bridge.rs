@@ -1,4 +1,4 @@
-//! The engine's side of the network: what is asked for, and what is read back.
+//! The bridge network in the engine: the request for it, and what the engine reports of it.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -8,25 +8,25 @@ use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest, NetworkInspect};
 use stacyvm_types::Cidr;
 
 use crate::engine::EngineError;
-use crate::names::{INSTANCE_LABEL, Names};
+use crate::names::{EngineNames, INSTANCE_LABEL};
 
-/// The option with the name of the host's interface.
+/// The option with the name of the bridge's interface on the host.
 const NAME_OPTION: &str = "com.docker.network.bridge.name";
-/// How many ranges of ours are tried where the engine has none.
-const TRIES: usize = 16;
+/// How many random ranges are tried where the engine has none.
+const MAX_TRIES: usize = 16;
 
-/// A network of ours.
+/// The bridge of this server's network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Bridge {
-    /// The interface on the engine's host.
+    /// The name of the interface on the engine's host.
     pub(super) interface: String,
-    /// Its range of IPv4.
+    /// Its IPv4 range.
     pub(super) subnet: Cidr,
 }
 
 impl Bridge {
-    /// Reads what the engine says; none for a network that is not this server's.
-    pub(super) fn read(found: NetworkInspect, names: &Names) -> Option<Self> {
+    /// Reads the engine's description; none for a network that is not this server's.
+    pub(super) fn read(found: NetworkInspect, names: &EngineNames) -> Option<Self> {
         let labels = found.labels.unwrap_or_default();
         if labels.get(INSTANCE_LABEL).map(String::as_str) != Some(names.tag()) {
             return None;
@@ -40,8 +40,8 @@ impl Bridge {
     }
 }
 
-/// A network that no server has yet; a range of none is the engine's choice.
-pub(super) fn request(names: &Names, range: Option<Cidr>) -> NetworkCreateRequest {
+/// The request for a new network; without a range the engine chooses one.
+pub(super) fn request(names: &EngineNames, range: Option<Cidr>) -> NetworkCreateRequest {
     let option = |name: &str, value: String| (name.to_owned(), value);
     NetworkCreateRequest {
         name: names.network(),
@@ -57,7 +57,7 @@ pub(super) fn request(names: &Names, range: Option<Cidr>) -> NetworkCreateReques
             ..Ipam::default()
         }),
         options: Some(HashMap::from([
-            option(NAME_OPTION, interface()),
+            option(NAME_OPTION, interface_name()),
             option("com.docker.network.bridge.enable_icc", "false".to_owned()),
             option(
                 "com.docker.network.bridge.enable_ip_masquerade",
@@ -69,34 +69,36 @@ pub(super) fn request(names: &Names, range: Option<Cidr>) -> NetworkCreateReques
     }
 }
 
-/// A name that no interface anywhere has: seen in our own network, it is this very bridge. The
-/// beginning is that of all interfaces of sandboxes, which none of them reaches.
-fn interface() -> String {
-    format!("svmd{:010x}", drawn() & 0xff_ffff_ffff)
+/// A random name for the interface: an interface of this name in the server's own network namespace
+/// is this very bridge. Its prefix is that of all interfaces of sandboxes, which the rules close to
+/// sandboxes.
+fn interface_name() -> String {
+    format!("svmd{:010x}", random() & 0xff_ffff_ffff)
 }
 
-fn drawn() -> u64 {
-    // The keys of each are random.
+fn random() -> u64 {
+    // Every state has random keys.
     RandomState::new().hash_one(0)
 }
 
-/// The ranges to try one after the other, each for as many containers as a bridge can have.
+/// The ranges to try one after the other, each large enough for the 1,023 ports of a bridge. None
+/// leaves the choice to the engine.
 pub(super) fn ranges(wanted: Option<Cidr>) -> impl Iterator<Item = Option<Cidr>> {
-    let ours = (0..TRIES).filter_map(|_| {
-        let number = drawn();
+    let tried = (0..MAX_TRIES).filter_map(|_| {
+        let number = random();
         let (second, third) = (200 + number % 56, (number >> 8) % 64 * 4);
         format!("10.{second}.{third}.0/22").parse().ok().map(Some)
     });
     let given = wanted.is_some();
-    std::iter::once(wanted).chain(ours.filter(move |_| !given))
+    std::iter::once(wanted).chain(tried.filter(move |_| !given))
 }
 
-/// Whether the engine refuses for want of a free range.
-pub(super) fn is_about_ranges(error: &EngineError) -> bool {
-    error.refusal().is_some_and(|words| {
+/// Whether the engine has refused a network because its range is not free.
+pub(super) fn is_range_taken(error: &EngineError) -> bool {
+    error.refusal().is_some_and(|message| {
         ["non-overlapping", "verlaps with", "address space"]
             .iter()
-            .any(|part| words.contains(part))
+            .any(|part| message.contains(part))
     })
 }
 
@@ -104,8 +106,8 @@ pub(super) fn is_about_ranges(error: &EngineError) -> bool {
 mod tests {
     use super::*;
 
-    /// What the engine says of a network that was asked for like this.
-    fn told(request: NetworkCreateRequest) -> NetworkInspect {
+    /// The engine's description of a network that was requested like this.
+    fn described(request: NetworkCreateRequest) -> NetworkInspect {
         NetworkInspect {
             name: Some(request.name),
             labels: request.labels,
@@ -117,12 +119,12 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_is_read_back_and_nothing_of_others() {
-        let names = Names::new("one");
+        let names = EngineNames::new("one");
         let range: Cidr = "10.1.0.0/22".parse().unwrap();
         let asked = request(&names, Some(range));
         let interface = asked.options.as_ref().unwrap()[NAME_OPTION].clone();
         assert!(interface.len() <= 15 && interface.starts_with("svmd"));
-        let read = Bridge::read(told(asked.clone()), &names);
+        let read = Bridge::read(described(asked.clone()), &names);
         assert_eq!(
             read,
             Some(Bridge {
@@ -130,17 +132,20 @@ mod tests {
                 subnet: range
             })
         );
-        assert_eq!(Bridge::read(told(asked), &Names::new("two")), None);
+        assert_eq!(
+            Bridge::read(described(asked), &EngineNames::new("two")),
+            None
+        );
         let unnamed = NetworkCreateRequest {
             options: None,
             ..request(&names, Some(range))
         };
-        assert_eq!(Bridge::read(told(unnamed), &names), None);
+        assert_eq!(Bridge::read(described(unnamed), &names), None);
     }
 
     #[test]
     fn two_networks_have_two_interfaces() {
-        assert_ne!(interface(), interface());
+        assert_ne!(interface_name(), interface_name());
     }
 
     #[test]
@@ -148,7 +153,7 @@ mod tests {
         let wanted: Cidr = "10.9.0.0/24".parse().unwrap();
         assert_eq!(ranges(Some(wanted)).collect::<Vec<_>>(), [Some(wanted)]);
         let all: Vec<_> = ranges(None).collect();
-        assert_eq!((all.len(), all[0]), (TRIES + 1, None));
+        assert_eq!((all.len(), all[0]), (MAX_TRIES + 1, None));
         assert!(all[1..].iter().all(Option::is_some));
     }
 }

@@ -1,5 +1,5 @@
-//! The rules: what packets of containers with a network may do. The text of two tables of ours for
-//! nft(8), one for what is routed and one for what crosses the bridge.
+//! The rules for packets of containers with a network: the text of two tables for nft(8), one for
+//! routed packets and one for packets that cross the bridge.
 //!
 //! ```text
 //! from a container ─ forged, or IPv6? ─ to the host: only to opened ports ─▶ host
@@ -8,10 +8,9 @@
 //! to a container ──── only answers
 //! container to container ── nothing, not even a question for an address
 //! ```
-//! Nothing here accepts on behalf of others: what we let pass the engine's own rules may still drop.
-//! The bridge's name was drawn for this network alone, so the rules hold whatever its addresses are;
-//! only the table of the bridge goes by addresses, because not every kernel can tell bridges apart
-//! there.
+//! An accepted packet may still be dropped by the engine's own rules. The bridge's name is random and
+//! belongs to this network alone, so the rules hold whatever its addresses are. Only the table of the
+//! bridge matches addresses, because not every kernel can match the bridge there.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -19,54 +18,54 @@ use std::net::IpAddr;
 use stacyvm_firewall::{Ranges, TABLE_PREFIX, count_connections, judge_ranges, refuse};
 use stacyvm_types::Cidr;
 
-/// How bridges of sandboxes begin, and cables of other sandboxes on this machine.
-const OURS: &str = "svm";
-/// Where names are asked for.
-const DNS: u16 = 53;
+/// The prefix of the names of all interfaces of sandboxes on this machine.
+const INTERFACE_PREFIX: &str = "svm";
+/// The port of name servers.
+const DNS_PORT: u16 = 53;
 
-/// What the rules are made for.
+/// What the rules depend on.
 #[derive(Debug)]
 pub(super) struct Rules<'a> {
     pub(super) tag: &'a str,
     pub(super) bridge: &'a str,
-    /// IPv4, as the engine chose it.
+    /// The bridge's IPv4 range.
     pub(super) subnet: Cidr,
     pub(super) allow_host_ports: &'a [u16],
     pub(super) allow_cidrs: &'a [Cidr],
     pub(super) deny_cidrs: &'a [Cidr],
-    /// Whom containers ask for names, however private that address is.
+    /// The containers' name servers, which are reached also at private addresses.
     pub(super) name_servers: &'a [IpAddr],
     /// Whether programs of the host may connect to containers.
     pub(super) inbound_from_host: bool,
 }
 
-/// The name of both tables of a server.
+/// The name of both tables of one server.
 pub(super) fn table(tag: &str) -> String {
-    // No tag has the character, so no two tags become one.
+    // No tag contains "_", so different tags have different tables.
     format!("{TABLE_PREFIX}docker_{}", tag.replace('-', "_"))
 }
 
-/// Commands that remove both tables, whether they are there or not.
-pub(super) fn removal(tag: &str) -> String {
+/// The commands that remove both tables, whether they exist or not.
+pub(super) fn removal_commands(tag: &str) -> String {
     let table = table(tag);
     ["inet", "bridge"]
         .map(|family| stacyvm_firewall::removal_commands(family, &table))
         .concat()
 }
 
-/// Whether both tables stand as they were loaded, for this bridge. Blocks for some milliseconds.
-pub(super) fn stand(tag: &str, bridge: &str) -> bool {
+/// Whether both tables are loaded completely, for this bridge. Blocks for some milliseconds.
+pub(super) fn are_loaded(tag: &str, bridge: &str) -> bool {
     let table = table(tag);
     let bridge = format!("\"{bridge}\"");
-    let words = ["jump outwards", "jump inwards", "jump to_host", &bridge];
-    stacyvm_firewall::is_loaded("inet", &table, &words)
+    let texts = ["jump outwards", "jump inwards", "jump to_host", &bridge];
+    stacyvm_firewall::is_loaded("inet", &table, &texts)
         && stacyvm_firewall::is_loaded("bridge", &table, &["arp saddr ip"])
 }
 
 impl Rules<'_> {
-    /// Commands that replace the tables in one go.
+    /// The commands that replace the tables in one transaction.
     pub(super) fn text(&self) -> String {
-        let mut text = removal(self.tag);
+        let mut text = removal_commands(self.tag);
         let _ = writeln!(text, "table inet {} {{", table(self.tag));
         let ranges = Ranges {
             allowed: self.allow_cidrs,
@@ -82,7 +81,7 @@ impl Rules<'_> {
         text
     }
 
-    /// Whose packet it is must be true before anything else is looked at.
+    /// Drops packets with forged senders before any other rule, and all of IPv6.
     fn prerouting(&self, text: &mut String) {
         let (bridge, subnet) = (self.bridge, self.subnet);
         let _ = write!(
@@ -97,6 +96,7 @@ impl Rules<'_> {
         );
     }
 
+    /// Decides about packets to the host.
     fn input(&self, text: &mut String) {
         let (bridge, subnet) = (self.bridge, self.subnet);
         let _ = write!(
@@ -127,6 +127,7 @@ impl Rules<'_> {
         text.push_str(" }\n");
     }
 
+    /// Decides about packets that the host forwards, from containers and to them.
     fn forward(&self, text: &mut String) {
         let bridge = self.bridge;
         let _ = write!(
@@ -139,17 +140,17 @@ impl Rules<'_> {
  chain outwards {{
 "
         );
-        // Also to its own bridge: what crosses it comes here where the kernel shows it.
-        refuse(text, &format!("oifname \"{OURS}*\" "));
+        // Its own bridge too, because some kernels pass packets that cross a bridge through this chain.
+        refuse(text, &format!("oifname \"{INTERFACE_PREFIX}*\" "));
         text.push_str("  ct state invalid drop\n");
         for server in self.name_servers.iter().filter(|server| server.is_ipv4()) {
             let _ = writeln!(
                 text,
-                "  ip daddr {server} meta l4proto {{ tcp, udp }} th dport {DNS} jump counted"
+                "  ip daddr {server} meta l4proto {{ tcp, udp }} th dport {DNS_PORT} jump counted"
             );
             let _ = writeln!(
                 text,
-                "  ip daddr {server} meta l4proto {{ tcp, udp }} th dport {DNS} accept"
+                "  ip daddr {server} meta l4proto {{ tcp, udp }} th dport {DNS_PORT} accept"
             );
         }
         judge_ranges(text, &["jump counted", "accept"]);
@@ -160,7 +161,7 @@ impl Rules<'_> {
         text.push_str(" }\n");
     }
 
-    /// Nobody on the host opens connections into a container, unless somebody there is to.
+    /// Rejects connections of the host's programs to containers, unless they are allowed.
     fn output(&self, text: &mut String) {
         if self.inbound_from_host {
             return;
@@ -176,7 +177,7 @@ impl Rules<'_> {
         );
     }
 
-    /// Nothing goes from one port of the bridge to another.
+    /// Drops packets from one port of the bridge to another.
     fn across(&self, text: &mut String) {
         let subnet = self.subnet;
         let _ = write!(

@@ -1,4 +1,4 @@
-//! How the network of containers is to be.
+//! The settings of the network of containers.
 
 use std::net::IpAddr;
 
@@ -7,32 +7,32 @@ use stacyvm_types::Cidr;
 /// Whether containers have a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkChoice {
-    /// Where the host can be closed to them; elsewhere only with [`NetworkSettings::unfiltered`].
+    /// They have one where the host can be closed to them, elsewhere only with
+    /// [`NetworkSettings::unfiltered`].
     #[default]
     Bridge,
-    /// No.
+    /// They have none.
     None,
 }
 
-/// Settings of the network.
+/// The settings of the network.
 #[derive(Clone, Debug, Default)]
 pub struct NetworkSettings {
-    /// Whether there is one.
+    /// Whether containers have a network.
     pub choice: NetworkChoice,
-    /// Where containers have their addresses; none lets the engine choose.
+    /// The range of the containers' addresses; none lets the engine choose.
     pub subnet: Option<Cidr>,
-    /// TCP and UDP ports of the host that containers reach, at any address of the host but its
+    /// TCP and UDP ports of the host that containers reach, at any address of the host except its
     /// loopback.
     pub allow_host_ports: Vec<u16>,
     /// Ranges that are open although they are private.
     pub allow_cidrs: Vec<Cidr>,
     /// Ranges that are closed although they are public, or inside an open one.
     pub deny_cidrs: Vec<Cidr>,
-    /// Who resolves names for containers; empty leaves it to the engine, which asks whom its host
-    /// asks.
+    /// The name servers of containers; empty leaves them to the engine, which uses its host's.
     pub name_servers: Vec<IpAddr>,
-    /// Whether programs of the host, such as a Traefik, may connect to containers.
+    /// Whether programs of the host, such as a Traefik proxy, may connect to containers.
     pub inbound_from_host: bool,
-    /// Whether there is a network also where nothing can be closed to containers.
+    /// Whether containers have a network also where nothing can be closed to them.
     pub unfiltered: bool,
 }

@@ -1,8 +1,8 @@
-//! Which capabilities a container has: the agent's own, and those of commands that run as root.
+//! The capabilities of a container: the agent's own, and those of commands that run as root.
 
 use stacyvm_provider::ProviderError;
 
-/// Every capability by its number; see capabilities(7).
+/// The names of all capabilities, each at its number; see capabilities(7).
 const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
@@ -47,13 +47,13 @@ const NAMES: [&str; 41] = [
     "CHECKPOINT_RESTORE",
 ];
 
-/// What the agent needs itself, while it prepares (CHOWN, and SETPCAP to take what is not in the
-/// mask from everything that it starts) and for running commands as their users and ending them.
+/// The agent's own capabilities: CHOWN to prepare the sandbox, SETPCAP to drop from its commands what
+/// is not in the mask, and the others to run commands as their users and to end them.
 const AGENT: [&str; 5] = ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP"];
 
-/// What a container has by Docker's own default, from which the operator's lists take and to
-/// which they add; see "Runtime privilege and Linux capabilities" in Docker's manual.
-const USUAL: [&str; 14] = [
+/// Docker's default for containers, which the operator's lists change; see "Runtime privilege and
+/// Linux capabilities" in Docker's manual.
+const DOCKER_DEFAULT: [&str; 14] = [
     "AUDIT_WRITE",
     "CHOWN",
     "DAC_OVERRIDE",
@@ -75,29 +75,29 @@ const USUAL: [&str; 14] = [
 pub(crate) struct Capabilities(u64);
 
 impl Capabilities {
-    /// What commands that run as root inside may have, by the operator's two lists: Docker's usual
-    /// ones without `dropped`, and then `added`.
+    /// The capabilities of commands that run as root inside: Docker's default without `dropped`, and
+    /// with `added`.
     ///
     /// # Errors
-    /// `Invalid` for a name that is none, with its key.
+    /// `Invalid` for an unknown name, with the configuration's key.
     pub(crate) fn of_root(dropped: &[String], added: &[String]) -> Result<Self, ProviderError> {
         let dropped = Self::read("providers.docker.dropped_caps", dropped)?;
         let added = Self::read("providers.docker.added_caps", added)?;
-        Ok(Self(Self::named(&USUAL).0 & !dropped.0 | added.0))
+        Ok(Self(Self::named(&DOCKER_DEFAULT).0 & !dropped.0 | added.0))
     }
 
-    /// As a command line has it.
+    /// The mask for the agent's command line.
     pub(crate) fn hexadecimal(self) -> String {
         format!("{:x}", self.0)
     }
 
-    /// Whether it has none.
+    /// Whether the set is empty.
     pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// What the container must be given, so that the agent has its own and can hand these on.
-    pub(crate) fn with_the_agents(self) -> Vec<String> {
+    /// The capabilities of the container: these and the agent's own.
+    pub(crate) fn with_agents_own(self) -> Vec<String> {
         let all = self.0 | Self::named(&AGENT).0;
         let names = NAMES.iter().enumerate();
         names
@@ -152,10 +152,10 @@ mod tests {
     fn root_has_nothing_unless_it_is_given() {
         let none = of(&["ALL"], &[]).unwrap();
         assert!(none.is_empty());
-        assert_eq!(none.with_the_agents(), AGENT);
+        assert_eq!(none.with_agents_own(), AGENT);
         let one = of(&["all"], &["cap_net_raw"]).unwrap();
         assert_eq!(one.hexadecimal(), "2000");
-        let given = one.with_the_agents();
+        let given = one.with_agents_own();
         assert_eq!(
             given,
             ["CHOWN", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_RAW"]

@@ -1,4 +1,4 @@
-//! Which filter of system calls a container has.
+//! The seccomp profile of a container.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -6,26 +6,26 @@ use std::path::Path;
 use stacyvm_provider::ProviderError;
 
 const KEY: &str = "providers.docker.seccomp_profile";
-/// More than any profile that a person would write.
-const LARGEST: u64 = 4 * 1024 * 1024;
+/// The largest accepted profile, bytes.
+const MAX_PROFILE_BYTES: u64 = 4 * 1024 * 1024;
 
-/// A filter of system calls.
+/// A filter of system calls, as the engine knows them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Seccomp {
-    /// The engine's own.
+    /// The engine's own profile.
     #[default]
     Default,
-    /// None.
+    /// No filter.
     Unconfined,
-    /// A profile as the engine takes it: its JSON.
+    /// A profile in the engine's JSON form.
     Profile(String),
 }
 
 impl Seccomp {
-    /// Reads the configuration's word: `default`, `unconfined` or a file.
+    /// Reads the configured value: `default`, `unconfined` or the path of a file.
     ///
     /// # Errors
-    /// `Invalid` with the key, when the file is missing or has no profile in it.
+    /// `Invalid` with the configuration's key, when the file is missing or contains no profile.
     pub fn load(text: &str) -> Result<Self, ProviderError> {
         match text {
             "" | "default" => Ok(Self::Default),
@@ -43,7 +43,7 @@ impl Seccomp {
         };
         let mut text = String::new();
         std::fs::File::open(path)
-            .and_then(|file| file.take(LARGEST).read_to_string(&mut text))
+            .and_then(|file| file.take(MAX_PROFILE_BYTES).read_to_string(&mut text))
             .map_err(|error| wrong(format!("cannot be read: {}", error.kind())))?;
         let profile: serde_json::Value = serde_json::from_str(&text)
             .map_err(|error| wrong(format!("is not valid JSON: {error}")))?;
@@ -53,7 +53,7 @@ impl Seccomp {
         Ok(Self::Profile(profile.to_string()))
     }
 
-    /// What the engine is told; nothing where it does by itself what is wanted.
+    /// The security option for the engine; none for its default.
     pub(crate) fn option(&self) -> Option<String> {
         match self {
             Self::Default => None,

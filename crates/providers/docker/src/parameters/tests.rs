@@ -1,4 +1,4 @@
-//! What an engine is asked for, key by key.
+//! The request for a container, key by key.
 #![allow(clippy::unwrap_used)]
 
 use stacyvm_provider::NetworkMode;
@@ -6,9 +6,9 @@ use stacyvm_types::{Isolation, SandboxId};
 
 use super::*;
 
-fn house() -> House {
-    House {
-        names: Names::new("tag"),
+fn defaults() -> ContainerDefaults {
+    ContainerDefaults {
+        names: EngineNames::new("tag"),
         seccomp: Seccomp::Default,
         root_caps: Capabilities::of_root(&["ALL".to_owned()], &[]).unwrap(),
         read_only_rootfs: false,
@@ -36,30 +36,35 @@ fn spec() -> BoxSpec {
     }
 }
 
-fn runtime(kind: Kind) -> Runtime {
+fn runtime(kind: RuntimeKind) -> Runtime {
     Runtime {
         name: "its-name".to_owned(),
         kind,
     }
 }
 
-fn asked_of(house: &House, spec: &BoxSpec, kind: Kind, most_files: u64) -> ContainerCreateBody {
-    let found = Found {
+fn asked_of(
+    defaults: &ContainerDefaults,
+    spec: &BoxSpec,
+    kind: RuntimeKind,
+    max_open_files: u64,
+) -> ContainerCreateBody {
+    let resolved = Resolved {
         image: "sha256:abc",
         runtime: &runtime(kind),
-        agent: &Source::File("/agent".to_owned()),
-        user: User::Usual,
+        agent: &AgentSource::File("/agent".to_owned()),
+        user: AgentUser::Default,
         network: "none",
         name_servers: None,
         cores: Some(2),
-        most_files,
+        max_open_files,
         labels: HashMap::from([("more".to_owned(), "yes".to_owned())]),
     };
-    container(house, spec, &found).unwrap()
+    container_body(defaults, spec, &resolved).unwrap()
 }
 
 fn asked() -> ContainerCreateBody {
-    asked_of(&house(), &spec(), Kind::Plain, u64::MAX)
+    asked_of(&defaults(), &spec(), RuntimeKind::Plain, u64::MAX)
 }
 
 #[test]
@@ -84,7 +89,7 @@ fn what_the_machine_cannot_give_is_cut() {
     spec.vcpus = Vcpus::whole(64);
     spec.pids_limit = 10_000;
     spec.open_files = 1_000_000;
-    let host = asked_of(&house(), &spec, Kind::Plain, 20_000);
+    let host = asked_of(&defaults(), &spec, RuntimeKind::Plain, 20_000);
     let host = host.host_config.unwrap();
     assert_eq!(host.nano_cpus, Some(2_000_000_000));
     assert_eq!(host.pids_limit, Some(256));
@@ -93,11 +98,11 @@ fn what_the_machine_cannot_give_is_cut() {
 
 #[test]
 fn gvisor_has_room_for_its_own_threads() {
-    let host = asked_of(&house(), &spec(), Kind::Gvisor, u64::MAX);
+    let host = asked_of(&defaults(), &spec(), RuntimeKind::Gvisor, u64::MAX);
     let host = host.host_config.unwrap();
     assert_eq!(host.pids_limit, Some(1124));
     assert_eq!(host.runtime.as_deref(), Some("its-name"));
-    let kata = asked_of(&house(), &spec(), Kind::Kata, u64::MAX);
+    let kata = asked_of(&defaults(), &spec(), RuntimeKind::Kata, u64::MAX);
     let kata = kata.host_config.unwrap();
     assert_eq!(kata.pids_limit, Some(100));
     // A virtual machine gets its size by the same two limits.
@@ -136,9 +141,9 @@ fn nothing_that_weakens_is_left_to_the_engine() {
 
 #[test]
 fn seccomp_is_handed_on() {
-    let mut house = house();
-    house.seccomp = Seccomp::Unconfined;
-    let host = asked_of(&house, &spec(), Kind::Plain, 1)
+    let mut defaults = defaults();
+    defaults.seccomp = Seccomp::Unconfined;
+    let host = asked_of(&defaults, &spec(), RuntimeKind::Plain, 1)
         .host_config
         .unwrap();
     let options = host.security_opt.unwrap();
@@ -158,11 +163,11 @@ fn a_writable_root_needs_no_mounts_of_its_own() {
 fn a_read_only_root_has_two_places_to_write_to() {
     let mut by_spec = spec();
     by_spec.read_only_rootfs = true;
-    let mut by_house = house();
-    by_house.read_only_rootfs = true;
+    let mut by_default = defaults();
+    by_default.read_only_rootfs = true;
     for body in [
-        asked_of(&house(), &by_spec, Kind::Plain, 1),
-        asked_of(&by_house, &spec(), Kind::Plain, 1),
+        asked_of(&defaults(), &by_spec, RuntimeKind::Plain, 1),
+        asked_of(&by_default, &spec(), RuntimeKind::Plain, 1),
     ] {
         let host = body.host_config.unwrap();
         assert_eq!(host.readonly_rootfs, Some(true));
@@ -182,7 +187,7 @@ fn a_read_only_root_has_two_places_to_write_to() {
 fn a_limit_of_disk_is_the_storage_drivers() {
     let mut spec = spec();
     spec.disk_mb = Some(100);
-    let host = asked_of(&house(), &spec, Kind::Plain, 1)
+    let host = asked_of(&defaults(), &spec, RuntimeKind::Plain, 1)
         .host_config
         .unwrap();
     assert_eq!(host.storage_opt.unwrap()["size"], "100m");

@@ -1,252 +1,262 @@
-//! The one task that makes warm containers, in the background and one at a time.
+//! The task that makes warm containers in the background, one at a time.
 //!
-//! What stands in its way is tried again, ever more rarely: an engine that is away, an image that is
-//! not here yet.
+//! A failure, such as an absent engine or an image that is not here yet, is retried with growing
+//! pauses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as State};
-use bollard::query_parameters::ListContainersOptions;
 use rustix::rand::{GetRandomFlags, getrandom};
 use stacyvm_provider::{BoxSpec, ProviderError};
 use stacyvm_types::{Isolation, SandboxId};
 
-use super::Ready;
-use super::shape::{Adjustable, SHAPE_LABEL, Shape};
-use crate::create;
-use crate::engine::{EngineError, QUICK};
-use crate::inner::{Inner, locked};
-use crate::removal;
+use super::pool::{Pool, ReadyContainer};
+use super::settings::WarmSettings;
+use super::shape::{AdjustableLimits, SHAPE_LABEL, Shape};
+use crate::containers::Containers;
+use crate::engine::EngineError;
+use crate::plan::Planner;
+use crate::start::{ContainerPlan, ContainerStarter};
 
-/// How often it is looked whether they still live.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The pauses after a failure.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// How often the ready containers are checked while none is taken.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
+/// The pauses after failures, doubled each time, with jitter.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(120);
 
-/// Works until it is dropped.
-pub(super) async fn keep(inner: Arc<Inner>) {
-    let mut pause = FIRST_PAUSE;
-    let mut inherited = false;
-    loop {
-        match tend(&inner, &mut inherited).await {
-            Ok(()) if inner.settings.warm.images.is_empty() => return,
-            Ok(()) => {
-                pause = FIRST_PAUSE;
-                let _ = tokio::time::timeout(LOOK_EVERY, inner.warm.taken.notified()).await;
-            }
-            Err(error) => {
-                tracing::debug!(%error, "Warm containers cannot be made now");
-                tokio::time::sleep(pause + pause.mul_f64(jitter())).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            }
-        }
-    }
+/// Makes the wanted containers and adds them to the pool.
+#[derive(Debug)]
+pub(super) struct Keeper {
+    pub(super) containers: Containers,
+    pub(super) starter: ContainerStarter,
+    pub(super) planner: Arc<Planner>,
+    pub(super) settings: WarmSettings,
+    pub(super) pool: Arc<Pool>,
 }
 
-/// Between 0 and 1.
-fn jitter() -> f64 {
-    f64::from(u16::from_ne_bytes(random())) / f64::from(u16::MAX)
-}
-
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    // Without random numbers a name may be taken, and then another try is made.
-    let _ = getrandom(&mut bytes, GetRandomFlags::empty());
-    bytes
-}
-
-/// Looks once at what there is, and makes what is missing.
-async fn tend(inner: &Inner, inherited: &mut bool) -> Result<(), ProviderError> {
-    let found = list(inner).await?;
-    let wanted = wanted(inner).await;
-    if *inherited {
-        forget_the_dead(inner, &found, &wanted).await;
-    } else {
-        inherit(inner, found, &wanted).await;
-        *inherited = true;
-    }
-    let mut failed = None;
-    for (body, image, count) in &wanted {
-        let body = match body {
-            Ok(body) => body,
-            Err(error) => {
-                failed = Some(format!("image {image:?}: {error}"));
-                continue;
-            }
-        };
-        while have(inner, &body.shape) < *count {
-            if let Err(error) = make(inner, image, body).await {
-                failed = Some(format!("image {image:?}: {error}"));
-                break;
-            }
-        }
-    }
-    failed.map_or(Ok(()), |message| {
-        Err(ProviderError::Backend {
-            step: "make a warm container",
-            message,
-            source: None,
-        })
-    })
-}
-
-fn have(inner: &Inner, shape: &Shape) -> usize {
-    let ready = locked(&inner.warm.ready);
-    ready.iter().filter(|one| one.shape == *shape).count()
-}
-
-struct Wanted {
+/// What the containers of one image look like.
+struct WantedContainer {
     shape: Shape,
-    has: Adjustable,
-    making: create::Making,
+    limits: AdjustableLimits,
+    plan: ContainerPlan,
 }
 
-type Row = (Result<Wanted, ProviderError>, String, usize);
-
-/// What each image's containers look like now: an image of the same name may be another one.
-async fn wanted(inner: &Inner) -> Vec<Row> {
-    let mut rows = Vec::new();
-    for (image, count) in &inner.settings.warm.images {
-        let making = create::plan(inner, &spec(inner, image)).await;
-        let wanted = making.map(|making| Wanted {
-            shape: Shape::of(&making.body),
-            has: Adjustable::of(&making.body),
-            making,
-        });
-        let count = usize::try_from(*count).unwrap_or(usize::MAX);
-        rows.push((wanted, image.clone(), count));
-    }
-    rows
-}
-
-/// What a spawn that says nothing but an image asks for.
-fn spec(inner: &Inner, image: &str) -> BoxSpec {
-    let warm = &inner.settings.warm;
-    BoxSpec {
-        id: SandboxId::from_u32(0),
-        image: image.to_owned(),
-        // The weakest that a container can be: any runtime will do, and that is the usual one.
-        isolation: Isolation::Container,
-        memory_mb: warm.memory_mb,
-        vcpus: warm.vcpus,
-        pids_limit: warm.pids_limit,
-        open_files: warm.open_files,
-        disk_mb: warm.disk_mb,
-        read_only_rootfs: false,
-        network: inner.default_network(),
-        user: None,
-        workdir: None,
-        env: Default::default(),
-    }
-}
-
-async fn make(inner: &Inner, image: &str, wanted: &Wanted) -> Result<(), ProviderError> {
-    let name = inner.house.names.warm(u64::from_ne_bytes(random()));
-    let mut making = wanted.making.clone();
-    making.name = name.clone();
-    making.body.hostname = Some("sandbox".to_owned());
-    let mut labels: HashMap<_, _> = inner.house.names.labels(None);
-    labels.insert(SHAPE_LABEL.to_owned(), wanted.shape.label());
-    making.body.labels = Some(labels);
-    // Its connection ends here; who claims it makes another one.
-    create::start(inner, &making).await?;
-    tracing::debug!(container = name, image, "A warm container waits");
-    locked(&inner.warm.ready).push(Ready {
-        name,
-        shape: wanted.shape.clone(),
-        has: wanted.has,
-    });
-    Ok(())
-}
-
-/// Takes over what an earlier server left, where it is what is wanted now, and removes the rest.
-async fn inherit(inner: &Inner, found: Vec<Found>, wanted: &[Row]) {
-    for one in found {
-        let row = wanted.iter().find_map(|(row, _, count)| {
-            let row = row.as_ref().ok()?;
-            (one.running && one.shape.as_ref() == Some(&row.shape)).then_some((row, *count))
-        });
-        match row {
-            Some((row, count)) if have(inner, &row.shape) < count => {
-                // Its limits are not known, so they are set anew before it is used.
-                locked(&inner.warm.ready).push(Ready {
-                    name: one.name,
-                    shape: row.shape.clone(),
-                    has: Adjustable::default(),
-                });
-            }
-            _ => remove(inner, &one.name).await,
-        }
-    }
-}
-
-/// Those that ended, and those of an image that is another one now.
-async fn forget_the_dead(inner: &Inner, found: &[Found], wanted: &[Row]) {
-    let mut gone = Vec::new();
-    locked(&inner.warm.ready).retain(|one| {
-        let lives = found
-            .iter()
-            .any(|found| found.running && found.name == one.name);
-        // What cannot be told now may be told later.
-        let is_wanted = wanted
-            .iter()
-            .any(|(row, _, _)| row.as_ref().map_or(true, |row| row.shape == one.shape));
-        let keeps = lives && is_wanted;
-        if !keeps {
-            gone.push(one.name.clone());
-        }
-        keeps
-    });
-    for name in gone {
-        remove(inner, &name).await;
-    }
-}
-
-async fn remove(inner: &Inner, name: &str) {
-    if let Err(error) = removal::container(inner, name).await {
-        tracing::warn!(container = name, %error, "A warm container cannot be removed");
-    }
-}
-
-/// Removes all of this server's, whoever made them.
-pub(super) async fn remove_all(inner: &Inner) -> Result<(), ProviderError> {
-    for found in list(inner).await? {
-        removal::container(inner, &found.name).await?;
-    }
-    Ok(())
+/// The wanted containers of one image.
+struct WantedImage {
+    image: String,
+    count: usize,
+    /// An error when the image cannot be used now.
+    container: Result<WantedContainer, ProviderError>,
 }
 
 /// A warm container in the engine.
-struct Found {
+struct FoundContainer {
     name: String,
-    running: bool,
+    is_running: bool,
     shape: Option<Shape>,
 }
 
-async fn list(inner: &Inner) -> Result<Vec<Found>, EngineError> {
-    let options = ListContainersOptions {
-        all: true,
-        filters: Some(inner.house.names.filter()),
-        ..ListContainersOptions::default()
-    };
-    let listing = inner
-        .engine
-        .ask("list the containers", QUICK, |docker| async move {
-            docker.list_containers(Some(options)).await
-        });
-    let names = &inner.house.names;
-    let warm = |found: ContainerSummary| {
-        let all = found.names.unwrap_or_default();
-        let name = all.iter().find(|name| names.is_warm(name))?;
-        let labels = found.labels.unwrap_or_default();
-        Some(Found {
-            name: name.trim_start_matches('/').to_owned(),
-            running: found.state == Some(State::RUNNING),
-            shape: labels.get(SHAPE_LABEL).map(|text| Shape::from_label(text)),
+impl Keeper {
+    /// Works until it is dropped, or until nothing of an earlier server is left where no containers
+    /// are wanted.
+    pub(super) async fn run(&self) {
+        let mut delay = MIN_RETRY_DELAY;
+        let mut has_adopted = false;
+        loop {
+            match self.refill(&mut has_adopted).await {
+                Ok(()) if self.settings.images.is_empty() => return,
+                Ok(()) => {
+                    delay = MIN_RETRY_DELAY;
+                    let _ = tokio::time::timeout(CHECK_INTERVAL, self.pool.wait_for_take()).await;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "Warm containers cannot be made now");
+                    tokio::time::sleep(delay + delay.mul_f64(jitter())).await;
+                    delay = (delay * 2).min(MAX_RETRY_DELAY);
+                }
+            }
+        }
+    }
+
+    /// Compares the containers in the engine with the wanted ones, and makes what is missing.
+    async fn refill(&self, has_adopted: &mut bool) -> Result<(), ProviderError> {
+        let found = self.list().await?;
+        let wanted = self.wanted().await;
+        if *has_adopted {
+            self.remove_stale(&found, &wanted).await;
+        } else {
+            self.adopt(found, &wanted).await;
+            *has_adopted = true;
+        }
+        let mut failed = None;
+        for WantedImage {
+            image,
+            count,
+            container,
+        } in &wanted
+        {
+            let container = match container {
+                Ok(container) => container,
+                Err(error) => {
+                    failed = Some(format!("image {image:?}: {error}"));
+                    continue;
+                }
+            };
+            while self.pool.count(&container.shape) < *count {
+                if let Err(error) = self.make(image, container).await {
+                    failed = Some(format!("image {image:?}: {error}"));
+                    break;
+                }
+            }
+        }
+        failed.map_or(Ok(()), |message| {
+            Err(ProviderError::Backend {
+                step: "make a warm container",
+                message,
+                source: None,
+            })
         })
-    };
-    Ok(listing.await?.into_iter().filter_map(warm).collect())
+    }
+
+    /// The wanted containers, planned anew each time, because an image's name may have moved to
+    /// another image.
+    async fn wanted(&self) -> Vec<WantedImage> {
+        let mut wanted = Vec::new();
+        for (image, count) in &self.settings.images {
+            let plan = self.planner.plan(&self.spec(image)).await;
+            wanted.push(WantedImage {
+                image: image.clone(),
+                count: usize::try_from(*count).unwrap_or(usize::MAX),
+                container: plan.map(|plan| WantedContainer {
+                    shape: Shape::of(&plan.body),
+                    limits: AdjustableLimits::of(&plan.body),
+                    plan,
+                }),
+            });
+        }
+        wanted
+    }
+
+    /// The spec of a spawn that names an image and nothing else.
+    fn spec(&self, image: &str) -> BoxSpec {
+        let settings = &self.settings;
+        BoxSpec {
+            id: SandboxId::from_u32(0),
+            image: image.to_owned(),
+            // The weakest level of a container, which selects the configured runtime.
+            isolation: Isolation::Container,
+            memory_mb: settings.memory_mb,
+            vcpus: settings.vcpus,
+            pids_limit: settings.pids_limit,
+            open_files: settings.open_files,
+            disk_mb: settings.disk_mb,
+            read_only_rootfs: false,
+            network: self.planner.default_network(),
+            user: None,
+            workdir: None,
+            env: Default::default(),
+        }
+    }
+
+    async fn make(&self, image: &str, wanted: &WantedContainer) -> Result<(), ProviderError> {
+        let name = self.containers.new_warm_name();
+        let mut plan = wanted.plan.clone();
+        plan.name = name.clone();
+        plan.body.hostname = Some("sandbox".to_owned());
+        let mut labels: HashMap<_, _> = self.containers.names.labels(None);
+        labels.insert(SHAPE_LABEL.to_owned(), wanted.shape.label());
+        plan.body.labels = Some(labels);
+        // The connection ends here; claiming the container makes another one.
+        self.starter.start(&plan).await?;
+        tracing::debug!(container = name, image, "A warm container waits");
+        self.pool.add(ReadyContainer {
+            name,
+            shape: wanted.shape.clone(),
+            limits: wanted.limits,
+        });
+        Ok(())
+    }
+
+    /// Adds the wanted ones of an earlier server's containers to the pool, and removes the others.
+    async fn adopt(&self, found: Vec<FoundContainer>, wanted: &[WantedImage]) {
+        for FoundContainer {
+            name,
+            is_running,
+            shape,
+        } in found
+        {
+            let fitting = wanted.iter().find_map(|wanted| {
+                let container = wanted.container.as_ref().ok()?;
+                (is_running && shape.as_ref() == Some(&container.shape))
+                    .then_some((&container.shape, wanted.count))
+            });
+            match fitting {
+                Some((shape, count)) if self.pool.count(shape) < count => {
+                    // Its limits are unknown, so they are set again before it is used.
+                    self.pool.add(ReadyContainer {
+                        name,
+                        shape: shape.clone(),
+                        limits: AdjustableLimits::default(),
+                    });
+                }
+                _ => self.remove(&name).await,
+            }
+        }
+    }
+
+    /// Removes the containers that have ended, and those of an image that has been replaced.
+    async fn remove_stale(&self, found: &[FoundContainer], wanted: &[WantedImage]) {
+        let running = found.iter().filter(|found| found.is_running);
+        let running: HashSet<&str> = running.map(|found| found.name.as_str()).collect();
+        // Where one image cannot be planned now, no shape is known to be unwanted.
+        let is_wanted = |shape: &Shape| {
+            wanted.iter().any(|wanted| match &wanted.container {
+                Ok(container) => container.shape == *shape,
+                Err(_) => true,
+            })
+        };
+        for name in self.pool.take_stale(&running, is_wanted) {
+            self.remove(&name).await;
+        }
+    }
+
+    async fn remove(&self, name: &str) {
+        if let Err(error) = self.containers.remove(name).await {
+            tracing::warn!(container = name, %error, "A warm container cannot be removed");
+        }
+    }
+
+    /// Removes all warm containers of this server's tag, also those of an earlier server.
+    pub(super) async fn remove_all(&self) -> Result<(), ProviderError> {
+        for found in self.list().await? {
+            self.containers.remove(&found.name).await?;
+        }
+        Ok(())
+    }
+
+    async fn list(&self) -> Result<Vec<FoundContainer>, EngineError> {
+        let names = &self.containers.names;
+        let warm = |found: ContainerSummary| {
+            let all = found.names.unwrap_or_default();
+            let name = all.iter().find(|name| names.is_warm(name))?;
+            let labels = found.labels.unwrap_or_default();
+            Some(FoundContainer {
+                name: name.trim_start_matches('/').to_owned(),
+                is_running: found.state == Some(State::RUNNING),
+                shape: labels.get(SHAPE_LABEL).map(|text| Shape::from_label(text)),
+            })
+        };
+        let all = self.containers.list().await?;
+        Ok(all.into_iter().filter_map(warm).collect())
+    }
+}
+
+/// A random number between 0 and 1.
+fn jitter() -> f64 {
+    let mut bytes = [0; 2];
+    // Without random numbers there is no jitter.
+    let _ = getrandom(&mut bytes, GetRandomFlags::empty());
+    f64::from(u16::from_ne_bytes(bytes)) / f64::from(u16::MAX)
 }

@@ -1,25 +1,25 @@
-//! What a container can no longer change about itself, as one value to compare.
+//! The properties of a container that cannot be changed after its creation, as one comparable value.
 
 use bollard::models::{ContainerCreateBody, ContainerUpdateBody};
 use sha2::{Digest as _, Sha256};
 
 use crate::names::{INSTANCE_LABEL, SANDBOX_LABEL};
 
-/// The label with the shape of a warm container, for the server that finds it.
+/// The label with the shape of a warm container, for a server that did not make it.
 pub(crate) const SHAPE_LABEL: &str = "stacyvm.shape";
 
-/// Everything that the engine was asked for but the name, what was it called by, and the limits.
+/// A digest of everything that the engine was asked for, except for names and limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shape(String);
 
 impl Shape {
     pub(super) fn of(body: &ContainerCreateBody) -> Self {
         let mut body = body.clone();
-        // A sandbox is called by its id; a container that became one keeps its first host name.
+        // A sandbox's host name is its id; a claimed container keeps the host name that it has.
         body.hostname = None;
         if let Some(labels) = &mut body.labels {
-            for ours in [INSTANCE_LABEL, SANDBOX_LABEL, SHAPE_LABEL] {
-                labels.remove(ours);
+            for label in [INSTANCE_LABEL, SANDBOX_LABEL, SHAPE_LABEL] {
+                labels.remove(label);
             }
         }
         if let Some(host) = &mut body.host_config {
@@ -28,33 +28,34 @@ impl Shape {
             host.nano_cpus = None;
             host.pids_limit = None;
         }
-        // A value sorts the keys of what is a hash map in the body.
+        // The maps in the body have no order; a value sorts their keys.
         let text = serde_json::to_value(&body).map(|value| value.to_string());
         let text = text.expect("a body is made of texts, numbers, lists and maps with text keys");
         let digest = Sha256::digest(text.as_bytes());
         Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    /// As an earlier server wrote it down.
+    /// Reads the label of a container.
     pub(super) fn from_label(text: &str) -> Self {
         Self(text.to_owned())
     }
 
+    /// The value of the label.
     pub(super) fn label(&self) -> String {
         self.0.clone()
     }
 }
 
-/// The limits that a running container can be given anew.
+/// The limits that can be changed while a container runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Adjustable {
+pub(super) struct AdjustableLimits {
     memory: Option<i64>,
     memory_swap: Option<i64>,
     nano_cpus: Option<i64>,
     pids: Option<i64>,
 }
 
-impl Adjustable {
+impl AdjustableLimits {
     pub(super) fn of(body: &ContainerCreateBody) -> Self {
         let host = body.host_config.as_ref();
         Self {
@@ -65,6 +66,7 @@ impl Adjustable {
         }
     }
 
+    /// The request that gives a container these limits.
     pub(super) fn update(self) -> ContainerUpdateBody {
         ContainerUpdateBody {
             memory: self.memory,
@@ -114,7 +116,10 @@ mod tests {
             (host.nano_cpus, host.pids_limit) = (Some(3), Some(4));
         });
         assert_eq!(Shape::of(&limits), usual);
-        assert_ne!(Adjustable::of(&limits), Adjustable::of(&body(|_, _| {})));
+        assert_ne!(
+            AdjustableLimits::of(&limits),
+            AdjustableLimits::of(&body(|_, _| {}))
+        );
         for other in [
             body(|body, _| body.image = Some("sha256:2".to_owned())),
             body(|body, _| body.cmd = Some(Vec::new())),

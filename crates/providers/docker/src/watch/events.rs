@@ -1,4 +1,4 @@
-//! The engine's words for what happens to containers.
+//! The engine's events about containers, read into changes of sandboxes.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -7,77 +7,79 @@ use std::hash::BuildHasher as _;
 use bollard::models::EventMessage;
 use stacyvm_types::{SandboxId, Timestamp};
 
-use crate::names::Names;
+use crate::names::EngineNames;
 
-/// What happened to whose container.
+/// One event about the container of a sandbox.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ContainerEvent {
     pub(super) id: SandboxId,
-    pub(super) happened: Happened,
+    pub(super) change: Change,
 }
 
+/// What an event reports.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Happened {
+pub(super) enum Change {
     Paused,
     Resumed,
-    /// The kernel ended a process in it for want of memory.
+    /// The kernel killed a process in it that exceeded the memory limit.
     OutOfMemory,
+    /// Its first process has ended.
     Died {
         code: Option<i64>,
     },
-    /// It was removed, or is another's now.
+    /// It was removed, or renamed to another sandbox.
     Gone,
 }
 
-/// Which events are asked for.
-pub(super) fn filters(names: &Names) -> HashMap<String, Vec<String>> {
+/// The filter for the events that are followed.
+pub(super) fn filters(names: &EngineNames) -> HashMap<String, Vec<String>> {
     let mut filters = names.filter();
-    let words = |all: &[&str]| all.iter().map(|&word| word.to_owned()).collect();
-    filters.insert("type".to_owned(), words(&["container"]));
+    let owned = |all: &[&str]| all.iter().map(|&text| text.to_owned()).collect();
+    filters.insert("type".to_owned(), owned(&["container"]));
     let all = ["die", "oom", "pause", "unpause", "destroy", "rename"];
-    filters.insert("event".to_owned(), words(&all));
+    filters.insert("event".to_owned(), owned(&all));
     filters
 }
 
-/// What an event says of a sandbox of ours; none for everything else.
-pub(super) fn read(event: EventMessage, names: &Names) -> Option<Told> {
+/// Reads an event about a sandbox of this server; none for every other event.
+pub(super) fn read(event: EventMessage, names: &EngineNames) -> Option<ContainerEvent> {
     let attributes = event.actor?.attributes?;
     let attribute = |name: &str| attributes.get(name).map(String::as_str);
     let name = match event.action.as_deref()? {
-        // Under its new name nobody waits for it yet.
+        // The sandbox of the new name is new, so nothing waits for it yet.
         "rename" => attribute("oldName")?,
         _ => attribute("name")?,
     };
-    let happened = match event.action.as_deref()? {
-        "pause" => Happened::Paused,
-        "unpause" => Happened::Resumed,
-        "oom" => Happened::OutOfMemory,
-        "die" => Happened::Died {
+    let change = match event.action.as_deref()? {
+        "pause" => Change::Paused,
+        "unpause" => Change::Resumed,
+        "oom" => Change::OutOfMemory,
+        "die" => Change::Died {
             code: attribute("exitCode").and_then(|code| code.parse().ok()),
         },
-        "destroy" | "rename" => Happened::Gone,
+        "destroy" | "rename" => Change::Gone,
         _ => return None,
     };
-    Some(Told {
+    Some(ContainerEvent {
         id: names.sandbox_of(name)?,
-        happened,
+        change,
     })
 }
 
-/// The engine's word for its time, read; none when it cannot be.
-pub(super) fn time(text: &str) -> Option<Timestamp> {
+/// Parses a time of the engine.
+pub(super) fn parse_time(text: &str) -> Option<Timestamp> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
 }
 
-/// From when on events are asked for, in the engine's words.
+/// The engine's form of the time from which on events are followed.
 pub(super) fn since(time: Timestamp) -> String {
     let micros = time.unix_micros().max(0);
     format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
 }
 
-/// Between 0 and 1, for jitter.
+/// A random number between 0 and 1, for jitter.
 pub(super) fn random() -> f64 {
-    // The keys of each are random; 32 bits are exact in a float.
+    // Every state has random keys, and a float holds 32 bits exactly.
     (RandomState::new().hash_one(0) >> 32) as f64 / f64::from(u32::MAX)
 }
 
@@ -99,39 +101,39 @@ mod tests {
 
     #[test]
     fn events_of_sandboxes_are_read_and_all_others_are_not() {
-        let names = Names::new("t");
+        let names = EngineNames::new("t");
         let id = SandboxId::from_u32(7);
         let name = names.container(&id);
         let read = |action: &str, attributes: &[(&str, &str)]| {
-            read(event(action, attributes), &names).map(|told| {
-                assert_eq!(told.id, id);
-                told.happened
+            read(event(action, attributes), &names).map(|event| {
+                assert_eq!(event.id, id);
+                event.change
             })
         };
         for (action, expected) in [
-            ("pause", Some(Happened::Paused)),
-            ("unpause", Some(Happened::Resumed)),
-            ("oom", Some(Happened::OutOfMemory)),
-            ("destroy", Some(Happened::Gone)),
-            ("die", Some(Happened::Died { code: None })),
+            ("pause", Some(Change::Paused)),
+            ("unpause", Some(Change::Resumed)),
+            ("oom", Some(Change::OutOfMemory)),
+            ("destroy", Some(Change::Gone)),
+            ("die", Some(Change::Died { code: None })),
             ("exec_create: sh", None),
         ] {
             assert_eq!(read(action, &[("name", &name)]), expected, "{action}");
             assert_eq!(read(action, &[("name", "stranger")]), None, "{action}");
         }
         let died = read("die", &[("name", &name), ("exitCode", "137")]);
-        assert_eq!(died, Some(Happened::Died { code: Some(137) }));
+        assert_eq!(died, Some(Change::Died { code: Some(137) }));
         let away = [("name", "other"), ("oldName", name.as_str())];
-        assert_eq!(read("rename", &away), Some(Happened::Gone));
+        assert_eq!(read("rename", &away), Some(Change::Gone));
         let here = [("name", name.as_str()), ("oldName", "/warm")];
         assert_eq!(read("rename", &here), None);
     }
 
     #[test]
     fn the_engines_time_comes_back_as_it_wants_it() {
-        let at = time("2026-11-26T15:11:04.056834559+01:00").unwrap();
+        let at = parse_time("2026-11-26T15:11:04.056834559+01:00").unwrap();
         assert_eq!(since(at), "1795702264.056834");
-        assert_eq!(time("yesterday"), None);
+        assert_eq!(parse_time("yesterday"), None);
     }
 
     #[test]

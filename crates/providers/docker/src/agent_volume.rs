@@ -1,34 +1,37 @@
-//! The agent in a volume, for engines that do not see our files.
+//! A volume with the agent program, for engines that do not see this machine's files.
 //!
-//! The volume is named by what is in it, so several servers may share one and an older server's
-//! containers keep theirs. It is filled through a container that never runs. Its rule: it counts
-//! only when the file in it has its full length, so a broken-off filling is done again.
+//! The volume is named after its content, so several servers may share one, and the containers of an
+//! older server keep theirs. It is filled through a container that is never started. The one rule:
+//! a volume is complete only when the file in it has its full length, so an interrupted upload is
+//! repeated.
 
 use std::io;
+use std::path::Path;
 
 use bollard::body_full;
 use bollard::models::{
     ContainerCreateBody, HostConfig, Mount, MountType, MountVolumeOptions, VolumeCreateRequest,
 };
-use bollard::query_parameters::{
-    ContainerArchiveInfoOptions, CreateContainerOptions, UploadToContainerOptions,
-};
+use bollard::query_parameters::{ContainerArchiveInfoOptions, UploadToContainerOptions};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use stacyvm_provider::ProviderError;
 
 use crate::agent::{PROGRAM, PROGRAM_DIR};
-use crate::engine::{QUICK, WORK};
-use crate::inner::Inner;
-use crate::{removal, trial};
+use crate::containers::Containers;
+use crate::engine::{QUERY_TIMEOUT, WORK_TIMEOUT};
 
 const STEP: &str = "bring the agent to the engine";
-/// Digits of a digest that are enough to tell agents apart.
-const DIGITS: usize = 16;
+/// How many digits of the program's digest are in the volume's name.
+const DIGEST_DIGITS: usize = 16;
 
-/// Makes a volume with the agent be there and returns its name.
-pub(crate) async fn with_agent(inner: &Inner, image: &str) -> Result<String, ProviderError> {
-    let path = inner.settings.agent.clone();
+/// Makes a volume with the agent program unless there is one, and returns its name.
+pub(crate) async fn ensure(
+    containers: &Containers,
+    agent: &Path,
+    image: &str,
+) -> Result<String, ProviderError> {
+    let path = agent.to_owned();
     let read = tokio::task::spawn_blocking(move || std::fs::read(path));
     let program = read
         .await
@@ -39,24 +42,26 @@ pub(crate) async fn with_agent(inner: &Inner, image: &str) -> Result<String, Pro
         })?;
     let digest = Sha256::digest(&program);
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = format!("stacyvm-agent-{}", &digest[..DIGITS]);
+    let name = format!("stacyvm-agent-{}", &digest[..DIGEST_DIGITS]);
     let request = VolumeCreateRequest {
         name: Some(name.clone()),
         labels: Some([("stacyvm.agent".to_owned(), digest)].into()),
         ..VolumeCreateRequest::default()
     };
-    let making = inner.engine.ask(STEP, QUICK, |docker| async move {
-        docker.create_volume(request).await
-    });
-    making.await?;
-    let container = trial::name(inner);
-    let filled = fill(inner, image, &name, &container, program).await;
-    removal::container(inner, &container).await?;
+    let creating = containers
+        .engine
+        .request(STEP, QUERY_TIMEOUT, |docker| async move {
+            docker.create_volume(request).await
+        });
+    creating.await?;
+    let container = containers.new_trial_name();
+    let filled = fill(containers, image, &name, &container, program).await;
+    containers.remove(&container).await?;
     filled.map(|()| name)
 }
 
 async fn fill(
-    inner: &Inner,
+    containers: &Containers,
     image: &str,
     volume: &str,
     container: &str,
@@ -75,7 +80,7 @@ async fn fill(
     let body = ContainerCreateBody {
         image: Some(image.to_owned()),
         entrypoint: Some(vec!["/never".to_owned()]),
-        labels: Some(inner.house.names.labels(None)),
+        labels: Some(containers.names.labels(None)),
         network_disabled: Some(true),
         host_config: Some(HostConfig {
             mounts: Some(vec![mount]),
@@ -83,43 +88,39 @@ async fn fill(
         }),
         ..ContainerCreateBody::default()
     };
-    let options = CreateContainerOptions {
-        name: Some(container.to_owned()),
-        ..CreateContainerOptions::default()
-    };
-    let making = inner.engine.ask(STEP, WORK, |docker| async move {
-        docker.create_container(Some(options), body).await
-    });
-    making.await?;
-    if size_there(inner, container).await? == Some(program.len() as u64) {
+    containers.create(STEP, container, body).await?;
+    if uploaded_size(containers, container).await? == Some(program.len() as u64) {
         return Ok(());
     }
     let archive = archive(&program).map_err(|error| {
         ProviderError::backend("pack the agent", error.kind().to_string(), error)
     })?;
-    let container = container.to_owned();
-    let upload = inner.engine.ask(STEP, WORK, |docker| async move {
+    let engine = &containers.engine;
+    let upload = engine.request(STEP, WORK_TIMEOUT, |docker| async move {
         let options = UploadToContainerOptions {
             path: PROGRAM_DIR.to_owned(),
             ..UploadToContainerOptions::default()
         };
         let archive = body_full(Bytes::from(archive));
         docker
-            .upload_to_container(&container, Some(options), archive)
+            .upload_to_container(container, Some(options), archive)
             .await
     });
     Ok(upload.await?)
 }
 
-/// How long the agent in the volume is, if it is there.
-async fn size_there(inner: &Inner, container: &str) -> Result<Option<u64>, ProviderError> {
-    let container = container.to_owned();
-    let asking = inner.engine.ask(STEP, QUICK, |docker| async move {
+/// The size of the program in the volume; none when there is no file.
+async fn uploaded_size(
+    containers: &Containers,
+    container: &str,
+) -> Result<Option<u64>, ProviderError> {
+    let engine = &containers.engine;
+    let asking = engine.request(STEP, QUERY_TIMEOUT, |docker| async move {
         let options = ContainerArchiveInfoOptions {
             path: PROGRAM.to_owned(),
         };
         docker
-            .get_container_archive_info(&container, Some(options))
+            .get_container_archive_info(container, Some(options))
             .await
     });
     match asking.await {
@@ -129,7 +130,7 @@ async fn size_there(inner: &Inner, container: &str) -> Result<Option<u64>, Provi
     }
 }
 
-/// An archive with nothing but the program.
+/// An archive of the program alone.
 fn archive(program: &[u8]) -> io::Result<Vec<u8>> {
     let mut header = tar::Header::new_gnu();
     header.set_size(program.len() as u64);

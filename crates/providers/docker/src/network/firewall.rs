@@ -1,35 +1,38 @@
-//! The rules in the kernel: loaded when the bridge is ours to guard, watched over, put back.
+//! The rules in the kernel: loading them where the bridge is in the server's own network namespace,
+//! guarding them, and removing them.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
-use stacyvm_firewall::Guard;
+use stacyvm_firewall::{Guard, Restored, restore};
 use stacyvm_sys::netlink::Netlink;
 
 use super::bridge::Bridge;
+use super::error::NetworkError;
 use super::rules::{self, Rules};
-use super::{Failure, NetworkSettings};
+use super::settings::NetworkSettings;
 
-/// Where a machine says whom it asks for names.
+/// The machine's name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The rules of one server, and the thread that watches over them.
+/// The rules of one server, and the thread that guards them.
 #[derive(Debug)]
-pub(super) struct Guarded {
+pub(super) struct BridgeFirewall {
     tag: String,
     settings: NetworkSettings,
-    loaded: Mutex<Loaded>,
+    loaded: Mutex<LoadedRules>,
 }
 
 #[derive(Debug, Default)]
-struct Loaded {
-    /// For which bridge this process has loaded them.
+struct LoadedRules {
+    /// The bridge that this process has loaded rules for.
     bridge: Option<Bridge>,
     guard: Option<Guard>,
 }
 
-impl Guarded {
+impl BridgeFirewall {
     pub(super) fn new(tag: &str, settings: &NetworkSettings) -> Self {
         Self {
             tag: tag.to_owned(),
@@ -38,18 +41,19 @@ impl Guarded {
         }
     }
 
-    /// Sees to it that the rules stand for this bridge; false when it is not in our own network.
-    pub(super) async fn close_off(&self, bridge: &Bridge) -> Result<bool, Failure> {
+    /// Loads the rules for this bridge unless they are complete; false when the bridge is not in the
+    /// server's own network namespace.
+    pub(super) async fn ensure(&self, bridge: &Bridge) -> Result<bool, NetworkError> {
         let name = bridge.interface.clone();
         if !blocking(move || is_here(&name)).await {
             return Ok(false);
         }
-        let known = self.loaded().bridge.as_ref() == Some(bridge);
+        let is_known = self.loaded.lock().bridge.as_ref() == Some(bridge);
         let (tag, interface) = (self.tag.clone(), bridge.interface.clone());
-        if known && blocking(move || rules::stand(&tag, &interface)).await {
+        if is_known && blocking(move || rules::are_loaded(&tag, &interface)).await {
             return Ok(true);
         }
-        // Those of an earlier server may have been made by other settings.
+        // The rules of an earlier server are replaced too: its settings may have been others.
         let text: Arc<str> = self.text(bridge).into();
         let loading = Arc::clone(&text);
         blocking(move || stacyvm_firewall::apply(&loading)).await?;
@@ -57,45 +61,46 @@ impl Guarded {
         Ok(true)
     }
 
-    /// Puts the rules back whenever somebody removes them.
+    /// Puts the rules back whenever something else on the machine removes them.
     async fn watch(&self, bridge: &Bridge, text: Arc<str>) {
         self.stop().await;
         let (tag, interface) = (self.tag.clone(), bridge.interface.clone());
         let removed = move || {
-            if rules::stand(&tag, &interface) {
-                return;
-            }
-            match stacyvm_firewall::apply(&text) {
-                Ok(()) => tracing::warn!("the rules of containers were removed and are back"),
+            let is_loaded = || rules::are_loaded(&tag, &interface);
+            match restore(is_loaded, || stacyvm_firewall::apply(&text)) {
+                Ok(Restored::Intact) => {}
+                Ok(Restored::Reloaded) => {
+                    tracing::warn!("the rules of containers were removed and are back");
+                }
                 Err(error) => {
                     tracing::error!(%error, "the rules of containers were removed and cannot be put back");
                 }
             }
         };
         let guard = Guard::start(rules::table(&self.tag), removed);
-        let mut loaded = self.loaded();
+        let mut loaded = self.loaded.lock();
         loaded.bridge = Some(bridge.clone());
         match guard {
             Ok(guard) => loaded.guard = Some(guard),
-            // They are looked at whenever the engine is.
-            Err(error) => tracing::warn!(%error, "nobody watches over the rules of containers"),
+            // Every health check looks at the rules too.
+            Err(error) => tracing::warn!(%error, "the rules of containers are not guarded"),
         }
     }
 
-    /// Watches no more; the rules stay.
+    /// Stops guarding the rules, which stay.
     pub(super) async fn stop(&self) {
-        let guard = self.loaded().guard.take();
+        let guard = self.loaded.lock().guard.take();
         if let Some(guard) = guard {
             blocking(move || guard.stop()).await;
         }
     }
 
-    /// Takes the rules away, once nothing needs them any more.
+    /// Removes the rules that this process has loaded.
     pub(super) async fn remove(&self) {
-        if self.loaded().bridge.take().is_none() {
+        if self.loaded.lock().bridge.take().is_none() {
             return;
         }
-        let text = rules::removal(&self.tag);
+        let text = rules::removal_commands(&self.tag);
         if let Err(error) = blocking(move || stacyvm_firewall::apply(&text)).await {
             tracing::warn!(%error, "the rules of containers could not be removed");
         }
@@ -103,10 +108,10 @@ impl Guarded {
 
     fn text(&self, bridge: &Bridge) -> String {
         let settings = &self.settings;
-        let machines;
+        let of_machine;
         let name_servers = if settings.name_servers.is_empty() {
-            machines = name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default());
-            &machines
+            of_machine = name_servers(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default());
+            &of_machine
         } else {
             &settings.name_servers
         };
@@ -122,13 +127,9 @@ impl Guarded {
         };
         rules.text()
     }
-
-    fn loaded(&self) -> MutexGuard<'_, Loaded> {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-/// Whether an interface of this name is in our own network.
+/// Whether an interface of this name is in the server's own network namespace.
 fn is_here(name: &str) -> bool {
     let found = Netlink::open().and_then(|mut netlink| netlink.link(name));
     match found {
@@ -141,7 +142,8 @@ fn is_here(name: &str) -> bool {
     }
 }
 
-/// Whom this machine asks for names, but for programs of its own: those the engine asks itself.
+/// The name servers of this machine, without programs of its own, which the engine's resolver asks
+/// for its containers.
 fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
     let lines = resolv_conf.lines();
     let servers = lines.filter_map(|line| line.trim().strip_prefix("nameserver"));
@@ -149,7 +151,7 @@ fn name_servers(resolv_conf: &str) -> Vec<IpAddr> {
     servers.filter(|server| !server.is_loopback()).collect()
 }
 
-/// Work that waits for the kernel or a program, off the threads that serve.
+/// Runs work that waits for the kernel or a program on a thread for blocking work.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
