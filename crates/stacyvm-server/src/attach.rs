@@ -1,34 +1,49 @@
 //! A followed detached command as NDJSON: output with the offset behind it, the exit last.
 //!
-//! Whoever attaches again at the last offset that it saw gets what follows, nothing missing and
-//! nothing twice. As text, an offset never lies behind a character that has not been sent whole;
-//! where both streams are cut in the middle of one at once it may lie before text that was sent,
-//! which `encoding=base64` never does.
+//! A client that attaches again at the last offset that it saw gets what follows, nothing missing
+//! and nothing twice. As text, an offset never lies behind a character that has not been sent
+//! whole; where both streams are cut in the middle of one at once it may lie before text that was
+//! sent, which `encoding=base64` never does.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Serialize;
 use stacyvm_orchestrator::{AttachedExec, ExecEvent, ExecExit};
-use stacyvm_types::OutputStream;
+use stacyvm_types::{AttachQuery, OutputEncoding, OutputStream};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::ndjson::{LineBody, write_exit, write_line, write_piece};
+use crate::ndjson::{LineBody, write_exit, write_json, write_output_line};
 use crate::utf8::Utf8Stitcher;
 
-/// How output is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    /// As text; what is no UTF-8 becomes U+FFFD.
-    #[default]
-    Text,
-    /// Every byte as it is, in `data_b64`.
-    Base64,
+/// The part of a command's output that is asked for, and its form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttachOptions {
+    pub(crate) offset: u64,
+    pub(crate) follow: bool,
+    pub(crate) encoding: OutputEncoding,
 }
 
-/// One thing that a follower is told.
+impl Default for AttachOptions {
+    fn default() -> Self {
+        AttachQuery::default().into()
+    }
+}
+
+impl From<AttachQuery> for AttachOptions {
+    /// Attaching means following, unless the query switches it off.
+    fn from(query: AttachQuery) -> Self {
+        Self {
+            offset: query.offset.unwrap_or(0),
+            follow: query.follow.unwrap_or(true),
+            encoding: query.encoding.unwrap_or_default(),
+        }
+    }
+}
+
+/// An item of a followed output, with the offset to go on from.
 #[derive(Debug)]
-pub(crate) enum Piece {
+pub(crate) enum OutputItem {
     /// Output as text, and the offset to go on from.
     Text {
         stream: OutputStream,
@@ -49,10 +64,10 @@ pub(crate) enum Piece {
     Exit(ExecExit),
 }
 
-/// Turns the events of one attachment into what its follower is told, with offsets.
+/// Turns the events of one attachment into items with offsets.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    encoding: Encoding,
+    encoding: OutputEncoding,
     /// The offset behind what has come.
     offset: u64,
     streams: [Utf8Stitcher; 2],
@@ -62,7 +77,7 @@ pub(crate) struct Follower {
 
 impl Follower {
     /// For an attachment that was asked for from `offset` on.
-    pub(crate) fn new(offset: u64, encoding: Encoding) -> Self {
+    pub(crate) fn new(offset: u64, encoding: OutputEncoding) -> Self {
         Self {
             encoding,
             offset,
@@ -71,21 +86,21 @@ impl Follower {
         }
     }
 
-    /// What an event means to the follower; after `End` or `Exit` comes nothing.
-    pub(crate) fn hear(&mut self, event: ExecEvent) -> Vec<Piece> {
+    /// The items of an event; nothing follows `End` or `Exit`.
+    pub(crate) fn on_event(&mut self, event: ExecEvent) -> Vec<OutputItem> {
         match event {
             ExecEvent::Resumed(offset) => self.resume(offset),
             ExecEvent::Output(stream, bytes) => self.output(stream, bytes).into_iter().collect(),
-            // A character that is half there comes whole to whoever asks again.
-            ExecEvent::End => vec![Piece::End],
-            ExecEvent::Exit(exit) => self.finish(Some(Piece::Exit(exit))),
+            // A character that is incomplete here comes whole when the client attaches again.
+            ExecEvent::End => vec![OutputItem::End],
+            ExecEvent::Exit(exit) => self.finish(Some(OutputItem::Exit(exit))),
         }
     }
 
-    fn resume(&mut self, offset: u64) -> Vec<Piece> {
+    fn resume(&mut self, offset: u64) -> Vec<OutputItem> {
         // Beyond the end there was nothing to lose.
         let lost = offset.saturating_sub(self.offset);
-        let gap = (lost > 0).then_some(Piece::Gap { lost, offset });
+        let gap = (lost > 0).then_some(OutputItem::Gap { lost, offset });
         let pieces = match gap {
             Some(gap) => self.finish(Some(gap)),
             None => Vec::new(),
@@ -94,15 +109,15 @@ impl Follower {
         pieces
     }
 
-    fn output(&mut self, stream: OutputStream, data: Bytes) -> Option<Piece> {
+    fn output(&mut self, stream: OutputStream, data: Bytes) -> Option<OutputItem> {
         let index = match stream {
             OutputStream::Stdout => 0,
             OutputStream::Stderr => 1,
         };
         self.offset += data.len() as u64;
-        if self.encoding == Encoding::Base64 {
+        if self.encoding == OutputEncoding::Base64 {
             let offset = self.offset;
-            return Some(Piece::Exact {
+            return Some(OutputItem::Exact {
                 stream,
                 data,
                 offset,
@@ -119,15 +134,15 @@ impl Follower {
         };
         let safe = self.waiting_from.iter().flatten().min();
         let offset = safe.copied().unwrap_or(self.offset);
-        (!text.is_empty()).then_some(Piece::Text {
+        (!text.is_empty()).then_some(OutputItem::Text {
             stream,
             data: text,
             offset,
         })
     }
 
-    /// What waits for an end that does not come, and then `last`.
-    fn finish(&mut self, last: Option<Piece>) -> Vec<Piece> {
+    /// Flushes incomplete characters, and then gives `last`.
+    fn finish(&mut self, last: Option<OutputItem>) -> Vec<OutputItem> {
         self.waiting_from = [None; 2];
         let streams = [OutputStream::Stdout, OutputStream::Stderr];
         let offset = self.offset;
@@ -137,7 +152,7 @@ impl Follower {
             .zip(streams)
             .filter_map(|(stitcher, stream)| {
                 let data = stitcher.finish().to_owned();
-                (!data.is_empty()).then_some(Piece::Text {
+                (!data.is_empty()).then_some(OutputItem::Text {
                     stream,
                     data,
                     offset,
@@ -164,9 +179,9 @@ struct Exact {
 }
 
 /// Writes a piece as a line; `true` when it was the last.
-fn write(buffer: &mut BytesMut, piece: Piece) -> bool {
+fn write(buffer: &mut BytesMut, piece: OutputItem) -> bool {
     match piece {
-        Piece::Text {
+        OutputItem::Text {
             stream,
             data,
             offset,
@@ -175,9 +190,9 @@ fn write(buffer: &mut BytesMut, piece: Piece) -> bool {
                 OutputStream::Stdout => "stdout",
                 OutputStream::Stderr => "stderr",
             };
-            write_piece(buffer, stream, &data, Some(offset));
+            write_output_line(buffer, stream, &data, Some(offset));
         }
-        Piece::Exact {
+        OutputItem::Exact {
             stream,
             data,
             offset,
@@ -189,7 +204,7 @@ fn write(buffer: &mut BytesMut, piece: Piece) -> bool {
                 offset,
             },
         ),
-        Piece::Gap { lost, offset } => line(
+        OutputItem::Gap { lost, offset } => line(
             buffer,
             &Gap {
                 stream: "gap",
@@ -198,8 +213,8 @@ fn write(buffer: &mut BytesMut, piece: Piece) -> bool {
                 offset,
             },
         ),
-        Piece::End => return true,
-        Piece::Exit(exit) => {
+        OutputItem::End => return true,
+        OutputItem::Exit(exit) => {
             write_exit(buffer, &exit);
             return true;
         }
@@ -208,7 +223,7 @@ fn write(buffer: &mut BytesMut, piece: Piece) -> bool {
 }
 
 fn line(buffer: &mut BytesMut, value: &impl Serialize) {
-    write_line(buffer, value);
+    write_json(buffer, value);
     buffer.put_slice(b"\n");
 }
 
@@ -223,8 +238,8 @@ pub(crate) fn attach_body(
         Some(exec.control),
         cut,
         move |buffer: &mut BytesMut, event| {
-            // Nothing comes behind the last.
-            let mut pieces = follower.hear(event).into_iter();
+            // Nothing follows the last item.
+            let mut pieces = follower.on_event(event).into_iter();
             pieces.any(|piece| write(buffer, piece))
         },
     )
@@ -247,7 +262,7 @@ mod tests {
     fn written(follower: &mut Follower, events: Vec<ExecEvent>) -> BytesMut {
         let mut buffer = BytesMut::new();
         for event in events {
-            for piece in follower.hear(event) {
+            for piece in follower.on_event(event) {
                 write(&mut buffer, piece);
             }
         }
@@ -260,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_gap_is_told_with_what_was_lost() {
-        let mut all = Follower::new(5, Encoding::Text);
+        let mut all = Follower::new(5, OutputEncoding::Utf8);
         let events = vec![
             ExecEvent::Resumed(5),
             out(b"ab"),
@@ -280,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_look_that_ends_in_the_middle_of_a_character_leaves_it_for_the_next() {
-        let mut first = Follower::new(0, Encoding::Text);
+        let mut first = Follower::new(0, OutputEncoding::Utf8);
         let buffer = written(&mut first, vec![out(b"a\xe2\x82"), ExecEvent::End]);
         let seen = lines(&buffer);
         assert_eq!(seen.len(), 1);
@@ -299,7 +314,7 @@ mod tests {
             cut in 0usize..40,
         ) {
             let bytes = text.as_bytes();
-            let mut first = Follower::new(0, Encoding::Text);
+            let mut first = Follower::new(0, OutputEncoding::Utf8);
             let (mut seen, mut offset, mut at) = (String::new(), 0_u64, 0);
             for length in pieces.iter().take(cut) {
                 let end = (at + length).min(bytes.len());
@@ -310,7 +325,7 @@ mod tests {
                     offset = line["offset"].as_u64().unwrap();
                 }
             }
-            let mut second = Follower::new(offset, Encoding::Text);
+            let mut second = Follower::new(offset, OutputEncoding::Utf8);
             let rest = &bytes[usize::try_from(offset).unwrap()..];
             let buffer = written(&mut second, vec![out(rest), ExecEvent::End]);
             for line in lines(&buffer) {

@@ -32,7 +32,7 @@ pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// The next piece of a body; none at its end.
-pub(crate) async fn next_piece(body: &mut Body) -> Result<Option<Bytes>, Failure> {
+pub(crate) async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, Failure> {
     loop {
         let frame = tokio::time::timeout(READ_TIMEOUT, body.frame())
             .await
@@ -84,14 +84,14 @@ pub(crate) async fn drain(mut body: Body) {
 }
 
 async fn read_all(mut body: Body, limit: u64) -> Result<Bytes, Failure> {
-    let Some(first) = next_piece(&mut body).await? else {
+    let Some(first) = next_chunk(&mut body).await? else {
         return Ok(Bytes::new());
     };
     if first.len() as u64 <= limit && body.is_end_stream() {
         return Ok(first);
     }
     let mut all = Vec::from(first);
-    while let Some(piece) = next_piece(&mut body).await? {
+    while let Some(piece) = next_chunk(&mut body).await? {
         all.extend_from_slice(&piece);
         if all.len() as u64 > limit {
             break;

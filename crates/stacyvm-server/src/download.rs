@@ -16,7 +16,7 @@ use tracing::Span;
 use crate::error::Chain;
 
 /// What breaks a body off; the client sees a connection that ends before its answer does.
-pub(crate) type Broken = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a file or archive answer.
 pub(crate) struct ByteBody<S = ByteStream> {
@@ -56,7 +56,7 @@ impl<S> ByteBody<S> {
         self
     }
 
-    fn break_off(&mut self, error: Broken) -> Broken {
+    fn break_off(&mut self, error: BodyError) -> BodyError {
         self.done = true;
         self.span
             .in_scope(|| tracing::warn!(error = %Chain(error.as_ref()), "download broken off"));
@@ -64,7 +64,7 @@ impl<S> ByteBody<S> {
     }
 
     /// Packs a piece; an empty result means that nothing is ready yet.
-    fn pack(&mut self, piece: Bytes) -> Result<Bytes, Broken> {
+    fn pack(&mut self, piece: Bytes) -> Result<Bytes, BodyError> {
         let Some(gzip) = &mut self.gzip else {
             return Ok(piece);
         };
@@ -88,12 +88,12 @@ where
     S: Stream<Item = Result<Bytes, Error>> + Unpin,
 {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         loop {
             if this.done {
@@ -102,12 +102,12 @@ where
             let next = match this.first.take() {
                 Some(first) => Some(Ok(first)),
                 None => match this.source.poll_next_unpin(context) {
-                    Poll::Ready(next) => next.map(|piece| piece.map_err(Broken::from)),
+                    Poll::Ready(next) => next.map(|piece| piece.map_err(BodyError::from)),
                     Poll::Pending => {
                         if this.cut.as_mut().poll(context).is_pending() {
                             return Poll::Pending;
                         }
-                        Some(Err(Broken::from("the server is shutting down")))
+                        Some(Err(BodyError::from("the server is shutting down")))
                     }
                 },
             };
@@ -122,7 +122,7 @@ where
                 Some(Err(error)) => return Poll::Ready(Some(Err(this.break_off(error)))),
                 None => {
                     if this.left.is_some_and(|left| left > 0) {
-                        let error = Broken::from("the file became shorter");
+                        let error = BodyError::from("the file became shorter");
                         return Poll::Ready(Some(Err(this.break_off(error))));
                     }
                     this.done = true;
@@ -173,7 +173,7 @@ mod tests {
         )
     }
 
-    async fn collect(body: impl Body<Data = Bytes, Error = Broken>) -> Result<Bytes, Broken> {
+    async fn collect(body: impl Body<Data = Bytes, Error = BodyError>) -> Result<Bytes, BodyError> {
         Ok(body.collect().await?.to_bytes())
     }
 

@@ -14,7 +14,7 @@ use stacyvm_orchestrator::BUCKET_BOUNDS;
 /// Classes of status, by their first digit less one.
 pub(crate) const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-/// The counters of the front door.
+/// The counters of HTTP requests.
 #[derive(Debug, Default)]
 pub(crate) struct HttpMetrics {
     in_flight: AtomicU64,

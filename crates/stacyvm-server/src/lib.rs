@@ -13,7 +13,6 @@ mod connection_permit;
 mod cors;
 mod download;
 mod error;
-mod front;
 mod gunzip;
 mod host;
 mod http_metrics;

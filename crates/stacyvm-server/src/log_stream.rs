@@ -12,8 +12,8 @@ use serde::Serialize;
 use stacyvm_orchestrator::{FollowedLogs, LogBatch};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::download::Broken;
-use crate::ndjson::write_line;
+use crate::download::BodyError;
+use crate::ndjson::write_json;
 
 #[derive(Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -37,8 +37,8 @@ pub(crate) fn body(logs: FollowedLogs, cut: WaitForCancellationFutureOwned) -> B
     Body::from_stream(unfold(feed, |mut feed| async move {
         let piece = tokio::select! {
             biased;
-            () = &mut feed.cut => Err(Broken::from("the server is shutting down")),
-            batch = feed.logs.next() => batch?.map(|batch| lines(&batch)).map_err(Broken::from),
+            () = &mut feed.cut => Err(BodyError::from("the server is shutting down")),
+            batch = feed.logs.next() => batch?.map(|batch| lines(&batch)).map_err(BodyError::from),
         };
         Some((piece, feed))
     }))
@@ -49,7 +49,7 @@ fn lines(batch: &LogBatch) -> Bytes {
     let skipped = Some(batch.skipped).filter(|bytes| *bytes > 0);
     let lines = batch.lines.iter().map(|line| LogLine::Line(line));
     for item in skipped.map(LogLine::Skipped).into_iter().chain(lines) {
-        write_line(&mut buffer, &item);
+        write_json(&mut buffer, &item);
         buffer.put_u8(b'\n');
     }
     buffer.freeze()

@@ -20,11 +20,11 @@ use stacyvm_types::{ExitReason, GoDuration, OutputStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::download::Broken;
+use crate::download::BodyError;
 use crate::utf8::Utf8Stitcher;
 
 /// Waiting chunks are put into one write until it is this long.
-const FULL: usize = 128 * 1024;
+const MAX_WRITE: usize = 128 * 1024;
 
 /// A body of lines that are made of events as these come.
 pub(crate) struct LineBody<E, W> {
@@ -70,15 +70,15 @@ where
     W: FnMut(&mut BytesMut, E) -> bool + Unpin,
 {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
         let mut lost = false;
-        while !this.done && !lost && this.buffer.len() < FULL {
+        while !this.done && !lost && this.buffer.len() < MAX_WRITE {
             match this.events.poll_recv(context) {
                 Poll::Ready(Some(event)) => this.done = (this.write)(&mut this.buffer, event),
                 Poll::Ready(None) => lost = true,
@@ -144,12 +144,12 @@ pub(crate) fn exec_body(
 /// Writes a line of output; nothing when there is no text.
 pub(crate) fn write_output(buffer: &mut BytesMut, stream: &'static str, text: &str) {
     if !text.is_empty() {
-        write_piece(buffer, stream, text, None);
+        write_output_line(buffer, stream, text, None);
     }
 }
 
 /// Writes a line of output, with the offset behind it where there is one.
-pub(crate) fn write_piece(
+pub(crate) fn write_output_line(
     buffer: &mut BytesMut,
     stream: &'static str,
     text: &str,
@@ -160,7 +160,7 @@ pub(crate) fn write_piece(
     buffer.put_slice(b"{\"stream\":\"");
     buffer.put_slice(stream.as_bytes());
     buffer.put_slice(b"\",\"data\":");
-    write_line(buffer, text);
+    write_json(buffer, text);
     if let Some(offset) = offset {
         buffer.put_slice(format!(",\"offset\":{offset}").as_bytes());
     }
@@ -191,17 +191,18 @@ pub(crate) fn write_exit(buffer: &mut BytesMut, exit: &ExecExit) {
 }
 
 /// Compact JSON without the three characters that some call line ends.
-struct OneLine(CompactFormatter);
+struct SingleLineFormatter(CompactFormatter);
 
 /// Compact JSON of `value` in one line, whatever a client takes for a line end.
-pub(crate) fn write_line(buffer: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
-    let mut serializer = Serializer::with_formatter(buffer.writer(), OneLine(CompactFormatter));
+pub(crate) fn write_json(buffer: &mut BytesMut, value: &(impl Serialize + ?Sized)) {
+    let mut serializer =
+        Serializer::with_formatter(buffer.writer(), SingleLineFormatter(CompactFormatter));
     value
         .serialize(&mut serializer)
         .expect("our own types are always JSON, and memory takes them");
 }
 
-impl Formatter for OneLine {
+impl Formatter for SingleLineFormatter {
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,
         writer: &mut W,
@@ -236,7 +237,7 @@ mod tests {
         depth: usize,
     ) -> (
         mpsc::Sender<ExecEvent>,
-        impl Body<Data = Bytes, Error = Broken> + Unpin,
+        impl Body<Data = Bytes, Error = BodyError> + Unpin,
         CancellationToken,
     ) {
         let (sender, events) = mpsc::channel(depth);
@@ -267,8 +268,8 @@ mod tests {
     }
 
     async fn frame(
-        body: &mut (impl Body<Data = Bytes, Error = Broken> + Unpin),
-    ) -> Option<Result<String, Broken>> {
+        body: &mut (impl Body<Data = Bytes, Error = BodyError> + Unpin),
+    ) -> Option<Result<String, BodyError>> {
         let frame = body.frame().await?;
         Some(frame.map(|frame| String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap()))
     }
@@ -346,7 +347,11 @@ mod tests {
         }
         assert_eq!(accepted, 4);
         let first = frame(&mut body).await.unwrap().unwrap();
-        assert!(first.len() < 2 * FULL, "{} bytes in one write", first.len());
+        assert!(
+            first.len() < 2 * MAX_WRITE,
+            "{} bytes in one write",
+            first.len()
+        );
     }
 
     #[tokio::test]

@@ -9,12 +9,12 @@
 //!    line of its doc comment becomes the summary, the rest the description. The tag is one of
 //!    those listed below; tag and function name (or `operation_id`) make the operation's id.
 //! 2. In `responses(…)` name the success, and the groups of `failures.rs` that it can answer
-//!    (`InSandbox, JsonBody`). 400, 401, 403, 429 and 500 are added to every route here.
+//!    (`SandboxErrors, JsonBodyErrors`). 400, 401, 403, 429 and 500 are added to every route here.
 //! 3. A body is `request_body = Type`, an answer `body = Type`, both deriving `utoipa::ToSchema`.
 //!    Types that a client sends or reads stand in stacyvm-types, behind its feature `openapi`. Give
 //!    the type an example in `examples.rs`, or the route one of its own with `example = json!(…)`.
 //! 4. A query is a type of stacyvm-types that derives `utoipa::IntoParams`: `params(ItsQuery)` here
-//!    and `TypedQuery<ItsQuery>` in the handler. Headers are `params(("name" = Type, Header, …))`.
+//!    and `Query<ItsQuery>` in the handler. Headers are `params(("name" = Type, Header, …))`.
 //!    Parameters of the path are added by `complete.rs`, and so is `X-User-ID` below the paths that
 //!    it lists.
 //! 5. Register it in `routes.rs` with `.add(routes!(module::handler))`, several methods of one
@@ -32,15 +32,7 @@ mod tests;
 
 use serde_json::Value;
 
-pub(crate) use self::failures::{
-    Deadline, Destroying, FileBody, InSandbox, JsonBody, NoSuch, NotNow, OfImages, Planning, Range,
-    Spawning, Taken,
-};
 use self::routes::Routes;
-pub(crate) use self::shapes::{
-    EventStream, FileContent as Content, ImageArchive, NdjsonLines as Lines, PullLines,
-    TarArchive as Archive,
-};
 
 /// The description of these routes, complete.
 pub(crate) fn document(routes: Routes) -> Value {

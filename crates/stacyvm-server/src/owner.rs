@@ -10,9 +10,9 @@ use crate::error::Failure;
 pub(crate) const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// The caller of a request. A header that is absent or blank names nobody.
-pub(crate) struct Asker(pub(crate) Caller);
+pub(crate) struct RequestCaller(pub(crate) Caller);
 
-impl<S: Sync> FromRequestParts<S> for Asker {
+impl<S: Sync> FromRequestParts<S> for RequestCaller {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {

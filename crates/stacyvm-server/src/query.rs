@@ -1,12 +1,10 @@
-//! Query strings, decoded strictly: what cannot be decoded is refused, never guessed.
+//! QueryPairs strings, decoded strictly: what cannot be decoded is refused, never guessed.
 //!
 //! A route names the type of its query, which stands in stacyvm-types, as `Query<T>`.
 
 mod reader;
 
 use std::borrow::Cow;
-use std::fmt::Display;
-use std::str::FromStr;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -19,13 +17,13 @@ const MAX_PAIRS: usize = 64;
 
 /// The query of a request, typed.
 #[derive(Debug)]
-pub(crate) struct TypedQuery<T>(pub(crate) T);
+pub(crate) struct Query<T>(pub(crate) T);
 
 /// The query of a request, decoded. For routes whose body decides what the query means.
 #[derive(Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct QueryPairs(Vec<(String, String)>);
 
-impl Query {
+impl QueryPairs {
     fn parse(text: &str) -> Result<Self, Failure> {
         let mut pairs = Vec::new();
         for part in text.split('&').filter(|part| !part.is_empty()) {
@@ -38,67 +36,13 @@ impl Query {
         Ok(Self(pairs))
     }
 
-    /// Every pair.
-    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-    }
-
-    /// The value of `key`; none when it is absent or empty.
-    pub(crate) fn get(&self, key: &'static str) -> Result<Option<&str>, Failure> {
-        let mut values = self.pairs().filter(|(name, _)| *name == key);
-        let first = values.next();
-        if values.next().is_some() {
-            return Err(Failure::bad_request(format!(
-                "the query parameter {key} is there more than once"
-            )));
-        }
-        Ok(first
-            .map(|(_, value)| value)
-            .filter(|value| !value.is_empty()))
-    }
-
-    /// The value of `key`, which must be there.
-    pub(crate) fn required(&self, key: &'static str) -> Result<&str, Failure> {
-        self.get(key)?
-            .ok_or_else(|| Failure::bad_request(format!("the query parameter {key} is missing")))
-    }
-
-    /// The value of `key` as a number of at least 1.
-    pub(crate) fn positive<T>(&self, key: &'static str) -> Result<Option<T>, Failure>
-    where
-        T: FromStr + PartialOrd + From<u8> + Display,
-    {
-        let Some(text) = self.get(key)? else {
-            return Ok(None);
-        };
-        match text.parse::<T>() {
-            Ok(number) if number >= T::from(1) => Ok(Some(number)),
-            _ => Err(Failure::bad_request(format!(
-                "the query parameter {key} must be a whole number of at least 1"
-            ))),
-        }
-    }
-
-    /// The value of `key` as a switch; absent means off.
-    pub(crate) fn switch(&self, key: &'static str) -> Result<bool, Failure> {
-        match self.get(key)? {
-            None | Some("false" | "0") => Ok(false),
-            Some("true" | "1") => Ok(true),
-            Some(_) => Err(Failure::bad_request(format!(
-                "the query parameter {key} must be true or false"
-            ))),
-        }
-    }
-
     /// The query as a type.
     pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         reader::read(&self.0).map_err(|error| Failure::bad_request(error.into_sentence()))
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Query {
+impl<S: Sync> FromRequestParts<S> for QueryPairs {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
@@ -109,11 +53,11 @@ impl<S: Sync> FromRequestParts<S> for Query {
     }
 }
 
-impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for TypedQuery<T> {
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let pairs = Query::from_request_parts(parts, state).await?;
+        let pairs = QueryPairs::from_request_parts(parts, state).await?;
         pairs.read().map(Self)
     }
 }
@@ -172,7 +116,7 @@ mod tests {
     }
 
     fn read(text: &str) -> Result<Sample, Failure> {
-        Query::parse(text)?.read()
+        QueryPairs::parse(text)?.read()
     }
 
     #[test]
@@ -200,9 +144,9 @@ mod tests {
         for text in [
             "path=%", "path=%4", "path=%zz", "path=%ff", "%c3=1", "a=%+1",
         ] {
-            assert!(Query::parse(text).is_err(), "{text}");
+            assert!(QueryPairs::parse(text).is_err(), "{text}");
         }
-        assert!(Query::parse(&"a&".repeat(65)).is_err());
+        assert!(QueryPairs::parse(&"a&".repeat(65)).is_err());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
-use stacyvm_types::StatusResponse;
+use stacyvm_types::{ExecId, StatusResponse};
 
 /// The content type of JSON.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -19,6 +19,9 @@ pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Response {
     serde_json::to_writer(&mut bytes, body).expect("our own answers are always JSON");
     (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response()
 }
+
+/// Names the exec of a streamed answer.
+const EXEC_ID: HeaderName = HeaderName::from_static("x-exec-id");
 
 /// 200 with a JSON body.
 pub(crate) fn ok(body: &impl Serialize) -> Response {
@@ -43,4 +46,12 @@ pub(crate) fn streamed(content_type: HeaderValue, body: Body) -> Response {
         ),
     ];
     (headers, body).into_response()
+}
+
+/// The output of a command as NDJSON, sent while the command runs.
+pub(crate) fn exec_stream(exec_id: ExecId, body: Body) -> Response {
+    let id = HeaderValue::from_str(&exec_id.to_string()).expect("an id is plain ASCII");
+    let mut response = streamed(NDJSON, body);
+    response.headers_mut().insert(EXEC_ID, id);
+    response
 }

@@ -20,11 +20,9 @@ mod templates;
 mod tickets;
 
 use axum::routing::{any, get, post};
-use stacyvm_types::StatusResponse as Done;
 use utoipa_axum::routes;
 
 use crate::openapi::routes::Routes;
-use crate::response::{NDJSON, done, json, ok, streamed};
 
 /// Every route. What is not described here stands in `unlisted`, with the reason.
 pub(crate) fn all() -> Routes {

@@ -14,7 +14,7 @@ use stacyvm_types::Event;
 use tokio::time::{Interval, MissedTickBehavior, interval_at};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use crate::ndjson::write_line;
+use crate::ndjson::write_json;
 
 /// A comment, which clients skip and which shows proxies that the connection lives.
 const HEARTBEAT: &[u8] = b": heartbeat\n\n";
@@ -65,7 +65,7 @@ fn blocks(batch: &[Arc<Event>]) -> Bytes {
         buffer.put_slice(b"id: ");
         buffer.put_slice(event.id.to_string().as_bytes());
         buffer.put_slice(b"\ndata: ");
-        write_line(&mut buffer, event.as_ref());
+        write_json(&mut buffer, event.as_ref());
         buffer.put_slice(b"\n\n");
     }
     buffer.freeze()

@@ -13,20 +13,20 @@ use bytes::Bytes;
 use http::HeaderMap;
 use stacyvm_orchestrator::{Error, UploadData, UploadSender, upload};
 
-use crate::body::{announced_length, drain, next_piece, over};
+use crate::body::{announced_length, drain, next_chunk, over};
 use crate::error::Failure;
 use crate::gunzip::Gunzip;
 
-/// Pieces in flight between the connection and the sandbox.
-const DEPTH: usize = 8;
-/// The longest piece that is handed on.
-const PIECE: usize = 64 * 1024;
+/// Chunks in flight between the connection and the sandbox.
+const CHANNEL_DEPTH: usize = 8;
+/// The largest chunk that is handed on, bytes.
+const CHUNK_SIZE: usize = 64 * 1024;
 /// How long a sandbox may take to let go of an upload that failed.
-const ABORT_TIME: Duration = Duration::from_secs(10);
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What an upload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum UploadKind {
     /// Bytes to be kept as they are.
     Plain,
     /// An archive, unpacked on the way when it is gzip.
@@ -41,7 +41,7 @@ pub(crate) async fn feed<T, F>(
     headers: &HeaderMap,
     body: Body,
     limit: u64,
-    kind: Kind,
+    kind: UploadKind,
     consume: impl FnOnce(UploadData) -> F,
 ) -> Result<T, Failure>
 where
@@ -51,7 +51,7 @@ where
         drain(body).await;
         return Err(over(limit));
     }
-    let (sender, data) = upload(DEPTH);
+    let (sender, data) = upload(CHANNEL_DEPTH);
     let mut body = body;
     let outcome = {
         let mut consuming = pin!(consume(data));
@@ -65,8 +65,9 @@ where
                     return Ok(consuming.await?);
                 }
                 Err(failure) => {
-                    // The sender is dropped unfinished, which the consumer sees. It must have let go before the client hears of the failure and tries again.
-                    let _ = tokio::time::timeout(ABORT_TIME, consuming).await;
+                    // The sender is dropped unfinished, which the consumer sees. The consumer must
+                    // have let go before the client hears of the failure and tries again.
+                    let _ = tokio::time::timeout(ABORT_TIMEOUT, consuming).await;
                     Outcome::Failed(failure)
                 }
             },
@@ -92,22 +93,22 @@ async fn pump(
     body: &mut Body,
     sender: UploadSender,
     limit: u64,
-    kind: Kind,
+    kind: UploadKind,
 ) -> Result<UploadSender, Failure> {
-    let mut output = Output {
+    let mut output = ChunkSender {
         sender,
         left: limit,
         limit,
     };
     let mut gunzip = None;
-    if kind == Kind::Archive {
+    if kind == UploadKind::Archive {
         let head = read_head(body).await?;
         if Gunzip::recognises(&head) {
             gunzip = Some(Gunzip::new());
         }
         output.take(&mut gunzip, head).await?;
     }
-    while let Some(piece) = next_piece(body).await? {
+    while let Some(piece) = next_chunk(body).await? {
         output.take(&mut gunzip, piece).await?;
     }
     if let Some(gunzip) = gunzip {
@@ -121,7 +122,7 @@ async fn pump(
 async fn read_head(body: &mut Body) -> Result<Bytes, Failure> {
     let mut head = Bytes::new();
     while head.len() < Gunzip::MAGIC.len() {
-        match next_piece(body).await? {
+        match next_chunk(body).await? {
             None => break,
             Some(piece) if head.is_empty() => head = piece,
             Some(piece) => head = [head.as_ref(), piece.as_ref()].concat().into(),
@@ -134,20 +135,20 @@ fn not_gzip(_: std::io::Error) -> Failure {
     Failure::bad_request("the archive begins like gzip but is not valid gzip")
 }
 
-struct Output {
+struct ChunkSender {
     sender: UploadSender,
     left: u64,
     limit: u64,
 }
 
-impl Output {
+impl ChunkSender {
     async fn take(&mut self, gunzip: &mut Option<Gunzip>, piece: Bytes) -> Result<(), Failure> {
         let Some(gunzip) = gunzip else {
             return self.send(piece).await;
         };
         // Small bites: each may unpack to a thousand times its length.
-        for bite in piece.chunks(Gunzip::CHUNK_SIZE) {
-            let unpacked = gunzip.push(bite).map_err(not_gzip)?;
+        for chunk in piece.chunks(Gunzip::CHUNK_SIZE) {
+            let unpacked = gunzip.push(chunk).map_err(not_gzip)?;
             self.send(unpacked.into()).await?;
         }
         Ok(())
@@ -160,7 +161,7 @@ impl Output {
         }
         self.left -= length;
         while !piece.is_empty() {
-            let part = piece.split_to(piece.len().min(PIECE));
+            let part = piece.split_to(piece.len().min(CHUNK_SIZE));
             if self.sender.send(part).await.is_err() {
                 // The consumer has finished; its own word counts.
                 std::future::pending::<()>().await;
@@ -189,7 +190,11 @@ mod tests {
         Ok(all)
     }
 
-    async fn upload(body: Vec<u8>, limit: u64, kind: Kind) -> (Option<Vec<u8>>, Option<Failure>) {
+    async fn upload(
+        body: Vec<u8>,
+        limit: u64,
+        kind: UploadKind,
+    ) -> (Option<Vec<u8>>, Option<Failure>) {
         let headers = HeaderMap::new();
         let mut kept = None;
         let result = feed(&headers, Body::from(body), limit, kind, |receiver| {
@@ -217,11 +222,11 @@ mod tests {
     #[tokio::test]
     async fn plain_bytes_arrive_as_they_are() {
         let data: Vec<u8> = (0..300_000u32).map(|n| n as u8).collect();
-        let (kept, failure) = upload(data.clone(), 1 << 20, Kind::Plain).await;
+        let (kept, failure) = upload(data.clone(), 1 << 20, UploadKind::Plain).await;
         assert!(failure.is_none());
         assert_eq!(kept.unwrap(), data);
         let packed = gzip(&data);
-        let (kept, _) = upload(packed.clone(), 1 << 20, Kind::Plain).await;
+        let (kept, _) = upload(packed.clone(), 1 << 20, UploadKind::Plain).await;
         assert_eq!(kept.unwrap(), packed);
     }
 
@@ -229,11 +234,11 @@ mod tests {
     async fn archives_are_unpacked_when_they_are_gzip() {
         let data = b"not really a tar".repeat(10_000);
         for body in [data.clone(), gzip(&data)] {
-            let (kept, failure) = upload(body, 1 << 20, Kind::Archive).await;
+            let (kept, failure) = upload(body, 1 << 20, UploadKind::Archive).await;
             assert!(failure.is_none());
             assert_eq!(kept.unwrap(), data);
         }
-        let (kept, _) = upload(Vec::new(), 10, Kind::Archive).await;
+        let (kept, _) = upload(Vec::new(), 10, UploadKind::Archive).await;
         assert_eq!(kept.unwrap(), Vec::<u8>::new());
     }
 
@@ -243,10 +248,13 @@ mod tests {
         let mut cut = gzip(&b"some archive".repeat(1000));
         cut.truncate(cut.len() - 6);
         for (body, kind) in [
-            (vec![0; (1 << 20) + 1], Kind::Plain),
-            (bomb, Kind::Archive),
-            (cut, Kind::Archive),
-            (b"\x1f\x8bgarbage that is no gzip".to_vec(), Kind::Archive),
+            (vec![0; (1 << 20) + 1], UploadKind::Plain),
+            (bomb, UploadKind::Archive),
+            (cut, UploadKind::Archive),
+            (
+                b"\x1f\x8bgarbage that is no gzip".to_vec(),
+                UploadKind::Archive,
+            ),
         ] {
             let (kept, failure) = upload(body, 1 << 20, kind).await;
             assert!(failure.is_some());
@@ -261,10 +269,16 @@ mod tests {
         // A body of which nothing ever comes.
         let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, Error>>());
         {
-            let feeding = feed(&headers, body, 10, Kind::Plain, |receiver| async move {
-                handed.try_send(receiver).unwrap();
-                std::future::pending::<Result<(), Error>>().await
-            });
+            let feeding = feed(
+                &headers,
+                body,
+                10,
+                UploadKind::Plain,
+                |receiver| async move {
+                    handed.try_send(receiver).unwrap();
+                    std::future::pending::<Result<(), Error>>().await
+                },
+            );
             let mut feeding = pin!(feeding);
             let polled = futures_util::poll!(&mut feeding);
             assert!(polled.is_pending());

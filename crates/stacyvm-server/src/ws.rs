@@ -1,16 +1,16 @@
-//! Commands over a WebSocket: a conversation between a client and one running command.
+//! Commands over a WebSocket: a session of a client and one running command.
 //!
 //! Owns the frames of both dialects and the flow of bytes both ways; starts no command and knows
 //! no route. Its one non-obvious rule: everything that waits is bounded, and only standard input
 //! ever makes the reader of frames wait, so a signal, a resize and the end of the client are heard
 //! while the command reads nothing.
 
-mod conversation;
+mod client_input;
+mod frame_encoder;
 mod input;
-mod opening;
-mod said;
-mod voice;
+mod session;
+mod start_frame;
 
-pub(crate) use conversation::{Talk, converse, dismiss, farewell, first_frame};
-pub(crate) use opening::{Dialect, Opening};
-pub(crate) use voice::Voice;
+pub(crate) use frame_encoder::FrameEncoder;
+pub(crate) use session::{Session, close_as_invalid, close_with_failure, first_frame, run_session};
+pub(crate) use start_frame::{Dialect, StartFrame};

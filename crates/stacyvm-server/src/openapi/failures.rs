@@ -195,27 +195,27 @@ macro_rules! groups {
 
 groups! {
     /// The route names something that may not be there.
-    NoSuch = NOT_FOUND;
+    NotFoundErrors = NOT_FOUND;
     /// The route changes something, which a server that is shutting down does not.
-    NotNow = UNAVAILABLE;
+    UnavailableErrors = UNAVAILABLE;
     /// The route does something in a sandbox that must be running.
-    InSandbox = NOT_FOUND CONFLICT UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
+    SandboxErrors = NOT_FOUND CONFLICT UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
     /// The route says whether a sandbox would be made; a limit is no failure there.
-    Planning = NOT_FOUND UNSUPPORTED UNAVAILABLE;
+    AdmissionErrors = NOT_FOUND UNSUPPORTED UNAVAILABLE;
     /// The route makes a sandbox.
-    Spawning = NOT_FOUND CONFLICT UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
+    SpawnErrors = NOT_FOUND CONFLICT UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
     /// The route does something with images.
-    OfImages = NOT_FOUND UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
+    ImageErrors = NOT_FOUND UNSUPPORTED RESOURCE_LIMIT PROVIDER_ERROR UNAVAILABLE;
     /// The route destroys a sandbox.
-    Destroying = NOT_FOUND PROVIDER_ERROR UNAVAILABLE;
+    DestroyErrors = NOT_FOUND PROVIDER_ERROR UNAVAILABLE;
     /// The route makes something that may be there already.
-    Taken = CONFLICT;
+    ConflictErrors = CONFLICT;
     /// The route takes JSON.
-    JsonBody = PAYLOAD_TOO_LARGE;
+    JsonBodyErrors = PAYLOAD_TOO_LARGE;
     /// The route takes a file or an archive.
-    FileBody = PAYLOAD_TOO_LARGE;
+    FileBodyErrors = PAYLOAD_TOO_LARGE;
     /// The route runs a command to its end.
-    Deadline = TIMEOUT;
+    TimeoutErrors = TIMEOUT;
     /// The route gives part of a file.
-    Range = RANGE;
+    RangeErrors = RANGE;
 }

@@ -8,51 +8,46 @@ use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use stacyvm_types::{ArchiveFormat, FileQuery, ReadArchiveQuery, StatusResponse};
 
 use super::files::path;
-use super::{Done, done};
 use crate::download::ByteBody;
-use crate::error::{Failure, Reply};
-use crate::front::Shared;
-use crate::openapi::{Archive, FileBody, InSandbox};
-use crate::owner::Asker;
+use crate::error::Reply;
+use crate::openapi::failures::{FileBodyErrors, SandboxErrors};
+use crate::openapi::shapes::TarArchive;
+use crate::owner::RequestCaller;
 use crate::query::Query;
+use crate::response::done;
+use crate::state::SharedState;
 use crate::target::Target;
-use crate::upload::{self, Kind};
+use crate::upload::{self, UploadKind};
 
 /// Gives a whole directory as tar or tar.gz.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/files/archive", tag = "files", operation_id = "read_archive",
-    params(
-        ("path" = String, Query, min_length = 1, max_length = 4095, description = "The directory."),
-        ("format" = Option<String>, Query, description = "`tar`, the default, or `tar.gz`."),
-    ),
+    params(ReadArchiveQuery),
     responses(
         (
             status = 200,
             description = "The archive.",
-            content((Archive = "application/x-tar"), (Archive = "application/gzip")),
+            content((TarArchive = "application/x-tar"), (TarArchive = "application/gzip")),
         ),
-        InSandbox,
+        SandboxErrors,
     ),
 )]
 pub(super) async fn read(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<ReadArchiveQuery>,
 ) -> Reply {
-    let path = path(query.required("path")?)?;
-    let packed = match query.get("format")? {
-        None | Some("tar") => false,
-        Some("tar.gz" | "tgz") => true,
-        Some(_) => return Err(Failure::bad_request("the formats are tar and tar.gz")),
-    };
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let path = path(&query.path)?;
+    let packed = query.format.unwrap_or_default() == ArchiveFormat::TarGz;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     let mut data = sandbox.archive_out(path).await?;
     // What fails before the first byte can still be told properly.
     let first = data.next().await.transpose()?;
-    let body = ByteBody::new(first, data, None, front.cut());
+    let body = ByteBody::new(first, data, None, state.cut());
     let (body, kind) = if packed {
         (body.gzipped(), "application/gzip")
     } else {
@@ -67,35 +62,38 @@ pub(super) async fn read(
 /// Entries that would leave it are refused.
 #[utoipa::path(
     put, path = "/api/v1/sandboxes/{id}/files/archive", tag = "files", operation_id = "write_archive",
-    params(
-        ("path" = String, Query, min_length = 1, max_length = 4095, description = "The directory."),
-    ),
+    params(FileQuery),
     request_body(
         description = "The content type is not looked at.",
         content(
-            (Archive = "application/x-tar"),
-            (Archive = "application/gzip"),
-            (Archive = "application/octet-stream"),
+            (TarArchive = "application/x-tar"),
+            (TarArchive = "application/gzip"),
+            (TarArchive = "application/octet-stream"),
         ),
     ),
     responses(
-        (status = 200, description = "Done.", body = Done, example = json!({"status": "written"})),
-        InSandbox,
-        FileBody,
+        (
+            status = 200,
+            description = "Done.",
+            body = StatusResponse,
+            example = json!({"status": "written"}),
+        ),
+        SandboxErrors,
+        FileBodyErrors,
     ),
 )]
 pub(super) async fn write(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<FileQuery>,
     request: Request,
 ) -> Reply {
-    let path = path(query.required("path")?)?;
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let path = path(&query.path)?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     let (parts, body) = request.into_parts();
-    let limit = front.file_limit;
-    upload::feed(&parts.headers, body, limit, Kind::Archive, |data| {
+    let limit = state.file_limit;
+    upload::feed(&parts.headers, body, limit, UploadKind::Archive, |data| {
         sandbox.archive_in(path, data)
     })
     .await?;

@@ -6,9 +6,9 @@ use stacyvm_orchestrator::EventFilter;
 use stacyvm_types::{EventId, EventTypes, EventsQuery, ParseEventError, SandboxId};
 
 use crate::error::{Failure, Reply};
-use crate::openapi::EventStream;
-use crate::owner::Asker;
-use crate::query::TypedQuery;
+use crate::openapi::shapes::EventStream;
+use crate::owner::RequestCaller;
+use crate::query::Query;
 use crate::response::streamed;
 use crate::sse;
 use crate::state::SharedState;
@@ -33,9 +33,9 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 )]
 pub(super) async fn follow(
     State(state): State<SharedState>,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     headers: HeaderMap,
-    TypedQuery(query): TypedQuery<EventsQuery>,
+    Query(query): Query<EventsQuery>,
 ) -> Reply {
     let filter = filter(&query)?;
     let after = last_seen(&headers, &query)?;

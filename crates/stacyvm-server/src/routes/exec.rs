@@ -2,22 +2,20 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::response::Response;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use stacyvm_types::{ExecId, ExecInfo, ExecRequest, ExecResponse};
 
-use super::execs::{self, Wanted};
-use super::{NDJSON, json, ok};
+use super::execs;
+use crate::attach::AttachOptions;
 use crate::body::JsonBytes;
 use crate::error::Reply;
-use crate::front::Shared;
 use crate::ndjson::exec_body;
-use crate::openapi::{Deadline, InSandbox, JsonBody, Lines};
-use crate::owner::Asker;
+use crate::openapi::failures::{JsonBodyErrors, SandboxErrors, TimeoutErrors};
+use crate::openapi::shapes::NdjsonLines;
+use crate::owner::RequestCaller;
+use crate::response::{exec_stream, json, ok};
+use crate::state::SharedState;
 use crate::target::Target;
-
-/// Names the exec of a streamed answer.
-const EXEC_ID: HeaderName = HeaderName::from_static("x-exec-id");
 
 /// Runs a command, to its end, streamed, or detached.
 ///
@@ -32,48 +30,40 @@ const EXEC_ID: HeaderName = HeaderName::from_static("x-exec-id");
             status = 200,
             description = "It ran, or runs and streams.",
             headers(("X-Exec-ID" = ExecId, description = "Which exec a stream is of.")),
-            content((ExecResponse = "application/json"), (Lines = "application/x-ndjson")),
+            content((ExecResponse = "application/json"), (NdjsonLines = "application/x-ndjson")),
         ),
         (status = 201, description = "It runs, detached.", body = ExecInfo),
-        InSandbox,
-        JsonBody,
-        Deadline,
+        SandboxErrors,
+        JsonBodyErrors,
+        TimeoutErrors,
     ),
 )]
 pub(super) async fn run(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     body: JsonBytes,
 ) -> Reply {
     let request: ExecRequest = body.parse()?;
     drop(body);
     if request.detach == Some(true) {
         let stream = request.stream.unwrap_or(false);
-        let info = front
+        let info = state
             .orchestrator
             .exec_detached(&caller, &id, request, None)
             .await?;
         return if stream {
-            execs::follow(&front, &caller, &id, info.exec_id, Wanted::default()).await
+            execs::follow(&state, &caller, &id, info.exec_id, AttachOptions::default()).await
         } else {
             Ok(json(StatusCode::CREATED, &info))
         };
     }
     if !request.stream.unwrap_or(false) {
-        let response = front.orchestrator.exec_captured(&caller, &id, request);
+        let response = state.orchestrator.exec_captured(&caller, &id, request);
         return Ok(ok(&response.await?));
     }
-    let running = front.orchestrator.exec(&caller, &id, request).await?;
+    let running = state.orchestrator.exec(&caller, &id, request).await?;
     let exec_id = ExecId(running.exec_id);
-    let body = Body::new(exec_body(running, front.cut()));
-    Ok(streamed(exec_id, body))
-}
-
-/// An NDJSON answer that goes on for as long as its command.
-pub(super) fn streamed(exec_id: ExecId, body: Body) -> Response {
-    let id = HeaderValue::from_str(&exec_id.to_string()).expect("an id is plain ASCII");
-    let mut response = super::streamed(NDJSON, body);
-    response.headers_mut().insert(EXEC_ID, id);
-    response
+    let body = Body::new(exec_body(running, state.cut()));
+    Ok(exec_stream(exec_id, body))
 }

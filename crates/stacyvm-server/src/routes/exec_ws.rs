@@ -15,38 +15,42 @@ use stacyvm_orchestrator::{AttachedExec, Caller, Interactive};
 use stacyvm_types::SandboxId;
 use tracing::Instrument;
 
-use super::execs::Wanted;
-use crate::attach::Encoding;
-use crate::connection_permit::ConnectionPermit as Seat;
+use stacyvm_types::OutputEncoding;
+
+use crate::attach::AttachOptions;
+use crate::connection_permit::ConnectionPermit;
 use crate::error::{Failure, Reply};
-use crate::front::Shared;
-use crate::openapi::NoSuch;
-use crate::owner::Asker;
+use crate::openapi::failures::NotFoundErrors;
+use crate::owner::RequestCaller;
+use crate::state::SharedState;
 use crate::target::Target;
-use crate::ws::{Dialect, Opening, Talk, Voice, converse, dismiss, farewell, first_frame};
+use crate::ws::{
+    Dialect, FrameEncoder, Session, StartFrame, close_as_invalid, close_with_failure, first_frame,
+    run_session,
+};
 
 /// Runs a command over a WebSocket.
 ///
 /// The first text frame says which: a bare exec request, or one with `"type":"start"` for a typed
-/// conversation with input, sizes and signals. What is wrong with the request itself is an ordinary
+/// session with input, sizes and signals. What is wrong with the request itself is an ordinary
 /// answer; what goes wrong later is said in a frame.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/exec/ws", tag = "exec",
     operation_id = "exec_socket",
-    responses((status = 101, description = "The conversation begins."), NoSuch),
+    responses((status = 101, description = "The session begins."), NotFoundErrors),
 )]
 pub(super) async fn open(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    seat: Option<Extension<Arc<Seat>>>,
+    RequestCaller(caller): RequestCaller,
+    permit: Option<Extension<Arc<ConnectionPermit>>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Reply {
-    front.orchestrator.get(&caller, &id).await?;
+    state.orchestrator.get(&caller, &id).await?;
     let upgrade = upgrade.map_err(|_| no_socket())?;
-    let limit = front.json_limit;
-    Ok(upgraded(upgrade, limit, seat, async move |socket| {
-        serve(socket, &front, &caller, &id).await;
+    let limit = state.json_limit;
+    Ok(upgraded(upgrade, limit, permit, async move |socket| {
+        serve(socket, &state, &caller, &id).await;
     }))
 }
 
@@ -56,44 +60,44 @@ pub(super) fn no_socket() -> Failure {
 }
 
 /// From the first frame to the last.
-async fn serve(mut socket: WebSocket, front: &Shared, caller: &Caller, id: &SandboxId) {
+async fn serve(mut socket: WebSocket, state: &SharedState, caller: &Caller, id: &SandboxId) {
     let first = tokio::select! {
         first = first_frame(&mut socket) => first,
-        () = front.cut() => return,
+        () = state.cut() => return,
     };
-    let opening = match first {
-        Ok(Some(text)) => Opening::parse(text),
+    let start_frame = match first {
+        Ok(Some(text)) => StartFrame::parse(text),
         Ok(None) => return,
         Err(words) => Err(words),
     };
-    let opening = match opening {
-        Ok(opening) => opening,
-        Err(words) => return dismiss(socket, words).await,
+    let start_frame = match start_frame {
+        Ok(start_frame) => start_frame,
+        Err(words) => return close_as_invalid(socket, words).await,
     };
     let started = tokio::select! {
-        started = start(front, caller, id, opening) => started,
-        () = front.cut() => return,
+        started = start(state, caller, id, start_frame) => started,
+        () = state.cut() => return,
     };
     match started {
-        Ok(talk) => converse(socket, talk, front.cut()).await,
-        Err(failure) => farewell(socket, failure).await,
+        Ok(session) => run_session(socket, session, state.cut()).await,
+        Err(failure) => close_with_failure(socket, failure).await,
     }
 }
 
 /// Starts what the first frame asks for.
 async fn start(
-    front: &Shared,
+    state: &SharedState,
     caller: &Caller,
     id: &SandboxId,
-    opening: Opening,
-) -> Result<Talk, Failure> {
-    if opening.detach {
-        return start_detached(front, caller, id, opening).await;
+    start_frame: StartFrame,
+) -> Result<Session, Failure> {
+    if start_frame.detach {
+        return start_detached(state, caller, id, start_frame).await;
     }
-    let mut request = opening.request;
-    let typed = opening.dialect != Dialect::Plain;
+    let mut request = start_frame.request;
+    let typed = start_frame.dialect != Dialect::Plain;
     let interactive = Interactive {
-        tty: opening.tty,
+        tty: start_frame.tty,
         stdin: typed,
     };
     // In the typed dialect it goes before what the client sends later, on the same way.
@@ -101,60 +105,60 @@ async fn start(
         Some(text) => Bytes::from(text),
         None => Bytes::new(),
     };
-    let exec = front
+    let exec = state
         .orchestrator
         .exec_interactive(caller, id, request, interactive)
         .await?;
-    Ok(Talk {
+    Ok(Session {
         exec: exec.into(),
-        voice: Voice::new(opening.dialect),
+        encoder: FrameEncoder::new(start_frame.dialect),
         stdin,
-        acknowledge: opening.acknowledge,
+        acknowledge: start_frame.acknowledge,
     })
 }
 
 /// Starts a command that outlives this connection, and follows it from its first byte.
 async fn start_detached(
-    front: &Shared,
+    state: &SharedState,
     caller: &Caller,
     id: &SandboxId,
-    opening: Opening,
-) -> Result<Talk, Failure> {
-    let orchestrator = &front.orchestrator;
+    start_frame: StartFrame,
+) -> Result<Session, Failure> {
+    let orchestrator = &state.orchestrator;
     let info = orchestrator
-        .exec_detached(caller, id, opening.request, opening.tty)
+        .exec_detached(caller, id, start_frame.request, start_frame.tty)
         .await?;
     let exec = orchestrator
         .attach_exec(caller, id, info.exec_id, 0, true)
         .await?;
-    Ok(Talk {
+    Ok(Session {
         exec: exec.into(),
-        voice: Voice::following(opening.dialect, 0),
+        encoder: FrameEncoder::following(start_frame.dialect, 0),
         stdin: Bytes::new(),
-        acknowledge: opening.acknowledge,
+        acknowledge: start_frame.acknowledge,
     })
 }
 
 /// Follows a detached command over a WebSocket, in the typed dialect.
 pub(super) fn follow(
-    front: Shared,
+    state: SharedState,
     exec: AttachedExec,
-    wanted: Wanted,
+    options: AttachOptions,
     acknowledge: bool,
-    seat: Option<Extension<Arc<Seat>>>,
+    permit: Option<Extension<Arc<ConnectionPermit>>>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let dialect = Dialect::Typed {
-        base64: wanted.encoding == Encoding::Base64,
+        base64: options.encoding == OutputEncoding::Base64,
     };
-    let talk = Talk {
+    let session = Session {
         exec: exec.into(),
-        voice: Voice::following(dialect, wanted.offset),
+        encoder: FrameEncoder::following(dialect, options.offset),
         stdin: Bytes::new(),
         acknowledge,
     };
-    upgraded(upgrade, front.json_limit, seat, async move |socket| {
-        converse(socket, talk, front.cut()).await;
+    upgraded(upgrade, state.json_limit, permit, async move |socket| {
+        run_session(socket, session, state.cut()).await;
     })
 }
 
@@ -163,8 +167,8 @@ pub(super) fn follow(
 fn upgraded<F>(
     upgrade: WebSocketUpgrade,
     limit: usize,
-    seat: Option<Extension<Arc<Seat>>>,
-    talk: impl FnOnce(WebSocket) -> F + Send + 'static,
+    permit: Option<Extension<Arc<ConnectionPermit>>>,
+    session: impl FnOnce(WebSocket) -> F + Send + 'static,
 ) -> Response
 where
     F: Future<Output = ()> + Send,
@@ -175,8 +179,8 @@ where
         .max_frame_size(limit)
         .on_upgrade(move |socket| {
             async move {
-                talk(socket).await;
-                drop(seat);
+                session(socket).await;
+                drop(permit);
             }
             .instrument(span)
         })

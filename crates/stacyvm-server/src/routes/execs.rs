@@ -1,4 +1,4 @@
-//! Commands that outlive their request: listed, followed, fed, signalled, waited for.
+//! Commands after their start: list, attach, input, signals, waiting.
 
 use std::sync::Arc;
 
@@ -15,21 +15,22 @@ use http::header::{CONTENT_TYPE, UPGRADE};
 use http::request::Parts;
 use stacyvm_orchestrator::{Caller, ExecControl, Signal, TtySize};
 use stacyvm_types::{
-    ExecId, ExecInfo, GoDuration, ResizeRequest, SandboxId, SignalName, SignalRequest, StdinRequest,
+    AttachQuery, AttachSocketQuery, ExecId, ExecInfo, GoDuration, ResizeRequest, SandboxId,
+    SignalName, SignalRequest, StatusResponse, StdinQuery, StdinRequest, WaitQuery,
 };
 
-use super::exec::streamed;
 use super::exec_ws;
-use super::{Done, done, ok};
-use crate::attach::{Encoding, Follower, attach_body};
+use crate::attach::{AttachOptions, Follower, attach_body};
 use crate::body::{Json, read_raw};
-use crate::connection_permit::ConnectionPermit as Seat;
+use crate::connection_permit::ConnectionPermit;
 use crate::error::{Failure, Reply};
-use crate::front::{Front, Shared};
-use crate::openapi::{Content, InSandbox, JsonBody, Lines};
-use crate::owner::Asker;
-use crate::query::Query;
+use crate::openapi::failures::{JsonBodyErrors, SandboxErrors};
+use crate::openapi::shapes::{FileContent, NdjsonLines};
+use crate::owner::RequestCaller;
+use crate::query::{Query, QueryPairs};
+use crate::response::{done, exec_stream, ok};
 use crate::signals;
+use crate::state::{ServerState, SharedState};
 use crate::target::{Target, sandbox_id};
 
 /// The `{id}` and `{exec_id}` of a path, well formed.
@@ -52,33 +53,35 @@ impl<S: Send + Sync> FromRequestParts<S> for ExecTarget {
         Ok(Self { id, exec_id })
     }
 }
+
 /// Lists the commands of a sandbox, oldest first.
 ///
 /// Those that run, detached or not, and the detached ones that ended last.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/execs", tag = "exec",
     operation_id = "list_execs",
-    responses((status = 200, description = "The commands.", body = [ExecInfo]), InSandbox),
+    responses((status = 200, description = "The commands.", body = [ExecInfo]), SandboxErrors),
 )]
 pub(super) async fn list(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
-    Ok(ok(&front.orchestrator.execs(&caller, &id).await?))
+    Ok(ok(&state.orchestrator.execs(&caller, &id).await?))
 }
+
 /// Shows one command.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/execs/{exec_id}", tag = "exec",
     operation_id = "get_exec",
-    responses((status = 200, description = "The command.", body = ExecInfo), InSandbox),
+    responses((status = 200, description = "The command.", body = ExecInfo), SandboxErrors),
 )]
 pub(super) async fn get(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     target: ExecTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
-    let info = front
+    let info = state
         .orchestrator
         .exec_info(&caller, &target.id, target.exec_id);
     Ok(ok(&info.await?))
@@ -88,64 +91,28 @@ pub(super) async fn get(
 #[utoipa::path(
     delete, path = "/api/v1/sandboxes/{id}/execs/{exec_id}", tag = "exec",
     operation_id = "kill_exec",
-    responses((status = 200, description = "It has ended, or will at once.", body = Done, example = json!({"status": "killed"})), InSandbox),
+    responses(
+        (
+            status = 200,
+            description = "It has ended, or will at once.",
+            body = StatusResponse,
+            example = json!({"status": "killed"}),
+        ),
+        SandboxErrors,
+    ),
 )]
 pub(super) async fn kill(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     target: ExecTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
-    let killing = front
+    let killing = state
         .orchestrator
         .kill_exec(&caller, &target.id, target.exec_id);
     killing.await?;
     Ok(done("killed"))
 }
 
-/// What of a command's output is wanted.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
-    pub(crate) offset: u64,
-    pub(crate) follow: bool,
-    pub(crate) encoding: Encoding,
-}
-
-impl Default for Wanted {
-    fn default() -> Self {
-        Self {
-            offset: 0,
-            follow: true,
-            encoding: Encoding::default(),
-        }
-    }
-}
-
-impl Wanted {
-    pub(crate) fn of(query: &Query) -> Result<Self, Failure> {
-        let offset = match query.get("offset")? {
-            None => 0,
-            Some(text) => text.parse().map_err(|_| {
-                Failure::bad_request("the query parameter offset must be a whole number")
-            })?,
-        };
-        let encoding = match query.get("encoding")? {
-            None | Some("utf-8") => Encoding::Text,
-            Some("base64") => Encoding::Base64,
-            Some(_) => {
-                return Err(Failure::bad_request(
-                    "the query parameter encoding must be utf-8 or base64",
-                ));
-            }
-        };
-        // Following is what attaching means, unless it is switched off.
-        let follow = query.get("follow")?.is_none() || query.switch("follow")?;
-        Ok(Self {
-            offset,
-            follow,
-            encoding,
-        })
-    }
-}
 /// Reads a detached command's output, and follows it to its exit.
 ///
 /// Lines are those of a streamed exec, with the `offset` behind them. Attach again at the last
@@ -153,59 +120,66 @@ impl Wanted {
 /// told in a line `{"stream":"gap","data":"","lost":BYTES,"offset":N}`.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/attach", tag = "exec",
-    params(
-        ("offset" = Option<u64>, Query, description = "The first byte wanted, over both streams; 0 without it."),
-        ("follow" = Option<bool>, Query, description = "Whether to wait for what comes; true without it."),
-        ("encoding" = Option<String>, Query, description = "`utf-8`, or `base64` for every byte as it is, in `data_b64`."),
-        ("stdin_ack" = Option<bool>, Query, description = "Over a WebSocket: whether input is acknowledged."),
+    params(AttachQuery, AttachSocketQuery),
+    responses(
+        (
+            status = 101,
+            description = "The same over a WebSocket, where one is asked for: typed frames both ways.",
+        ),
+        (
+            status = 200,
+            description = "Its output, as it comes.",
+            body = NdjsonLines,
+            content_type = "application/x-ndjson",
+        ),
+        SandboxErrors,
     ),
-    responses((status = 101, description = "The same over a WebSocket, where one is asked for: typed frames both ways."), (status = 200, description = "Its output, as it comes.", body = Lines, content_type = "application/x-ndjson"), InSandbox),
 )]
 pub(super) async fn attach(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     ExecTarget { id, exec_id }: ExecTarget,
-    Asker(caller): Asker,
-    query: Query,
-    seat: Option<Extension<Arc<Seat>>>,
+    RequestCaller(caller): RequestCaller,
+    query: QueryPairs,
+    permit: Option<Extension<Arc<ConnectionPermit>>>,
     headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Reply {
-    let wanted = Wanted::of(&query)?;
+    let options = AttachOptions::from(query.read::<AttachQuery>()?);
     let upgrade = match upgrade {
         Ok(upgrade) => upgrade,
         Err(_) if headers.contains_key(UPGRADE) => return Err(exec_ws::no_socket()),
-        Err(_) => return follow(&front, &caller, &id, exec_id, wanted).await,
+        Err(_) => return follow(&state, &caller, &id, exec_id, options).await,
     };
-    let acknowledge = query.switch("stdin_ack")?;
-    let attached = front
+    let acknowledge = query.read::<AttachSocketQuery>()?.stdin_ack == Some(true);
+    let attached = state
         .orchestrator
-        .attach_exec(&caller, &id, exec_id, wanted.offset, wanted.follow)
+        .attach_exec(&caller, &id, exec_id, options.offset, options.follow)
         .await?;
     Ok(exec_ws::follow(
-        front,
+        state,
         attached,
-        wanted,
+        options,
         acknowledge,
-        seat,
+        permit,
         upgrade,
     ))
 }
 
 /// Answers with a command's output as it comes.
 pub(super) async fn follow(
-    front: &Front,
+    state: &ServerState,
     caller: &Caller,
     id: &SandboxId,
     exec_id: ExecId,
-    wanted: Wanted,
+    options: AttachOptions,
 ) -> Reply {
-    let attached = front
+    let attached = state
         .orchestrator
-        .attach_exec(caller, id, exec_id, wanted.offset, wanted.follow)
+        .attach_exec(caller, id, exec_id, options.offset, options.follow)
         .await?;
-    let follower = Follower::new(wanted.offset, wanted.encoding);
-    let body = Body::new(attach_body(attached, follower, front.cut()));
-    Ok(streamed(exec_id, body))
+    let follower = Follower::new(options.offset, options.encoding);
+    let body = Body::new(attach_body(attached, follower, state.cut()));
+    Ok(exec_stream(exec_id, body))
 }
 
 /// Feeds a running command, and ends its input with `close`.
@@ -213,24 +187,35 @@ pub(super) async fn follow(
 /// As JSON, or as raw bytes with the content type `application/octet-stream`.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/stdin", tag = "exec",
-    request_body(content((StdinRequest = "application/json"), (Content = "application/octet-stream"))),
-    params(("close" = Option<bool>, Query, description = "For raw bytes: whether the input ends after them.")),
-    responses((status = 200, description = "The command has room for it.", body = Done, example = json!({"status": "written"})), InSandbox, JsonBody),
+    request_body(
+        content((StdinRequest = "application/json"), (FileContent = "application/octet-stream")),
+    ),
+    params(StdinQuery),
+    responses(
+        (
+            status = 200,
+            description = "The command has room for it.",
+            body = StatusResponse,
+            example = json!({"status": "written"}),
+        ),
+        SandboxErrors,
+        JsonBodyErrors,
+    ),
 )]
 pub(super) async fn stdin(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     target: ExecTarget,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    query: QueryPairs,
     request: Request,
 ) -> Reply {
     let named = request.headers().get(CONTENT_TYPE);
     let raw = named.is_some_and(|name| name.as_bytes().starts_with(b"application/octet-stream"));
     let (data, close) = if raw {
-        let data = read_raw(request, front.json_limit).await?;
-        (data, query.switch("close")?)
+        let data = read_raw(request, state.json_limit).await?;
+        (data, query.read::<StdinQuery>()?.close == Some(true))
     } else {
-        let Json(body) = Json::<StdinRequest>::from_request(request, &front).await?;
+        let Json(body) = Json::<StdinRequest>::from_request(request, &state).await?;
         let data = match (body.data, body.data_b64) {
             (Some(text), None) => Bytes::from(text),
             (None, Some(text)) => STANDARD
@@ -246,16 +231,16 @@ pub(super) async fn stdin(
     };
     if data.is_empty() && !close {
         // Nothing to write is no way around the question whether there is such a command.
-        let orchestrator = &front.orchestrator;
+        let orchestrator = &state.orchestrator;
         orchestrator
             .exec_info(&caller, &target.id, target.exec_id)
             .await?;
     }
     if !data.is_empty() {
-        tell(&front, &caller, &target, ExecControl::Stdin(data)).await?;
+        tell(&state, &caller, &target, ExecControl::Stdin(data)).await?;
     }
     if close {
-        tell(&front, &caller, &target, ExecControl::CloseStdin).await?;
+        tell(&state, &caller, &target, ExecControl::CloseStdin).await?;
     }
     Ok(done("written"))
 }
@@ -264,12 +249,21 @@ pub(super) async fn stdin(
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/signal", tag = "exec",
     request_body = SignalRequest,
-    responses((status = 200, description = "It was sent.", body = Done, example = json!({"status": "signalled"})), InSandbox, JsonBody),
+    responses(
+        (
+            status = 200,
+            description = "It was sent.",
+            body = StatusResponse,
+            example = json!({"status": "signalled"}),
+        ),
+        SandboxErrors,
+        JsonBodyErrors,
+    ),
 )]
 pub(super) async fn signal(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     target: ExecTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(body): Json<SignalRequest>,
 ) -> Reply {
     let name = match body.signal {
@@ -280,7 +274,7 @@ pub(super) async fn signal(
         Failure::bad_request("signal must be the name or number of one, like SIGINT or 2")
     })?;
     tell(
-        &front,
+        &state,
         &caller,
         &target,
         ExecControl::Signal(Signal(number)),
@@ -293,19 +287,28 @@ pub(super) async fn signal(
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/resize", tag = "exec",
     request_body = ResizeRequest,
-    responses((status = 200, description = "It was told.", body = Done, example = json!({"status": "resized"})), InSandbox, JsonBody),
+    responses(
+        (
+            status = 200,
+            description = "It was told.",
+            body = StatusResponse,
+            example = json!({"status": "resized"}),
+        ),
+        SandboxErrors,
+        JsonBodyErrors,
+    ),
 )]
 pub(super) async fn resize(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     target: ExecTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(ResizeRequest { cols, rows }): Json<ResizeRequest>,
 ) -> Reply {
     if cols == 0 || rows == 0 {
         return Err(Failure::bad_request("cols and rows must be at least 1"));
     }
     let size = ExecControl::Resize(TtySize { cols, rows });
-    tell(&front, &caller, &target, size).await?;
+    tell(&state, &caller, &target, size).await?;
     Ok(done("resized"))
 }
 
@@ -315,16 +318,19 @@ pub(super) async fn resize(
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/wait", tag = "exec",
     operation_id = "wait_exec",
-    params(("timeout" = Option<String>, Query, description = "How long to wait at most, like `30s`; to the end without it.")),
-    responses((status = 200, description = "The command, ended or not.", body = ExecInfo), InSandbox),
+    params(WaitQuery),
+    responses(
+        (status = 200, description = "The command, ended or not.", body = ExecInfo),
+        SandboxErrors,
+    ),
 )]
 pub(super) async fn wait(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     target: ExecTarget,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<WaitQuery>,
 ) -> Reply {
-    let limit = match query.get("timeout")? {
+    let limit = match &query.timeout {
         None => None,
         Some(text) => {
             let limit: GoDuration = text
@@ -336,19 +342,19 @@ pub(super) async fn wait(
             Some(limit.to_std())
         }
     };
-    let info = front
+    let info = state
         .orchestrator
         .wait_exec(&caller, &target.id, target.exec_id, limit);
     Ok(ok(&info.await?))
 }
 
 async fn tell(
-    front: &Front,
+    state: &ServerState,
     caller: &Caller,
     target: &ExecTarget,
     control: ExecControl,
 ) -> Result<(), Failure> {
-    let told = front
+    let told = state
         .orchestrator
         .tell_exec(caller, &target.id, target.exec_id, control);
     Ok(told.await?)
@@ -358,14 +364,17 @@ async fn tell(
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/execs/{exec_id}/wait", tag = "exec",
     operation_id = "wait_exec_posted",
-    params(("timeout" = Option<String>, Query, description = "How long to wait at most, like `30s`; to the end without it.")),
-    responses((status = 200, description = "The command, ended or not.", body = ExecInfo), InSandbox),
+    params(WaitQuery),
+    responses(
+        (status = 200, description = "The command, ended or not.", body = ExecInfo),
+        SandboxErrors,
+    ),
 )]
 pub(super) async fn wait_posted(
-    front: State<Shared>,
+    state: State<SharedState>,
     target: ExecTarget,
-    asker: Asker,
-    query: Query,
+    asker: RequestCaller,
+    query: Query<WaitQuery>,
 ) -> Reply {
-    wait(front, target, asker, query).await
+    wait(state, target, asker, query).await
 }

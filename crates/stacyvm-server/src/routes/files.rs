@@ -1,5 +1,7 @@
 //! Files of a sandbox. Paths are checked for form only: what they mean is decided inside.
 
+use std::num::NonZeroU32;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse, Response};
@@ -10,20 +12,22 @@ use http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, X_CONTENT_TYPE_OP
 use http::{HeaderMap, HeaderValue, StatusCode};
 use stacyvm_orchestrator::{ReadRange, WriteOptions};
 use stacyvm_types::{
-    ChangeModeRequest, FileInfo, FileMode, MakeDirectoryRequest, MoveFileRequest, WriteFileRequest,
+    ChangeModeRequest, DeleteFileQuery, FileInfo, FileMode, FileQuery, GlobQuery, ListFilesQuery,
+    MakeDirectoryRequest, MoveFileRequest, StatusResponse, WriteFileQuery, WriteFileRequest,
 };
 
-use super::{Done, done, ok};
 use crate::body::Json;
 use crate::download::ByteBody;
 use crate::error::{Failure, Reply};
-use crate::front::Shared;
-use crate::openapi::{Content, FileBody, InSandbox, JsonBody, Range};
-use crate::owner::Asker;
+use crate::openapi::failures::{FileBodyErrors, JsonBodyErrors, RangeErrors, SandboxErrors};
+use crate::openapi::shapes::FileContent;
+use crate::owner::RequestCaller;
 use crate::query::Query;
 use crate::range::ByteRange;
+use crate::response::{done, ok};
+use crate::state::SharedState;
 use crate::target::Target;
-use crate::upload::{self, Kind};
+use crate::upload::{self, UploadKind};
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -51,15 +55,15 @@ fn options(mode: Option<&str>) -> Result<WriteOptions, Failure> {
     })
 }
 
-/// Raw when the body says that it is bytes, or when the path stands in the query and the body
-/// does not say that it is JSON; else JSON.
-fn is_raw(headers: &HeaderMap, query: &Query) -> Result<bool, Failure> {
+/// Whether the body is the content itself: its type is bytes, or the path is in the query and the
+/// type is not JSON.
+fn is_raw(headers: &HeaderMap, query: &WriteFileQuery) -> bool {
     let named = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
     let named = named.and_then(|text| text.split(';').next()).map(str::trim);
     let is = |name: &str| named.is_some_and(|named| named.eq_ignore_ascii_case(name));
-    Ok(is("application/octet-stream") || (query.get("path")?.is_some() && !is("application/json")))
+    is("application/octet-stream") || (query.path.is_some() && !is("application/json"))
 }
 
 /// Writes a file, all of it or nothing.
@@ -68,52 +72,53 @@ fn is_raw(headers: &HeaderMap, query: &Query) -> Result<bool, Failure> {
 /// are made.
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/files", tag = "files",
-    params(
-        (
-            "path" = Option<String>,
-            Query,
-            max_length = 4095,
-            description = "For a body that is the bytes themselves.",
-        ),
-        (
-            "mode" = Option<String>,
-            Query,
-            description = "For a body that is the bytes themselves; octal.",
+    params(WriteFileQuery),
+    request_body(
+        content(
+            (WriteFileRequest = "application/json"),
+            (FileContent = "application/octet-stream"),
         ),
     ),
-    request_body(content((WriteFileRequest = "application/json"), (Content = "application/octet-stream"))),
     responses(
-        (status = 200, description = "Done.", body = Done, example = json!({"status": "written"})),
-        InSandbox,
-        FileBody,
+        (
+            status = 200,
+            description = "Done.",
+            body = StatusResponse,
+            example = json!({"status": "written"}),
+        ),
+        SandboxErrors,
+        FileBodyErrors,
     ),
 )]
 pub(super) async fn write(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<WriteFileQuery>,
     request: Request,
 ) -> Reply {
-    if !is_raw(request.headers(), &query)? {
-        let Json(body) = Json::<WriteFileRequest>::from_request(request, &front).await?;
+    if !is_raw(request.headers(), &query) {
+        let Json(body) = Json::<WriteFileRequest>::from_request(request, &state).await?;
         let options = options(body.mode.as_deref())?;
         let content = decode(body.content, body.encoding.as_deref())?;
         let path = path(&body.path)?;
-        let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+        let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
         let (headers, content) = (HeaderMap::new(), Body::from(content));
-        upload::feed(&headers, content, u64::MAX, Kind::Plain, |data| {
+        upload::feed(&headers, content, u64::MAX, UploadKind::Plain, |data| {
             sandbox.write(path, options, data)
         })
         .await?;
         return Ok(done("written"));
     }
-    let path = path(query.required("path")?)?;
-    let options = options(query.get("mode")?)?;
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let Some(text) = &query.path else {
+        return Err(Failure::bad_request("the query parameter path is missing"));
+    };
+    let path = path(text)?;
+    let options = options(query.mode.as_deref())?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     let (parts, body) = request.into_parts();
-    let limit = front.file_limit;
-    upload::feed(&parts.headers, body, limit, Kind::Plain, |data| {
+    let limit = state.file_limit;
+    upload::feed(&parts.headers, body, limit, UploadKind::Plain, |data| {
         sandbox.write(path, options, data)
     })
     .await?;
@@ -135,7 +140,7 @@ fn decode(content: String, encoding: Option<&str>) -> Result<Bytes, Failure> {
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/files", tag = "files",
     params(
-        ("path" = String, Query, min_length = 1, max_length = 4095, description = "The file."),
+        FileQuery,
         (
             "Range" = Option<String>,
             Header,
@@ -147,29 +152,29 @@ fn decode(content: String, encoding: Option<&str>) -> Result<Bytes, Failure> {
         (
             status = 200,
             description = "The file.",
-            body = Content,
+            body = FileContent,
             content_type = "application/octet-stream",
         ),
         (
             status = 206,
             description = "The asked part of it.",
-            body = Content,
+            body = FileContent,
             content_type = "application/octet-stream",
             headers(("Content-Range" = String, description = "Which part of how much.")),
         ),
-        InSandbox,
-        Range,
+        SandboxErrors,
+        RangeErrors,
     ),
 )]
 pub(super) async fn read(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<FileQuery>,
     headers: HeaderMap,
 ) -> Reply {
-    let path = path(query.required("path")?)?;
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let path = path(&query.path)?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     let Some(asked) = ByteRange::of(&headers) else {
         let mut file = sandbox.read(path, ReadRange::default()).await?;
         let first = file.data.next().await.transpose()?;
@@ -181,7 +186,7 @@ pub(super) async fn read(
         {
             return Ok(contents(StatusCode::OK, Body::from(bytes.clone())));
         }
-        let body = ByteBody::new(first, file.data, length, front.cut());
+        let body = ByteBody::new(first, file.data, length, state.cut());
         return Ok(contents(StatusCode::OK, Body::new(body)));
     };
     // The end of a range is known only with the size, so that is asked for where it matters.
@@ -207,7 +212,7 @@ pub(super) async fn read(
         };
         file = sandbox.read(path, range).await?;
     }
-    let body = ByteBody::new(None, file.data, Some(length), front.cut());
+    let body = ByteBody::new(None, file.data, Some(length), state.cut());
     let mut response = contents(StatusCode::PARTIAL_CONTENT, Body::new(body));
     let range = format!("bytes {offset}-{}/{size}", offset + length - 1);
     response
@@ -243,30 +248,26 @@ fn unsatisfiable(size: u64) -> Response {
 /// Deletes a file, or a directory with all that is in it.
 #[utoipa::path(
     delete, path = "/api/v1/sandboxes/{id}/files", tag = "files",
-    params(
-        (
-            "path" = String,
-            Query,
-            min_length = 1,
-            max_length = 4095,
-            description = "What to delete.",
-        ),
-        ("recursive" = Option<bool>, Query, description = "Needed for a directory."),
-    ),
+    params(DeleteFileQuery),
     responses(
-        (status = 200, description = "Done.", body = Done, example = json!({"status": "deleted"})),
-        InSandbox,
+        (
+            status = 200,
+            description = "Done.",
+            body = StatusResponse,
+            example = json!({"status": "deleted"}),
+        ),
+        SandboxErrors,
     ),
 )]
 pub(super) async fn remove(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<DeleteFileQuery>,
 ) -> Reply {
-    let path = path(query.required("path")?)?;
-    let recursive = query.switch("recursive")?;
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let path = path(&query.path)?;
+    let recursive = query.recursive == Some(true);
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     sandbox.remove(path, recursive).await?;
     Ok(done("deleted"))
 }
@@ -274,72 +275,42 @@ pub(super) async fn remove(
 /// Lists a directory, sorted by name.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/files/list", tag = "files",
-    params(
-        (
-            "path" = Option<String>,
-            Query,
-            max_length = 4095,
-            description = "The directory; `/` when absent.",
-        ),
-        (
-            "depth" = Option<u32>,
-            Query,
-            minimum = 1,
-            description = "How many levels; 1 when absent.",
-        ),
-    ),
-    responses((status = 200, description = "What is in it.", body = Vec<FileInfo>), InSandbox),
+    params(ListFilesQuery),
+    responses((status = 200, description = "What is in it.", body = Vec<FileInfo>), SandboxErrors),
 )]
 pub(super) async fn list(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<ListFilesQuery>,
 ) -> Reply {
-    let path = path(query.get("path")?.unwrap_or("/"))?;
-    let depth = query.positive::<u32>("depth")?.unwrap_or(1);
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let path = path(query.path.as_deref().unwrap_or("/"))?;
+    let depth = query.depth.map_or(1, NonZeroU32::get);
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     Ok(ok(&sandbox.list(path, depth).await?))
 }
 
 /// Shows one file, directory or link.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/files/stat", tag = "files",
-    params(
-        (
-            "path" = String,
-            Query,
-            min_length = 1,
-            max_length = 4095,
-            description = "What to look at.",
-        ),
-    ),
-    responses((status = 200, description = "What it is.", body = FileInfo), InSandbox),
+    params(FileQuery),
+    responses((status = 200, description = "What it is.", body = FileInfo), SandboxErrors),
 )]
 pub(super) async fn stat(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<FileQuery>,
 ) -> Reply {
-    let path = path(query.required("path")?)?;
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let path = path(&query.path)?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     Ok(ok(&sandbox.stat(path).await?))
 }
 
 /// Finds paths by a pattern: `*`, `?`, `[]`, `{a,b}`, `**`.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/files/glob", tag = "files",
-    params(
-        (
-            "pattern" = String,
-            Query,
-            min_length = 1,
-            max_length = 4095,
-            description = "Absolute, or relative to `/workspace`.",
-            example = "**/*.py",
-        ),
-    ),
+    params(GlobQuery),
     responses(
         (
             status = 200,
@@ -347,17 +318,17 @@ pub(super) async fn stat(
             body = Vec<String>,
             example = json!(["/workspace/main.py"]),
         ),
-        InSandbox,
+        SandboxErrors,
     ),
 )]
 pub(super) async fn glob(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    query: Query,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<GlobQuery>,
 ) -> Reply {
-    let pattern = path(query.required("pattern")?)?;
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let pattern = path(&query.pattern)?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     Ok(ok(&sandbox.glob(pattern).await?))
 }
 
@@ -366,19 +337,24 @@ pub(super) async fn glob(
     post, path = "/api/v1/sandboxes/{id}/files/move", tag = "files",
     request_body = MoveFileRequest,
     responses(
-        (status = 200, description = "Done.", body = Done, example = json!({"status": "moved"})),
-        InSandbox,
-        JsonBody,
+        (
+            status = 200,
+            description = "Done.",
+            body = StatusResponse,
+            example = json!({"status": "moved"}),
+        ),
+        SandboxErrors,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn rename(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(body): Json<MoveFileRequest>,
 ) -> Reply {
     let (from, to) = (path(&body.old_path)?, path(&body.new_path)?);
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     sandbox.rename(from, to).await?;
     Ok(done("moved"))
 }
@@ -391,21 +367,21 @@ pub(super) async fn rename(
         (
             status = 200,
             description = "Done.",
-            body = Done,
+            body = StatusResponse,
             example = json!({"status": "chmod applied"}),
         ),
-        InSandbox,
-        JsonBody,
+        SandboxErrors,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn chmod(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(body): Json<ChangeModeRequest>,
 ) -> Reply {
     let (path, mode) = (path(&body.path)?, body.mode.parse()?);
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     sandbox.chmod(path, mode).await?;
     Ok(done("chmod applied"))
 }
@@ -415,21 +391,26 @@ pub(super) async fn chmod(
     post, path = "/api/v1/sandboxes/{id}/files/mkdir", tag = "files",
     request_body = MakeDirectoryRequest,
     responses(
-        (status = 200, description = "Done.", body = Done, example = json!({"status": "created"})),
-        InSandbox,
-        JsonBody,
+        (
+            status = 200,
+            description = "Done.",
+            body = StatusResponse,
+            example = json!({"status": "created"}),
+        ),
+        SandboxErrors,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn mkdir(
-    State(front): State<Shared>,
+    State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(body): Json<MakeDirectoryRequest>,
 ) -> Reply {
     let path = path(&body.path)?;
     let mode = body.mode.as_deref();
     let mode = mode.map_or(Ok(FileMode::DIRECTORY), str::parse)?;
-    let sandbox = front.orchestrator.sandbox(&caller, &id).await?;
+    let sandbox = state.orchestrator.sandbox(&caller, &id).await?;
     sandbox.mkdir(path, mode).await?;
     Ok(done("created"))
 }

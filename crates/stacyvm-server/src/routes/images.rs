@@ -18,11 +18,14 @@ use stacyvm_types::{
 use crate::body::Json;
 use crate::download::ByteBody;
 use crate::error::{Failure, Reply};
-use crate::openapi::{FileBody, ImageArchive, JsonBody, NoSuch, OfImages, Taken};
-use crate::query::TypedQuery;
+use crate::openapi::failures::{
+    ConflictErrors, FileBodyErrors, ImageErrors, JsonBodyErrors, NotFoundErrors,
+};
+use crate::openapi::shapes::ImageArchive;
+use crate::query::Query;
 use crate::response::{done, ok};
 use crate::state::SharedState;
-use crate::upload::{self, Kind};
+use crate::upload::{self, UploadKind};
 
 /// The image that a path names, with its slashes.
 pub(super) struct ImageName(String);
@@ -43,11 +46,11 @@ impl<S: Send + Sync> FromRequestParts<S> for ImageName {
 #[utoipa::path(
     get, path = "/api/v1/images", tag = "images",
     params(ProviderQuery),
-    responses((status = 200, description = "The images.", body = Vec<ImageInfo>), OfImages),
+    responses((status = 200, description = "The images.", body = Vec<ImageInfo>), ImageErrors),
 )]
 pub(super) async fn list(
     State(state): State<SharedState>,
-    TypedQuery(query): TypedQuery<ProviderQuery>,
+    Query(query): Query<ProviderQuery>,
 ) -> Reply {
     let images = state.orchestrator.images(query.provider.as_deref())?;
     Ok(ok(&images.list().await?))
@@ -60,12 +63,12 @@ pub(super) async fn list(
         ("name" = String, Path, description = "One of its names, or its id; slashes as `%2F`."),
         ProviderQuery,
     ),
-    responses((status = 200, description = "The image.", body = ImageDetails), OfImages),
+    responses((status = 200, description = "The image.", body = ImageDetails), ImageErrors),
 )]
 pub(super) async fn inspect(
     State(state): State<SharedState>,
     ImageName(name): ImageName,
-    TypedQuery(query): TypedQuery<ProviderQuery>,
+    Query(query): Query<ProviderQuery>,
 ) -> Reply {
     let images = state.orchestrator.images(query.provider.as_deref())?;
     Ok(ok(&images.inspect(&name).await?))
@@ -82,14 +85,14 @@ pub(super) async fn inspect(
     ),
     responses(
         (status = 200, description = "What is gone.", body = ImagesRemoved),
-        OfImages,
-        Taken,
+        ImageErrors,
+        ConflictErrors,
     ),
 )]
 pub(super) async fn remove(
     State(state): State<SharedState>,
     ImageName(name): ImageName,
-    TypedQuery(query): TypedQuery<ProviderQuery>,
+    Query(query): Query<ProviderQuery>,
 ) -> Reply {
     let images = state.orchestrator.images(query.provider.as_deref())?;
     Ok(ok(&images.remove(&name).await?))
@@ -100,9 +103,14 @@ pub(super) async fn remove(
     post, path = "/api/v1/images/tag", tag = "images",
     request_body = TagRequest,
     responses(
-        (status = 200, description = "Done.", body = StatusResponse, example = json!({"status": "tagged"})),
-        OfImages,
-        JsonBody,
+        (
+            status = 200,
+            description = "Done.",
+            body = StatusResponse,
+            example = json!({"status": "tagged"}),
+        ),
+        ImageErrors,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn tag(
@@ -122,8 +130,8 @@ pub(super) async fn tag(
     request_body = PruneRequest,
     responses(
         (status = 200, description = "What is gone, or would be.", body = ImagesRemoved),
-        OfImages,
-        JsonBody,
+        ImageErrors,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn prune(
@@ -150,14 +158,14 @@ pub(super) async fn prune(
     ),
     responses(
         (status = 200, description = "The images.", body = Vec<ImageInfo>),
-        OfImages,
-        Taken,
-        FileBody,
+        ImageErrors,
+        ConflictErrors,
+        FileBodyErrors,
     ),
 )]
 pub(super) async fn load(
     State(state): State<SharedState>,
-    TypedQuery(query): TypedQuery<LoadImagesQuery>,
+    Query(query): Query<LoadImagesQuery>,
     request: Request,
 ) -> Reply {
     let images = state.orchestrator.images(query.provider.as_deref())?;
@@ -173,7 +181,7 @@ pub(super) async fn load(
     };
     let (parts, body) = request.into_parts();
     let limit = state.image_limit;
-    let loaded = upload::feed(&parts.headers, body, limit, Kind::Plain, |archive| {
+    let loaded = upload::feed(&parts.headers, body, limit, UploadKind::Plain, |archive| {
         images.load(archive, kind, name)
     });
     Ok(ok(&loaded.await?))
@@ -190,13 +198,13 @@ pub(super) async fn load(
             body = ImageArchive,
             content_type = "application/x-tar",
         ),
-        OfImages,
-        NoSuch,
+        ImageErrors,
+        NotFoundErrors,
     ),
 )]
 pub(super) async fn save(
     State(state): State<SharedState>,
-    TypedQuery(query): TypedQuery<SaveImagesQuery>,
+    Query(query): Query<SaveImagesQuery>,
 ) -> Reply {
     let images = state.orchestrator.images(query.provider.as_deref())?;
     let mut archive = images.save(&query.name).await?;

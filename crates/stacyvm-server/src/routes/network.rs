@@ -5,8 +5,8 @@ use stacyvm_types::{NetworkInfo, NetworkRules};
 
 use crate::body::Json;
 use crate::error::Reply;
-use crate::openapi::{InSandbox, JsonBody};
-use crate::owner::Asker;
+use crate::openapi::failures::{JsonBodyErrors, SandboxErrors};
+use crate::owner::RequestCaller;
 use crate::response::ok;
 use crate::state::SharedState;
 use crate::target::Target;
@@ -14,12 +14,12 @@ use crate::target::Target;
 /// Shows how a sandbox is connected.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes", operation_id = "network",
-    responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox),
+    responses((status = 200, description = "Its network.", body = NetworkInfo), SandboxErrors),
 )]
 pub(super) async fn get(
     State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
     Ok(ok(&state.orchestrator.network(&caller, &id).await?))
 }
@@ -31,12 +31,16 @@ pub(super) async fn get(
 #[utoipa::path(
     put, path = "/api/v1/sandboxes/{id}/network", tag = "sandboxes", operation_id = "set_network",
     request_body = NetworkRules,
-    responses((status = 200, description = "Its network.", body = NetworkInfo), InSandbox, JsonBody),
+    responses(
+        (status = 200, description = "Its network.", body = NetworkInfo),
+        SandboxErrors,
+        JsonBodyErrors,
+    ),
 )]
 pub(super) async fn set(
     State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(rules): Json<NetworkRules>,
 ) -> Reply {
     Ok(ok(&state

@@ -7,8 +7,8 @@ use stacyvm_types::{ErrorCode, GoDuration, PreviewLink, PreviewLinkRequest, Time
 
 use crate::body::Json;
 use crate::error::{Failure, Reply};
-use crate::openapi::{InSandbox, JsonBody};
-use crate::owner::Asker;
+use crate::openapi::failures::{JsonBodyErrors, SandboxErrors};
+use crate::owner::RequestCaller;
 use crate::response::json;
 use crate::state::SharedState;
 use crate::target::Target;
@@ -22,12 +22,16 @@ use crate::target::Target;
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/preview", tag = "sandboxes", operation_id = "preview_link",
     request_body = PreviewLinkRequest,
-    responses((status = 200, description = "The link.", body = PreviewLink), InSandbox, JsonBody),
+    responses(
+        (status = 200, description = "The link.", body = PreviewLink),
+        SandboxErrors,
+        JsonBodyErrors,
+    ),
 )]
 pub(super) async fn link(
     State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(PreviewLinkRequest { port, expires_in }): Json<PreviewLinkRequest>,
 ) -> Reply {
     let sandbox = state.orchestrator.get(&caller, &id).await?;

@@ -8,7 +8,7 @@ use stacyvm_types::ProviderInfo;
 use utoipa::ToSchema;
 
 use crate::error::Reply;
-use crate::openapi::NoSuch;
+use crate::openapi::failures::NotFoundErrors;
 use crate::response::ok;
 use crate::state::SharedState;
 use crate::target::RawTarget;
@@ -39,7 +39,7 @@ struct Detail<'a> {
 /// Shows one provider and how it is configured.
 #[utoipa::path(
     get, path = "/api/v1/providers/{name}", tag = "providers",
-    responses((status = 200, description = "The provider.", body = Detail), NoSuch),
+    responses((status = 200, description = "The provider.", body = Detail), NotFoundErrors),
 )]
 pub(super) async fn get(State(state): State<SharedState>, RawTarget(name): RawTarget) -> Reply {
     let detail = state.orchestrator.provider(&name).await?;

@@ -13,7 +13,8 @@ use tracing::Instrument;
 use crate::body::Json;
 use crate::error::{Failure, Reply};
 use crate::ndjson::LineBody;
-use crate::openapi::{JsonBody, OfImages, PullLines};
+use crate::openapi::failures::{ImageErrors, JsonBodyErrors};
+use crate::openapi::shapes::PullLines;
 use crate::response::{NDJSON, ok, streamed};
 use crate::state::SharedState;
 
@@ -39,8 +40,8 @@ enum PullEvent {
             description = "The image is there; or the lines of how it gets there.",
             content((PulledImage = "application/json"), (PullLines = "application/x-ndjson")),
         ),
-        OfImages,
-        JsonBody,
+        ImageErrors,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn pull(

@@ -6,8 +6,8 @@ use stacyvm_types::{Quota, QuotaRequest, QuotaSummary, StatusResponse};
 
 use crate::body::Json;
 use crate::error::Reply;
-use crate::openapi::{JsonBody, NoSuch, Taken};
-use crate::owner::Asker;
+use crate::openapi::failures::{ConflictErrors, JsonBodyErrors, NotFoundErrors};
+use crate::owner::RequestCaller;
 use crate::response::{done, json, ok};
 use crate::state::SharedState;
 use crate::target::RawTarget;
@@ -17,7 +17,10 @@ use crate::target::RawTarget;
     get, path = "/api/v1/quotas", tag = "quotas",
     responses((status = 200, description = "The quotas.", body = [Quota])),
 )]
-pub(super) async fn list(State(state): State<SharedState>, Asker(caller): Asker) -> Reply {
+pub(super) async fn list(
+    State(state): State<SharedState>,
+    RequestCaller(caller): RequestCaller,
+) -> Reply {
     Ok(ok(&state.orchestrator.quotas(&caller)))
 }
 
@@ -25,11 +28,15 @@ pub(super) async fn list(State(state): State<SharedState>, Asker(caller): Asker)
 #[utoipa::path(
     post, path = "/api/v1/quotas", tag = "quotas",
     request_body = QuotaRequest,
-    responses((status = 201, description = "It holds from now on.", body = Quota), JsonBody, Taken),
+    responses(
+        (status = 201, description = "It holds from now on.", body = Quota),
+        JsonBodyErrors,
+        ConflictErrors,
+    ),
 )]
 pub(super) async fn create(
     State(state): State<SharedState>,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(request): Json<QuotaRequest>,
 ) -> Reply {
     let quota = state.orchestrator.create_quota(&caller, request).await?;
@@ -39,7 +46,9 @@ pub(super) async fn create(
 /// Counts the quotas.
 #[utoipa::path(
     get, path = "/api/v1/quotas/summary", tag = "quotas",
-    responses((status = 200, description = "How many owners have which limit.", body = QuotaSummary)),
+    responses(
+        (status = 200, description = "How many owners have which limit.", body = QuotaSummary),
+    ),
 )]
 pub(super) async fn summary(State(state): State<SharedState>) -> Reply {
     Ok(ok(&state.orchestrator.quota_summary()))
@@ -48,12 +57,12 @@ pub(super) async fn summary(State(state): State<SharedState>) -> Reply {
 /// Shows an owner's quota.
 #[utoipa::path(
     get, path = "/api/v1/quotas/{owner}", tag = "quotas",
-    responses((status = 200, description = "The quota.", body = Quota), NoSuch),
+    responses((status = 200, description = "The quota.", body = Quota), NotFoundErrors),
 )]
 pub(super) async fn get(
     State(state): State<SharedState>,
     RawTarget(owner): RawTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
     Ok(ok(&state.orchestrator.quota(&caller, &owner)?))
 }
@@ -64,12 +73,12 @@ pub(super) async fn get(
 #[utoipa::path(
     put, path = "/api/v1/quotas/{owner}", tag = "quotas",
     request_body = QuotaRequest,
-    responses((status = 200, description = "It holds from now on.", body = Quota), JsonBody),
+    responses((status = 200, description = "It holds from now on.", body = Quota), JsonBodyErrors),
 )]
 pub(super) async fn set(
     State(state): State<SharedState>,
     RawTarget(owner): RawTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(request): Json<QuotaRequest>,
 ) -> Reply {
     let quota = state.orchestrator.set_quota(&caller, &owner, request);
@@ -79,12 +88,20 @@ pub(super) async fn set(
 /// Takes an owner's quota away; the configuration's limits stay.
 #[utoipa::path(
     delete, path = "/api/v1/quotas/{owner}", tag = "quotas",
-    responses((status = 200, description = "It is gone.", body = StatusResponse, example = json!({"status": "deleted"})), NoSuch),
+    responses(
+        (
+            status = 200,
+            description = "It is gone.",
+            body = StatusResponse,
+            example = json!({"status": "deleted"}),
+        ),
+        NotFoundErrors,
+    ),
 )]
 pub(super) async fn delete(
     State(state): State<SharedState>,
     RawTarget(owner): RawTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
     state.orchestrator.delete_quota(&caller, &owner).await?;
     Ok(done("deleted"))

@@ -15,9 +15,13 @@ use crate::body::Json;
 use crate::error::{Failure, Reply};
 use crate::limiter::Principal;
 use crate::log_stream;
-use crate::openapi::{Destroying, InSandbox, JsonBody, Lines, NoSuch, NotNow, Planning, Spawning};
-use crate::owner::Asker;
-use crate::query::TypedQuery;
+use crate::openapi::failures::{
+    AdmissionErrors, DestroyErrors, JsonBodyErrors, NotFoundErrors, SandboxErrors, SpawnErrors,
+    UnavailableErrors,
+};
+use crate::openapi::shapes::NdjsonLines;
+use crate::owner::RequestCaller;
+use crate::query::Query;
 use crate::response::{NDJSON, done, json, ok, streamed};
 use crate::state::SharedState;
 use crate::target::{RawTarget, Target};
@@ -41,11 +45,15 @@ const DEFAULT_LINES: usize = 100;
         ),
     ),
     request_body = SpawnRequest,
-    responses((status = 201, description = "It runs.", body = Sandbox), Spawning, JsonBody),
+    responses(
+        (status = 201, description = "It runs.", body = Sandbox),
+        SpawnErrors,
+        JsonBodyErrors,
+    ),
 )]
 pub(super) async fn spawn(
     State(state): State<SharedState>,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Extension(who): Extension<Principal>,
     headers: HeaderMap,
     Json(request): Json<SpawnRequest>,
@@ -83,13 +91,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Failure> {
     request_body = SpawnRequest,
     responses(
         (status = 200, description = "Whether, and why not.", body = Admission),
-        Planning,
-        JsonBody,
+        AdmissionErrors,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn admission(
     State(state): State<SharedState>,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(request): Json<SpawnRequest>,
 ) -> Reply {
     Ok(ok(&state.orchestrator.admission(&caller, request).await?))
@@ -103,8 +111,8 @@ pub(super) async fn admission(
 )]
 pub(super) async fn list(
     State(state): State<SharedState>,
-    Asker(caller): Asker,
-    TypedQuery(query): TypedQuery<ListSandboxesQuery>,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<ListSandboxesQuery>,
 ) -> Reply {
     let filter = ListFilter {
         state: query.state,
@@ -117,9 +125,12 @@ pub(super) async fn list(
 /// Destroys the sandboxes that have expired.
 #[utoipa::path(
     delete, path = "/api/v1/sandboxes", tag = "sandboxes",
-    responses((status = 200, description = "How many.", body = PruneResult), NotNow),
+    responses((status = 200, description = "How many.", body = PruneResult), UnavailableErrors),
 )]
-pub(super) async fn prune(State(state): State<SharedState>, Asker(caller): Asker) -> Reply {
+pub(super) async fn prune(
+    State(state): State<SharedState>,
+    RequestCaller(caller): RequestCaller,
+) -> Reply {
     let pruned = state.orchestrator.prune(&caller).await?;
     Ok(ok(&PruneResult { pruned }))
 }
@@ -127,12 +138,12 @@ pub(super) async fn prune(State(state): State<SharedState>, Asker(caller): Asker
 /// Shows one sandbox.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}", tag = "sandboxes",
-    responses((status = 200, description = "The sandbox.", body = Sandbox), NoSuch),
+    responses((status = 200, description = "The sandbox.", body = Sandbox), NotFoundErrors),
 )]
 pub(super) async fn get(
     State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
     Ok(ok(&state.orchestrator.get(&caller, &id).await?))
 }
@@ -149,13 +160,13 @@ pub(super) async fn get(
             body = StatusResponse,
             example = json!({"status": "destroyed"}),
         ),
-        Destroying,
+        DestroyErrors,
     ),
 )]
 pub(super) async fn destroy(
     State(state): State<SharedState>,
     RawTarget(id): RawTarget,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
     if let Ok(id) = id.parse::<SandboxId>() {
         state.orchestrator.destroy(&caller, &id).await?;
@@ -167,12 +178,16 @@ pub(super) async fn destroy(
 #[utoipa::path(
     post, path = "/api/v1/sandboxes/{id}/extend", tag = "sandboxes",
     request_body = ExtendRequest,
-    responses((status = 200, description = "The sandbox.", body = Sandbox), InSandbox, JsonBody),
+    responses(
+        (status = 200, description = "The sandbox.", body = Sandbox),
+        SandboxErrors,
+        JsonBodyErrors,
+    ),
 )]
 pub(super) async fn extend(
     State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     Json(ExtendRequest { ttl }): Json<ExtendRequest>,
 ) -> Reply {
     Ok(ok(&state.orchestrator.extend(&caller, &id, &ttl).await?))
@@ -181,12 +196,12 @@ pub(super) async fn extend(
 /// Shows what a sandbox uses now.
 #[utoipa::path(
     get, path = "/api/v1/sandboxes/{id}/stats", tag = "sandboxes",
-    responses((status = 200, description = "Its use.", body = SandboxStats), InSandbox),
+    responses((status = 200, description = "Its use.", body = SandboxStats), SandboxErrors),
 )]
 pub(super) async fn stats(
     State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
 ) -> Reply {
     Ok(ok(&state.orchestrator.stats(&caller, &id).await?))
 }
@@ -201,17 +216,17 @@ pub(super) async fn stats(
             description = "The lines.",
             content(
                 (Vec<String> = "application/json", example = json!(["listening on :8000", "GET / 200"])),
-                (Lines = "application/x-ndjson", example = "{\"line\":\"listening on :8000\"}\n"),
+                (NdjsonLines = "application/x-ndjson", example = "{\"line\":\"listening on :8000\"}\n"),
             ),
         ),
-        InSandbox,
+        SandboxErrors,
     ),
 )]
 pub(super) async fn logs(
     State(state): State<SharedState>,
     Target(id): Target,
-    Asker(caller): Asker,
-    TypedQuery(query): TypedQuery<LogsQuery>,
+    RequestCaller(caller): RequestCaller,
+    Query(query): Query<LogsQuery>,
 ) -> Reply {
     let lines = query.lines.map_or(DEFAULT_LINES, NonZeroUsize::get);
     if query.follow == Some(true) {

@@ -9,8 +9,8 @@ use stacyvm_types::{Ticket, TicketRequest, Timestamp};
 
 use crate::body::OptionalJson;
 use crate::error::Reply;
-use crate::openapi::JsonBody;
-use crate::owner::Asker;
+use crate::openapi::failures::JsonBodyErrors;
+use crate::owner::RequestCaller;
 use crate::response::json;
 use crate::state::SharedState;
 use crate::tickets::Grant;
@@ -25,12 +25,12 @@ use crate::tickets::Grant;
     request_body(content = Option<TicketRequest>, example = json!({"path": "/api/v1/events"})),
     responses(
         (status = 201, description = "The ticket.", body = Ticket),
-        JsonBody,
+        JsonBodyErrors,
     ),
 )]
 pub(super) async fn issue(
     State(state): State<SharedState>,
-    Asker(caller): Asker,
+    RequestCaller(caller): RequestCaller,
     OptionalJson(TicketRequest { path }): OptionalJson<TicketRequest>,
 ) -> Reply {
     let grant = Grant::new(caller.owner, path)?;

@@ -3,7 +3,7 @@
 //! Two bounds. So much may wait here; when it is full the reader of frames waits, and with it the
 //! client. And only so many pieces are on their way to the sandbox at once: the way is shared with
 //! signals and sizes, and must never be full of input that nobody takes. A piece is on its way
-//! until the last of its bytes has been dropped at the other end, so it carries its own seat.
+//! until the last of its bytes has been dropped at the other end, so it carries its own permit.
 
 use std::sync::Arc;
 
@@ -11,43 +11,43 @@ use bytes::Bytes;
 use stacyvm_orchestrator::ExecControl;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-/// How much input may wait, bytes.
-const ROOM: usize = 1024 * 1024;
-/// What a piece takes of it at least: many small ones weigh more than their bytes.
-const LEAST: usize = 1024;
-/// The largest piece.
-const PIECE: usize = 64 * 1024;
-/// Pieces on their way at once. The agent's end holds two without making anything else wait.
-const FLYING: usize = 2;
+/// The most input that may wait, bytes.
+const BUFFER_SIZE: usize = 1024 * 1024;
+/// What a chunk takes of it at least: many small ones weigh more than their bytes.
+const MIN_CHUNK_WEIGHT: usize = 1024;
+/// The largest chunk, bytes.
+const CHUNK_SIZE: usize = 64 * 1024;
+/// Chunks in flight at once. The agent's end holds two without making anything else wait.
+const MAX_IN_FLIGHT: usize = 2;
 
 /// The end where a client's input comes in.
 #[derive(Debug)]
 pub(crate) struct Input {
     room: Arc<Semaphore>,
     /// None after the end of input.
-    queue: Option<mpsc::Sender<Piece>>,
+    queue: Option<mpsc::Sender<QueuedChunk>>,
 }
 
 /// The end that hands it to the command.
 #[derive(Debug)]
 pub(crate) struct Feeder {
-    queue: mpsc::Receiver<Piece>,
+    queue: mpsc::Receiver<QueuedChunk>,
     taken: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
-struct Piece {
+struct QueuedChunk {
     bytes: Bytes,
     _room: OwnedSemaphorePermit,
 }
 
-/// A piece of input on its way.
-struct Flying {
+/// A chunk of input in flight.
+struct InFlightChunk {
     bytes: Bytes,
-    _seat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Flying {
+impl AsRef<[u8]> for InFlightChunk {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
@@ -55,10 +55,10 @@ impl AsRef<[u8]> for Flying {
 
 /// Both ends, and how many bytes have been handed on so far.
 pub(crate) fn input() -> (Input, Feeder, watch::Receiver<u64>) {
-    let (sender, receiver) = mpsc::channel(ROOM / LEAST);
+    let (sender, receiver) = mpsc::channel(BUFFER_SIZE / MIN_CHUNK_WEIGHT);
     let (taken, told) = watch::channel(0);
     let input = Input {
-        room: Arc::new(Semaphore::new(ROOM)),
+        room: Arc::new(Semaphore::new(BUFFER_SIZE)),
         queue: Some(sender),
     };
     let feeder = Feeder {
@@ -75,21 +75,21 @@ impl Input {
             return;
         };
         while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(PIECE));
-            let weight = u32::try_from(piece.len().max(LEAST)).unwrap_or(u32::MAX);
+            let piece = bytes.split_to(bytes.len().min(CHUNK_SIZE));
+            let weight = u32::try_from(piece.len().max(MIN_CHUNK_WEIGHT)).unwrap_or(u32::MAX);
             let room = Arc::clone(&self.room).acquire_many_owned(weight).await;
-            let piece = Piece {
+            let piece = QueuedChunk {
                 bytes: piece,
                 _room: room.expect("the semaphore is never closed"),
             };
             if queue.send(piece).await.is_err() {
-                // The command has ended, and says so by another way.
+                // The command has ended, which its events report.
                 return;
             }
         }
     }
 
-    /// Nothing more comes.
+    /// Ends the input.
     pub(crate) fn close(&mut self) {
         self.queue = None;
     }
@@ -98,19 +98,19 @@ impl Input {
 impl Feeder {
     /// Hands on `first` and then what comes in, until the end of input or of the command.
     pub(crate) async fn run(mut self, first: Bytes, control: mpsc::Sender<ExecControl>) {
-        let seats = Arc::new(Semaphore::new(FLYING));
+        let permits = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
         let hand_on = async |bytes: Bytes| {
-            let seat = Arc::clone(&seats).acquire_owned().await;
-            let flying = Flying {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            let chunk = InFlightChunk {
                 bytes,
-                _seat: seat.expect("the semaphore is never closed"),
+                _permit: permit.expect("the semaphore is never closed"),
             };
-            let word = ExecControl::Stdin(Bytes::from_owner(flying));
+            let word = ExecControl::Stdin(Bytes::from_owner(chunk));
             control.send(word).await.is_ok()
         };
         let mut first = first;
         while !first.is_empty() {
-            let piece = first.split_to(first.len().min(PIECE));
+            let piece = first.split_to(first.len().min(CHUNK_SIZE));
             if !hand_on(piece).await {
                 return;
             }

@@ -1,50 +1,30 @@
-//! What a client says after its first frame.
+//! The frames of a client after the first.
 
 use axum::extract::ws::Utf8Bytes;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
 use stacyvm_orchestrator::{Signal, TtySize};
+use stacyvm_types::{ClientFrame, SignalName};
 
 use crate::body::JsonBytes;
 use crate::error::Failure;
 use crate::signals;
 
-/// One frame of a client's, understood.
+/// A frame of a client, decoded.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Said {
+pub(crate) enum ClientInput {
     Stdin(Bytes),
     CloseStdin,
     Resize(TtySize),
     Signal(Signal),
     /// A terminal without cells, as a hidden window has it.
-    Nothing,
+    Ignored,
 }
 
-#[derive(Deserialize)]
-struct Frame {
-    #[serde(rename = "type")]
-    kind: String,
-    data: Option<String>,
-    data_b64: Option<String>,
-    cols: Option<u16>,
-    rows: Option<u16>,
-    #[serde(alias = "signal", alias = "number")]
-    name: Option<Name>,
-}
-
-/// A signal as clients name it.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Name {
-    Number(i32),
-    Text(String),
-}
-
-impl Said {
+impl ClientInput {
     pub(crate) fn parse(text: Utf8Bytes) -> Result<Self, Failure> {
-        let frame: Frame = JsonBytes(Bytes::from(text)).parse()?;
+        let frame: ClientFrame = JsonBytes(Bytes::from(text)).parse()?;
         match frame.kind.as_str() {
             "stdin" => match (frame.data, frame.data_b64) {
                 (Some(text), None) => Ok(Self::Stdin(text.into())),
@@ -56,14 +36,14 @@ impl Said {
             },
             "stdin_close" => Ok(Self::CloseStdin),
             "resize" => match (frame.cols, frame.rows) {
-                (Some(0), Some(_)) | (Some(_), Some(0)) => Ok(Self::Nothing),
+                (Some(0), Some(_)) | (Some(_), Some(0)) => Ok(Self::Ignored),
                 (Some(cols), Some(rows)) => Ok(Self::Resize(TtySize { cols, rows })),
                 _ => bad("resize needs cols and rows"),
             },
             "signal" => {
                 let number = match frame.name {
-                    Some(Name::Number(number)) => signals::number(&number.to_string()),
-                    Some(Name::Text(name)) => signals::number(&name),
+                    Some(SignalName::Number(number)) => signals::number(&number.to_string()),
+                    Some(SignalName::Name(name)) => signals::number(&name),
                     None => None,
                 };
                 match number {
@@ -76,7 +56,7 @@ impl Said {
     }
 }
 
-fn bad(words: &'static str) -> Result<Said, Failure> {
+fn bad(words: &'static str) -> Result<ClientInput, Failure> {
     Err(Failure::bad_request(words))
 }
 
@@ -87,25 +67,34 @@ mod tests {
 
     #[test]
     fn every_frame_of_the_contract_is_understood() {
-        let stdin = |bytes: &'static [u8]| Said::Stdin(Bytes::from_static(bytes));
+        let stdin = |bytes: &'static [u8]| ClientInput::Stdin(Bytes::from_static(bytes));
         let size = TtySize { cols: 9, rows: 8 };
         for (text, expected) in [
             (r#"{"type":"stdin","data":"é\n"}"#, stdin("é\n".as_bytes())),
             (r#"{"type":"stdin","data_b64":"/wA="}"#, stdin(b"\xff\0")),
-            (r#"{"type":"stdin_close"}"#, Said::CloseStdin),
-            (r#"{"type":"resize","cols":9,"rows":8}"#, Said::Resize(size)),
-            (r#"{"type":"resize","cols":0,"rows":8}"#, Said::Nothing),
+            (r#"{"type":"stdin_close"}"#, ClientInput::CloseStdin),
+            (
+                r#"{"type":"resize","cols":9,"rows":8}"#,
+                ClientInput::Resize(size),
+            ),
+            (
+                r#"{"type":"resize","cols":0,"rows":8}"#,
+                ClientInput::Ignored,
+            ),
             (
                 r#"{"type":"signal","name":"SIGINT"}"#,
-                Said::Signal(Signal(2)),
+                ClientInput::Signal(Signal(2)),
             ),
             (
                 r#"{"type":"signal","signal":"TERM"}"#,
-                Said::Signal(Signal(15)),
+                ClientInput::Signal(Signal(15)),
             ),
-            (r#"{"type":"signal","name":9}"#, Said::Signal(Signal(9))),
+            (
+                r#"{"type":"signal","name":9}"#,
+                ClientInput::Signal(Signal(9)),
+            ),
         ] {
-            assert_eq!(Said::parse(text.into()).unwrap(), expected, "{text}");
+            assert_eq!(ClientInput::parse(text.into()).unwrap(), expected, "{text}");
         }
     }
 
@@ -122,7 +111,7 @@ mod tests {
             r#"{"type":"signal","name":"hunter2"}"#,
             r#"{"type":"signal"}"#,
         ] {
-            let failure = Said::parse(text.into()).unwrap_err();
+            let failure = ClientInput::parse(text.into()).unwrap_err();
             assert!(!failure.message().contains("hunter2"), "{failure:?}");
         }
     }

@@ -50,7 +50,7 @@ impl Sink<Message> for Pipe {
     }
 }
 
-/// A conversation under way, seen from both ends.
+/// A session under way, seen from both ends.
 struct Scene {
     say: mpsc::Sender<Result<Message, axum::Error>>,
     hear: mpsc::Receiver<Message>,
@@ -66,7 +66,7 @@ fn scene() -> Scene {
     let (events, receiver) = mpsc::channel(8);
     let (sender, control) = mpsc::channel(8);
     let cut = CancellationToken::new();
-    let talk = Talk {
+    let talk = Session {
         exec: RunningExec {
             exec_id: 1,
             pid: 2,
@@ -75,7 +75,7 @@ fn scene() -> Scene {
             timeout: None,
         }
         .into(),
-        voice: Voice::new(Dialect::Typed { base64: false }),
+        encoder: FrameEncoder::new(Dialect::Typed { base64: false }),
         stdin: Bytes::from_static(b"first"),
         acknowledge: true,
     };
@@ -83,7 +83,7 @@ fn scene() -> Scene {
         said,
         told: tokio_util::sync::PollSender::new(told),
     };
-    let talking = tokio::spawn(converse(pipe, talk, cut.clone().cancelled_owned()));
+    let talking = tokio::spawn(run_session(pipe, talk, cut.clone().cancelled_owned()));
     Scene {
         say,
         hear,
@@ -137,7 +137,7 @@ async fn a_client_that_answers_pings_stays_and_a_silent_one_is_gone() {
     scene.talking.await.unwrap();
     let silence = last.elapsed();
     assert!(
-        silence >= SILENCE && silence <= SILENCE + HASTE,
+        silence >= IDLE_TIMEOUT && silence <= IDLE_TIMEOUT + SHUTDOWN_CLOSE_TIMEOUT,
         "{silence:?}"
     );
     // The command has nobody left to listen, which kills it.

@@ -1,19 +1,19 @@
-//! What the server says, in the words of a dialect.
+//! The frames of the server, in either dialect.
 
 use axum::extract::ws::Message;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use stacyvm_orchestrator::{ExecEvent, ExecExit};
-use stacyvm_types::{ErrorCode, ExecId, ExitReason, GoDuration, OutputStream};
+use stacyvm_types::{ErrorCode, ExecId, ExitReason, GoDuration, OutputEncoding, OutputStream};
 
-use super::opening::Dialect;
-use crate::attach::{Encoding, Follower, Piece};
+use super::start_frame::Dialect;
+use crate::attach::{Follower, OutputItem};
 use crate::error::Failure;
 
-/// Turns what a command does into frames.
+/// Turns the events of a command into frames.
 #[derive(Debug)]
-pub(crate) struct Voice {
+pub(crate) struct FrameEncoder {
     dialect: Dialect,
     follower: Follower,
     /// Whether frames carry the offset to go on from.
@@ -65,8 +65,8 @@ fn message(frame: &impl Serialize) -> Message {
     Message::Text(text.into())
 }
 
-impl Voice {
-    /// Of a command that was started for this conversation.
+impl FrameEncoder {
+    /// For a command that was started for this session.
     pub(crate) fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
@@ -75,7 +75,7 @@ impl Voice {
         }
     }
 
-    /// Of a kept command, from `offset` on.
+    /// For a detached command, from `offset` on.
     pub(crate) fn following(dialect: Dialect, offset: u64) -> Self {
         Self {
             dialect,
@@ -88,7 +88,7 @@ impl Voice {
         self.dialect
     }
 
-    /// That the command runs; the plain dialect does not say so.
+    /// The frame that reports the start; the plain dialect has none.
     pub(crate) fn started(&self, pid: u32, exec_id: ExecId) -> Option<Message> {
         match self.dialect {
             Dialect::Typed { .. } => Some(message(&Frame::Started { pid, exec_id })),
@@ -96,35 +96,35 @@ impl Voice {
         }
     }
 
-    /// How many bytes of input were taken since the start.
+    /// The frame that reports how many bytes of input were taken since the start.
     pub(crate) fn acknowledged(&self, bytes: u64) -> Message {
         message(&Frame::StdinAck { bytes })
     }
 
-    /// Adds the frames of an event; true when the conversation is over with it.
+    /// Adds the frames of an event; true when it ends the session.
     pub(crate) fn event(&mut self, event: ExecEvent, frames: &mut Vec<Message>) -> bool {
         let mut over = false;
-        for piece in self.follower.hear(event) {
+        for piece in self.follower.on_event(event) {
             match piece {
-                Piece::Text {
+                OutputItem::Text {
                     stream,
                     data,
                     offset,
                 } => frames.push(self.output(name(stream), Some(&data), None, offset)),
-                Piece::Exact {
+                OutputItem::Exact {
                     stream,
                     data,
                     offset,
                 } => frames.push(self.output(name(stream), None, Some(&data), offset)),
-                Piece::Gap { lost, offset } => frames.push(message(&Output {
+                OutputItem::Gap { lost, offset } => frames.push(message(&Output {
                     lost: Some(lost),
                     ..self.named("gap", offset)
                 })),
-                Piece::Exit(exit) => {
+                OutputItem::Exit(exit) => {
                     frames.push(ended(&exit));
                     over = true;
                 }
-                Piece::End => over = true,
+                OutputItem::End => over = true,
             }
         }
         if over && self.dialect == Dialect::Plain {
@@ -153,7 +153,7 @@ impl Voice {
         })
     }
 
-    /// What went wrong; the cause goes to the log.
+    /// The frame that reports a failure; its cause goes to the log.
     pub(crate) fn failed(failure: Failure) -> Message {
         let (code, words) = failure.told();
         message(&Frame::Error {
@@ -170,10 +170,10 @@ fn name(stream: OutputStream) -> &'static str {
     }
 }
 
-fn encoding(dialect: Dialect) -> Encoding {
+fn encoding(dialect: Dialect) -> OutputEncoding {
     match dialect {
-        Dialect::Typed { base64: true } => Encoding::Base64,
-        Dialect::Typed { base64: false } | Dialect::Plain => Encoding::Text,
+        Dialect::Typed { base64: true } => OutputEncoding::Base64,
+        Dialect::Typed { base64: false } | Dialect::Plain => OutputEncoding::Utf8,
     }
 }
 
@@ -192,10 +192,10 @@ mod tests {
     use bytes::Bytes;
     use std::time::Duration;
 
-    fn said(voice: &mut Voice, events: Vec<ExecEvent>) -> Vec<String> {
+    fn said(encoder: &mut FrameEncoder, events: Vec<ExecEvent>) -> Vec<String> {
         let mut frames = Vec::new();
         for event in events {
-            voice.event(event, &mut frames);
+            encoder.event(event, &mut frames);
         }
         let text = |frame: &Message| frame.to_text().unwrap().to_owned();
         frames.iter().map(text).collect()
@@ -219,14 +219,14 @@ mod tests {
 
     #[test]
     fn typed_frames_are_exactly_these() {
-        let mut voice = Voice::new(Dialect::Typed { base64: false });
-        let started = voice.started(7, ExecId(3)).unwrap();
+        let mut encoder = FrameEncoder::new(Dialect::Typed { base64: false });
+        let started = encoder.started(7, ExecId(3)).unwrap();
         assert_eq!(
             started.to_text().unwrap(),
             r#"{"type":"started","pid":7,"exec_id":"ex-3"}"#
         );
         assert_eq!(
-            said(&mut voice, events()),
+            said(&mut encoder, events()),
             [
                 r#"{"type":"stdout","data":"a"}"#,
                 r#"{"type":"stdout","data":"€"}"#,
@@ -235,7 +235,7 @@ mod tests {
                 r#"{"type":"exit","exit_code":137,"duration":"12.3ms","reason":"timeout"}"#,
             ]
         );
-        let failed = Voice::failed(Failure::bad_request("no"));
+        let failed = FrameEncoder::failed(Failure::bad_request("no"));
         assert_eq!(
             failed.to_text().unwrap(),
             r#"{"type":"error","code":"BAD_REQUEST","message":"no"}"#
@@ -244,10 +244,10 @@ mod tests {
 
     #[test]
     fn plain_frames_are_exactly_these() {
-        let mut voice = Voice::new(Dialect::Plain);
-        assert_eq!(voice.started(7, ExecId(3)), None);
+        let mut encoder = FrameEncoder::new(Dialect::Plain);
+        assert_eq!(encoder.started(7, ExecId(3)), None);
         assert_eq!(
-            said(&mut voice, events()),
+            said(&mut encoder, events()),
             [
                 r#"{"stream":"stdout","data":"a"}"#,
                 r#"{"stream":"stdout","data":"€"}"#,
@@ -271,9 +271,9 @@ mod tests {
             ExecEvent::Resumed(100),
             ExecEvent::End,
         ];
-        let mut voice = Voice::following(Dialect::Typed { base64: false }, 5);
+        let mut encoder = FrameEncoder::following(Dialect::Typed { base64: false }, 5);
         assert_eq!(
-            said(&mut voice, events),
+            said(&mut encoder, events),
             [
                 r#"{"type":"stdout","data":"a","offset":6}"#,
                 r#"{"type":"stdout","data":"€","offset":9}"#,
@@ -284,8 +284,8 @@ mod tests {
 
     #[test]
     fn base64_frames_hold_every_byte() {
-        let mut voice = Voice::new(Dialect::Typed { base64: true });
-        let frames = said(&mut voice, events());
+        let mut encoder = FrameEncoder::new(Dialect::Typed { base64: true });
+        let frames = said(&mut encoder, events());
         assert_eq!(frames[0], r#"{"type":"stdout","data_b64":"YeKC"}"#);
         assert_eq!(frames[1], r#"{"type":"stdout","data_b64":"rA=="}"#);
         assert_eq!(frames[2], r#"{"type":"stderr","data_b64":"/+I="}"#);

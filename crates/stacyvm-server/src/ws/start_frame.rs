@@ -1,15 +1,15 @@
-//! The first frame: which command, in which dialect.
+//! The first frame of a client: the command, and the dialect.
 
 use axum::extract::ws::Utf8Bytes;
 use bytes::Bytes;
 use serde::Deserialize;
 use stacyvm_orchestrator::TtySize;
-use stacyvm_types::ExecRequest;
+use stacyvm_types::{ExecRequest, SocketOptions};
 
 use crate::body::JsonBytes;
 
 /// The size of a terminal whose client names none.
-const SIZE: TtySize = TtySize { cols: 80, rows: 24 };
+const DEFAULT_SIZE: TtySize = TtySize { cols: 80, rows: 24 };
 
 /// How frames are formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,51 +23,44 @@ pub(crate) enum Dialect {
     Plain,
 }
 
-/// What a client wants to run and how it will talk.
+/// What a client wants to run, and in which form.
 #[derive(Debug)]
-pub(crate) struct Opening {
+pub(crate) struct StartFrame {
     pub(crate) request: ExecRequest,
     pub(crate) dialect: Dialect,
     pub(crate) tty: Option<TtySize>,
-    /// Whether it wants to be told how much of its input was taken.
+    /// Whether the client wants acknowledgements of its input.
     pub(crate) acknowledge: bool,
-    /// Whether the command is meant to outlive the connection.
+    /// Whether the command outlives the connection.
     pub(crate) detach: bool,
 }
 
-/// The parts of a first frame that are not the command's.
+/// The parts of a first frame that are checked before the rest.
 #[derive(Deserialize)]
 struct Head {
-    #[serde(rename = "type")]
-    kind: Option<String>,
     command: Option<String>,
-    tty: Option<bool>,
-    cols: Option<u16>,
-    rows: Option<u16>,
-    encoding: Option<String>,
-    stdin_ack: Option<bool>,
     detach: Option<bool>,
 }
 
-impl Opening {
+impl StartFrame {
     /// Reads a first frame.
     ///
     /// # Errors
-    /// What is wrong with it, in words that fit into a close frame and repeat nothing of it.
+    /// A sentence that fits into a close frame and repeats nothing of the frame.
     pub(crate) fn parse(text: Utf8Bytes) -> Result<Self, &'static str> {
         let body = JsonBytes(Bytes::from(text));
-        let head: Head = body
-            .parse()
-            .map_err(|_| "the first frame is no JSON object of a start or an exec request")?;
+        let unfit = |_| "the first frame is no JSON object of a start or an exec request";
+        let head: Head = body.parse().map_err(unfit)?;
+        let options: SocketOptions = body.parse().map_err(unfit)?;
         if head.command.is_none() {
             return Err("the first frame names no command");
         }
-        let base64 = match head.encoding.as_deref() {
+        let base64 = match options.encoding.as_deref() {
             None | Some("" | "utf-8") => false,
             Some("base64") => true,
             Some(_) => return Err("encoding is utf-8 or base64"),
         };
-        let dialect = match head.kind.as_deref() {
+        let dialect = match options.kind.as_deref() {
             None => Dialect::Plain,
             Some("start") => Dialect::Typed { base64 },
             Some(_) => return Err("the first frame is of type start, or a plain exec request"),
@@ -78,14 +71,14 @@ impl Opening {
         let typed = dialect != Dialect::Plain;
         let cells = |asked: Option<u16>, usual| asked.filter(|count| *count > 0).unwrap_or(usual);
         let size = TtySize {
-            cols: cells(head.cols, SIZE.cols),
-            rows: cells(head.rows, SIZE.rows),
+            cols: cells(options.cols, DEFAULT_SIZE.cols),
+            rows: cells(options.rows, DEFAULT_SIZE.rows),
         };
         Ok(Self {
             request,
             dialect,
-            tty: (typed && head.tty == Some(true)).then_some(size),
-            acknowledge: typed && head.stdin_ack == Some(true),
+            tty: (typed && options.tty == Some(true)).then_some(size),
+            acknowledge: typed && options.stdin_ack == Some(true),
             detach: head.detach == Some(true),
         })
     }
@@ -96,8 +89,8 @@ impl Opening {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Opening, &'static str> {
-        Opening::parse(text.into())
+    fn parse(text: &str) -> Result<StartFrame, &'static str> {
+        StartFrame::parse(text.into())
     }
 
     #[test]

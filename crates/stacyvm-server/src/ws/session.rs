@@ -2,46 +2,46 @@
 //!
 //! Output goes from the command's bounded channel straight into the socket: a client that does not
 //! read makes the command wait, and nothing is collected here. The reader of frames works beside
-//! it. A client that leaves, or that is silent for too long, is gone: the command's events are
-//! dropped, and with them its process tree, unless it was started to outlive its listeners.
+//! it. When the client leaves or is silent for too long, the command's events are dropped, and with
+//! them its process tree, unless the command is detached.
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::ws::{CloseFrame, Message, Utf8Bytes, close_code};
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
+use parking_lot::Mutex;
 use stacyvm_orchestrator::{AttachedExec, ExecControl, ExecEvent, RunningExec};
 use stacyvm_types::{ErrorCode, ExecId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
+use super::client_input::ClientInput;
+use super::frame_encoder::FrameEncoder;
 use super::input::{Input, input};
-use super::opening::Dialect;
-use super::said::Said;
-use super::voice::Voice;
+use super::start_frame::Dialect;
 use crate::error::Failure;
 
-/// How often a client is asked whether it is there.
-const PING: Duration = Duration::from_secs(20);
-/// A client that says nothing for so long, not even that it is there, is gone.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How often the server sends a ping.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A client that sends nothing for this long, not even a pong, is taken for gone.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the first frame may take to come.
-const FIRST: Duration = Duration::from_secs(15);
+const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a client may take to answer a close. Until then what it still sends is read: unread
-/// bytes would turn the end of the connection into a reset, which destroys our last words.
-const LINGER: Duration = Duration::from_secs(2);
-/// How long last words may take when the server stops.
-const HASTE: Duration = Duration::from_secs(1);
+/// bytes would turn the end of the connection into a reset, which discards the last frames.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last frames may take when the server stops.
+const SHUTDOWN_CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Waiting events that go into one write.
-const BATCH: usize = 8;
-/// Complaints that wait to be said; more are dropped.
-const COMPLAINTS: usize = 4;
+const MAX_BATCH: usize = 8;
+/// Failures that wait to be reported; more are dropped.
+const MAX_PENDING_FAILURES: usize = 4;
 
-/// What a conversation talks over.
+/// The connection of a session.
 pub(crate) trait Socket:
     Stream<Item = Result<Message, axum::Error>> + Sink<Message, Error = axum::Error> + Unpin
 {
@@ -52,16 +52,16 @@ impl<S> Socket for S where
 {
 }
 
-/// A running command, started for this conversation or followed by it.
+/// A running command, started for this session or followed by it.
 #[derive(Debug)]
-pub(crate) struct Subject {
+pub(crate) struct SessionExec {
     pub(crate) exec_id: ExecId,
     pub(crate) pid: u32,
     pub(crate) events: mpsc::Receiver<ExecEvent>,
     pub(crate) control: mpsc::Sender<ExecControl>,
 }
 
-impl From<RunningExec> for Subject {
+impl From<RunningExec> for SessionExec {
     fn from(exec: RunningExec) -> Self {
         Self {
             exec_id: ExecId(exec.exec_id),
@@ -72,7 +72,7 @@ impl From<RunningExec> for Subject {
     }
 }
 
-impl From<AttachedExec> for Subject {
+impl From<AttachedExec> for SessionExec {
     fn from(exec: AttachedExec) -> Self {
         Self {
             exec_id: exec.info.exec_id,
@@ -83,101 +83,105 @@ impl From<AttachedExec> for Subject {
     }
 }
 
-/// A running command and how to talk about it.
+/// A running command, and how its frames are formed.
 #[derive(Debug)]
-pub(crate) struct Talk {
-    pub(crate) exec: Subject,
-    pub(crate) voice: Voice,
+pub(crate) struct Session {
+    pub(crate) exec: SessionExec,
+    pub(crate) encoder: FrameEncoder,
     /// Input that came with the request, in the typed dialect.
     pub(crate) stdin: Bytes,
-    /// Whether the client is told how much of its input was taken.
+    /// Whether input is acknowledged.
     pub(crate) acknowledge: bool,
 }
 
-/// Why a conversation is over.
+/// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
-    /// Everything was said, and the close too.
-    Said,
+enum SessionEnd {
+    /// All frames were sent, and the close too.
+    Finished,
     /// The client left.
-    Gone,
+    ClientGone,
     /// The server stops.
-    Cut,
+    ServerStopping,
 }
 
-/// Lets a client and a command talk until one of them ends or `cut` resolves.
-pub(crate) async fn converse(socket: impl Socket, talk: Talk, cut: impl Future<Output = ()>) {
+/// Connects a client and a command until one of them ends or `cut` resolves.
+pub(crate) async fn run_session(
+    socket: impl Socket,
+    session: Session,
+    cut: impl Future<Output = ()>,
+) {
     let (mut sink, mut stream) = socket.split();
     let mut cut = pin!(cut);
-    let over = {
-        let Subject {
+    let end = {
+        let SessionExec {
             exec_id,
             pid,
             events,
             control,
-        } = talk.exec;
+        } = session.exec;
         let (input, feeder, taken) = input();
-        let (complain, complaints) = mpsc::channel(COMPLAINTS);
-        let typed = talk.voice.dialect() != Dialect::Plain;
+        let (report, failures) = mpsc::channel(MAX_PENDING_FAILURES);
+        let typed = session.encoder.dialect() != Dialect::Plain;
         let progress = Progress::default();
-        let mut speaker = Speaker {
+        let mut writer = SocketWriter {
             progress: &progress,
             sink: &mut sink,
-            voice: talk.voice,
+            encoder: session.encoder,
             events,
-            complaints,
-            taken: talk.acknowledge.then_some(taken),
+            failures,
+            taken: session.acknowledge.then_some(taken),
         };
-        let listener = Listener {
+        let reader = SocketReader {
             progress: &progress,
             stream: &mut stream,
             input: typed.then_some(input),
             control: control.clone(),
-            complain,
+            report,
         };
         let feeding = async {
             if typed {
-                feeder.run(talk.stdin, control).await;
+                feeder.run(session.stdin, control).await;
             }
-            // The end of the input is not the end of the conversation.
+            // The end of the input is not the end of the session.
             std::future::pending::<Infallible>().await
         };
         tokio::select! {
-            over = speaker.speak(pid, exec_id) => over,
-            () = listener.listen() => Over::Gone,
-            () = cut.as_mut() => Over::Cut,
+            end = writer.run(pid, exec_id) => end,
+            () = reader.run() => SessionEnd::ClientGone,
+            () = cut.as_mut() => SessionEnd::ServerStopping,
             never = feeding => match never {},
         }
     };
-    tracing::debug!(?over, "conversation with a command is over");
-    match over {
-        Over::Said => tokio::select! {
-            () = linger(&mut stream) => {}
+    tracing::debug!(?end, "session of a command ended");
+    match end {
+        SessionEnd::Finished => tokio::select! {
+            () = await_client_close(&mut stream) => {}
             () = cut => {}
         },
-        Over::Gone => {
+        SessionEnd::ClientGone => {
             // It may have closed in due form, and waits for our own close.
-            let _ = timeout(HASTE, sink.close()).await;
+            let _ = timeout(SHUTDOWN_CLOSE_TIMEOUT, sink.close()).await;
         }
-        Over::Cut => {
+        SessionEnd::ServerStopping => {
             let words = Failure::new(ErrorCode::Unavailable, "the server is shutting down");
             let last = [
-                Voice::failed(words),
+                FrameEncoder::failed(words),
                 close(close_code::AWAY, "the server is shutting down"),
             ];
-            let _ = timeout(HASTE, say(&mut sink, last)).await;
+            let _ = timeout(SHUTDOWN_CLOSE_TIMEOUT, send_frames(&mut sink, last)).await;
         }
     }
 }
 
-/// The first frame of a client that is worth reading; none when it has gone.
+/// The first text frame of a client; none when the client has gone.
 ///
 /// # Errors
-/// What is wrong with what came, in words for a close frame.
+/// What is wrong with the frame, as a sentence for a close frame.
 pub(crate) async fn first_frame(
     socket: &mut impl Socket,
 ) -> Result<Option<Utf8Bytes>, &'static str> {
-    let first = timeout(FIRST, async {
+    let first = timeout(FIRST_FRAME_TIMEOUT, async {
         loop {
             match socket.next().await {
                 Some(Ok(Message::Text(text))) => return Ok(Some(text)),
@@ -192,29 +196,29 @@ pub(crate) async fn first_frame(
         .unwrap_or(Err("the first frame did not come in time"))
 }
 
-/// Refuses a client that does not speak the protocol.
-pub(crate) async fn dismiss(socket: impl Socket, words: &'static str) {
+/// Refuses a client that does not follow the protocol.
+pub(crate) async fn close_as_invalid(socket: impl Socket, words: &'static str) {
     end(socket, [close(close_code::INVALID, words)]).await;
 }
 
-/// Tells a client why its command does not run.
-pub(crate) async fn farewell(socket: impl Socket, failure: Failure) {
-    let last = [Voice::failed(failure), close(close_code::NORMAL, "")];
+/// Reports why a command does not run, and closes.
+pub(crate) async fn close_with_failure(socket: impl Socket, failure: Failure) {
+    let last = [FrameEncoder::failed(failure), close(close_code::NORMAL, "")];
     end(socket, last).await;
 }
 
 async fn end<const N: usize>(socket: impl Socket, last: [Message; N]) {
     let (mut sink, mut stream) = socket.split();
     let ending = async {
-        if say(&mut sink, last).await.is_ok() {
-            linger(&mut stream).await;
+        if send_frames(&mut sink, last).await.is_ok() {
+            await_client_close(&mut stream).await;
         }
     };
-    // A client that does not read its last words has no use for them.
-    let _ = timeout(LINGER, ending).await;
+    // A client that does not read the last frames does not need them.
+    let _ = timeout(CLOSE_TIMEOUT, ending).await;
 }
 
-async fn say<const N: usize>(
+async fn send_frames<const N: usize>(
     sink: &mut (impl Sink<Message, Error = axum::Error> + Unpin),
     frames: [Message; N],
 ) -> Result<(), axum::Error> {
@@ -232,13 +236,15 @@ fn close(code: u16, reason: &'static str) -> Message {
 }
 
 /// Reads on until the client has closed too.
-async fn linger(stream: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin)) {
+async fn await_client_close(
+    stream: &mut (impl Stream<Item = Result<Message, axum::Error>> + Unpin),
+) {
     let reading = async { while let Some(Ok(_)) = stream.next().await {} };
-    let _ = timeout(LINGER, reading).await;
+    let _ = timeout(CLOSE_TIMEOUT, reading).await;
 }
 
-/// When the client last took something of what the command printed: a sign of life of one that
-/// reads slowly, whose answers to pings stand behind all that.
+/// When the client last read output of the command. A slow reader shows in this way that it is
+/// alive: its pongs wait behind the output.
 #[derive(Debug)]
 struct Progress(Mutex<Instant>);
 
@@ -250,37 +256,37 @@ impl Default for Progress {
 
 impl Progress {
     fn made(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.0.lock() = Instant::now();
     }
 
     fn since(&self) -> Duration {
-        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = *self.0.lock();
         last.elapsed()
     }
 }
 
-/// The server's half of a conversation.
-struct Speaker<'a, S> {
+/// Writes the frames of the server.
+struct SocketWriter<'a, S> {
     progress: &'a Progress,
     sink: &'a mut SplitSink<S, Message>,
-    voice: Voice,
+    encoder: FrameEncoder,
     events: mpsc::Receiver<ExecEvent>,
-    complaints: mpsc::Receiver<Failure>,
+    failures: mpsc::Receiver<Failure>,
     taken: Option<watch::Receiver<u64>>,
 }
 
-impl<S: Socket> Speaker<'_, S> {
-    async fn speak(&mut self, pid: u32, exec_id: ExecId) -> Over {
-        match self.say_all(pid, exec_id).await {
-            Ok(()) => Over::Said,
-            Err(_) => Over::Gone,
+impl<S: Socket> SocketWriter<'_, S> {
+    async fn run(&mut self, pid: u32, exec_id: ExecId) -> SessionEnd {
+        match self.write_frames(pid, exec_id).await {
+            Ok(()) => SessionEnd::Finished,
+            Err(_) => SessionEnd::ClientGone,
         }
     }
 
-    async fn say_all(&mut self, pid: u32, exec_id: ExecId) -> Result<(), axum::Error> {
-        let mut pings = interval_at(Instant::now() + PING, PING);
+    async fn write_frames(&mut self, pid: u32, exec_id: ExecId) -> Result<(), axum::Error> {
+        let mut pings = interval_at(Instant::now() + PING_INTERVAL, PING_INTERVAL);
         pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut frames: Vec<Message> = self.voice.started(pid, exec_id).into_iter().collect();
+        let mut frames: Vec<Message> = self.encoder.started(pid, exec_id).into_iter().collect();
         let mut end = None;
         let mut output = false;
         loop {
@@ -288,7 +294,7 @@ impl<S: Socket> Speaker<'_, S> {
                 self.sink.feed(frame).await?;
             }
             if let Some((code, words)) = end {
-                return say(self.sink, [close(code, words)]).await;
+                return send_frames(self.sink, [close(code, words)]).await;
             }
             self.sink.flush().await?;
             if std::mem::take(&mut output) {
@@ -297,36 +303,40 @@ impl<S: Socket> Speaker<'_, S> {
             tokio::select! {
                 biased;
                 _ = pings.tick() => frames.push(Message::Ping(Bytes::new())),
-                Some(failure) = self.complaints.recv() => frames.push(Voice::failed(failure)),
-                bytes = news(&mut self.taken) => frames.push(self.voice.acknowledged(bytes)),
+                Some(failure) = self.failures.recv() => frames.push(FrameEncoder::failed(failure)),
+                bytes = next_acknowledgement(&mut self.taken) => {
+                    frames.push(self.encoder.acknowledged(bytes));
+                }
                 event = self.events.recv() => {
                     output = true;
-                    end = self.hear(event, &mut frames);
+                    end = self.encode(event, &mut frames);
                 }
             }
         }
     }
 
-    /// Puts an event, and those that wait behind it, into words; the close when it was the last.
-    fn hear(
+    /// Encodes an event and those that wait behind it; gives the close after the last one.
+    fn encode(
         &mut self,
         event: Option<ExecEvent>,
         frames: &mut Vec<Message>,
     ) -> Option<(u16, &'static str)> {
         let Some(mut event) = event else {
-            frames.push(Voice::failed(Failure::internal("the command was lost")));
+            frames.push(FrameEncoder::failed(Failure::internal(
+                "the command was lost",
+            )));
             return Some((close_code::ERROR, "the command was lost"));
         };
         loop {
-            if self.voice.event(event, frames) {
+            if self.encoder.event(event, frames) {
                 return Some((close_code::NORMAL, ""));
             }
-            if frames.len() >= BATCH {
+            if frames.len() >= MAX_BATCH {
                 return None;
             }
             match self.events.try_recv() {
                 Ok(next) => event = next,
-                // Also the end of the channel: the next turn hears it.
+                // Also at the end of the channel, which the next turn sees.
                 Err(_) => return None,
             }
         }
@@ -334,73 +344,73 @@ impl<S: Socket> Speaker<'_, S> {
 }
 
 /// The number of bytes taken, when it has changed.
-async fn news(taken: &mut Option<watch::Receiver<u64>>) -> u64 {
+async fn next_acknowledgement(taken: &mut Option<watch::Receiver<u64>>) -> u64 {
     if let Some(receiver) = taken {
         if receiver.changed().await.is_ok() {
             return *receiver.borrow_and_update();
         }
-        // The input has ended; this was its last word.
+        // The input has ended.
         *taken = None;
     }
     std::future::pending().await
 }
 
-/// The client's half.
-struct Listener<'a, S> {
+/// Reads the frames of the client.
+struct SocketReader<'a, S> {
     progress: &'a Progress,
     stream: &'a mut SplitStream<S>,
-    /// None in the dialect in which clients say nothing more.
+    /// None in the dialect in which clients send nothing more.
     input: Option<Input>,
     control: mpsc::Sender<ExecControl>,
-    complain: mpsc::Sender<Failure>,
+    report: mpsc::Sender<Failure>,
 }
 
-impl<S: Socket> Listener<'_, S> {
-    /// Does what the client says, until it is gone.
-    async fn listen(mut self) {
+impl<S: Socket> SocketReader<'_, S> {
+    /// Handles the frames of the client until it is gone.
+    async fn run(mut self) {
         loop {
-            let text = match timeout(SILENCE, self.stream.next()).await {
+            let text = match timeout(IDLE_TIMEOUT, self.stream.next()).await {
                 Ok(Some(Ok(Message::Text(text)))) => text,
                 Ok(Some(Ok(Message::Ping(_) | Message::Pong(_)))) => continue,
                 Ok(Some(Ok(Message::Binary(_)))) => {
-                    self.complain("binary frames are not understood");
+                    self.report("binary frames are not understood");
                     continue;
                 }
                 Ok(Some(Ok(Message::Close(_)) | Err(_)) | None) => return,
-                Err(_) if self.progress.since() < SILENCE => continue,
+                Err(_) if self.progress.since() < IDLE_TIMEOUT => continue,
                 Err(_) => {
-                    tracing::debug!("a client of a command fell silent");
+                    tracing::debug!("a client of a command is idle for too long");
                     return;
                 }
             };
             let Some(input) = &mut self.input else {
                 continue;
             };
-            let word = match Said::parse(text) {
-                Ok(Said::Stdin(bytes)) => {
+            let word = match ClientInput::parse(text) {
+                Ok(ClientInput::Stdin(bytes)) => {
                     input.push(bytes).await;
                     continue;
                 }
-                Ok(Said::CloseStdin) => {
+                Ok(ClientInput::CloseStdin) => {
                     input.close();
                     continue;
                 }
-                Ok(Said::Resize(size)) => ExecControl::Resize(size),
-                Ok(Said::Signal(signal)) => ExecControl::Signal(signal),
-                Ok(Said::Nothing) => continue,
+                Ok(ClientInput::Resize(size)) => ExecControl::Resize(size),
+                Ok(ClientInput::Signal(signal)) => ExecControl::Signal(signal),
+                Ok(ClientInput::Ignored) => continue,
                 Err(failure) => {
-                    // One who complains about everything still hears some of it.
-                    let _ = self.complain.try_send(failure);
+                    // Failures beyond those that wait are dropped.
+                    let _ = self.report.try_send(failure);
                     continue;
                 }
             };
-            // A command that has just ended needs no word any more.
+            // A command that has just ended takes no control messages.
             let _ = self.control.send(word).await;
         }
     }
 
-    fn complain(&self, words: &'static str) {
-        let _ = self.complain.try_send(Failure::bad_request(words));
+    fn report(&self, words: &'static str) {
+        let _ = self.report.try_send(Failure::bad_request(words));
     }
 }
 

@@ -1,1 +1,0 @@
-pub(crate) use crate::state::{ServerState as Front, SharedState as Shared};
