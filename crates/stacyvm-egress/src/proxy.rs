@@ -5,7 +5,6 @@
 //! counts for nothing. The name in the connection is judged, and the connection goes where that
 //! name leads.
 
-mod activity;
 mod http;
 mod request;
 mod tls;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
+use stacyvm_stream::StallTimer;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::room::Lease;
@@ -31,7 +31,7 @@ enum Form {
 
 struct Inside {
     body: Incoming,
-    silence: Silence,
+    stall: StallTimer,
     /// Given back when the body has ended well; dropped, which ends its connection, otherwise.
     lease: Option<Lease>,
     /// Ends an answer that would never end by itself.
@@ -62,7 +62,7 @@ impl PreviewBody {
         }
         Self(Form::Inside(Box::new(Inside {
             body,
-            silence: Silence::new(idle),
+            stall: StallTimer::new(idle),
             lease: Some(lease),
             closing: closing.map(Box::pin),
         })))
@@ -112,7 +112,7 @@ impl Inside {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                self.silence.broken();
+                self.stall.reset();
                 if self.body.is_end_stream() {
                     self.give_back();
                 }
@@ -133,10 +133,10 @@ impl Inside {
                     self.lease = None;
                     return Poll::Ready(None);
                 }
-                match self.silence.poll(context) {
-                    Poll::Ready(error) => {
+                match self.stall.poll_stalled(context) {
+                    Poll::Ready(()) => {
                         self.lease = None;
-                        Poll::Ready(Some(Err(error)))
+                        Poll::Ready(Some(Err(stopped())))
                     }
                     Poll::Pending => Poll::Pending,
                 }
@@ -154,7 +154,7 @@ impl Inside {
 /// A body on its way inside.
 pub(crate) struct Outgoing {
     body: Option<Incoming>,
-    silence: Silence,
+    stall: StallTimer,
     /// Told when all of it has been taken.
     sent: Arc<AtomicBool>,
 }
@@ -166,7 +166,7 @@ impl Outgoing {
         let sent = Arc::new(AtomicBool::new(ended));
         let outgoing = Self {
             body: (!ended).then_some(body),
-            silence: Silence::new(idle),
+            stall: StallTimer::new(idle),
             sent: Arc::clone(&sent),
         };
         (outgoing, sent)
@@ -176,7 +176,7 @@ impl Outgoing {
     pub(crate) fn empty() -> Self {
         Self {
             body: None,
-            silence: Silence::new(Duration::ZERO),
+            stall: StallTimer::new(Duration::ZERO),
             sent: Arc::new(AtomicBool::new(true)),
         }
     }
@@ -196,7 +196,7 @@ impl Body for Outgoing {
         };
         match Pin::new(&mut *body).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                this.silence.broken();
+                this.stall.reset();
                 if body.is_end_stream() {
                     this.sent.store(true, Ordering::Release);
                 }
@@ -207,7 +207,10 @@ impl Body for Outgoing {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => Poll::Ready(Some(Err(error.into()))),
-            Poll::Pending => this.silence.poll(context).map(|error| Some(Err(error))),
+            Poll::Pending => this
+                .stall
+                .poll_stalled(context)
+                .map(|()| Some(Err(stopped()))),
         }
     }
 
@@ -223,40 +226,6 @@ impl Body for Outgoing {
     }
 }
 
-/// How long a body has been still. The timer is made when it is first waited for: most bodies are
-/// there at once.
-struct Silence {
-    limit: Duration,
-    since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-}
-
-impl Silence {
-    const fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            since: None,
-            timer: None,
-        }
-    }
-
-    fn broken(&mut self) {
-        self.since = None;
-    }
-
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<BoxError> {
-        let since = *self.since.get_or_insert_with(Instant::now);
-        let end = since + self.limit;
-        let timer = self
-            .timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(end)));
-        // Put off only when it rings: pieces come far more often than that.
-        while timer.as_mut().poll(context).is_ready() {
-            if timer.deadline() >= end {
-                return Poll::Ready("the body stopped coming".into());
-            }
-            timer.as_mut().reset(end);
-        }
-        Poll::Pending
-    }
+fn stopped() -> BoxError {
+    "the body stopped coming".into()
 }

@@ -7,7 +7,6 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
-mod activity;
 mod body;
 mod chain;
 mod failure;

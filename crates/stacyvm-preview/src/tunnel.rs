@@ -9,11 +9,10 @@ use http::Extensions;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use stacyvm_orchestrator::Ports;
+use stacyvm_stream::{Activity, ActivityStream};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
-
-use crate::activity::{Activity, Watched};
 
 /// Room for bytes under way, each direction.
 const BUFFER: usize = 16 * 1024;
@@ -41,12 +40,12 @@ impl Tunnel {
             return;
         };
         let activity = Activity::new();
-        let mut client = Watched::new(TokioIo::new(client), &activity);
-        let mut inside = Watched::new(TokioIo::new(inside), &activity);
+        let mut client = ActivityStream::new(TokioIo::new(client), &activity);
+        let mut inside = ActivityStream::new(TokioIo::new(inside), &activity);
         tokio::select! {
             // How it ended is the two sides' affair.
             _ = copy_bidirectional_with_sizes(&mut client, &mut inside, BUFFER, BUFFER) => {}
-            () = activity.silence(self.idle) => {}
+            () = activity.idle(self.idle) => {}
             () = self.ports.ended() => {}
             () = self.shutdown.cancelled() => {}
         }

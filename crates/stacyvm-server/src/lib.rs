@@ -34,7 +34,6 @@ mod serve;
 mod settings;
 mod signals;
 mod sse;
-mod stall;
 mod state;
 mod target;
 mod tickets;

@@ -23,6 +23,7 @@ use hyper_util::server::conn::auto::Builder;
 use stacyvm_orchestrator::Orchestrator;
 use stacyvm_preview::tls::{Connection, Tls};
 use stacyvm_preview::{Origin, Preview, Tasks};
+use stacyvm_stream::WriteTimeoutStream;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,6 @@ use crate::listeners::{Listener, Listeners};
 use crate::previews::Previews;
 use crate::router::router;
 use crate::settings::ServerSettings;
-use crate::stall::Timed;
 
 /// Connections at once; more wait in the listener's queue.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -259,7 +259,7 @@ impl Server {
                 Ok::<_, std::convert::Infallible>(answer.await)
             }
         });
-        let stream = TokioIo::new(Timed::new(stream, STALL_TIMEOUT));
+        let stream = TokioIo::new(WriteTimeoutStream::new(stream, STALL_TIMEOUT));
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
         let mut first_request = pin!(tokio::time::sleep(HEADER_TIMEOUT));

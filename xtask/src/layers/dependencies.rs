@@ -45,7 +45,12 @@ const OURS: &[Row] = &[
         &["stacyvm-agent-client", "stacyvm-types"],
         &["stacyvm-proto"],
     ),
-    ("stacyvm-egress", &["stacyvm-sys", "stacyvm-types"], &[]),
+    ("stacyvm-stream", &[], &[]),
+    (
+        "stacyvm-egress",
+        &["stacyvm-stream", "stacyvm-sys", "stacyvm-types"],
+        &[],
+    ),
     ("stacyvm-firewall", &["stacyvm-sys", "stacyvm-types"], &[]),
     ("stacyvm-image", &["stacyvm-sys", "stacyvm-tar"], &[]),
     (
@@ -85,7 +90,12 @@ const OURS: &[Row] = &[
     ),
     (
         "stacyvm-server",
-        &["stacyvm-orchestrator", "stacyvm-preview", "stacyvm-types"],
+        &[
+            "stacyvm-orchestrator",
+            "stacyvm-preview",
+            "stacyvm-stream",
+            "stacyvm-types",
+        ],
         // Its tests bring a provider of their own.
         &[
             "stacyvm-client",
@@ -96,7 +106,7 @@ const OURS: &[Row] = &[
     ),
     (
         "stacyvm-preview",
-        &["stacyvm-orchestrator", "stacyvm-types"],
+        &["stacyvm-orchestrator", "stacyvm-stream", "stacyvm-types"],
         &[],
     ),
     ("stacyvm-client", &["stacyvm-types"], &[]),

@@ -17,13 +17,13 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use stacyvm_stream::{Activity, ActivityStream, PrefixedStream};
 use stacyvm_types::HostName;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Caller;
-use super::activity::{Activity, Watched};
 use super::request::{self, Problem};
 use super::tls::PIECE;
 use crate::dial::DialError;
@@ -72,7 +72,7 @@ pub(super) async fn serve(caller: Caller, stream: TcpStream, begin: Vec<u8>) {
         })
     };
     let serving = async {
-        let client = Watched::new(begin.into(), stream, &activity);
+        let client = PrefixedStream::new(begin, ActivityStream::new(stream, &activity));
         // A client that breaks the rules has been told, and one that is gone needs nothing.
         let _ = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
@@ -92,7 +92,7 @@ pub(super) async fn serve(caller: Caller, stream: TcpStream, begin: Vec<u8>) {
     let current = || locked(&connection.current).clone();
     tokio::select! {
         () = serving => {}
-        () = activity.until_idle(Duration::from_millis(limits.idle_ms)) => {}
+        () = activity.idle(Duration::from_millis(limits.idle_ms)) => {}
         () = connection.caller.member.until_refused(source, current) => {}
     }
 }
@@ -196,7 +196,7 @@ impl Connection {
                 ..Problem::not_allowed(host)
             },
         })?;
-        let server = Watched::new(Bytes::new(), stream, &self.activity);
+        let server = ActivityStream::new(stream, &self.activity);
         let mut builder = hyper::client::conn::http1::Builder::new();
         builder
             .max_buf_size(MAX_HEAD)

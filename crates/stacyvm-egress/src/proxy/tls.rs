@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use stacyvm_stream::{Activity, ActivityStream, PrefixedStream};
 use stacyvm_types::HostName;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Caller;
-use super::activity::{Activity, Watched};
 use crate::control::Reason;
 use crate::dial::DialError;
 use crate::notices::printable;
@@ -64,15 +63,15 @@ async fn splice(
     host: &HostName,
 ) {
     let activity = Activity::new();
-    let mut client = Watched::new(Bytes::from(begin), client, &activity);
-    let mut server = Watched::new(Bytes::new(), server, &activity);
+    let mut client = PrefixedStream::new(begin, ActivityStream::new(client, &activity));
+    let mut server = ActivityStream::new(server, &activity);
     let copying = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut server, PIECE, PIECE);
     let idle = Duration::from_millis(caller.proxy.limits.idle_ms);
     let source = caller.source.ip();
     tokio::select! {
         // How a connection ends is for its two sides to see.
         _ = copying => {}
-        () = activity.until_idle(idle) => {}
+        () = activity.idle(idle) => {}
         () = caller.member.until_refused(source, || Some(host.clone())) => {}
     }
 }
