@@ -9,11 +9,11 @@
 mod sniff;
 
 use libfuzzer_sys::fuzz_target;
-use sniff::{First, look};
+use sniff::{Protocol, detect};
 
 fuzz_target!(|bytes: &[u8]| {
-    let all = look(bytes);
-    if let First::Tls(Some(name)) = &all {
+    let all = detect(bytes);
+    if let Protocol::Tls(Some(name)) = &all {
         assert!(!name.is_empty());
         // In one record, the name stands there as it is; in several, its bytes do, in this order.
         let mut rest = bytes.iter();
@@ -21,13 +21,13 @@ fuzz_target!(|bytes: &[u8]| {
     }
     // Once it is known what it is, more bytes change nothing, but that too many are too many.
     for end in 0..bytes.len().min(600) {
-        match look(&bytes[..end]) {
-            First::More => {}
-            known @ (First::Malformed | First::Other) => assert_eq!(all, known),
-            known @ First::Http => assert_eq!(all, known),
+        match detect(&bytes[..end]) {
+            Protocol::Incomplete => {}
+            known @ (Protocol::Malformed | Protocol::Unknown) => assert_eq!(all, known),
+            known @ Protocol::Http => assert_eq!(all, known),
             // What follows a whole hello in the same breath makes it malformed, or is not looked
             // at because it is in a record of its own.
-            known @ First::Tls(_) => assert!(all == known || all == First::Malformed),
+            known @ Protocol::Tls(_) => assert!(all == known || all == Protocol::Malformed),
         }
     }
 });

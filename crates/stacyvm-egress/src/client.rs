@@ -1,9 +1,9 @@
-//! The provider's end: starts the process, tells it what each sandbox may reach, and hears what was
+//! The provider's end: starts the process, sets what each sandbox may reach, and receives what was
 //! refused.
 //!
 //! Its one rule: a policy is in force once [`EgressHandle::set`] has returned. When the process
-//! dies, everything that it knew is gone: the provider sees it by [`EgressHandle::ended`], starts
-//! another one and sets every policy again.
+//! dies, its policies are gone with it: the provider learns of it from [`EgressHandle::ended`],
+//! starts another process and sets every policy again.
 
 mod process;
 
@@ -12,10 +12,11 @@ use std::ffi::OsString;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use stacyvm_types::SandboxId;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
@@ -25,12 +26,12 @@ use tokio::time::timeout;
 
 use crate::control::{MAX_LINE, Notice, Order, Policy, Ready, Report, Settings, line};
 
-/// How long the process may take to be ready, and to do what it is told.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the process may take to be ready, and to execute an order.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Notices that wait for the provider; more are left out.
-const NOTICES: usize = 1024;
+const NOTICE_QUEUE: usize = 1024;
 /// Orders that wait to be written.
-const ORDERS: usize = 64;
+const ORDER_QUEUE: usize = 64;
 
 /// What went wrong with the process.
 #[derive(Debug, thiserror::Error)]
@@ -38,19 +39,19 @@ pub enum EgressError {
     /// The program could not be started.
     #[error("cannot start {}", program.display())]
     Start {
-        /// Which.
+        /// The program.
         program: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The process says why it does not serve.
+    /// The process reported why it does not serve.
     #[error("the egress process does not serve: {0}")]
     Failed(String),
-    /// It said nothing in time.
+    /// The process did not answer in time.
     #[error("the egress process does not answer")]
     Silent,
-    /// It has ended.
+    /// The process has ended.
     #[error("the egress process has ended")]
     Ended,
     /// A policy has too many domains.
@@ -60,12 +61,12 @@ pub enum EgressError {
     TooLong,
 }
 
-/// The program and how it is told to be the egress process.
+/// The program to start as the egress process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
-    /// Where it is.
+    /// The path of the program.
     pub path: PathBuf,
-    /// What it is started with.
+    /// Its arguments.
     pub arguments: Vec<OsString>,
 }
 
@@ -75,20 +76,20 @@ pub struct EgressHandle {
     ready: Ready,
     pid: u32,
     orders: mpsc::Sender<Vec<u8>>,
-    waiting: Arc<Waiting>,
+    pending: Arc<PendingOrders>,
     seq: AtomicU64,
     ended: watch::Receiver<bool>,
 }
 
-/// What the process refuses, as it happens.
+/// Receives what the process refuses, as it happens.
 #[derive(Debug)]
 pub struct Notices(mpsc::Receiver<Notice>);
 
-/// Who waits for an order to be done; none once nobody will do it.
-type Waiting = Mutex<Option<HashMap<u64, oneshot::Sender<()>>>>;
+/// The orders that are being executed, by number; none once the process has ended.
+type PendingOrders = Mutex<Option<HashMap<u64, oneshot::Sender<()>>>>;
 
 impl Notices {
-    /// The next one; none once the process has ended.
+    /// The next notice; none once the process has ended.
     pub async fn next(&mut self) -> Option<Notice> {
         self.0.recv().await
     }
@@ -98,7 +99,7 @@ impl EgressHandle {
     /// Starts the process and waits until it serves.
     ///
     /// # Errors
-    /// When it cannot be started, or says why it does not serve.
+    /// When the process cannot be started, or reports why it does not serve.
     pub async fn start(
         program: &Program,
         settings: &Settings,
@@ -117,11 +118,11 @@ impl EgressHandle {
         let (reader, mut writer) = ours.into_split();
         let mut reports = Reports(BufReader::new(reader));
         let first = async {
-            // When it fails, what was reported before says why.
+            // When it fails, the report that came before says why.
             let _ = writer.write_all(&settings).await;
             reports.next().await
         };
-        let ready = match timeout(PATIENCE, first).await {
+        let ready = match timeout(REPLY_TIMEOUT, first).await {
             Ok(Some(Report::Ready(ready))) => ready,
             Ok(Some(Report::Failed(text))) => return Err(EgressError::Failed(text)),
             Ok(Some(Report::Done { .. } | Report::Notice(_)) | None) => {
@@ -129,36 +130,36 @@ impl EgressHandle {
             }
             Err(_) => return Err(EgressError::Silent),
         };
-        let waiting = Arc::new(Mutex::new(Some(HashMap::new())));
-        let (orders, outgoing) = mpsc::channel(ORDERS);
-        let (notices, incoming) = mpsc::channel(NOTICES);
+        let pending = Arc::new(Mutex::new(Some(HashMap::new())));
+        let (orders, outgoing) = mpsc::channel(ORDER_QUEUE);
+        let (notices, incoming) = mpsc::channel(NOTICE_QUEUE);
         let writing = tokio::spawn(write_orders(writer, outgoing));
-        let reading = read_reports(reports, waiting.clone(), notices);
+        let reading = read_reports(reports, pending.clone(), notices);
         let handle = Self {
             ready,
             pid,
             orders,
-            waiting: waiting.clone(),
+            pending: pending.clone(),
             seq: AtomicU64::new(1),
-            ended: process::supervise(child, reading, writing, waiting),
+            ended: process::supervise(child, reading, writing, pending),
         };
         Ok((handle, Notices(incoming)))
     }
 
-    /// What the process said when it began to serve.
+    /// What the process reported when it began to serve.
     #[must_use]
     pub fn ready(&self) -> &Ready {
         &self.ready
     }
 
-    /// The process's number.
+    /// The process's id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
     /// Gives a sandbox exactly these addresses and this policy; in force when this returns. Open
-    /// connections that the policy does not allow have been told to end. Doing it again changes
+    /// connections that the policy does not allow are ending by then. Setting the same again changes
     /// nothing.
     ///
     /// # Errors
@@ -178,7 +179,7 @@ impl EgressHandle {
         .await
     }
 
-    /// Forgets addresses: who sends from them is nobody. Their connections end.
+    /// Forgets addresses: they belong to no sandbox any more, and their connections end.
     ///
     /// # Errors
     /// As [`Self::set`].
@@ -190,9 +191,9 @@ impl EgressHandle {
         .await
     }
 
-    /// Resolves when the process has ended, for whatever reason.
+    /// Resolves when the process has ended, for any reason.
     pub async fn ended(&self) {
-        // Without a sender nobody watches the process any more: the runtime ends.
+        // The sender is gone only when the runtime ends.
         let _ = self.ended.clone().wait_for(|ended| *ended).await;
     }
 
@@ -212,32 +213,32 @@ impl EgressHandle {
             return Err(EgressError::TooLong);
         }
         let (sender, done) = oneshot::channel();
-        match locked(&self.waiting).as_mut() {
-            Some(waiting) => waiting.insert(seq, sender),
+        match self.pending.lock().as_mut() {
+            Some(pending) => pending.insert(seq, sender),
             None => return Err(EgressError::Ended),
         };
-        let obeyed = async {
-            // A whole line or nothing: this future may be dropped at any time.
+        let executed = async {
+            // A whole line or none, because this future may be dropped at any time.
             self.orders
                 .send(text)
                 .await
                 .map_err(|_| EgressError::Ended)?;
             done.await.map_err(|_| EgressError::Ended)
         };
-        let result = timeout(PATIENCE, obeyed).await;
-        if let Some(waiting) = locked(&self.waiting).as_mut() {
-            waiting.remove(&seq);
+        let result = timeout(REPLY_TIMEOUT, executed).await;
+        if let Some(pending) = self.pending.lock().as_mut() {
+            pending.remove(&seq);
         }
         result.map_err(|_| EgressError::Silent)?
     }
 }
 
-/// Lines from the process.
+/// Reports from the process, one a line.
 #[derive(Debug)]
 struct Reports(BufReader<OwnedReadHalf>);
 
 impl Reports {
-    /// The next one; none when the process is gone or talks nonsense.
+    /// The next report; none when the process is gone or sends something else.
     async fn next(&mut self) -> Option<Report> {
         let mut text = Vec::new();
         let mut limited = (&mut self.0).take(MAX_LINE as u64);
@@ -254,24 +255,28 @@ async fn write_orders(mut writer: OwnedWriteHalf, mut orders: mpsc::Receiver<Vec
     }
 }
 
-async fn read_reports(mut reports: Reports, waiting: Arc<Waiting>, notices: mpsc::Sender<Notice>) {
+async fn read_reports(
+    mut reports: Reports,
+    pending: Arc<PendingOrders>,
+    notices: mpsc::Sender<Notice>,
+) {
     let mut left_out = HashMap::new();
     while let Some(report) = reports.next().await {
         match report {
             Report::Done { seq } => {
-                let done = locked(&waiting).as_mut().and_then(|all| all.remove(&seq));
+                let done = pending.lock().as_mut().and_then(|all| all.remove(&seq));
                 if let Some(done) = done {
                     let _ = done.send(());
                 }
             }
-            Report::Notice(notice) => pass_on(notice, &notices, &mut left_out),
+            Report::Notice(notice) => forward(notice, &notices, &mut left_out),
             Report::Ready(_) | Report::Failed(_) => return,
         }
     }
 }
 
 /// Hands a notice to the provider, or counts it until there is room for the count.
-fn pass_on(notice: Notice, notices: &mpsc::Sender<Notice>, left_out: &mut HashMap<SandboxId, u64>) {
+fn forward(notice: Notice, notices: &mpsc::Sender<Notice>, left_out: &mut HashMap<SandboxId, u64>) {
     let (sandbox, count) = match &notice {
         Notice::Refused { sandbox, .. } => (sandbox.clone(), 1),
         Notice::LeftOut { sandbox, count } => (sandbox.clone(), *count),
@@ -288,8 +293,4 @@ fn pass_on(notice: Notice, notices: &mpsc::Sender<Notice>, left_out: &mut HashMa
     if notices.try_send(notice).is_err() {
         *left_out.entry(sandbox).or_insert(0) += count;
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }

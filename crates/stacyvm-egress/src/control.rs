@@ -1,6 +1,6 @@
-//! What the provider and the egress process say to each other: one JSON value a line.
+//! The control protocol between the provider and the egress process: one JSON value a line.
 //!
-//! Free to change: both come from one build, and the process ends with its provider.
+//! It is free to change: both come from one build, and the process ends with its provider.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,11 +10,11 @@ use stacyvm_types::{Cidr, DomainPattern, SandboxId};
 /// The longest line, in bytes.
 pub(crate) const MAX_LINE: usize = 1 << 20;
 
-/// How the process is to work. Given once, at its start.
+/// The settings of the process, sent once, at its start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Where names are resolved, UDP and TCP. One address each, never a wildcard: an answer must
-    /// leave from the address that was asked. They need not exist yet.
+    /// Where names are resolved, over UDP and TCP. Never a wildcard address: an answer must leave from
+    /// the address that was asked. The addresses need not exist yet.
     pub dns: Vec<SocketAddr>,
     /// Where redirected connections arrive.
     pub proxy: Vec<SocketAddr>,
@@ -26,10 +26,10 @@ pub struct Settings {
     /// Whether sandboxes have IPv6: without it, names have no such addresses.
     #[serde(default)]
     pub ipv6: bool,
-    /// Who the process becomes; none leaves it who it is.
+    /// The user and group that the process changes to; none keeps those it was started with.
     #[serde(default)]
     pub identity: Option<Identity>,
-    /// How much it takes on.
+    /// Limits and timeouts.
     #[serde(default)]
     pub limits: Limits,
 }
@@ -37,13 +37,13 @@ pub struct Settings {
 /// A user and a group of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// User.
+    /// The user id.
     pub uid: u32,
-    /// Group.
+    /// The group id.
     pub gid: u32,
 }
 
-/// How much the process takes on. Times in milliseconds.
+/// Limits and timeouts of the process. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Limits {
@@ -55,11 +55,11 @@ pub struct Limits {
     pub queries_per_second: u32,
     /// Questions of one sandbox that wait for an answer at the same moment.
     pub queries_per_sandbox: u32,
-    /// Time for a connection to say where it wants to go, and for each head of a request.
+    /// Time for a connection to name its host, and for each head of a request.
     pub head_ms: u64,
     /// Time for a connection on which nothing moves.
     pub idle_ms: u64,
-    /// Time to connect to where a sandbox wants to go.
+    /// Time to connect to the host that a sandbox wants to reach.
     pub connect_ms: u64,
     /// Time for one upstream name server to answer once.
     pub upstream_ms: u64,
@@ -84,33 +84,33 @@ impl Default for Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Policy {
-    /// Every name is resolved; connections do not come this way.
+    /// Every name is resolved; connections are not redirected to the proxy.
     Open,
-    /// Only these are resolved and connected to.
+    /// Only these names are resolved and connected to.
     Domains(Vec<DomainPattern>),
 }
 
-/// Something that a sandbox wanted and did not get.
+/// A report of what a sandbox was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Notice {
     /// A name or a connection was refused.
     Refused {
-        /// Whose.
+        /// The sandbox that was refused.
         sandbox: SandboxId,
-        /// The name or address that was wanted, as far as it is known. It comes from the sandbox:
-        /// printable ASCII, at most 253 bytes, and nothing else is certain.
+        /// The name or address that the sandbox asked for, as far as it is known. It comes from the
+        /// sandbox: only that it is printable ASCII of at most 253 bytes is certain.
         target: String,
-        /// The port that was wanted; none for a name that was only to be resolved.
+        /// The port that the sandbox wanted to reach; none for a name that was only to be resolved.
         port: Option<u16>,
-        /// Why.
+        /// The reason.
         reason: Reason,
     },
-    /// More was refused than is told one by one.
+    /// More was refused than is reported one by one.
     LeftOut {
-        /// Whose.
+        /// The sandbox that was refused.
         sandbox: SandboxId,
-        /// How many since the last notice of this kind.
+        /// How many refusals since the last notice of this kind.
         count: u64,
     },
 }
@@ -123,13 +123,13 @@ pub enum Reason {
     NotAllowed,
     /// The connection names no host: a protocol other than TLS with a server name and HTTP.
     NoName,
-    /// It breaks the rules of its protocol, or could be read in two ways.
+    /// The connection breaks the rules of its protocol, or could be read in two ways.
     Malformed,
     /// The name leads to an address that is not on the public internet.
     Address,
-    /// Too many at once, or too fast.
+    /// The sandbox has too many connections or questions, or asks too fast.
     Limit,
-    /// It came to the proxy by another way than a redirect.
+    /// The connection came to the proxy without a redirect.
     NotRedirected,
 }
 
@@ -148,18 +148,18 @@ impl Reason {
     }
 }
 
-/// What the process says of itself once it serves.
+/// What the process reports once it serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ready {
-    /// Where it resolves names, with the ports that it got.
+    /// Where it resolves names, with the ports that it was given.
     pub dns: Vec<SocketAddr>,
-    /// Where it takes connections.
+    /// Where it accepts connections.
     pub proxy: Vec<SocketAddr>,
     /// The version of Landlock that it is confined by, 0 for none.
     pub landlock: u32,
 }
 
-/// To the process. The first line is the settings alone.
+/// A message to the process. The first line is the settings alone.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
@@ -175,7 +175,7 @@ pub(crate) enum Order {
     },
 }
 
-/// From the process. The first line is `Ready` or `Failed`.
+/// A message from the process. The first line is `Ready` or `Failed`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Report {
@@ -185,7 +185,7 @@ pub(crate) enum Report {
     Notice(Notice),
 }
 
-/// A value as a line.
+/// A value as one line of JSON.
 pub(crate) fn line(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec(value).expect("plain data always has a JSON form");
     text.push(b'\n');

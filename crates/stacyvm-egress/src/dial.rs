@@ -1,4 +1,4 @@
-//! Connecting to where a name leads, by our own knowledge of it.
+//! Connections to hosts, at the addresses that the proxy resolved itself.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,7 +9,7 @@ use stacyvm_types::HostName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::judge::Judge;
+use crate::address_filter::AddressFilter;
 use crate::resolver::Resolver;
 
 /// Addresses of one name that are tried.
@@ -18,24 +18,25 @@ const MAX_TRIED: usize = 4;
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
-    /// The name servers know no address.
+    /// The name has no address, or the name servers did not answer.
     #[error("{0} has no address, or no name server answered")]
     Unresolved(HostName),
-    /// There are addresses, and none of them may be reached.
+    /// The host has addresses, and none of them is permitted.
     #[error("{0} leads to {1}, which is not on the public internet")]
     Refused(HostName, IpAddr),
-    /// Nobody answered at any of them.
+    /// None of the addresses that were tried took the connection.
     #[error("cannot connect to {0}")]
     Unreachable(HostName, #[source] io::Error),
 }
 
-/// Makes connections.
+/// Resolves hosts and connects to them.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     pub(crate) resolver: Arc<Resolver>,
-    pub(crate) judge: Judge,
+    pub(crate) filter: AddressFilter,
     pub(crate) ipv6: bool,
-    pub(crate) patience: Duration,
+    /// Time for all addresses of a host together.
+    pub(crate) connect_timeout: Duration,
 }
 
 impl Dialer {
@@ -53,12 +54,12 @@ impl Dialer {
         let first = *addresses.first().ok_or_else(unresolved)?;
         let permitted: Vec<IpAddr> = addresses
             .into_iter()
-            .filter(|address| self.judge.permits_connection(*address))
+            .filter(|address| self.filter.permits_connection(*address))
             .take(MAX_TRIED)
             .collect();
         let Some(share) = u32::try_from(permitted.len())
             .ok()
-            .and_then(|count| self.patience.checked_div(count))
+            .and_then(|count| self.connect_timeout.checked_div(count))
         else {
             return Err(DialError::Refused(host.clone(), first));
         };

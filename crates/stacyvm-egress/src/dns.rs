@@ -1,7 +1,7 @@
-//! Name resolution for sandboxes: who asks, whether they may, and how often.
+//! Name resolution for sandboxes: which sandbox asks, whether it may, and how often.
 //!
-//! Owns the listeners and the verdicts; what an answer may hold is [`answer`]'s, where it comes
-//! from the resolver's. Who has no row gets no answer at all.
+//! Owns the listeners and the verdicts. [`answer`] decides what an answer may hold, and the resolver
+//! asks the name servers. An address that belongs to no sandbox gets no answer at all.
 
 mod answer;
 
@@ -17,26 +17,24 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::timeout;
 
+use crate::address_filter::AddressFilter;
+use crate::connection_limits::ConnectionLimits;
 use crate::control::{Limits, Reason};
-use crate::doors::Doors;
-use crate::judge::Judge;
-use crate::members::{Member, Members};
-use crate::notices::Notices;
+use crate::notices::NoticeSender;
 use crate::resolver::Resolver;
+use crate::sandboxes::{Sandbox, Sandboxes};
 
 /// The longest question, in bytes: a name, its type, and a few options.
 const MAX_QUESTION: usize = 1024;
-/// Questions of all sandboxes that wait for an answer at the same moment, over UDP.
-pub(crate) const MAX_WAITING: usize = 2048;
 
-/// What the listeners share.
+/// Answers the questions of sandboxes over UDP and TCP.
 #[derive(Debug)]
 pub(crate) struct Dns {
-    pub(crate) members: Arc<Members>,
+    pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) resolver: Arc<Resolver>,
-    pub(crate) judge: Judge,
-    pub(crate) notices: Notices,
-    pub(crate) doors: Arc<Doors>,
+    pub(crate) filter: AddressFilter,
+    pub(crate) notices: NoticeSender,
+    pub(crate) connection_limits: Arc<ConnectionLimits>,
     pub(crate) ipv6: bool,
     pub(crate) limits: Limits,
 }
@@ -49,24 +47,24 @@ impl Dns {
         loop {
             let (length, source) = match socket.recv_from(&mut buffer).await {
                 Ok(received) => received,
-                // What a former answer met, or memory that is short.
+                // An earlier answer could not be delivered, or memory is short.
                 Err(_) => {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
                 }
             };
-            let Some(member) = self.members.at(source.ip()) else {
+            let Some(sandbox) = self.sandboxes.at(source.ip()) else {
                 continue;
             };
-            let Ok(permit) = self.doors.questions.clone().try_acquire_owned() else {
+            let Some(permit) = self.connection_limits.acquire_question() else {
                 continue;
             };
             let question = Bytes::copy_from_slice(&buffer[..length]);
             let (dns, socket) = (self.clone(), socket.clone());
             tokio::spawn(async move {
-                let reply = dns.reply(&member, source.ip(), question).await;
+                let reply = dns.reply(&sandbox, source.ip(), question).await;
                 if let Some(reply) = reply {
-                    // Who does not hear it asks again.
+                    // A client that does not receive it asks again.
                     let _ = socket.send_to(&reply.for_datagram(), source).await;
                 }
                 drop(permit);
@@ -81,41 +79,41 @@ impl Dns {
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             };
-            let Some(member) = self.members.at(peer.ip()) else {
+            let Some(sandbox) = self.sandboxes.at(peer.ip()) else {
                 continue;
             };
-            let Some(permits) = self.doors.enter(&member) else {
+            let Some(permit) = self.connection_limits.acquire(&sandbox) else {
                 continue;
             };
             let dns = self.clone();
             tokio::spawn(async move {
-                let _ = dns.talk(stream, &member, peer.ip()).await;
-                drop(permits);
+                let _ = dns.serve_connection(stream, &sandbox, peer.ip()).await;
+                drop(permit);
             });
         }
     }
 
-    /// One question after the other, each with two bytes of length before it.
-    async fn talk(
+    /// Answers one question after the other, each with two bytes of length before it.
+    async fn serve_connection(
         &self,
         mut stream: TcpStream,
-        member: &Member,
+        sandbox: &Sandbox,
         source: IpAddr,
     ) -> std::io::Result<()> {
-        let patience = Duration::from_millis(self.limits.head_ms);
+        let head_timeout = Duration::from_millis(self.limits.head_ms);
         loop {
-            let question = timeout(patience, read_question(&mut stream)).await??;
-            let Some(reply) = self.reply(member, source, question).await else {
+            let question = timeout(head_timeout, read_question(&mut stream)).await??;
+            let Some(reply) = self.reply(sandbox, source, question).await else {
                 return Ok(());
             };
-            timeout(patience, stream.write_all(&reply.for_stream())).await??;
+            timeout(head_timeout, stream.write_all(&reply.for_stream())).await??;
         }
     }
 
-    /// None for what deserves no answer.
+    /// The reply to a question; none for a message that is no question.
     async fn reply(
         &self,
-        member: &Member,
+        sandbox: &Sandbox,
         source: IpAddr,
         question: Bytes,
     ) -> Option<answer::Reply> {
@@ -123,13 +121,13 @@ impl Dns {
         if query.header().qr() {
             return None;
         }
-        let verdict = self.verdict(member, source, &query).await;
+        let verdict = self.verdict(sandbox, source, &query).await;
         answer::Reply::new(&query, verdict)
     }
 
     async fn verdict(
         &self,
-        member: &Member,
+        sandbox: &Sandbox,
         source: IpAddr,
         query: &Message<Bytes>,
     ) -> answer::Verdict {
@@ -145,21 +143,21 @@ impl Dns {
         let text = name.to_string();
         let kind = question.qtype();
         let refuse = |reason| {
-            self.notices.refused(member, &text, None, reason);
+            self.notices.refused(sandbox, &text, None, reason);
             Code(Rcode::REFUSED)
         };
         if question.qclass() != Class::IN {
             return Code(Rcode::REFUSED);
         }
-        if !member.take_query() {
+        if !sandbox.take_query() {
             return refuse(Reason::Limit);
         }
         let host = text.parse::<HostName>().ok();
         let host = host.filter(|host| host.name().is_some());
         let allowed = match &host {
-            Some(host) => member.allows(source, host),
-            // Other names than those of hosts are for those who may ask for everything.
-            None => member.is_open(source),
+            Some(host) => sandbox.allows(source, host),
+            // A name that is no host name is only for sandboxes that may ask for everything.
+            None => sandbox.is_open(source),
         };
         if !allowed {
             return refuse(Reason::NotAllowed);
@@ -167,26 +165,26 @@ impl Dns {
         match kind {
             Rtype::A => {}
             Rtype::AAAA if self.ipv6 => {}
-            // They hold addresses and keys for a connection that would not show its name.
+            // These records hold addresses, and keys for connections that hide their name.
             Rtype::AAAA | Rtype::HTTPS | Rtype::SVCB => return Empty,
             Rtype::ANY | Rtype::AXFR | Rtype::IXFR => return Code(Rcode::NOTIMP),
-            // Whatever else a list of domains is for, it is not for carrying data in and out.
-            _ if !member.is_open(source) => return Empty,
+            // Other records would let a sandbox with a list of domains carry data in and out.
+            _ if !sandbox.is_open(source) => return Empty,
             _ => {}
         }
-        let Ok(_permit) = member.queries.try_acquire() else {
+        let Ok(_permit) = sandbox.queries.try_acquire() else {
             return refuse(Reason::Limit);
         };
         let Ok(found) = self.resolver.ask(&name, kind).await else {
             return Code(Rcode::SERVFAIL);
         };
-        // A list that has become shorter meanwhile counts.
-        let allowed = host.is_none_or(|host| member.allows(source, &host));
+        // The policy may have become narrower meanwhile.
+        let allowed = host.is_none_or(|host| sandbox.allows(source, &host));
         if !allowed {
             return refuse(Reason::NotAllowed);
         }
         let permits =
-            |address| (self.ipv6 || address_is_v4(address)) && self.judge.permits(address);
+            |address| (self.ipv6 || address_is_v4(address)) && self.filter.permits(address);
         match answer::filter(&found, permits) {
             Some(filtered) if filtered.only_refused => refuse(Reason::Address),
             Some(filtered) => Records(filtered),

@@ -2,27 +2,29 @@
 //! which sandboxes with a list of domains reach those and nothing else.
 //!
 //! Owns the process ([`run`]), its control socket, and the provider's end of it
-//! ([`EgressHandle`]). Knows nothing of network interfaces and packet filters: the provider sends
-//! connections here and keeps addresses from being forged. Its one rule: what is not allowed by
-//! name is refused, and what a name leads to is judged too.
+//! ([`EgressHandle`]). Knows nothing of network interfaces and packet filters: the provider
+//! redirects connections here and keeps sandboxes from forging addresses. Its one rule: a name that
+//! is not allowed is refused, and so is a name that leads to an address that is not.
 #![forbid(unsafe_code)]
 
+mod address_filter;
 mod client;
 mod confine;
+mod connection_limits;
 mod control;
 mod dial;
 mod dns;
-mod doors;
-mod judge;
+mod failure;
 mod listeners;
-mod members;
 mod notices;
 mod proxy;
 mod rate;
 mod resolver;
+mod sandboxes;
 mod server;
 mod sniff;
 
 pub use client::{EgressError, EgressHandle, Notices, Program};
 pub use control::{Identity, Limits, Notice, Policy, Ready, Reason, Settings};
-pub use server::{Failure, run};
+pub use failure::Failure;
+pub use server::run;

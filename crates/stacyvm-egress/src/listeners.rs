@@ -1,7 +1,7 @@
-//! The sockets that sandboxes reach.
+//! The sockets that sandboxes connect to.
 //!
-//! Bound before any privilege is given up, and also at addresses that do not exist yet: those come
-//! and go with the sandboxes.
+//! They are bound before any privilege is given up, and also at addresses that do not exist yet:
+//! those come and go with the sandboxes.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
@@ -12,17 +12,21 @@ use rustix::net::sockopt::{
 };
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 
-use crate::server::{Failure, Step as _};
+use crate::failure::{Failure, Step as _};
 
-/// Connections that wait to be taken.
+/// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
 
-/// Ports that are tried when any will do.
-const TRIES: usize = 16;
+/// Ports that are tried when any port will do.
+const MAX_PORT_TRIES: usize = 16;
 
 /// UDP and TCP at the same port of one address. For port 0, one that is free for both.
 pub(crate) fn both(address: SocketAddr) -> std::result::Result<(UdpSocket, TcpListener), Failure> {
-    let mut tries = if address.port() == 0 { TRIES } else { 1 };
+    let mut tries = if address.port() == 0 {
+        MAX_PORT_TRIES
+    } else {
+        1
+    };
     loop {
         let udp = udp(address)?;
         let bound = udp.local_addr().step("ask for the port")?;
@@ -75,7 +79,7 @@ fn bound(address: SocketAddr, kind: SocketType) -> Result<OwnedFd> {
         }
     }
     if kind == SocketType::STREAM {
-        // Connections of the process before this one may linger.
+        // Connections of an earlier process may still be closing.
         set_socket_reuseaddr(&socket, true)?;
     }
     bind(&socket, &address)?;

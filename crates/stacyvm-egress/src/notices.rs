@@ -1,4 +1,4 @@
-//! Telling the provider what was refused, but not more often than anybody reads.
+//! Reports to the provider of what was refused, limited in rate for each sandbox.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,67 +7,73 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::control::{Notice, Reason, Report};
-use crate::members::{Member, Members};
+use crate::sandboxes::{Sandbox, Sandboxes};
 
-/// The longest target that is told, in bytes.
+/// The longest target in a notice, in bytes.
 const MAX_TARGET: usize = 253;
 
-/// Where notices go.
+/// Sends notices to the provider.
 #[derive(Clone, Debug)]
-pub(crate) struct Notices {
+pub(crate) struct NoticeSender {
     reports: mpsc::Sender<Report>,
 }
 
-impl Notices {
+impl NoticeSender {
     pub(crate) fn new(reports: mpsc::Sender<Report>) -> Self {
         Self { reports }
     }
 
-    /// Tells that something was refused, or counts it.
-    pub(crate) fn refused(&self, member: &Member, target: &str, port: Option<u16>, reason: Reason) {
-        if !member.notices().pass() {
+    /// Reports that something was refused, or counts it when there is too much to report.
+    pub(crate) fn refused(
+        &self,
+        sandbox: &Sandbox,
+        target: &str,
+        port: Option<u16>,
+        reason: Reason,
+    ) {
+        if !sandbox.notices().allow() {
             return;
         }
         let notice = Notice::Refused {
-            sandbox: member.id.clone(),
+            sandbox: sandbox.id.clone(),
             target: printable(target.as_bytes()),
             port,
             reason,
         };
-        // When the provider does not read, nothing here waits for it.
+        // A sandbox's connection never waits for the provider to read.
         if self.reports.try_send(Report::Notice(notice)).is_err() {
-            member.notices().leave_out();
+            sandbox.notices().leave_out();
         }
     }
 
-    /// As [`Self::refused`], for a connection of which only the address is known.
+    /// As [`Self::refused`], for a connection that named no host.
     pub(crate) fn refused_address(
         &self,
-        member: &Member,
+        sandbox: &Sandbox,
         address: IpAddr,
         port: u16,
         reason: Reason,
     ) {
         let target = address.to_canonical().to_string();
-        self.refused(member, &target, Some(port), reason);
+        self.refused(sandbox, &target, Some(port), reason);
     }
 
-    /// Tells every second how much was left out. Never returns.
-    pub(crate) async fn tell_left_out(self, members: Arc<Members>) {
+    /// Reports every second how much was left out. Never returns.
+    pub(crate) async fn report_left_out(self, sandboxes: Arc<Sandboxes>) {
         let mut every = tokio::time::interval(Duration::from_secs(1));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             every.tick().await;
-            for member in members.all() {
-                let count = member.notices().take_left_out();
+            for sandbox in sandboxes.all() {
+                let count = sandbox.notices().take_left_out();
                 if count == 0 {
                     continue;
                 }
                 let notice = Notice::LeftOut {
-                    sandbox: member.id.clone(),
+                    sandbox: sandbox.id.clone(),
                     count,
                 };
-                // Only as long as the provider is behind; the process ends when it is gone.
+                // Waits while the provider is behind; the process ends when it is gone.
                 if self.reports.send(Report::Notice(notice)).await.is_err() {
                     return;
                 }
@@ -76,7 +82,7 @@ impl Notices {
     }
 }
 
-/// What a sandbox sent, so that it can be shown.
+/// Bytes from a sandbox as printable text, cut to the longest target.
 pub(crate) fn printable(bytes: &[u8]) -> String {
     let mut text = bytes.escape_ascii().to_string();
     text.truncate(MAX_TARGET);
@@ -90,26 +96,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn too_many_become_a_count() {
-        let members = Arc::new(Members::new(Limits::default()));
+        let sandboxes = Arc::new(Sandboxes::new(Limits::default()));
         let source: IpAddr = "10.0.0.2".parse().unwrap();
         let id = stacyvm_types::SandboxId::from_u32(1);
-        members.set(&id, &[source], Policy::Domains(Vec::new()));
-        let member = members.at(source).unwrap();
+        sandboxes.set(&id, &[source], Policy::Domains(Vec::new()));
+        let sandbox = sandboxes.at(source).unwrap();
         let (sender, mut reports) = mpsc::channel(1024);
-        let notices = Notices::new(sender);
+        let notices = NoticeSender::new(sender);
         for _ in 0..1000 {
-            notices.refused(&member, "a\n.example", None, Reason::NotAllowed);
+            notices.refused(&sandbox, "a\n.example", None, Reason::NotAllowed);
         }
-        tokio::spawn(notices.tell_left_out(members));
-        let mut told = 0;
+        tokio::spawn(notices.report_left_out(sandboxes));
+        let mut refused = 0;
         loop {
             match reports.recv().await {
                 Some(Report::Notice(Notice::Refused { target, .. })) => {
                     assert_eq!(target, "a\\n.example");
-                    told += 1;
+                    refused += 1;
                 }
                 Some(Report::Notice(Notice::LeftOut { count, .. })) => {
-                    assert_eq!((told, count), (20, 980));
+                    assert_eq!((refused, count), (20, 980));
                     break;
                 }
                 other => panic!("{other:?}"),

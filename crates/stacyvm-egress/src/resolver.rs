@@ -1,8 +1,8 @@
-//! Asking the upstream name servers.
+//! Questions to the upstream name servers.
 //!
-//! Every question is put anew, with a number and a source port of its own, and an answer counts
-//! only when it answers that question. Nothing is remembered: one sandbox could tell from the time
-//! an answer takes what another one asked for.
+//! Every question is asked anew, with a number and a source port of its own, and an answer counts
+//! only when it answers that question. Nothing is cached: one sandbox could tell from the time that
+//! an answer takes what another one has asked for.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -17,14 +17,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-/// What an answer over UDP may have: what passes every network in one piece.
+/// The longest answer over UDP, in bytes: one that crosses every network in one packet.
 pub(crate) const MAX_DATAGRAM: u16 = 1232;
-/// Times that every server is asked.
+/// How often every server is asked.
 const ROUNDS: usize = 2;
 /// Addresses that are taken from one answer.
 const MAX_ADDRESSES: usize = 32;
 
-/// An answer, as it came.
+/// An answer as the server sent it.
 pub(crate) type Answer = Message<Bytes>;
 
 /// No upstream server had an answer.
@@ -32,18 +32,18 @@ pub(crate) type Answer = Message<Bytes>;
 #[error("no name server answered")]
 pub(crate) struct Unanswered;
 
-/// The way to the upstream name servers.
+/// Asks the upstream name servers.
 #[derive(Debug)]
 pub(crate) struct Resolver {
     upstreams: Vec<SocketAddr>,
-    patience: Duration,
+    query_timeout: Duration,
 }
 
 impl Resolver {
-    pub(crate) fn new(upstreams: &[SocketAddr], patience: Duration) -> Self {
+    pub(crate) fn new(upstreams: &[SocketAddr], query_timeout: Duration) -> Self {
         Self {
             upstreams: upstreams.to_vec(),
-            patience,
+            query_timeout,
         }
     }
 
@@ -55,7 +55,7 @@ impl Resolver {
             .cycle()
             .take(ROUNDS * self.upstreams.len())
         {
-            let asked = timeout(self.patience, ask_one(*upstream, name, kind)).await;
+            let asked = timeout(self.query_timeout, ask_one(*upstream, name, kind)).await;
             if let Ok(Ok(answer)) = asked
                 && matches!(answer.header().rcode(), Rcode::NOERROR | Rcode::NXDOMAIN)
             {
@@ -83,7 +83,7 @@ impl Resolver {
             let answer = self.ask(&name, Rtype::AAAA).await?;
             Ok(read::<Aaaa>(&answer, |data| data.addr().into()))
         };
-        // One family that cannot be had is no reason to give up the other.
+        // A name may be resolved for one family although the other cannot be.
         match tokio::join!(four, six) {
             (Err(Unanswered), Err(Unanswered)) => Err(Unanswered),
             (four, six) => Ok([four, six].into_iter().flatten().flatten().collect()),
@@ -138,7 +138,7 @@ fn random_id() -> Option<u16> {
     (filled == Ok(2)).then(|| u16::from_ne_bytes(bytes))
 }
 
-/// Connected, so that the kernel drops what others send.
+/// Asks over a connected socket, so that the kernel drops what other addresses send.
 async fn over_udp(upstream: SocketAddr, question: &Message<Vec<u8>>) -> io::Result<Answer> {
     let any: IpAddr = match upstream {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -169,7 +169,7 @@ async fn over_tcp(upstream: SocketAddr, question: &Message<Vec<u8>>) -> io::Resu
     answer_to(question, &buffer).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// The message, when it is an answer to this very question.
+/// The message, if it is an answer to this very question.
 fn answer_to(question: &Message<Vec<u8>>, bytes: &[u8]) -> Option<Answer> {
     let answer = Message::from_octets(Bytes::copy_from_slice(bytes)).ok()?;
     answer.is_answer(question).then_some(answer)

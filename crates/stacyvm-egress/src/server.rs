@@ -1,6 +1,5 @@
-//! The process: settings in, sockets bound, privileges given up, then everything served.
+//! The process: it reads its settings, binds its sockets, gives up its privileges, and serves.
 
-use std::fmt;
 use std::io::{BufRead as _, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -10,67 +9,45 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
+use crate::address_filter::AddressFilter;
+use crate::connection_limits::ConnectionLimits;
 use crate::control::{MAX_LINE, Order, Ready, Report, Settings, line};
 use crate::dial::Dialer;
 use crate::dns::Dns;
-use crate::doors::Doors;
-use crate::judge::Judge;
-use crate::members::Members;
-use crate::notices::Notices;
-use crate::proxy::Proxy;
+use crate::failure::{Failure, Step as _};
+use crate::notices::NoticeSender;
+use crate::proxy::{Proxy, ProxyContext};
 use crate::resolver::Resolver;
+use crate::sandboxes::Sandboxes;
 use crate::{confine, listeners};
 
-/// How long the settings may take to come.
-const SETTINGS_LIMIT: Duration = Duration::from_secs(30);
-/// Reports that wait to be read by the provider.
-const REPORTS: usize = 1024;
+/// How long the provider may take to send the settings.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(30);
+/// Reports that wait for the provider to read them.
+const REPORT_QUEUE: usize = 1024;
 
-/// Why the process does not serve. Its text is for the operator.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure(pub(crate) String);
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Failure {}
-
-/// Names the step that failed.
-pub(crate) trait Step<T> {
-    fn step(self, step: &str) -> Result<T, Failure>;
-}
-
-impl<T, E: fmt::Display> Step<T> for Result<T, E> {
-    fn step(self, step: &str) -> Result<T, Failure> {
-        self.map_err(|error| Failure(format!("cannot {step}: {error}")))
-    }
-}
-
-/// Serves until the control socket, which is standard input, closes. For a process with one thread,
-/// which it takes over: afterwards it may do nothing but end.
+/// Serves until the control socket, which is standard input, closes. The process must have one
+/// thread, and gives up its privileges: afterwards it can only exit.
 ///
 /// # Errors
-/// The step that failed; whoever holds the other end has been told, too.
+/// The step that failed, which is also reported over the control socket.
 pub fn run() -> Result<(), Failure> {
     let control = stacyvm_sys::spawn::inherited(0).step("take over the control socket")?;
     let control = UnixStream::from(control);
     let started = start(&control);
-    let (served, ready) = match started {
+    let (server, ready) = match started {
         Ok(started) => started,
         Err(failure) => {
-            // When nobody listens there, standard error says it.
+            // Without a reader there, it is still printed to standard error.
             let _ = (&control).write_all(&line(&Report::Failed(failure.0.clone())));
             return Err(failure);
         }
     };
-    served.run(control, ready)
+    server.run(control, ready)
 }
 
-/// All that is needed to serve, made while it could still be made.
-struct Served {
+/// Everything that serving needs and that can be made only before privileges are given up.
+struct Server {
     settings: Settings,
     sockets: Sockets,
     runtime: tokio::runtime::Runtime,
@@ -82,9 +59,9 @@ struct Sockets {
     proxy: Vec<std::net::TcpListener>,
 }
 
-fn start(control: &UnixStream) -> Result<(Served, Ready), Failure> {
+fn start(control: &UnixStream) -> Result<(Server, Ready), Failure> {
     let settings = read_settings(control)?;
-    confine::part()?;
+    confine::detach()?;
     let mut sockets = Sockets {
         dns_udp: Vec::new(),
         dns_tcp: Vec::new(),
@@ -105,7 +82,7 @@ fn start(control: &UnixStream) -> Result<(Served, Ready), Failure> {
         .iter()
         .map(std::net::TcpListener::local_addr)
         .collect();
-    // It makes descriptors of its own that the filter would refuse.
+    // It makes descriptors that the system call filter would refuse.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -116,18 +93,20 @@ fn start(control: &UnixStream) -> Result<(Served, Ready), Failure> {
         proxy: proxy.step("ask for the port")?,
         landlock,
     };
-    let served = Served {
+    let server = Server {
         settings,
         sockets,
         runtime,
     };
-    Ok((served, ready))
+    Ok((server, ready))
 }
 
-/// The first line. The provider sends no second one before it has an answer.
+/// Reads the first line. The provider sends no second one before it has an answer.
 fn read_settings(control: &UnixStream) -> Result<Settings, Failure> {
     const STEP: &str = "read the settings";
-    control.set_read_timeout(Some(SETTINGS_LIMIT)).step(STEP)?;
+    control
+        .set_read_timeout(Some(SETTINGS_TIMEOUT))
+        .step(STEP)?;
     let mut text = Vec::new();
     let limited = control.take(MAX_LINE as u64);
     std::io::BufReader::new(limited)
@@ -143,7 +122,7 @@ fn read_settings(control: &UnixStream) -> Result<Settings, Failure> {
     Ok(settings)
 }
 
-impl Served {
+impl Server {
     fn run(self, control: UnixStream, ready: Ready) -> Result<(), Failure> {
         let Self {
             settings,
@@ -154,16 +133,16 @@ impl Served {
             let control =
                 tokio::net::UnixStream::from_std(control).step("watch the control socket")?;
             let (orders, writer) = control.into_split();
-            let (reports, outgoing) = mpsc::channel(REPORTS);
-            let members = Arc::new(Members::new(settings.limits));
-            serve_sandboxes(&settings, sockets, &members, &reports)?;
+            let (reports, outgoing) = mpsc::channel(REPORT_QUEUE);
+            let sandboxes = Arc::new(Sandboxes::new(settings.limits));
+            serve_sandboxes(&settings, sockets, &sandboxes, &reports)?;
             let writing = tokio::spawn(write_reports(writer, outgoing));
             let _ = reports.send(Report::Ready(ready)).await;
-            let ended = obey(orders, &members, &reports).await;
+            let ended = execute_orders(orders, &sandboxes, &reports).await;
             writing.abort();
             ended
         });
-        // Connections end with the sandboxes' way out; nobody waits for them.
+        // Open connections are cut, not waited for.
         runtime.shutdown_background();
         served
     }
@@ -172,36 +151,39 @@ impl Served {
 fn serve_sandboxes(
     settings: &Settings,
     sockets: Sockets,
-    members: &Arc<Members>,
+    sandboxes: &Arc<Sandboxes>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
     const STEP: &str = "watch a listening socket";
     let limits = settings.limits;
-    let judge = Judge::new(&settings.allow_cidrs);
-    let patience = Duration::from_millis(limits.upstream_ms);
-    let resolver = Arc::new(Resolver::new(&settings.upstreams, patience));
-    let notices = Notices::new(reports.clone());
-    let doors = Arc::new(Doors::new(&limits));
+    let filter = AddressFilter::new(&settings.allow_cidrs);
+    let query_timeout = Duration::from_millis(limits.upstream_ms);
+    let resolver = Arc::new(Resolver::new(&settings.upstreams, query_timeout));
+    let notices = NoticeSender::new(reports.clone());
+    let connection_limits = Arc::new(ConnectionLimits::new(&limits));
     let dns = Arc::new(Dns {
-        members: members.clone(),
+        sandboxes: sandboxes.clone(),
         resolver: resolver.clone(),
-        judge: judge.clone(),
+        filter: filter.clone(),
         notices: notices.clone(),
-        doors: doors.clone(),
+        connection_limits: connection_limits.clone(),
         ipv6: settings.ipv6,
         limits,
     });
-    let proxy = Arc::new(Proxy {
-        members: members.clone(),
+    let context = ProxyContext {
         dialer: Dialer {
             resolver,
-            judge,
+            filter,
             ipv6: settings.ipv6,
-            patience: Duration::from_millis(limits.connect_ms),
+            connect_timeout: Duration::from_millis(limits.connect_ms),
         },
         notices: notices.clone(),
-        doors,
         limits,
+    };
+    let proxy = Arc::new(Proxy {
+        sandboxes: sandboxes.clone(),
+        connection_limits,
+        context: Arc::new(context),
     });
     for socket in sockets.dns_udp {
         let socket = tokio::net::UdpSocket::from_std(socket).step(STEP)?;
@@ -215,14 +197,14 @@ fn serve_sandboxes(
         let listener = tokio::net::TcpListener::from_std(listener).step(STEP)?;
         tokio::spawn(proxy.clone().serve(listener));
     }
-    tokio::spawn(notices.tell_left_out(members.clone()));
+    tokio::spawn(notices.report_left_out(sandboxes.clone()));
     Ok(())
 }
 
-/// Does what the provider says until it is gone.
-async fn obey(
+/// Executes the provider's orders until it closes the control socket.
+async fn execute_orders(
     orders: tokio::net::unix::OwnedReadHalf,
-    members: &Members,
+    sandboxes: &Sandboxes,
     reports: &mpsc::Sender<Report>,
 ) -> Result<(), Failure> {
     let mut orders = tokio::io::BufReader::new(orders);
@@ -235,7 +217,7 @@ async fn obey(
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
             Err(error) => return Err(error).step("read from the control socket"),
         };
-        // The end, or a line that was cut by it.
+        // The end of the socket, or a line that it cut.
         if length == 0 || text.last() != Some(&b'\n') {
             return Ok(());
         }
@@ -246,11 +228,11 @@ async fn obey(
                 addresses,
                 policy,
             } => {
-                members.set(&sandbox, &addresses, policy);
+                sandboxes.set(&sandbox, &addresses, policy);
                 seq
             }
             Order::Remove { seq, addresses } => {
-                members.remove(&addresses);
+                sandboxes.remove(&addresses);
                 seq
             }
         };
@@ -265,7 +247,7 @@ async fn write_reports(
     mut reports: mpsc::Receiver<Report>,
 ) {
     while let Some(report) = reports.recv().await {
-        // A provider that is gone is seen by who reads from it.
+        // That the provider is gone is noticed where orders are read.
         if writer.write_all(&line(&report)).await.is_err() {
             return;
         }

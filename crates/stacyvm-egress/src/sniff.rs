@@ -1,8 +1,8 @@
-//! What the first bytes of a connection say about where it wants to go.
+//! Tells from the first bytes of a connection which protocol it is in and which host it names.
 //!
 //! Owns the reading of a TLS ClientHello, as far as the name in it; decides nothing. Its one rule:
-//! every length is checked against what is there before it is believed, and what is not plainly one
-//! thing is malformed.
+//! every length is checked against the bytes that are there before it is used, and a message that
+//! could be read in two ways is malformed.
 
 /// The most bytes that are looked at: a handshake message of [`MAX_HELLO`] in small records.
 pub(crate) const MAX_BYTES: usize = 2 * MAX_HELLO;
@@ -13,45 +13,45 @@ const MAX_RECORD: usize = 16 * 1024;
 /// The longest method that is taken for HTTP.
 const MAX_METHOD: usize = 24;
 
-/// What a connection begins with.
+/// The protocol that a connection begins with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum First {
-    /// It cannot be told yet.
-    More,
+pub(crate) enum Protocol {
+    /// More bytes are needed to tell.
+    Incomplete,
     /// A TLS ClientHello, with the name that it asks for as it was sent.
     Tls(Option<Vec<u8>>),
     /// A request of HTTP/1.
     Http,
     /// TLS that breaks its own rules.
     Malformed,
-    /// Something that names no host.
-    Other,
+    /// A protocol that names no host.
+    Unknown,
 }
 
-/// Looks at all bytes that have come so far.
-pub(crate) fn look(bytes: &[u8]) -> First {
+/// Detects the protocol from all bytes that have come so far.
+pub(crate) fn detect(bytes: &[u8]) -> Protocol {
     match bytes.first() {
-        None => First::More,
+        None => Protocol::Incomplete,
         Some(&HANDSHAKE_RECORD) => match hello(bytes) {
-            Ok(Some(name)) => First::Tls(name),
-            Ok(None) if bytes.len() < MAX_BYTES => First::More,
-            Ok(None) | Err(Malformed) => First::Malformed,
+            Ok(Some(name)) => Protocol::Tls(name),
+            Ok(None) if bytes.len() < MAX_BYTES => Protocol::Incomplete,
+            Ok(None) | Err(Malformed) => Protocol::Malformed,
         },
         Some(_) => request(bytes),
     }
 }
 
 /// A method is upper-case letters before a space, the only form that clients send unasked.
-fn request(bytes: &[u8]) -> First {
+fn request(bytes: &[u8]) -> Protocol {
     let method = bytes.iter().take_while(|byte| byte.is_ascii_uppercase());
     match (method.count(), bytes) {
-        (0, _) => First::Other,
-        (length, _) if length > MAX_METHOD => First::Other,
+        (0, _) => Protocol::Unknown,
+        (length, _) if length > MAX_METHOD => Protocol::Unknown,
         (length, bytes) => match bytes.get(length) {
-            None => First::More,
+            None => Protocol::Incomplete,
             // The preface of HTTP/2 has the form of a request and is none.
-            Some(b' ') if bytes[..length] != *b"PRI" => First::Http,
-            Some(_) => First::Other,
+            Some(b' ') if bytes[..length] != *b"PRI" => Protocol::Http,
+            Some(_) => Protocol::Unknown,
         },
     }
 }
@@ -63,7 +63,8 @@ const HOST_NAME: u8 = 0;
 
 struct Malformed;
 
-/// The name in a ClientHello, which may have none; nothing when it is not complete.
+/// The name in a ClientHello, which may have none; the outer option is none while the message is
+/// incomplete.
 fn hello(bytes: &[u8]) -> Result<Option<Option<Vec<u8>>>, Malformed> {
     let mut message = Vec::new();
     let mut rest = bytes;
@@ -91,7 +92,8 @@ fn hello(bytes: &[u8]) -> Result<Option<Option<Vec<u8>>>, Malformed> {
     }
 }
 
-/// Takes one record off and adds its payload, or as much as is there; says whether it was all.
+/// Takes one record off `rest` and adds its payload, or as much of it as is there, to `message`.
+/// Returns whether the payload was complete.
 fn collect(rest: &mut &[u8], message: &mut Vec<u8>) -> Result<bool, Malformed> {
     let record = *rest;
     let checks: [fn(u8) -> bool; 2] = [|kind| kind == HANDSHAKE_RECORD, |major| major == 3];
@@ -139,7 +141,7 @@ fn name(body: &[u8]) -> Result<Option<Vec<u8>>, Malformed> {
     while !extensions.0.is_empty() {
         let kind = extensions.number()?;
         let content = extensions.prefixed(2)?;
-        // Two readers could each believe another one of a pair.
+        // Of two extensions of one type, different readers could use different ones.
         if seen.contains(&kind) {
             return Err(Malformed);
         }

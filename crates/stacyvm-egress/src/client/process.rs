@@ -1,4 +1,4 @@
-//! The life of the process, seen from its provider.
+//! Starts the process and watches it to its end.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,10 +13,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::{Program, Waiting, locked};
+use super::{PendingOrders, Program};
 
 /// How long the process may take to end once its socket is closed.
-const END_LIMIT: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the program with the socket as its standard input, an empty environment, and a process
 /// group of its own, so that a key typed at the server's terminal does not reach it.
@@ -25,7 +25,7 @@ pub(super) fn spawn(program: &Program, control: UnixStream) -> io::Result<Child>
     control.set_nonblocking(false)?;
     let mut command = std::process::Command::new(&program.path);
     command
-        // However the program was found, this is what it is.
+        // The name that the process is listed under, whatever path it was started by.
         .arg0("stacyvm")
         .args(&program.arguments)
         .env_clear()
@@ -38,12 +38,12 @@ pub(super) fn spawn(program: &Program, control: UnixStream) -> io::Result<Child>
 }
 
 /// Watches the process to its end. `reading` ends when its socket does, `writing` when the provider
-/// has nothing more to say or the socket is closed.
+/// drops its handle or the socket is closed.
 pub(super) fn supervise(
     mut child: Child,
     reading: impl Future<Output = ()> + Send + 'static,
     mut writing: JoinHandle<()>,
-    waiting: Arc<Waiting>,
+    pending: Arc<PendingOrders>,
 ) -> watch::Receiver<bool> {
     let (ended, watched) = watch::channel(false);
     tokio::spawn(async move {
@@ -52,13 +52,13 @@ pub(super) fn supervise(
             _ = child.wait() => {}
             _ = &mut writing => {}
         }
-        // Both halves of the socket must go for the process to see the end.
+        // Both halves of the socket must be dropped for the process to see its end.
         writing.abort();
-        if timeout(END_LIMIT, child.wait()).await.is_err() {
-            // It is ours and it was asked to end: what is left of it has no use.
+        if timeout(EXIT_TIMEOUT, child.wait()).await.is_err() {
+            // It was asked to end and did not.
             let _ = child.kill().await;
         }
-        locked(&waiting).take();
+        pending.lock().take();
         ended.send_replace(true);
     });
     watched

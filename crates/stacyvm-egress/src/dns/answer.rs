@@ -1,7 +1,7 @@
 //! What an answer may hold, and how it is sent.
 //!
 //! An answer is never handed on as it came: it is made anew from the records of its answer section
-//! alone, without the addresses that a sandbox may not be told.
+//! alone, without the addresses that a sandbox may not reach.
 
 use std::net::IpAddr;
 
@@ -17,39 +17,39 @@ const PLAIN_DATAGRAM: u16 = 512;
 /// The most records of an answer that are handed on.
 const MAX_RECORDS: usize = 256;
 
-type Found = Record<ParsedName<Bytes>, AllRecordData<Bytes, ParsedName<Bytes>>>;
+type AnswerRecord = Record<ParsedName<Bytes>, AllRecordData<Bytes, ParsedName<Bytes>>>;
 
-/// What becomes of a question.
+/// How a question is answered.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// This code and nothing else.
+    /// With this code and no records.
     Code(Rcode),
-    /// There is such a name, without records of this kind.
+    /// The name exists, without records of this type.
     Empty,
-    /// What was found.
+    /// With these records.
     Records(Filtered),
 }
 
-/// An answer without what a sandbox may not be told.
+/// An answer without the records that a sandbox may not have.
 #[derive(Debug)]
 pub(super) struct Filtered {
     code: Rcode,
-    records: Vec<Found>,
-    /// Whether there were addresses, and none of them may be told.
+    records: Vec<AnswerRecord>,
+    /// Whether there were addresses, and all of them were refused.
     pub(super) only_refused: bool,
 }
 
-/// Takes the answer apart; none when it is broken.
+/// Keeps the records that a sandbox may have; none when the answer is malformed.
 pub(super) fn filter(answer: &Answer, permits: impl Fn(IpAddr) -> bool) -> Option<Filtered> {
     let mut records = Vec::new();
     let (mut kept, mut refused) = (0, 0);
     for record in answer.answer().ok()? {
         let record = record.ok()?;
-        let record: Found = record.to_any_record().ok()?;
+        let record: AnswerRecord = record.to_any_record().ok()?;
         let address: Option<IpAddr> = match record.data() {
             AllRecordData::A(data) => Some(data.addr().into()),
             AllRecordData::Aaaa(data) => Some(data.addr().into()),
-            // Their hints are addresses too.
+            // Their hints are addresses, too.
             AllRecordData::Svcb(_) | AllRecordData::Https(_) => continue,
             _ => None,
         };
@@ -77,14 +77,14 @@ pub(super) fn filter(answer: &Answer, permits: impl Fn(IpAddr) -> bool) -> Optio
 #[derive(Debug)]
 pub(super) struct Reply {
     message: Vec<u8>,
-    /// The same without records, marked as cut.
-    cut: Vec<u8>,
-    /// What the client takes in one datagram.
-    room: usize,
+    /// The same without records, marked as truncated.
+    truncated: Vec<u8>,
+    /// The longest datagram that the client takes, in bytes.
+    max_datagram: usize,
 }
 
 impl Reply {
-    /// None when it cannot be put into a message.
+    /// Builds the reply; none when it does not fit into a message.
     pub(super) fn new(query: &Message<Bytes>, verdict: Verdict) -> Option<Self> {
         let (code, records) = match verdict {
             Verdict::Code(code) => (code, Vec::new()),
@@ -92,17 +92,17 @@ impl Reply {
             Verdict::Records(found) => (found.code, found.records),
         };
         let option = query.opt();
-        let room = option.as_ref().map_or(PLAIN_DATAGRAM, |option| {
+        let max_datagram = option.as_ref().map_or(PLAIN_DATAGRAM, |option| {
             option
                 .udp_payload_size()
                 .clamp(PLAIN_DATAGRAM, MAX_DATAGRAM)
         });
-        let build = |records: &[Found], cut: bool| {
+        let build = |records: &[AnswerRecord], truncated: bool| {
             let target = StaticCompressor::new(StreamTarget::new_vec());
             let builder = MessageBuilder::from_target(target).ok()?;
             let mut builder = builder.start_answer(query, code).ok()?;
             builder.header_mut().set_ra(true);
-            builder.header_mut().set_tc(cut);
+            builder.header_mut().set_tc(truncated);
             for record in records {
                 builder.push(record).ok()?;
             }
@@ -119,22 +119,22 @@ impl Reply {
         };
         Some(Self {
             message: build(&records, false)?,
-            cut: build(&[], true)?,
-            room: room.into(),
+            truncated: build(&[], true)?,
+            max_datagram: max_datagram.into(),
         })
     }
 
-    /// With its length before it.
+    /// The reply with its length before it.
     pub(super) fn for_stream(self) -> Vec<u8> {
         self.message
     }
 
-    /// Alone; without records when there are too many for a datagram, so that the client asks again
-    /// over TCP.
+    /// The reply alone; without records when they do not fit into a datagram, so that the client asks
+    /// again over TCP.
     pub(super) fn for_datagram(self) -> Vec<u8> {
         const LENGTH: usize = 2;
-        let mut message = if self.message.len() - LENGTH > self.room {
-            self.cut
+        let mut message = if self.message.len() - LENGTH > self.max_datagram {
+            self.truncated
         } else {
             self.message
         };

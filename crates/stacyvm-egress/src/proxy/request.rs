@@ -1,7 +1,7 @@
-//! Which host a request of HTTP/1 is for, and what of it is handed on.
+//! The host that a request of HTTP/1 is for, and the headers of it that are handed on.
 //!
-//! Two readers of one request must not understand two things. So whatever is said twice must be
-//! the same, and the shapes in which a second request could hide are refused.
+//! The proxy and the server must understand a request in the same way. So information that is given
+//! twice must agree, and forms in which a second request could hide are refused.
 
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, TE, TRAILER,
@@ -13,12 +13,12 @@ use stacyvm_types::HostName;
 
 use crate::control::Reason;
 
-/// Why a request is not handed on.
+/// Why a request is not handed on, and how it is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Problem {
     pub(super) status: StatusCode,
     pub(super) reason: Reason,
-    /// What it was for, as far as that is known.
+    /// The host that it was for, as far as that is known.
     pub(super) target: String,
     pub(super) text: String,
 }
@@ -100,7 +100,7 @@ fn host_and_port(text: &str) -> Option<(HostName, Option<u16>)> {
     Some((host.parse().ok()?, port))
 }
 
-/// How long the body is must be said once and in one way.
+/// Refuses a request that gives the length of its body more than once or in more than one way.
 fn check_length(headers: &HeaderMap, version: Version) -> Result<(), &'static str> {
     let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
     let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
@@ -121,7 +121,7 @@ fn check_length(headers: &HeaderMap, version: Version) -> Result<(), &'static st
 }
 
 /// Whether the request asks to go on as a WebSocket. No other protocol may follow: it could name
-/// other hosts, out of our sight.
+/// other hosts where the proxy does not see them.
 pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
     let mut upgrades = headers.get_all(UPGRADE).iter();
     let is_websocket =
@@ -131,7 +131,7 @@ pub(super) fn asks_for_websocket(headers: &HeaderMap) -> bool {
         && listed(headers).any(|name| name.eq_ignore_ascii_case("upgrade"))
 }
 
-/// What the Connection header lists.
+/// The names that the Connection header lists.
 fn listed(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers
         .get_all(CONNECTION)
@@ -141,12 +141,12 @@ fn listed(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .map(str::trim)
 }
 
-/// Takes away what is meant for the next hop alone (RFC 9110, 7.6.1). A WebSocket's handshake keeps
-/// what it consists of.
+/// Removes the headers that are meant for the next hop alone (RFC 9110, 7.6.1). A WebSocket's
+/// handshake keeps its own.
 pub(super) fn strip_hop(headers: &mut HeaderMap, websocket: bool) {
     let names: Vec<HeaderName> = listed(headers)
         .filter_map(|name| name.parse().ok())
-        // Where a request goes and how long it is are never the next hop's business alone.
+        // The host and the length of a request are never for the next hop alone.
         .filter(|name| *name != HOST && *name != CONTENT_LENGTH)
         .filter(|name| !(websocket && *name == UPGRADE))
         .collect();

@@ -44,12 +44,12 @@ fn records(message: &[u8], size: usize) -> Vec<u8> {
         .collect()
 }
 
-fn hello_of(extensions: &[Vec<u8>]) -> First {
-    look(&records(&message(extensions), MAX_RECORD))
+fn hello_of(extensions: &[Vec<u8>]) -> Protocol {
+    detect(&records(&message(extensions), MAX_RECORD))
 }
 
-fn named(name: &str) -> First {
-    First::Tls(Some(name.as_bytes().to_vec()))
+fn named(name: &str) -> Protocol {
+    Protocol::Tls(Some(name.as_bytes().to_vec()))
 }
 
 #[test]
@@ -59,76 +59,79 @@ fn finds_the_name_among_extensions() {
     assert_eq!(hello_of(std::slice::from_ref(&name)), named("a.example"));
     let among = [other.clone(), name.clone(), extension(0xfe0d, &[1; 200])];
     assert_eq!(hello_of(&among), named("a.example"));
-    assert_eq!(hello_of(&[other]), First::Tls(None));
-    assert_eq!(hello_of(&[]), First::Tls(None));
+    assert_eq!(hello_of(&[other]), Protocol::Tls(None));
+    assert_eq!(hello_of(&[]), Protocol::Tls(None));
     // Clients of the last century end after the compression methods.
     let mut bare = message(&[]);
     bare.truncate(bare.len() - 2);
     bare[3] -= 2;
-    assert_eq!(look(&records(&bare, 100)), First::Tls(None));
+    assert_eq!(detect(&records(&bare, 100)), Protocol::Tls(None));
 }
 
 #[test]
 fn what_could_be_read_in_two_ways_is_malformed() {
     let (a, b) = (names(&["a.example"]), names(&["b.example"]));
-    assert_eq!(hello_of(&[a.clone(), b]), First::Malformed);
+    assert_eq!(hello_of(&[a.clone(), b]), Protocol::Malformed);
     assert_eq!(
         hello_of(&[names(&["a.example", "b.example"])]),
-        First::Malformed
+        Protocol::Malformed
     );
-    assert_eq!(hello_of(&[names(&[])]), First::Malformed);
-    assert_eq!(hello_of(&[names(&[""])]), First::Malformed);
+    assert_eq!(hello_of(&[names(&[])]), Protocol::Malformed);
+    assert_eq!(hello_of(&[names(&[""])]), Protocol::Malformed);
     assert_eq!(
         hello_of(&[extension(0, &[0, 3, 1, 0, 0])]),
-        First::Malformed
+        Protocol::Malformed
     );
     // Lengths that say more or less than is there.
-    assert_eq!(hello_of(&[vec![0, 0, 0, 9, 0]]), First::Malformed);
+    assert_eq!(hello_of(&[vec![0, 0, 0, 9, 0]]), Protocol::Malformed);
     let mut long = message(std::slice::from_ref(&a));
     long.push(0);
-    assert_eq!(look(&records(&long, 5000)), First::Malformed);
+    assert_eq!(detect(&records(&long, 5000)), Protocol::Malformed);
     let mut inner = message(std::slice::from_ref(&a));
     *inner.last_mut().unwrap() = 0;
     inner[3] -= 1;
     inner.pop();
-    assert_eq!(look(&records(&inner, 5000)), First::Malformed);
+    assert_eq!(detect(&records(&inner, 5000)), Protocol::Malformed);
 }
 
 #[test]
 fn what_is_too_long_is_not_waited_for() {
     // Announced, not sent.
     assert_eq!(
-        look(&[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff]),
-        First::Malformed
+        detect(&[22, 3, 1, 0, 4, 1, 0xff, 0xff, 0xff]),
+        Protocol::Malformed
     );
-    assert_eq!(look(&[22, 3, 1, 0xff, 0xff]), First::Malformed);
-    assert_eq!(look(&[22, 3, 1, 0, 0]), First::Malformed);
-    assert_eq!(look(&[22, 4]), First::Malformed);
-    assert_eq!(look(&[22, 3, 1, 0, 4, 2, 0, 0, 4]), First::Malformed);
-    assert_eq!(look(&[22, 3, 1, 0, 100, 1, 0, 0, 96, 3]), First::More);
+    assert_eq!(detect(&[22, 3, 1, 0xff, 0xff]), Protocol::Malformed);
+    assert_eq!(detect(&[22, 3, 1, 0, 0]), Protocol::Malformed);
+    assert_eq!(detect(&[22, 4]), Protocol::Malformed);
+    assert_eq!(detect(&[22, 3, 1, 0, 4, 2, 0, 0, 4]), Protocol::Malformed);
+    assert_eq!(
+        detect(&[22, 3, 1, 0, 100, 1, 0, 0, 96, 3]),
+        Protocol::Incomplete
+    );
     let crumbs = records(&message(&[extension(21, &[0; 12_000])]), 1);
     assert!(crumbs.len() > MAX_BYTES);
-    assert_eq!(look(&crumbs[..MAX_BYTES]), First::Malformed);
+    assert_eq!(detect(&crumbs[..MAX_BYTES]), Protocol::Malformed);
 }
 
 #[test]
 fn requests_begin_with_a_method() {
     for (bytes, first) in [
-        (&b""[..], First::More),
-        (b"G", First::More),
-        (b"GET", First::More),
-        (b"GET ", First::Http),
-        (b"PROPFIND /x", First::Http),
-        (b"PRI * HTTP/2.0\r\n", First::Other),
-        (b"get / HTTP/1.1", First::Other),
-        (b"GET\t/", First::Other),
-        (b"SSH-2.0-x", First::Other),
-        (b" GET /", First::Other),
-        (b"\r\nGET /", First::Other),
-        (b"\x15\x03\x03", First::Other),
-        (b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", First::Other),
+        (&b""[..], Protocol::Incomplete),
+        (b"G", Protocol::Incomplete),
+        (b"GET", Protocol::Incomplete),
+        (b"GET ", Protocol::Http),
+        (b"PROPFIND /x", Protocol::Http),
+        (b"PRI * HTTP/2.0\r\n", Protocol::Unknown),
+        (b"get / HTTP/1.1", Protocol::Unknown),
+        (b"GET\t/", Protocol::Unknown),
+        (b"SSH-2.0-x", Protocol::Unknown),
+        (b" GET /", Protocol::Unknown),
+        (b"\r\nGET /", Protocol::Unknown),
+        (b"\x15\x03\x03", Protocol::Unknown),
+        (b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", Protocol::Unknown),
     ] {
-        assert_eq!(look(bytes), first, "{}", bytes.escape_ascii());
+        assert_eq!(detect(bytes), first, "{}", bytes.escape_ascii());
     }
 }
 
@@ -142,10 +145,10 @@ proptest! {
     ) {
         let extensions = [extension(21, &vec![0; padding]), names(&[&name])];
         let bytes = records(&message(&extensions), size);
-        prop_assert_eq!(look(&bytes), named(&name));
+        prop_assert_eq!(detect(&bytes), named(&name));
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let end = (bytes.len() as f64 * end) as usize;
-        prop_assert_eq!(look(&bytes[..end]), First::More);
+        prop_assert_eq!(detect(&bytes[..end]), Protocol::Incomplete);
     }
 
     #[test]
@@ -154,11 +157,11 @@ proptest! {
         place in 0..200_usize,
         value in any::<u8>(),
     ) {
-        look(&bytes);
-        look(&[&[22, 3, 1][..], &bytes].concat());
+        detect(&bytes);
+        detect(&[&[22, 3, 1][..], &bytes].concat());
         let mut nearly = records(&message(&[names(&["a.example"]), extension(5, &[1; 40])]), 60);
         let place = place % nearly.len();
         nearly[place] = value;
-        look(&nearly);
+        detect(&nearly);
     }
 }

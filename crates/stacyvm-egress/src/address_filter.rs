@@ -1,20 +1,20 @@
 //! Which addresses a name may lead to.
 //!
-//! A name is the choice of whoever owns it, also when it points into this network, at this machine
-//! or at the address where a cloud hands out credentials. So every address that a name resolves to
-//! is judged, and what is not on the public internet is refused, unless the operator opened it.
+//! The owner of a name chooses its addresses, and may choose one in this network, this machine, or
+//! the address where a cloud hands out credentials. So every address that a name resolves to is
+//! checked, and one that is not on the public internet is refused, unless the operator opened it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use stacyvm_types::Cidr;
 
-/// Judges addresses.
+/// Permits the public internet and the ranges that the operator opened.
 #[derive(Clone, Debug)]
-pub(crate) struct Judge {
+pub(crate) struct AddressFilter {
     opened: Vec<Cidr>,
 }
 
-impl Judge {
+impl AddressFilter {
     pub(crate) fn new(opened: &[Cidr]) -> Self {
         Self {
             opened: opened.to_vec(),
@@ -28,7 +28,7 @@ impl Judge {
     }
 
     /// As [`Self::permits`], and the address is not one of this machine's own: a connection to
-    /// those starts here, where no firewall between sandbox and machine sees it.
+    /// those would start on this machine, where no firewall between it and the sandbox sees it.
     pub(crate) fn permits_connection(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.is_opened(address) || (is_public(address) && !is_own(address))
@@ -47,7 +47,7 @@ fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// From the IANA registry of special-purpose addresses, and the few that clouds chose themselves.
+/// By the IANA registry of special-purpose addresses, and the few that clouds chose themselves.
 fn is_public_v4(address: Ipv4Addr) -> bool {
     const REFUSED: &[(Ipv4Addr, u32)] = &[
         (Ipv4Addr::new(0, 0, 0, 0), 8),
@@ -76,7 +76,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, third, fourth, fifth, sixth, seventh, eighth] = address.segments();
-    // What translators to IPv4 make of an IPv4 address leads to that one (RFC 6052).
+    // An IPv4 address as translators to IPv4 write it leads to that one (RFC 6052).
     if [first, second, third, fourth, fifth, sixth] == [0x64, 0xff9b, 0, 0, 0, 0] {
         let bits = u32::from(seventh) << 16 | u32::from(eighth);
         return is_public_v4(Ipv4Addr::from_bits(bits));
@@ -90,8 +90,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     is_global && !is_special && !is_documentation && !is_6to4
 }
 
-/// Whether this machine itself has the address: the kernel talks to its own addresses from those
-/// same addresses. Sends nothing.
+/// Whether this machine itself has the address: the kernel connects to an address of its own from
+/// that same address. Sends nothing.
 fn is_own(address: IpAddr) -> bool {
     let any: IpAddr = match address {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -103,7 +103,7 @@ fn is_own(address: IpAddr) -> bool {
             socket.local_addr()
         })
         .map(|source| source.ip());
-    // Without a way there, connecting will fail and say so.
+    // Without a route, connecting will fail and say so.
     source.is_ok_and(|source| source == address)
 }
 
@@ -113,7 +113,7 @@ mod tests {
 
     fn permits(opened: &[&str], address: &str) -> bool {
         let opened: Vec<Cidr> = opened.iter().map(|text| text.parse().unwrap()).collect();
-        Judge::new(&opened).permits(address.parse().unwrap())
+        AddressFilter::new(&opened).permits(address.parse().unwrap())
     }
 
     #[test]
