@@ -1,13 +1,12 @@
 //! Who may open a preview.
 //!
-//! Public previews are open to whoever knows the address. A private one asks for a word that the
-//! API has signed (`token`): in the address once, after which a browser keeps it as a cookie of
-//! that one host, or in a header with every request. Owns the words, the cookies and the decision;
-//! knows nothing of connections. The one rule: no word of ours goes into a sandbox, and no word is
-//! logged.
+//! A public preview is open to everybody who knows its address. A private one asks for a token that
+//! the API has signed: in the address once, after which a browser keeps it as a cookie of that one
+//! host, or in a header with every request. Owns the tokens, the cookies and the decision; knows
+//! nothing of connections. Its rule: no token is sent to a sandbox, and no token is logged.
 
 mod cookie;
-mod door;
+mod decision;
 mod key;
 mod query;
 mod token;
@@ -16,25 +15,25 @@ use std::time::Duration;
 
 use stacyvm_types::{PreviewAccess, SandboxId, Timestamp};
 
-pub use door::TOKEN_HEADER;
+pub use decision::TOKEN_HEADER;
 pub use key::{KeyError, LinkKey};
 pub use query::TOKEN as TOKEN_PARAMETER;
-use token::{Place, Purpose};
+use token::{Purpose, SandboxPort};
 
 /// How access is decided.
 #[derive(Clone, Debug)]
 pub struct AccessSettings {
-    /// For sandboxes whose spawn said nothing.
+    /// The access of sandboxes whose spawn named none.
     pub default: PreviewAccess,
-    /// Below which previews have their host names, with a port where clients need one.
+    /// The domain below which previews have their host names, with a port if clients need one.
     pub domain: String,
-    /// Whether previews are served over TLS. Links say so then, and what comes in the clear to the
-    /// usual port is sent there.
+    /// Whether previews are served over TLS. If so, links are `https`, and requests without TLS to
+    /// port 80 are redirected.
     pub secure: bool,
-    /// How long a link is good that asks for nothing.
-    pub life: Duration,
-    /// How long one may ask for.
-    pub longest_life: Duration,
+    /// How long a link is valid that does not ask for a time.
+    pub lifetime: Duration,
+    /// The longest time that a link may ask for.
+    pub max_lifetime: Duration,
 }
 
 impl Default for AccessSettings {
@@ -43,8 +42,8 @@ impl Default for AccessSettings {
             default: PreviewAccess::Public,
             domain: "localhost".to_owned(),
             secure: false,
-            life: Duration::from_secs(60 * 60),
-            longest_life: Duration::from_secs(7 * 24 * 60 * 60),
+            lifetime: Duration::from_secs(60 * 60),
+            max_lifetime: Duration::from_secs(7 * 24 * 60 * 60),
         }
     }
 }
@@ -56,38 +55,38 @@ pub struct Access {
     settings: AccessSettings,
 }
 
-/// The way to a preview.
+/// A link to a preview.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// The address, with the word in it when the preview is private.
+    /// The address, with a token in it if the preview is private.
     pub url: String,
-    /// Until when it opens; none when for as long as the sandbox lives.
+    /// When it expires; none when it is valid for as long as the sandbox lives.
     pub expires_at: Option<Timestamp>,
 }
 
 impl Access {
-    /// Signs with `key`.
+    /// Access by tokens that are signed with `key`.
     pub fn new(key: LinkKey, settings: AccessSettings) -> Self {
         Self { key, settings }
     }
 
-    /// How it was set.
+    /// The settings.
     pub fn settings(&self) -> &AccessSettings {
         &self.settings
     }
 
-    /// What holds for a sandbox whose spawn said this.
-    pub fn of(&self, said: Option<PreviewAccess>) -> PreviewAccess {
-        said.unwrap_or(self.settings.default)
+    /// The access of a sandbox whose spawn requested this.
+    pub fn effective(&self, requested: Option<PreviewAccess>) -> PreviewAccess {
+        requested.unwrap_or(self.settings.default)
     }
 
-    /// A link to a port of a sandbox, good for `life` when the preview is private.
+    /// A link to a port of a sandbox, valid for `lifetime` if the preview is private.
     pub fn link(
         &self,
         id: &SandboxId,
         port: u16,
-        said: Option<PreviewAccess>,
-        life: Duration,
+        requested: Option<PreviewAccess>,
+        lifetime: Duration,
         now: Timestamp,
     ) -> Link {
         let scheme = if self.settings.secure {
@@ -96,24 +95,24 @@ impl Access {
             "http"
         };
         let url = format!("{scheme}://{port}-{id}.{}/", self.settings.domain);
-        if self.of(said) == PreviewAccess::Public {
+        if self.effective(requested) == PreviewAccess::Public {
             return Link {
                 url,
                 expires_at: None,
             };
         }
-        let place = Place { id, port };
-        let end = whole_second(now.saturating_add(life));
-        let word = token::issue(&self.key, Purpose::Link, place, end);
+        let port = SandboxPort { id, port };
+        let end = round_up_to_second(now.saturating_add(lifetime));
+        let token = token::issue(&self.key, Purpose::Link, port, end);
         Link {
-            url: query::add(&url, &word),
+            url: query::add(&url, &token),
             expires_at: Some(end),
         }
     }
 }
 
-/// The second that ends at or after a time: what a link says of itself is then what it does.
-fn whole_second(time: Timestamp) -> Timestamp {
+/// Rounds a time up to a whole second, which is what a token holds.
+fn round_up_to_second(time: Timestamp) -> Timestamp {
     let micros = time.unix_micros();
     match micros.rem_euclid(1_000_000) {
         0 => time,

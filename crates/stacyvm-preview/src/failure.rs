@@ -1,6 +1,6 @@
-//! Why a preview is not answered by what runs inside.
+//! Why a preview is not answered by the sandbox.
 //!
-//! Owns the kinds, their statuses and words; how they look is [`pages`](crate::pages)' affair.
+//! Owns the kinds of failure, their statuses and codes; [`pages`](crate::pages) owns how they look.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,33 +9,33 @@ use http::StatusCode;
 use stacyvm_orchestrator::Error;
 use stacyvm_types::ErrorCode;
 
-/// What happened, as the header `X-StacyVM-Preview-Error` and the page's form say it.
+/// The kind of a failure. It is the value of the header `X-StacyVM-Preview-Error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nothing listened on the port within the wait, nor ever before.
+    /// Nothing listens on the port yet.
     NotStarted,
-    /// Something listened, and does no more.
+    /// A server listened on the port, and does not any more.
     Closed,
-    /// There is no such sandbox, or not any more.
+    /// The sandbox does not exist, or does not any more.
     Gone,
-    /// The sandbox is there, but does not run (yet, or any more).
+    /// The sandbox exists, but does not run now.
     NotRunning,
-    /// Too many connections.
+    /// The sandbox has too many connections.
     Busy,
-    /// The request names a preview in a way that cannot be.
+    /// The request names a preview that cannot exist.
     Refused,
     /// The request is malformed.
     Malformed,
-    /// The visitor may not see it.
+    /// The client may not open the preview.
     Forbidden,
-    /// What listens did not answer as it should.
+    /// The server in the sandbox did not answer as a web server does.
     Broken,
-    /// The server stops.
+    /// The StacyVM server is shutting down.
     Stopping,
 }
 
 impl Kind {
-    pub(crate) const fn word(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NotStarted => "not-started",
             Self::Closed => "closed",
@@ -50,7 +50,7 @@ impl Kind {
         }
     }
 
-    /// The code that the API's clients know.
+    /// The error code that clients of the API know.
     pub(crate) const fn code(self) -> ErrorCode {
         match self {
             Self::NotStarted | Self::Closed | Self::Busy | Self::Stopping => ErrorCode::Unavailable,
@@ -75,7 +75,7 @@ impl Kind {
         }
     }
 
-    /// When it is worth asking again.
+    /// When the client should try again.
     pub(crate) const fn retry_after(self) -> Option<Duration> {
         match self {
             Self::NotStarted | Self::Closed => Some(Duration::from_secs(2)),
@@ -86,7 +86,7 @@ impl Kind {
     }
 }
 
-/// A preview that is not answered by what runs inside.
+/// A preview that is not answered by the sandbox.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub(crate) kind: Kind,
@@ -101,7 +101,7 @@ impl Failure {
         }
     }
 
-    /// The visitor may not see this preview; `message` says what would help.
+    /// The client may not open this preview; `message` says what would help.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Forbidden, message)
     }
@@ -111,7 +111,7 @@ impl Failure {
         Self::new(Kind::Malformed, message)
     }
 
-    /// There is nothing of this name.
+    /// The request names a preview that does not exist.
     pub fn refused(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Kind::Refused, message)
     }

@@ -1,8 +1,8 @@
-//! Headers that stop here, and those that say where a request came from.
+//! Headers that are not forwarded, and those that say which client a request came from.
 //!
-//! Follows RFC 9110 section 7.6 (what concerns one connection only), RFC 7239 (`Forwarded`) and
-//! RFC 9113 section 8.2.3 (`Cookie` in pieces). Its rule: what a client says about where it came
-//! from is replaced and never believed.
+//! Follows RFC 9110 section 7.6 (headers of one connection), RFC 7239 (`Forwarded`) and RFC 9113
+//! section 8.2.3 (`Cookie` in several headers). Its rule: a client's own claims about where it came
+//! from are replaced and never believed.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::Origin;
+use crate::ClientInfo;
 use crate::target::HEADER;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -23,7 +23,7 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
-/// What clients may send to look like somebody else.
+/// Headers with which a client could claim another address.
 const CLAIMS: [HeaderName; 10] = [
     FORWARDED,
     FORWARDED_FOR,
@@ -37,15 +37,15 @@ const CLAIMS: [HeaderName; 10] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
-/// Removes what concerns one connection only, also what `Connection` names. Gives back the
-/// protocol that the sender wants to change to.
+/// Removes the headers of one connection, also those that `Connection` names. Returns the protocol
+/// that the sender wants to change to.
 pub(crate) fn strip_connection(headers: &mut HeaderMap) -> Option<HeaderValue> {
     let mut wants_upgrade = false;
     let mut named = Vec::new();
     for value in headers.get_all(CONNECTION) {
         for token in tokens(value) {
             wants_upgrade |= token.eq_ignore_ascii_case("upgrade");
-            // A length and a host belong to the message, whoever says otherwise.
+            // A length and a host belong to the message, whatever the header says.
             match HeaderName::from_bytes(token.as_bytes()) {
                 Ok(name) if name != CONTENT_LENGTH && name != HOST => named.push(name),
                 _ => {}
@@ -69,7 +69,7 @@ pub(crate) fn strip_connection(headers: &mut HeaderMap) -> Option<HeaderValue> {
     ] {
         headers.remove(name);
     }
-    // Plain HTTP/2 inside a tunnel would go past everything that is done here with a request.
+    // Plain HTTP/2 in a tunnel would carry requests past everything that is checked here.
     upgrade.filter(|protocol| wants_upgrade && !tokens(protocol).any(is_http2))
 }
 
@@ -84,29 +84,29 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
         .filter(|token| !token.is_empty())
 }
 
-/// Whether the client takes trailers.
-pub(crate) fn takes_trailers(headers: &HeaderMap) -> bool {
+/// Whether the client accepts trailers.
+pub(crate) fn accepts_trailers(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(TE).iter().flat_map(tokens);
     values.any(|token| token.eq_ignore_ascii_case("trailers"))
 }
 
-/// Makes a request's headers those that go inside, but for what an upgrade needs.
+/// Makes a request's headers those that are sent to the sandbox, except those of an upgrade.
 pub(crate) fn prepare(
     headers: &mut HeaderMap,
-    came: Origin,
+    client: ClientInfo,
     authority: &str,
     prefix: Option<&str>,
 ) {
-    // The connection's answer is given here, when the body is first wanted.
+    // The server itself answers it, when the body is first read.
     headers.remove(EXPECT);
     headers.remove(HEADER);
     for name in CLAIMS {
         headers.remove(name);
     }
     join_cookies(headers);
-    let scheme = if came.secure { "https" } else { "http" };
+    let scheme = if client.secure { "https" } else { "http" };
     let text = |text: String| HeaderValue::try_from(text).ok();
-    let node = match came.peer {
+    let node = match client.address {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => match address.to_ipv4_mapped() {
             Some(address) => address.to_string(),
@@ -132,7 +132,7 @@ pub(crate) fn prepare(
     }
 }
 
-/// HTTP/2 sends cookies in pieces, HTTP/1 knows one header.
+/// Joins the cookies of HTTP/2, which may have several headers, into the one of HTTP/1.
 fn join_cookies(headers: &mut HeaderMap) {
     let pieces: Vec<&[u8]> = headers
         .get_all(COOKIE)
@@ -146,8 +146,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// Takes one cookie out of a request.
-pub(crate) fn take_cookie(headers: &mut HeaderMap, name: &str) {
+/// Removes one cookie from a request.
+pub(crate) fn remove_cookie(headers: &mut HeaderMap, name: &str) {
     let Some(value) = headers.get(COOKIE) else {
         return;
     };
@@ -163,9 +163,9 @@ pub(crate) fn take_cookie(headers: &mut HeaderMap, name: &str) {
     };
 }
 
-/// Binds an answer's cookies to the one host that they came from, and drops those named in `reserved`.
+/// Binds an answer's cookies to the host that they came from, and drops those named in `reserved`.
 ///
-/// A `Domain` would hand them to other previews, which belong to other sandboxes.
+/// With a `Domain` they would be sent to other previews, which belong to other sandboxes.
 pub(crate) fn bind_cookies(headers: &mut HeaderMap, reserved: &[&str]) {
     if !headers.contains_key(SET_COOKIE) {
         return;
@@ -261,11 +261,11 @@ mod tests {
             ("cookie", "a=1"),
             ("cookie", "b=2"),
         ]);
-        let came = Origin {
-            peer: "2001:db8::1".parse().unwrap(),
+        let client = ClientInfo {
+            address: "2001:db8::1".parse().unwrap(),
             secure: true,
         };
-        prepare(&mut headers, came, "h.localhost:7", None);
+        prepare(&mut headers, client, "h.localhost:7", None);
         assert_eq!(
             names(&headers),
             [
@@ -288,10 +288,10 @@ mod tests {
     #[test]
     fn a_cookie_of_ours_goes_neither_in_nor_out() {
         let mut headers = map(&[("cookie", "a=1;ours=secret ; b=2")]);
-        take_cookie(&mut headers, "ours");
+        remove_cookie(&mut headers, "ours");
         assert_eq!(headers["cookie"], "a=1; b=2");
         let mut headers = map(&[("cookie", "ours=secret")]);
-        take_cookie(&mut headers, "ours");
+        remove_cookie(&mut headers, "ours");
         assert!(headers.is_empty());
         let mut headers = map(&[
             ("set-cookie", "ours=forged; Path=/"),

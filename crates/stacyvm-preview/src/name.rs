@@ -1,7 +1,7 @@
 //! Names of previews: `{port}-{id}` below the preview domain.
 //!
-//! Pure. Its rule: a name is judged as browsers compare names, without case and without the dot
-//! that may end it; whatever only looks like a preview's name is nobody's, and never the API's.
+//! Pure. Its rule: names are compared as browsers compare them, without case and without the dot
+//! that may end them. A name that only looks like a preview's is refused, and never the API's.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -15,22 +15,22 @@ use stacyvm_types::SandboxId;
 pub struct PreviewName {
     /// The TCP port inside.
     pub port: NonZeroU16,
-    /// Whose.
+    /// The sandbox.
     pub sandbox: SandboxId,
 }
 
 /// Why a text names no port of a sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Another form.
+    /// The text has another form.
     #[error("a preview is named by a port, a hyphen and a sandbox's id: 3000-sb-0123abcd")]
     Form,
-    /// Not 1 to 65535, or written with zeros before it.
+    /// The port is not 1 to 65535, or has leading zeros.
     #[error("a preview's port is a number from 1 to 65535")]
     Port,
 }
 
-/// A port from its digits, which have one form only.
+/// Parses a port, which has no leading zeros and no sign.
 pub(crate) fn port(digits: &str) -> Result<NonZeroU16, NameError> {
     if digits.starts_with('0') || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(NameError::Port);
@@ -57,14 +57,14 @@ impl fmt::Display for PreviewName {
     }
 }
 
-/// What a `Host` says.
+/// What a `Host` header names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostName {
     /// A port of a sandbox.
     Preview(PreviewName),
-    /// It looks like a preview's name and is none, or none below our domain.
+    /// A name that looks like a preview's and is none, or is below another domain.
     Refused(NameError),
-    /// Some other name or an address.
+    /// Another name, or an address.
     Other,
 }
 
@@ -73,7 +73,7 @@ pub enum HostName {
 pub struct Domain(String);
 
 impl Domain {
-    /// From the configuration's `preview_domain`, whose port does not count.
+    /// The domain of the configuration's `preview_domain`, whose port is ignored.
     pub fn new(preview_domain: &str) -> Self {
         let name = preview_domain.trim().to_ascii_lowercase();
         let name = match name.rsplit_once(':') {
@@ -88,8 +88,8 @@ impl Domain {
         &self.0
     }
 
-    /// What an authority (`name`, `name:port`, `[address]:port`) names.
-    pub fn judge(&self, authority: &str) -> HostName {
+    /// Parses an authority: `name`, `name:port`, `[address]:port`.
+    pub fn parse(&self, authority: &str) -> HostName {
         if let Some(rest) = authority.strip_prefix('[') {
             let address = rest.split_once(']').map(|(address, _)| address);
             return match address.map(str::parse::<Ipv6Addr>) {
@@ -142,7 +142,7 @@ mod tests {
             "3000-sb-0123abcd.box.example.org.:7423",
             "3000-SB-0123ABCD.BOX.example.ORG:1",
         ] {
-            let HostName::Preview(name) = domain.judge(authority) else {
+            let HostName::Preview(name) = domain.parse(authority) else {
                 panic!("{authority}");
             };
             assert_eq!(name.to_string(), "3000-sb-0123abcd");
@@ -169,7 +169,7 @@ mod tests {
             "user@localhost",
         ] {
             assert!(
-                matches!(domain.judge(authority), HostName::Refused(_)),
+                matches!(domain.parse(authority), HostName::Refused(_)),
                 "{authority}"
             );
         }
@@ -183,7 +183,7 @@ mod tests {
             "-sb-0123abcd.localhost",
             "",
         ] {
-            assert_eq!(domain.judge(authority), HostName::Other, "{authority}");
+            assert_eq!(domain.parse(authority), HostName::Other, "{authority}");
         }
     }
 
@@ -192,9 +192,9 @@ mod tests {
         #[test]
         fn any_text_is_judged(text in ".{0,60}") {
             let domain = Domain::new("localhost");
-            if let HostName::Preview(name) = domain.judge(&text) {
+            if let HostName::Preview(name) = domain.parse(&text) {
                 let again = format!("{name}.localhost");
-                proptest::prop_assert_eq!(domain.judge(&again), HostName::Preview(name));
+                proptest::prop_assert_eq!(domain.parse(&again), HostName::Preview(name));
             }
         }
     }

@@ -1,9 +1,9 @@
-//! What answers of a sandbox may not do on the API's own origin.
+//! Keeps answers of a sandbox from acting on the API's own origin.
 //!
 //! The path form and the header form share their origin with the API, which without a key obeys
-//! every page of that origin. So their answers are put into an origin of nobody (`sandbox` without
-//! `allow-same-origin`), carry no cookies either way, and lose every header that speaks for the
-//! whole origin. Such a page's own `fetch` then comes from the origin `null`, which is let read
+//! every page of that origin. So their answers get an opaque origin (`sandbox` without
+//! `allow-same-origin`), carry no cookies either way, and lose every header that applies to the
+//! whole origin. Such a page's own `fetch` then comes from the origin `null`, which may read
 //! previews and nothing else.
 
 use http::header::{
@@ -14,17 +14,17 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 
-use crate::body::PreviewBody;
+use crate::response_body::PreviewBody;
 use crate::{Form, Target};
 
-/// Scripts, forms and downloads work; the origin is nobody's.
+/// Permits scripts, forms and downloads, in an opaque origin.
 const SANDBOX: HeaderValue = HeaderValue::from_static(
     "sandbox allow-scripts allow-forms allow-downloads allow-modals allow-popups \
      allow-pointer-lock allow-orientation-lock allow-presentation",
 );
 
-/// What speaks for a whole origin.
-const OF_THE_ORIGIN: [HeaderName; 13] = [
+/// Headers that apply to a whole origin.
+const ORIGIN_WIDE: [HeaderName; 13] = [
     SET_COOKIE,
     ALT_SVC,
     STRICT_TRANSPORT_SECURITY,
@@ -45,13 +45,13 @@ pub(crate) const fn is_shared(form: Form) -> bool {
     matches!(form, Form::Path | Form::Header)
 }
 
-/// Answers a page of the path form that asks for leave to `fetch` from its own preview: what runs
-/// inside knows nothing of the origin that its pages were put into.
+/// Answers the preflight request of a page of the path form that wants to `fetch` from its own
+/// preview: the sandbox does not know that its pages were given another origin.
 pub(crate) fn preflight<B>(target: &Target, request: &Request<B>) -> Option<Response<PreviewBody>> {
     let headers = request.headers();
     let asks = target.form == Form::Path
         && *request.method() == Method::OPTIONS
-        && is_nobody(headers)
+        && is_opaque(headers)
         && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     if !asks {
         return None;
@@ -68,37 +68,37 @@ pub(crate) fn preflight<B>(target: &Target, request: &Request<B>) -> Option<Resp
         }
     }
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-    allow_nobody(answer);
+    allow_opaque(answer);
     Some(response)
 }
 
-/// Whether the request comes from a page whose origin is nobody's.
-pub(crate) fn is_nobody(headers: &HeaderMap) -> bool {
+/// Whether the request comes from a page with an opaque origin.
+pub(crate) fn is_opaque(headers: &HeaderMap) -> bool {
     headers.get(ORIGIN).is_some_and(|origin| origin == "null")
 }
 
-/// What may not go inside from the API's origin.
-pub(crate) fn hide(headers: &mut HeaderMap) {
+/// Removes the cookies of the API's origin from a request.
+pub(crate) fn remove_cookies(headers: &mut HeaderMap) {
     headers.remove(COOKIE);
 }
 
-/// Confines an answer that came from inside. `nobody` says that a page of the path form asked.
-pub(crate) fn confine(headers: &mut HeaderMap, target: &Target, authority: &str, nobody: bool) {
-    for name in OF_THE_ORIGIN {
+/// Confines an answer of a sandbox. `opaque` says that a page of the path form asked for it.
+pub(crate) fn confine(headers: &mut HeaderMap, target: &Target, authority: &str, opaque: bool) {
+    for name in ORIGIN_WIDE {
         headers.remove(name);
     }
-    // Beside whatever policy the page has of its own: all of them count.
+    // Added to the page's own policies: all of them apply.
     headers.append(CONTENT_SECURITY_POLICY, SANDBOX);
     if target.form != Form::Path {
         return;
     }
-    if nobody {
-        allow_nobody(headers);
+    if opaque {
+        allow_opaque(headers);
     }
     for name in [LOCATION, CONTENT_LOCATION] {
-        let moved = headers.get(&name).and_then(|place| {
-            let place = place.to_str().ok()?;
-            HeaderValue::try_from(moved(place, &target.prefix(), authority)?).ok()
+        let moved = headers.get(&name).and_then(|location| {
+            let location = location.to_str().ok()?;
+            HeaderValue::try_from(prefixed(location, &target.prefix(), authority)?).ok()
         });
         if let Some(moved) = moved {
             headers.insert(name, moved);
@@ -106,7 +106,7 @@ pub(crate) fn confine(headers: &mut HeaderMap, target: &Target, authority: &str,
     }
 }
 
-fn allow_nobody(headers: &mut HeaderMap) {
+fn allow_opaque(headers: &mut HeaderMap) {
     headers.remove(ACCESS_CONTROL_ALLOW_CREDENTIALS);
     headers.insert(
         ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -115,21 +115,21 @@ fn allow_nobody(headers: &mut HeaderMap) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
 }
 
-/// The place below the prefix that a place inside is; none when it leads elsewhere or is relative.
-fn moved(place: &str, prefix: &str, authority: &str) -> Option<String> {
-    if place.starts_with("//") {
+/// The location below the preview's prefix; none when it is relative or on another host.
+fn prefixed(location: &str, prefix: &str, authority: &str) -> Option<String> {
+    if location.starts_with("//") {
         return None;
     }
-    if place.starts_with('/') {
-        // What runs inside may know of its prefix.
-        let knows = place
+    if location.starts_with('/') {
+        // The sandbox may know its prefix from `X-Forwarded-Prefix`.
+        let has_prefix = location
             .strip_prefix(prefix)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
-        return (!knows).then(|| format!("{prefix}{place}"));
+        return (!has_prefix).then(|| format!("{prefix}{location}"));
     }
-    let (bare, fragment) = match place.split_once('#') {
+    let (bare, fragment) = match location.split_once('#') {
         Some((bare, fragment)) => (bare, Some(fragment)),
-        None => (place, None),
+        None => (location, None),
     };
     let uri: Uri = bare.parse().ok()?;
     let host = uri.authority().map(http::uri::Authority::as_str)?;
@@ -137,11 +137,11 @@ fn moved(place: &str, prefix: &str, authority: &str) -> Option<String> {
         return None;
     }
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let inside = match fragment {
+    let path = match fragment {
         Some(fragment) => format!("{path}#{fragment}"),
         None => path.to_owned(),
     };
-    Some(moved(&inside, prefix, authority).unwrap_or(inside))
+    Some(prefixed(&path, prefix, authority).unwrap_or(path))
 }
 
 #[cfg(test)]
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn places_inside_get_the_prefix_and_others_stay() {
-        for (place, expected) in [
+        for (location, expected) in [
             ("/", Some("/preview/sb-0123abcd/3000/")),
             ("/a?b#c", Some("/preview/sb-0123abcd/3000/a?b#c")),
             (
@@ -181,9 +181,9 @@ mod tests {
             ("http://localhost:7424/", None),
         ] {
             assert_eq!(
-                moved(place, PREFIX, "localhost:7423").as_deref(),
+                prefixed(location, PREFIX, "localhost:7423").as_deref(),
                 expected,
-                "{place}"
+                "{location}"
             );
         }
     }
@@ -192,7 +192,7 @@ mod tests {
     fn nothing_from_inside_speaks_for_the_origin() {
         for form in [Form::Path, Form::Header] {
             let mut headers = HeaderMap::new();
-            for name in OF_THE_ORIGIN {
+            for name in ORIGIN_WIDE {
                 headers.insert(name, HeaderValue::from_static("x"));
             }
             headers.insert(
@@ -206,7 +206,7 @@ mod tests {
             assert!(sandbox.starts_with("sandbox ") && !sandbox.contains("same-origin"));
             let reads = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
             assert_eq!(reads.is_some(), form == Form::Path, "{form:?}");
-            assert!(OF_THE_ORIGIN.iter().all(|name| !headers.contains_key(name)));
+            assert!(ORIGIN_WIDE.iter().all(|name| !headers.contains_key(name)));
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What a visitor sees in place of a preview, and what a program reads.
+//! The answer in place of a preview that failed: a page for a browser, JSON for a program.
 //!
-//! Pages are one file without scripts. Their rule: what a client sent stands in none of them but
-//! escaped, and none is kept by anybody.
+//! Pages are one file without scripts. Their rule: what a client sent appears in them only escaped,
+//! and no cache keeps them.
 
 use std::fmt::Write as _;
 
@@ -12,10 +12,10 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use stacyvm_types::ApiError;
 
-use crate::body::PreviewBody;
 use crate::failure::{Failure, Kind};
+use crate::response_body::PreviewBody;
 
-/// Says that an answer is the server's and not that of what runs inside, and which one.
+/// Marks an answer as the server's and not the sandbox's; its value is the kind of failure.
 const ERROR: HeaderName = HeaderName::from_static("x-stacyvm-preview-error");
 const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; \
@@ -23,7 +23,7 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 );
 const STYLE: &str = include_str!("pages/page.css");
 
-/// Whether the client would rather read HTML than JSON: browsers say so, programs mostly do not.
+/// Whether the client prefers HTML to JSON: browsers do, programs mostly do not.
 pub(crate) fn wants_html(headers: &HeaderMap) -> bool {
     let mut best = (0.0_f32, false);
     for value in headers.get_all(ACCEPT) {
@@ -63,7 +63,7 @@ pub fn failed(failure: &Failure, html: bool) -> Response<PreviewBody> {
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        (ERROR, HeaderValue::from_static(kind.word())),
+        (ERROR, HeaderValue::from_static(kind.as_str())),
     ] {
         headers.insert(name, value);
     }

@@ -1,64 +1,69 @@
-//! The rooms of all sandboxes that have been looked at, each kept as long as its sandbox lives.
+//! The pools of all sandboxes whose previews were opened, each kept until its sandbox ends.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use stacyvm_orchestrator::Ports;
 use stacyvm_types::SandboxId;
 
-use crate::preview::Tasks;
-use crate::room::{IDLE_TIME, Room};
+use crate::Tasks;
+use crate::connections::{IDLE_TIMEOUT, SandboxConnections};
 
-/// All rooms.
+/// The connections into all sandboxes.
 #[derive(Debug)]
-pub(crate) struct Pool {
-    rooms: Arc<Mutex<HashMap<SandboxId, Arc<Room>>>>,
+pub(crate) struct ConnectionPool {
+    sandboxes: Arc<Mutex<HashMap<SandboxId, Arc<SandboxConnections>>>>,
     max_connections: usize,
     tasks: Tasks,
 }
 
-impl Pool {
+impl ConnectionPool {
+    /// At most `max_connections` are opened into each sandbox.
     pub(crate) fn new(max_connections: usize, tasks: Tasks) -> Self {
         Self {
-            rooms: Arc::default(),
+            sandboxes: Arc::default(),
             max_connections,
             tasks,
         }
     }
 
-    /// The room of a sandbox that was found to run.
-    pub(crate) fn room(&self, id: &SandboxId, ports: &Ports) -> Arc<Room> {
-        let mut rooms = lock(&self.rooms);
-        if let Some(room) = rooms.get(id)
-            && !room.ports.is_ended()
+    /// The connections into a running sandbox.
+    pub(crate) fn sandbox(&self, id: &SandboxId, ports: &Ports) -> Arc<SandboxConnections> {
+        let mut sandboxes = self.sandboxes.lock();
+        if let Some(connections) = sandboxes.get(id)
+            && !connections.ports.is_ended()
         {
-            return Arc::clone(room);
+            return Arc::clone(connections);
         }
-        let room = Arc::new(Room::new(ports.clone(), self.max_connections));
-        rooms.insert(id.clone(), Arc::clone(&room));
-        drop(rooms);
-        let rooms = Arc::clone(&self.rooms);
-        let closing = self.tasks.shutdown.clone();
-        let (id, kept) = (id.clone(), Arc::clone(&room));
+        let connections = SandboxConnections::new(ports.clone(), self.max_connections);
+        let connections = Arc::new(connections);
+        sandboxes.insert(id.clone(), Arc::clone(&connections));
+        drop(sandboxes);
+        self.close_with_sandbox(id.clone(), Arc::clone(&connections));
+        connections
+    }
+
+    /// Closes idle connections from time to time, and all of them when the sandbox or the server
+    /// ends.
+    fn close_with_sandbox(&self, id: SandboxId, connections: Arc<SandboxConnections>) {
+        let sandboxes = Arc::clone(&self.sandboxes);
+        let shutdown = self.tasks.shutdown.clone();
         self.tasks.tracker.spawn(async move {
             loop {
                 tokio::select! {
-                    () = kept.ports.ended() => break,
-                    () = closing.cancelled() => break,
-                    () = tokio::time::sleep(IDLE_TIME / 2) => kept.sweep(),
+                    () = connections.ports.ended() => break,
+                    () = shutdown.cancelled() => break,
+                    () = tokio::time::sleep(IDLE_TIMEOUT / 2) => connections.close_idle(),
                 }
             }
-            kept.close();
-            let mut rooms = lock(&rooms);
-            if rooms.get(&id).is_some_and(|room| Arc::ptr_eq(room, &kept)) {
-                rooms.remove(&id);
+            connections.close();
+            let mut sandboxes = sandboxes.lock();
+            // A sandbox of the same id may have taken its place.
+            let is_current = |current: &Arc<_>| Arc::ptr_eq(current, &connections);
+            if sandboxes.get(&id).is_some_and(is_current) {
+                sandboxes.remove(&id);
             }
         });
-        room
     }
-}
-
-fn lock<T>(rooms: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A map of pointers: nothing in between could leave it half changed.
-    rooms.lock().unwrap_or_else(PoisonError::into_inner)
 }

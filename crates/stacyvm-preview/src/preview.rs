@@ -1,6 +1,7 @@
-//! The front of previews: a request in, an answer out.
+//! The entry to previews: a request in, an answer out.
 //!
-//! Owns the order of things: names, sandbox, gate, limit, and only then the way inside.
+//! Owns the order of the checks: names, sandbox, gate, limit. Only then is anything sent to the
+//! sandbox.
 
 use std::sync::Arc;
 
@@ -8,88 +9,75 @@ use http::header::{ALLOW, CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use stacyvm_orchestrator::Orchestrator;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::body::PreviewBody;
 use crate::failure::{Failure, Kind};
 use crate::gate::{PreviewRequest, Verdict};
 use crate::name::Domain;
-use crate::pool::Pool;
-use crate::proxy::Passage;
-use crate::target::{self, Found, Origin, Refusal, Target};
-use crate::{PreviewSettings, origin, pages};
-
-/// How what is begun for previews ends with the server.
-#[derive(Clone, Debug, Default)]
-pub struct Tasks {
-    /// Who waits for the end.
-    pub tracker: TaskTracker,
-    /// Nothing new is begun; what would never end by itself ends.
-    pub shutdown: CancellationToken,
-    /// What is left ends where it stands.
-    pub cut: CancellationToken,
-}
+use crate::pool::ConnectionPool;
+use crate::proxy::ProxiedRequest;
+use crate::response_body::PreviewBody;
+use crate::target::{self, ClientInfo, Found, Refusal, Target};
+use crate::{PreviewSettings, Tasks, origin, pages};
 
 /// Previews of all sandboxes. Clones are handles to the same thing.
 #[derive(Clone, Debug)]
 pub struct Preview {
-    shared: Arc<Shared>,
+    state: Arc<PreviewState>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) orchestrator: Orchestrator,
-    pub(crate) settings: PreviewSettings,
-    pub(crate) domain: Domain,
-    pub(crate) pool: Pool,
-    pub(crate) tasks: Tasks,
+struct PreviewState {
+    orchestrator: Orchestrator,
+    settings: PreviewSettings,
+    domain: Domain,
+    pool: ConnectionPool,
+    tasks: Tasks,
 }
 
 impl Preview {
     /// Previews of the orchestrator's sandboxes.
     pub fn new(orchestrator: Orchestrator, settings: PreviewSettings, tasks: Tasks) -> Self {
-        let shared = Shared {
+        let state = PreviewState {
             orchestrator,
             domain: Domain::new(&settings.domain),
-            pool: Pool::new(settings.max_connections, tasks.clone()),
+            pool: ConnectionPool::new(settings.max_connections, tasks.clone()),
             settings,
             tasks,
         };
         Self {
-            shared: Arc::new(shared),
+            state: Arc::new(state),
         }
     }
 
     /// Whether a request is for a preview.
     pub fn find<B>(&self, request: &Request<B>) -> Found {
-        target::find(&self.shared.domain, request)
+        target::find(&self.state.domain, request)
     }
 
-    /// Answers a request that is for a preview, with a page where it cannot be.
+    /// Answers a request that is for a preview. One that fails is answered with a page or JSON.
     pub async fn answer(
         &self,
         found: Found,
-        came: Origin,
+        client: ClientInfo,
         request: Request<Incoming>,
     ) -> Response<PreviewBody> {
         let html = pages::wants_html(request.headers());
         let answer = match found {
-            Found::Preview(target) => self.enter(&target, came, request, html).await,
-            Found::SlashMissing(target) => Ok(with_slash(&target, request.uri().query())),
+            Found::Preview(target) => self.forward(&target, client, request, html).await,
+            Found::SlashMissing(target) => Ok(redirect_with_slash(&target, request.uri().query())),
             Found::Refused(refusal) => Err(refused(refusal)),
             Found::None => Err(Failure::refused(format!(
                 "this address serves previews only: call {{port}}-{{sandbox}}.{}",
-                self.shared.domain.as_str()
+                self.state.domain.as_str()
             ))),
         };
         answer.unwrap_or_else(|failure| pages::failed(&failure, html))
     }
 
-    async fn enter(
+    async fn forward(
         &self,
         target: &Target,
-        came: Origin,
+        client: ClientInfo,
         request: Request<Incoming>,
         wants_html: bool,
     ) -> Result<Response<PreviewBody>, Failure> {
@@ -97,50 +85,51 @@ impl Preview {
             return Ok(answer);
         }
         if *request.method() == Method::CONNECT {
-            return Ok(no_connect());
+            return Ok(connect_refused());
         }
         let authority = target::authority(&request).unwrap_or_default();
         if !is_plain_authority(&authority) {
             return Err(Failure::malformed("the request's host is no host name"));
         }
-        let shared = &self.shared;
-        let ports = shared.orchestrator.ports(&target.sandbox)?;
+        let state = &self.state;
+        let ports = state.orchestrator.ports(&target.sandbox)?;
         let (head, body) = request.into_parts();
         let asked = PreviewRequest {
             target,
             head: &head,
             authority: &authority,
-            origin: came,
+            client,
             ports: &ports,
             wants_html,
         };
-        let pass = match shared.settings.gate.admit(&asked).await {
-            Verdict::Pass(pass) => pass,
+        let grant = match state.settings.gate.admit(&asked).await {
+            Verdict::Admit(grant) => grant,
             Verdict::Answer(answer) => return Ok(*answer),
         };
-        if shared.tasks.shutdown.is_cancelled() {
+        if state.tasks.shutdown.is_cancelled() {
             return Err(Failure::stopping());
         }
-        let room = shared.pool.room(&target.sandbox, &ports);
-        let permit = room.enter().ok_or_else(|| {
+        let connections = state.pool.sandbox(&target.sandbox, &ports);
+        let permit = connections.acquire().ok_or_else(|| {
             Failure::new(
                 Kind::Busy,
                 format!(
                     "too many connections: one sandbox has at most {} \
                      (preview.max_connections_per_sandbox)",
-                    shared.settings.max_connections
+                    state.settings.max_connections
                 ),
             )
         })?;
-        let passage = Passage {
-            shared,
+        let proxied = ProxiedRequest {
+            settings: &state.settings,
+            tasks: &state.tasks,
             target,
-            room,
-            pass,
+            connections,
+            grant,
             authority,
-            came,
+            client,
         };
-        passage.carry(permit, head, body).await
+        proxied.forward(permit, head, body).await
     }
 }
 
@@ -152,14 +141,14 @@ fn refused(refusal: Refusal) -> Failure {
     }
 }
 
-/// Whether a `Host` can stand in headers of ours as it is.
+/// Whether an authority can be copied into other headers as it is.
 fn is_plain_authority(authority: &str) -> bool {
     authority.is_empty()
         || (!authority.contains('@') && authority.parse::<http::uri::Authority>().is_ok())
 }
 
-/// Relative links need it.
-fn with_slash(target: &Target, query: Option<&str>) -> Response<PreviewBody> {
+/// Redirects to the path with a slash at its end, which relative links need.
+fn redirect_with_slash(target: &Target, query: Option<&str>) -> Response<PreviewBody> {
     let query = query.map_or(String::new(), |query| format!("?{query}"));
     let location = format!("{}/{query}", target.prefix());
     let mut response = Response::new(PreviewBody::empty());
@@ -171,7 +160,7 @@ fn with_slash(target: &Target, query: Option<&str>) -> Response<PreviewBody> {
     response
 }
 
-fn no_connect() -> Response<PreviewBody> {
+fn connect_refused() -> Response<PreviewBody> {
     let failure = Failure::malformed("a preview is no proxy: CONNECT is refused");
     let mut response = pages::failed(&failure, false);
     *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;

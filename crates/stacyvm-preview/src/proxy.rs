@@ -1,7 +1,7 @@
-//! One request on its way through: in over HTTP/1.1, its answer out as it comes.
+//! One request through the proxy: into the sandbox over HTTP/1.1, its answer out as it comes.
 //!
-//! Its rules: bodies are never collected; a request is sent a second time only where that cannot
-//! do anything twice, on a connection that had been used before and turned out to be closed.
+//! Its rules: bodies are never collected; a request is sent a second time only when it is safe to
+//! repeat, after a connection that had been used before turned out to be closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,39 +17,40 @@ use stacyvm_orchestrator::{Error, PortConnection};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
-use crate::body::{Outgoing, PreviewBody};
+use crate::connections::{Lease, SandboxConnections};
 use crate::failure::{Failure, Kind};
-use crate::gate::Pass;
+use crate::gate::Grant;
 use crate::headers;
 use crate::origin;
-use crate::preview::Shared;
-use crate::room::{Lease, Room};
+use crate::request_body::RequestBody;
+use crate::response_body::PreviewBody;
 use crate::tunnel::Tunnel;
-use crate::{Form, Origin, Target};
+use crate::{ClientInfo, Form, PreviewSettings, Target, Tasks};
 
 /// How long one attempt to connect may take.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Pauses between attempts while a port is waited for: they double up to the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
-/// A connection's buffer, and so the longest head of an answer from inside.
-const BUFFER: usize = 128 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Delays between attempts to connect to a closed port: each is twice the one before.
+const MIN_RETRY_DELAY: Duration = Duration::from_millis(20);
+const MAX_RETRY_DELAY: Duration = Duration::from_millis(250);
+/// The buffer of a connection, and so the longest head of an answer of a sandbox, in bytes.
+const MAX_HEAD: usize = 128 * 1024;
 /// How long a connection that is used again may take to be ready.
-const READY: Duration = Duration::from_secs(1);
+const READY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A request that was let in.
-pub(crate) struct Passage<'a> {
-    pub(crate) shared: &'a Shared,
+/// A request that the gate admitted.
+pub(crate) struct ProxiedRequest<'a> {
+    pub(crate) settings: &'a PreviewSettings,
+    pub(crate) tasks: &'a Tasks,
     pub(crate) target: &'a Target,
-    pub(crate) room: Arc<Room>,
-    pub(crate) pass: Pass,
+    pub(crate) connections: Arc<SandboxConnections>,
+    pub(crate) grant: Grant,
     pub(crate) authority: String,
-    pub(crate) came: Origin,
+    pub(crate) client: ClientInfo,
 }
 
-impl Passage<'_> {
-    /// Carries the request in and its answer out.
-    pub(crate) async fn carry(
+impl ProxiedRequest<'_> {
+    /// Sends the request to the sandbox and returns its answer.
+    pub(crate) async fn forward(
         self,
         permit: OwnedSemaphorePermit,
         mut head: Parts,
@@ -57,85 +58,85 @@ impl Passage<'_> {
     ) -> Result<Response<PreviewBody>, Failure> {
         let client = head.extensions.remove::<OnUpgrade>();
         let extensions = std::mem::take(&mut head.extensions);
-        let nobody = origin::is_nobody(&head.headers);
+        let opaque = origin::is_opaque(&head.headers);
         let upgrade = self.prepare(&mut head, client.is_some())?;
-        let idle = self.shared.settings.idle_timeout;
-        let (outgoing, sent) = Outgoing::new(body, idle);
-        let (sender, answer) = self.send(head, outgoing).await?;
+        let idle_timeout = self.settings.idle_timeout;
+        let (body, sent) = RequestBody::new(body, idle_timeout);
+        let (sender, answer) = self.send(head, body).await?;
         let (mut answer, incoming) = answer.into_parts();
-        let inside = answer.extensions.remove::<OnUpgrade>();
+        let upstream = answer.extensions.remove::<OnUpgrade>();
         let changed = headers::strip_connection(&mut answer.headers);
         answer.version = Version::HTTP_11;
         if origin::is_shared(self.target.form) {
-            origin::confine(&mut answer.headers, self.target, &self.authority, nobody);
+            origin::confine(&mut answer.headers, self.target, &self.authority, opaque);
         } else {
-            headers::bind_cookies(&mut answer.headers, self.pass.own_cookies);
+            headers::bind_cookies(&mut answer.headers, self.grant.own_cookies);
         }
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
-            let (Some(client), Some(inside), Some(_), Some(protocol)) =
-                (client, inside, upgrade, changed)
+            let (Some(client), Some(upstream), Some(_), Some(protocol)) =
+                (client, upstream, upgrade, changed)
             else {
                 return Err(Failure::broken(
                     "the answer changes to a protocol that nobody asked for",
                 ));
             };
-            answer.headers.insert(CONNECTION, UPGRADE_WORD);
+            answer.headers.insert(CONNECTION, UPGRADE_VALUE);
             answer.headers.insert(UPGRADE, protocol);
             let tunnel = Tunnel {
                 client,
-                inside,
-                idle,
-                ports: self.room.ports.clone(),
-                shutdown: self.shared.tasks.shutdown.clone(),
+                upstream,
+                idle_timeout,
+                ports: self.connections.ports.clone(),
+                shutdown: self.tasks.shutdown.clone(),
                 permit,
                 extensions,
             };
-            self.shared.tasks.tracker.spawn(tunnel.run());
+            self.tasks.tracker.spawn(tunnel.run());
             return Ok(Response::from_parts(answer, PreviewBody::empty()));
         }
         let lease = Lease {
-            room: self.room,
+            connections: self.connections,
             port: self.target.port.get(),
             sender,
             sent,
             _permit: permit,
         };
-        // A feed of events never ends by itself; its reader comes back.
+        // A stream of events never ends by itself, and its client connects again.
         let endless = answer
             .headers
             .get(CONTENT_TYPE)
             .is_some_and(is_event_stream);
-        let closing = endless.then(|| self.shared.tasks.shutdown.clone().cancelled_owned());
-        let body = PreviewBody::inside(incoming, lease, idle, closing);
+        let shutdown = endless.then(|| self.tasks.shutdown.clone().cancelled_owned());
+        let body = PreviewBody::upstream(incoming, lease, idle_timeout, shutdown);
         Ok(Response::from_parts(answer, body))
     }
 
-    /// Makes a head the one that goes inside; gives back the protocol that the client wants to
-    /// change to.
+    /// Makes a head the one that is sent to the sandbox. Returns the protocol that the client wants
+    /// to change to.
     fn prepare(&self, head: &mut Parts, upgradable: bool) -> Result<Option<HeaderValue>, Failure> {
-        let trailers = headers::takes_trailers(&head.headers);
+        let trailers = headers::accepts_trailers(&head.headers);
         let upgrade = headers::strip_connection(&mut head.headers).filter(|_| upgradable);
         let prefix = (self.target.form == Form::Path).then(|| self.target.prefix());
         headers::prepare(
             &mut head.headers,
-            self.came,
+            self.client,
             &self.authority,
             prefix.as_deref(),
         );
         if origin::is_shared(self.target.form) {
-            origin::hide(&mut head.headers);
+            origin::remove_cookies(&mut head.headers);
         }
-        for name in &self.pass.own_headers {
+        for name in &self.grant.own_headers {
             head.headers.remove(name);
         }
-        for cookie in self.pass.own_cookies {
-            headers::take_cookie(&mut head.headers, cookie);
+        for cookie in self.grant.own_cookies {
+            headers::remove_cookie(&mut head.headers, cookie);
         }
-        if let Some(uri) = &self.pass.uri {
+        if let Some(uri) = &self.grant.uri {
             head.uri = uri.clone();
         }
         if let Some(protocol) = &upgrade {
-            head.headers.insert(CONNECTION, UPGRADE_WORD);
+            head.headers.insert(CONNECTION, UPGRADE_VALUE);
             head.headers.insert(UPGRADE, protocol.clone());
         } else if trailers {
             head.headers
@@ -149,40 +150,40 @@ impl Passage<'_> {
         Ok(upgrade)
     }
 
-    /// Sends the request over a connection that waits, or a new one, and awaits the answer's head.
+    /// Sends the request over an idle connection, or a new one, and awaits the answer's head.
     async fn send(
         &self,
         head: Parts,
-        body: Outgoing,
-    ) -> Result<(SendRequest<Outgoing>, Response<Incoming>), Failure> {
+        body: RequestBody,
+    ) -> Result<(SendRequest<RequestBody>, Response<Incoming>), Failure> {
         let mut request = Request::from_parts(head, body);
-        if let Some(mut sender) = self.waiting().await {
-            let again = repeatable(&request).then(|| copy(&request));
+        if let Some(mut sender) = self.idle_connection().await {
+            let again = is_repeatable(&request).then(|| copy(&request));
             match self.exchange(&mut sender, request).await {
                 Ok(answer) => return Ok((sender, answer)),
-                Err(Unanswered::Unsent(unsent)) => request = *unsent,
-                Err(Unanswered::Lost(failure)) => match again {
+                Err(SendError::Unsent(unsent)) => request = *unsent,
+                Err(SendError::Lost(failure)) => match again {
                     Some(again) => request = again,
                     None => return Err(failure),
                 },
-                Err(Unanswered::Failed(failure)) => return Err(failure),
+                Err(SendError::Failed(failure)) => return Err(failure),
             }
         }
         let mut sender = self.open().await?;
         match self.exchange(&mut sender, request).await {
             Ok(answer) => Ok((sender, answer)),
-            Err(Unanswered::Unsent(_)) => Err(Failure::broken(
+            Err(SendError::Unsent(_)) => Err(Failure::broken(
                 "the connection was closed before the request was sent",
             )),
-            Err(Unanswered::Lost(failure) | Unanswered::Failed(failure)) => Err(failure),
+            Err(SendError::Lost(failure) | SendError::Failed(failure)) => Err(failure),
         }
     }
 
-    /// A connection that was used before and is ready.
-    async fn waiting(&self) -> Option<SendRequest<Outgoing>> {
+    /// An idle connection that is ready.
+    async fn idle_connection(&self) -> Option<SendRequest<RequestBody>> {
         let port = self.target.port.get();
-        while let Some(mut sender) = self.room.idle(port) {
-            if let Ok(Ok(())) = timeout(READY, sender.ready()).await {
+        while let Some(mut sender) = self.connections.take_idle(port) {
+            if let Ok(Ok(())) = timeout(READY_TIMEOUT, sender.ready()).await {
                 return Some(sender);
             }
         }
@@ -191,82 +192,83 @@ impl Passage<'_> {
 
     async fn exchange(
         &self,
-        sender: &mut SendRequest<Outgoing>,
-        request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let idle = self.shared.settings.idle_timeout;
-        let answered = timeout(idle, sender.try_send_request(request)).await;
+        sender: &mut SendRequest<RequestBody>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        let idle_timeout = self.settings.idle_timeout;
+        let answered = timeout(idle_timeout, sender.try_send_request(request)).await;
         let Ok(answered) = answered else {
-            let message = format!("no answer within {idle:?}");
-            return Err(Unanswered::Failed(Failure::broken(message)));
+            let message = format!("no answer within {idle_timeout:?}");
+            return Err(SendError::Failed(Failure::broken(message)));
         };
         answered.map_err(|mut error| {
             if let Some(request) = error.take_message() {
-                return Unanswered::Unsent(Box::new(request));
+                return SendError::Unsent(Box::new(request));
             }
             let error = error.into_error();
             tracing::debug!(%error, port = self.target.port, "preview is not answered");
-            if self.room.ports.is_ended() {
+            if self.connections.ports.is_ended() {
                 let message = format!("sandbox {:?} not found", self.target.sandbox.as_str());
-                Unanswered::Failed(Failure::new(Kind::Gone, message))
+                SendError::Failed(Failure::new(Kind::Gone, message))
             } else if error.is_parse() {
-                Unanswered::Failed(Failure::broken("the answer is no HTTP"))
+                SendError::Failed(Failure::broken("the answer is no HTTP"))
             } else if error.is_user() {
-                Unanswered::Failed(Failure::malformed(
+                SendError::Failed(Failure::malformed(
                     "the request's body ended before its end",
                 ))
             } else {
-                Unanswered::Lost(Failure::broken(
+                SendError::Lost(Failure::broken(
                     "the connection was closed without an answer",
                 ))
             }
         })
     }
 
-    /// A new connection, waited for as long as a visitor may be kept waiting.
-    async fn open(&self) -> Result<SendRequest<Outgoing>, Failure> {
+    /// A new connection. While the port is closed, it is tried again until the client has waited as
+    /// long as the settings permit.
+    async fn open(&self) -> Result<SendRequest<RequestBody>, Failure> {
         let port = self.target.port.get();
-        let deadline = Instant::now() + self.shared.settings.wait;
-        let (mut turn, mut pause) = (None, FIRST_PAUSE);
+        let deadline = Instant::now() + self.settings.wait;
+        let (mut lock, mut delay) = (None, MIN_RETRY_DELAY);
         loop {
-            match timeout(CONNECT, self.room.ports.connect(port)).await {
+            match timeout(CONNECT_TIMEOUT, self.connections.ports.connect(port)).await {
                 Ok(Ok(connection)) => {
-                    self.room.saw(port);
+                    self.connections.mark_reached(port);
                     return self.handshake(connection).await;
                 }
                 Ok(Err(Error::NothingListens(_))) => {}
-                Ok(Err(_)) if self.room.ports.is_ended() => return Err(self.gone()),
+                Ok(Err(_)) if self.connections.ports.is_ended() => return Err(self.gone()),
                 Ok(Err(error)) => return Err(error.into()),
                 Err(_) => return Err(Failure::broken("the port does not take connections")),
             }
-            if turn.is_none() {
-                let asking = self.room.turn(port).acquire_owned();
-                turn = self.until(deadline, asking).await?.and_then(Result::ok);
-                if turn.is_none() {
+            if lock.is_none() {
+                let locking = self.connections.connect_lock(port).acquire_owned();
+                lock = self.until(deadline, locking).await?.and_then(Result::ok);
+                if lock.is_none() {
                     return Err(self.not_open());
                 }
                 continue;
             }
-            let next = (Instant::now() + pause).min(deadline);
+            let next = (Instant::now() + delay).min(deadline);
             if next >= deadline {
                 return Err(self.not_open());
             }
             self.until(next, std::future::pending::<()>()).await?;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            delay = (delay * 2).min(MAX_RETRY_DELAY);
         }
     }
 
-    /// Waits for something until a moment; gives up when the sandbox or the server ends.
+    /// Waits for a future until a deadline; fails when the sandbox or the server ends.
     async fn until<T>(
         &self,
-        moment: Instant,
-        what: impl Future<Output = T>,
+        deadline: Instant,
+        future: impl Future<Output = T>,
     ) -> Result<Option<T>, Failure> {
         tokio::select! {
-            found = what => Ok(Some(found)),
-            () = tokio::time::sleep_until(moment) => Ok(None),
-            () = self.room.ports.ended() => Err(self.gone()),
-            () = self.shared.tasks.shutdown.cancelled() => Err(Failure::stopping()),
+            output = future => Ok(Some(output)),
+            () = tokio::time::sleep_until(deadline) => Ok(None),
+            () = self.connections.ports.ended() => Err(self.gone()),
+            () = self.tasks.shutdown.cancelled() => Err(Failure::stopping()),
         }
     }
 
@@ -278,7 +280,7 @@ impl Passage<'_> {
     fn not_open(&self) -> Failure {
         let port = self.target.port;
         let id = &self.target.sandbox;
-        if self.room.has_seen(port.get()) {
+        if self.connections.was_reached(port.get()) {
             let message = format!("nothing listens on port {port} of sandbox {id} any more");
             Failure::new(Kind::Closed, message)
         } else {
@@ -290,16 +292,16 @@ impl Passage<'_> {
     async fn handshake(
         &self,
         connection: PortConnection,
-    ) -> Result<SendRequest<Outgoing>, Failure> {
+    ) -> Result<SendRequest<RequestBody>, Failure> {
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(BUFFER);
+        builder.max_buf_size(MAX_HEAD);
         let shaken = builder.handshake(TokioIo::new(connection)).await;
         let (sender, driver) = shaken.map_err(|_| Failure::broken("the connection failed"))?;
-        let ended = self.room.ports.ended();
-        let cut = self.shared.tasks.cut.clone();
-        self.shared.tasks.tracker.spawn(async move {
+        let ended = self.connections.ports.ended();
+        let cut = self.tasks.cut.clone();
+        self.tasks.tracker.spawn(async move {
             tokio::select! {
-                // Whoever waits for an answer is told how it ended.
+                // A request that waits for an answer gets the error.
                 _ = driver.with_upgrades() => {}
                 () = ended => {}
                 () = cut.cancelled() => {}
@@ -309,20 +311,20 @@ impl Passage<'_> {
     }
 }
 
-const UPGRADE_WORD: HeaderValue = HeaderValue::from_static("upgrade");
+const UPGRADE_VALUE: HeaderValue = HeaderValue::from_static("upgrade");
 
-/// A request without an answer.
-enum Unanswered {
+/// Why a request has no answer.
+enum SendError {
     /// Nothing of it was sent.
-    Unsent(Box<Request<Outgoing>>),
-    /// The connection ended without a word.
+    Unsent(Box<Request<RequestBody>>),
+    /// The connection ended before an answer came.
     Lost(Failure),
-    /// Something that another attempt would not mend.
+    /// The request failed in a way that another attempt would not change.
     Failed(Failure),
 }
 
-/// Whether sending it twice does nothing twice (RFC 9110 section 9.2.1).
-fn repeatable(request: &Request<Outgoing>) -> bool {
+/// Whether a request has the same effect when it is sent twice (RFC 9110 section 9.2.1).
+fn is_repeatable(request: &Request<RequestBody>) -> bool {
     let safe = matches!(
         *request.method(),
         Method::GET | Method::HEAD | Method::OPTIONS
@@ -330,15 +332,15 @@ fn repeatable(request: &Request<Outgoing>) -> bool {
     safe && request.body().is_end_stream()
 }
 
-fn copy(request: &Request<Outgoing>) -> Request<Outgoing> {
-    let mut copy = Request::new(Outgoing::empty());
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::empty());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
     copy
 }
 
-/// The path and query as they go inside.
+/// The path and query that are sent to the sandbox.
 fn inner_uri(uri: &Uri, prefix: Option<&str>) -> Option<Uri> {
     let whole = uri.path_and_query().map_or("/", |whole| whole.as_str());
     let whole = match prefix {

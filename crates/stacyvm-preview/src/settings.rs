@@ -1,4 +1,4 @@
-//! What the proxy is told at its start.
+//! Settings of previews.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,15 +8,15 @@ use crate::{Gate, OpenGate};
 /// How previews behave.
 #[derive(Clone, Debug)]
 pub struct PreviewSettings {
-    /// Under which clients build `{port}-{id}.{preview_domain}`; a port in it does not count.
+    /// The domain below which clients build `{port}-{id}.{preview_domain}`; a port in it is ignored.
     pub domain: String,
     /// How long a request waits for a port to open.
     pub wait: Duration,
-    /// How long a connection may be silent in both directions.
+    /// How long a connection may move no bytes in either direction.
     pub idle_timeout: Duration,
-    /// Requests and tunnels at once into one sandbox.
+    /// The most requests and tunnels at once into one sandbox.
     pub max_connections: usize,
-    /// Who may open a preview.
+    /// Decides who may open a preview.
     pub gate: Arc<dyn Gate>,
 }
 

@@ -1,7 +1,8 @@
-//! Which port of which sandbox a request is for, if it is for one.
+//! The port of a sandbox that a request is for, if it is for one.
 //!
 //! Three forms: the host name, the path `/preview/{id}/{port}/…`, the header `X-StacyVM-Preview`.
-//! Owns their precedence: a host name decides alone, and whatever disagrees with it is refused.
+//! Owns their precedence: a host name decides alone, and a request that also names another port is
+//! refused.
 
 use std::num::NonZeroU16;
 
@@ -30,11 +31,11 @@ pub enum Form {
 /// A port of a sandbox that a request is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Whose.
+    /// The sandbox.
     pub sandbox: SandboxId,
     /// The TCP port inside.
     pub port: NonZeroU16,
-    /// How it was named.
+    /// How the request named it.
     pub form: Form,
 }
 
@@ -47,53 +48,54 @@ impl Target {
         }
     }
 
-    /// What the path form puts before the paths inside; no slash ends it.
+    /// The prefix that the path form has before the sandbox's own paths, without a slash at its end.
     pub fn prefix(&self) -> String {
         format!("{PATH}{}/{}", self.sandbox, self.port)
     }
 }
 
-/// Where a request came from, as far as the connection says.
+/// The client of a request, as its connection shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Origin {
+pub struct ClientInfo {
     /// The client's address.
-    pub peer: std::net::IpAddr,
+    pub address: std::net::IpAddr,
     /// Whether the connection is encrypted.
     pub secure: bool,
 }
 
-/// What a request is.
+/// What a request was found to be for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// For a port of a sandbox.
+    /// A port of a sandbox.
     Preview(Target),
-    /// The path form without the slash behind the port, which relative links need.
+    /// A port of a sandbox, in the path form without the slash after the port. Relative links need
+    /// the slash.
     SlashMissing(Target),
-    /// It names a preview in a way that cannot be.
+    /// A preview that cannot exist, or more than one.
     Refused(Refusal),
-    /// Not for a preview.
+    /// No preview.
     None,
 }
 
 /// Why a request's names are refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// There is no such port.
+    /// The name is not that of a port of a sandbox.
     #[error("{0}")]
     Name(#[from] NameError),
-    /// Names that contradict each other, or more of them than there may be.
+    /// The request has names that contradict each other, or more than one of a kind.
     #[error("the request names more than one host or preview")]
     Disagreeing,
 }
 
 impl Refusal {
-    /// Whether the request itself is malformed, and not only what it names is nowhere.
+    /// Whether the request itself is malformed. Otherwise only what it names does not exist.
     pub(crate) const fn is_malformed(self) -> bool {
         matches!(self, Self::Disagreeing)
     }
 }
 
-/// Looks at all names that a request carries.
+/// Finds the preview from all names that a request carries.
 pub(crate) fn find<B>(domain: &Domain, request: &Request<B>) -> Found {
     match by_host(domain, request) {
         Found::None => match by_header(request) {
@@ -121,9 +123,9 @@ fn by_host<B>(domain: &Domain, request: &Request<B>) -> Found {
     for host in target.into_iter().chain(headers) {
         disagree |= first.is_some_and(|first| !first.eq_ignore_ascii_case(host));
         first = first.or(Some(host));
-        match domain.judge(host) {
+        match domain.parse(host) {
             HostName::Other => {}
-            judged => found = judged,
+            parsed => found = parsed,
         }
     }
     let twice = request.headers().get_all(HOST).iter().count() > 1;
@@ -233,7 +235,7 @@ mod tests {
                 &[("x-stacyvm-preview", "3000-sb-0123abcd")],
                 Form::Header,
             ),
-            // Behind a preview's name every path is the sandbox's.
+            // Under a preview's host name every path is the sandbox's.
             ("/preview/sb-ffffffff/1/", &[("host", PREVIEW)], Form::Host),
             ("/api/v1/sandboxes", &[("host", PREVIEW)], Form::Host),
         ] {

@@ -1,14 +1,16 @@
 //! Certificates of previews, and connections over them.
 //!
-//! Three sources: files that somebody else keeps fresh, an ACME server, and an authority of this
-//! machine for development. Owns when they are read, renewed and replaced; a connection keeps what
-//! it began with. The one rule: a certificate that does not work never replaces one that does.
+//! There are three sources of certificates: files that the operator renews, an ACME server, and an
+//! authority of this machine for development. Owns when they are read, renewed and replaced; a
+//! connection keeps the certificate that it began with. Its rule: a certificate that does not work
+//! never replaces one that does.
 
 pub mod acme;
 mod authority;
+mod certificate;
+mod crypto;
 mod files;
 mod hook;
-mod pair;
 mod validity;
 
 use std::io;
@@ -17,7 +19,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
 use rustls::server::ResolvesServerCert;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -28,23 +29,23 @@ use tokio_util::sync::CancellationToken;
 
 pub use acme::Acme;
 pub use authority::{Authority, AuthorityError};
-use files::Files;
+pub use certificate::CertificateError;
+use certificate::CurrentCertificate;
+use files::CertificateFiles;
 pub use hook::HookError;
-use pair::Current;
-pub use pair::PairError;
 
-/// How long a client may take to agree on keys.
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long one may say nothing at all; browsers connect ahead of time.
-const SILENCE: Duration = Duration::from_secs(75);
-/// The first byte of whoever speaks TLS (RFC 8446, 5.1: a record of type handshake). No request of
+/// How long the TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may send nothing at all; browsers connect ahead of time.
+const FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(75);
+/// The first byte of a TLS connection (RFC 8446, 5.1: a record of type handshake). No request of
 /// HTTP begins with it.
 const TLS_HANDSHAKE: u8 = 22;
 
-/// A connection, in the clear or over TLS.
+/// A connection, without TLS (`Left`) or over it (`Right`).
 pub type Connection = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-/// Where certificates come from.
+/// The source of certificates.
 #[derive(Debug)]
 pub enum Source {
     /// Two files in PEM: the chain, the certificate first, and its key.
@@ -60,22 +61,22 @@ pub enum Source {
     Authority(Box<Authority>),
 }
 
-/// Why there is no TLS.
+/// Why TLS cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// Certificate or key cannot be used.
+    /// The certificate or its key cannot be used.
     #[error("cannot use the certificate {}", cert.display())]
-    Pair {
-        /// Which certificate.
+    Certificate {
+        /// The file of the certificate.
         cert: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
-        source: PairError,
+        source: CertificateError,
     },
-    /// The development authority has no certificate for us.
+    /// The development authority cannot issue certificates.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The library has no protocol in common with us.
+    /// The library refuses the settings.
     #[error("cannot set TLS up")]
     Setup(#[source] rustls::Error),
 }
@@ -84,42 +85,42 @@ pub enum TlsError {
 #[derive(Debug)]
 pub struct Tls {
     config: Arc<ServerConfig>,
-    keeper: Keeper,
+    renewal: Renewal,
 }
 
-/// What keeps the certificate fresh.
+/// How the certificate is renewed.
 #[derive(Debug)]
-enum Keeper {
-    Files(Files, Arc<Current>),
-    Acme(Box<Acme>, Arc<Current>),
-    /// It makes one whenever one is asked for.
+enum Renewal {
+    Files(CertificateFiles, Arc<CurrentCertificate>),
+    Acme(Box<Acme>, Arc<CurrentCertificate>),
+    /// The authority issues certificates while it serves.
     Authority,
 }
 
 impl Tls {
-    /// Reads what is there.
+    /// Reads the certificate that exists.
     ///
     /// # Errors
-    /// When files cannot be used. An ACME server is not asked yet: until it has given a
-    /// certificate, handshakes fail.
+    /// When files cannot be used. An ACME server is not asked yet: without a stored certificate,
+    /// handshakes fail until it has issued one.
     pub fn new(source: Source) -> Result<Self, TlsError> {
-        let (keeper, resolver): (_, Arc<dyn ResolvesServerCert>) = match source {
+        let (renewal, resolver): (_, Arc<dyn ResolvesServerCert>) = match source {
             Source::Files { cert, key } => {
-                let files = Files::new(cert, key);
-                let first = files.read().map_err(|source| TlsError::Pair {
+                let files = CertificateFiles::new(cert, key);
+                let first = files.read().map_err(|source| TlsError::Certificate {
                     cert: files.cert.clone(),
                     source,
                 })?;
-                let current = Arc::new(Current::new(Some(first)));
-                (Keeper::Files(files, Arc::clone(&current)), current)
+                let current = Arc::new(CurrentCertificate::new(Some(first)));
+                (Renewal::Files(files, Arc::clone(&current)), current)
             }
             Source::Acme(acme) => {
-                let current = Arc::new(Current::new(acme.kept()));
-                (Keeper::Acme(Box::new(acme), Arc::clone(&current)), current)
+                let current = Arc::new(CurrentCertificate::new(acme.stored()));
+                (Renewal::Acme(Box::new(acme), Arc::clone(&current)), current)
             }
-            Source::Authority(authority) => (Keeper::Authority, Arc::new(authority.issuer()?)),
+            Source::Authority(authority) => (Renewal::Authority, Arc::new(authority.issuer()?)),
         };
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(crypto::provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsError::Setup)?
             .with_no_client_auth()
@@ -127,51 +128,46 @@ impl Tls {
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self {
             config: Arc::new(config),
-            keeper,
+            renewal,
         })
     }
 
-    /// What a client has to say, decrypted when it speaks TLS (`Right`) and as it came when it
-    /// does not: one port serves both, and who minds sends plain requests elsewhere.
+    /// Accepts a connection with or without TLS: one port serves both. Where plain requests are not
+    /// wanted, they are redirected above.
     ///
     /// # Errors
-    /// When the client says nothing for a while, or does not agree.
+    /// When the client sends nothing in time, or the handshake fails.
     pub async fn accept(&self, stream: TcpStream) -> io::Result<Connection> {
         let mut first = [0];
-        let seen = timeout(SILENCE, stream.peek(&mut first)).await;
+        let seen = timeout(FIRST_BYTE_TIMEOUT, stream.peek(&mut first)).await;
         let seen = seen.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         if seen == 0 || first[0] != TLS_HANDSHAKE {
             return Ok(Either::Left(stream));
         }
         let accepting = TlsAcceptor::from(Arc::clone(&self.config)).accept(stream);
-        timeout(HANDSHAKE, accepting)
+        timeout(HANDSHAKE_TIMEOUT, accepting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map(|stream| Either::Right(Box::new(stream)))
     }
 
-    /// Keeps the certificate fresh until `stop`.
-    pub async fn keep(&self, stop: CancellationToken) {
-        let keeping = async {
-            match &self.keeper {
-                Keeper::Files(files, current) => files.watch(current).await,
-                Keeper::Acme(acme, current) => acme.renew(current).await,
-                Keeper::Authority => {}
+    /// Renews the certificate whenever it is due, until `stop` is cancelled.
+    pub async fn renew(&self, stop: CancellationToken) {
+        let renewing = async {
+            match &self.renewal {
+                Renewal::Files(files, current) => files.watch(current).await,
+                Renewal::Acme(acme, current) => acme.renew(current).await,
+                Renewal::Authority => {}
             }
         };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = keeping => {}
+            () = renewing => {}
         }
     }
 }
 
-/// Named everywhere instead of installed once: nothing can then be missing, or there twice.
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::ring::default_provider())
-}
-
-/// Where the development authority of a server with this data directory is.
+/// The directory of the development authority in a server's data directory.
 pub fn authority_dir(data: &Path) -> PathBuf {
     data.join("preview").join("authority")
 }

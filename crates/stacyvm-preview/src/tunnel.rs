@@ -1,7 +1,7 @@
-//! What a request becomes after 101: bytes both ways, until both ends have closed.
+//! A request after it was upgraded: bytes both ways, until both ends have closed.
 //!
-//! Its rule: the end of one direction is passed on and ends only that one. A tunnel ends by force
-//! with its sandbox, with the server, or when neither side has said anything for too long.
+//! Its rule: the end of one direction is passed on and ends only that one. A tunnel is cut when its
+//! sandbox or the server ends, or when no bytes move in either direction for too long.
 
 use std::time::Duration;
 
@@ -14,38 +14,41 @@ use tokio::io::copy_bidirectional_with_sizes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-/// Room for bytes under way, each direction.
-const BUFFER: usize = 16 * 1024;
+/// Bytes that are copied at once, each way.
+const CHUNK_SIZE: usize = 16 * 1024;
 /// How long both sides may take to hand the connection over.
-const HANDOVER: Duration = Duration::from_secs(30);
+const UPGRADE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Everything a tunnel stands on.
+/// An upgraded request, and everything that it holds.
 pub(crate) struct Tunnel {
     pub(crate) client: OnUpgrade,
-    pub(crate) inside: OnUpgrade,
-    pub(crate) idle: Duration,
+    pub(crate) upstream: OnUpgrade,
+    pub(crate) idle_timeout: Duration,
     pub(crate) ports: Ports,
     pub(crate) shutdown: CancellationToken,
-    /// Its place among the sandbox's connections.
+    /// The tunnel's permit among the sandbox's connections.
     pub(crate) permit: OwnedSemaphorePermit,
-    /// What the server hung on the request: it lives as long as the tunnel.
+    /// What the server attached to the request; it lives as long as the tunnel.
     pub(crate) extensions: Extensions,
 }
 
 impl Tunnel {
-    /// Carries bytes to the tunnel's end.
+    /// Carries bytes until the tunnel's end.
     pub(crate) async fn run(self) {
-        let upgraded = async { tokio::try_join!(self.client, self.inside) };
-        let Ok(Ok((client, inside))) = tokio::time::timeout(HANDOVER, upgraded).await else {
+        let upgraded = async { tokio::try_join!(self.client, self.upstream) };
+        let Ok(Ok((client, upstream))) = tokio::time::timeout(UPGRADE_TIMEOUT, upgraded).await
+        else {
             return;
         };
         let activity = Activity::new();
         let mut client = ActivityStream::new(TokioIo::new(client), &activity);
-        let mut inside = ActivityStream::new(TokioIo::new(inside), &activity);
+        let mut upstream = ActivityStream::new(TokioIo::new(upstream), &activity);
+        let copying =
+            copy_bidirectional_with_sizes(&mut client, &mut upstream, CHUNK_SIZE, CHUNK_SIZE);
         tokio::select! {
-            // How it ended is the two sides' affair.
-            _ = copy_bidirectional_with_sizes(&mut client, &mut inside, BUFFER, BUFFER) => {}
-            () = activity.idle(self.idle) => {}
+            // How the tunnel ended is for its two sides to see.
+            _ = copying => {}
+            () = activity.idle(self.idle_timeout) => {}
             () = self.ports.ended() => {}
             () = self.shutdown.cancelled() => {}
         }

@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderName, Request};
 use hyper::body::Incoming;
-use stacyvm_preview::{Form, Found, Origin, Preview};
+use stacyvm_preview::{ClientInfo, Form, Found, Preview};
 use subtle::ConstantTimeEq;
 
 use crate::host::HostRule;
@@ -39,7 +39,7 @@ impl Previews {
     pub(crate) async fn answer(
         &self,
         mut request: Request<Incoming>,
-        origin: Origin,
+        client: ClientInfo,
         only: bool,
     ) -> Result<Response, Request<Incoming>> {
         let found = self.preview.find(&request);
@@ -59,7 +59,7 @@ impl Previews {
         }
         self.hide_key(request.headers_mut());
         let method = request.method().clone();
-        let response = self.preview.answer(found.clone(), origin, request).await;
+        let response = self.preview.answer(found.clone(), client, request).await;
         if let Found::Preview(target) = &found {
             tracing::debug!(
                 sandbox = target.sandbox.as_str(),

@@ -22,7 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use stacyvm_orchestrator::Orchestrator;
 use stacyvm_preview::tls::{Connection, Tls};
-use stacyvm_preview::{Origin, Preview, Tasks};
+use stacyvm_preview::{ClientInfo, Preview, Tasks};
 use stacyvm_stream::WriteTimeoutStream;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -95,7 +95,7 @@ pub async fn serve(
     let tls = settings.tls.clone();
     if let Some(tls) = &tls {
         let (tls, shutdown) = (Arc::clone(tls), shutdown.clone());
-        tasks.spawn(async move { tls.keep(shutdown).await });
+        tasks.spawn(async move { tls.renew(shutdown).await });
     }
     let server = Arc::new(Server {
         tls,
@@ -196,7 +196,7 @@ impl Server {
     async fn answer(
         &self,
         mut request: hyper::Request<Incoming>,
-        origin: Origin,
+        client: ClientInfo,
         only_previews: bool,
         permit: &Arc<ConnectionPermit>,
     ) -> Response {
@@ -206,11 +206,11 @@ impl Server {
         // A length that stood beside it has been dropped unseen. Whatever stood before us may have
         // believed the length, and would take the rest for another request: there is none.
         let ends = request.headers().contains_key(TRANSFER_ENCODING);
-        let answered = self.previews.answer(request, origin, only_previews).await;
+        let answered = self.previews.answer(request, client, only_previews).await;
         let mut response = match answered {
             Ok(response) => response,
             Err(mut request) => {
-                request.extensions_mut().insert(Peer::new(origin.peer));
+                request.extensions_mut().insert(Peer::new(client.address));
                 // A router is always ready, and never fails.
                 match self.router.clone().call(request.map(Body::new)).await {
                     Ok(response) => response,
@@ -247,15 +247,15 @@ impl Server {
         // A failed handshake is reported to the client by TLS itself.
         let Ok(stream) = negotiated else { return };
         let requested = AtomicBool::new(false);
-        let origin = Origin {
-            peer: address.ip(),
+        let client = ClientInfo {
+            address: address.ip(),
             secure: matches!(stream, Connection::Right(_)),
         };
         let service = service_fn(|request: hyper::Request<Incoming>| {
             requested.store(true, Ordering::Relaxed);
             let (server, permit) = (Arc::clone(&self), Arc::clone(permit));
             async move {
-                let answer = server.answer(request, origin, only_previews, &permit);
+                let answer = server.answer(request, client, only_previews, &permit);
                 Ok::<_, std::convert::Infallible>(answer.await)
             }
         });

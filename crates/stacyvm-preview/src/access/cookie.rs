@@ -1,9 +1,9 @@
-//! The cookie that keeps a word in one browser, for one host.
+//! The cookie in which one browser keeps a token, for one host.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-/// How a request came in.
+/// The scheme by which a request came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
     /// In the clear.
@@ -13,7 +13,7 @@ pub(super) enum Scheme {
 }
 
 impl Scheme {
-    /// The word in front of an address.
+    /// The scheme of an address.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
@@ -27,11 +27,11 @@ impl Scheme {
 const SECURE: &str = "__Host-stacyvm-preview";
 const PLAIN: &str = "stacyvm-preview";
 
-/// Both names: neither is for a sandbox to see or to set.
+/// Both names. A sandbox may neither see nor set these cookies.
 pub(super) const NAMES: &[&str] = &[SECURE, PLAIN];
 
-/// Values under our name that are tried. Another host of the same domain can put some there.
-const MOST_TRIED: usize = 8;
+/// Cookies of this name that are tried. Another host of the same domain can set some.
+const MAX_TRIED: usize = 8;
 
 const fn name(scheme: Scheme) -> &'static str {
     match scheme {
@@ -40,26 +40,26 @@ const fn name(scheme: Scheme) -> &'static str {
     }
 }
 
-/// The header that makes a browser keep `word` for `seconds`.
-pub(super) fn set(scheme: Scheme, word: &str, seconds: u64) -> HeaderValue {
+/// The `Set-Cookie` header that makes a browser keep `token` for `seconds`.
+pub(super) fn set(scheme: Scheme, token: &str, seconds: u64) -> HeaderValue {
     let name = name(scheme);
     let secure = match scheme {
         Scheme::Http => "",
         Scheme::Https => "; Secure",
     };
-    let text = format!("{name}={word}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
-    HeaderValue::try_from(text).expect("a word is visible ASCII")
+    let text = format!("{name}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}");
+    HeaderValue::try_from(text).expect("a token is visible ASCII")
 }
 
-/// The words that a browser has kept, the first few.
-pub(super) fn words(headers: &HeaderMap, scheme: Scheme) -> impl Iterator<Item = &str> {
+/// The first few tokens that a browser has kept.
+pub(super) fn tokens(headers: &HeaderMap, scheme: Scheme) -> impl Iterator<Item = &str> {
     let wanted = name(scheme);
     pairs(headers)
         .filter_map(move |pair| {
             let (name, value) = pair.split_once('=')?;
             (name == wanted).then_some(value)
         })
-        .take(MOST_TRIED)
+        .take(MAX_TRIED)
 }
 
 fn pairs(headers: &HeaderMap) -> impl Iterator<Item = &str> {
@@ -103,13 +103,13 @@ mod tests {
             &["a=1; stacyvm-preview=x;b=\"2\"", "stacyvm-preview=y", "c=3"],
         );
         assert_eq!(
-            words(&request, Scheme::Http).collect::<Vec<_>>(),
+            tokens(&request, Scheme::Http).collect::<Vec<_>>(),
             ["x", "y"]
         );
         // What was set in the clear counts for nothing over TLS.
-        assert_eq!(words(&request, Scheme::Https).count(), 0);
+        assert_eq!(tokens(&request, Scheme::Https).count(), 0);
         let flood = "stacyvm-preview=x;".repeat(1000);
         let flood = headers(COOKIE, &[&flood]);
-        assert_eq!(words(&flood, Scheme::Http).count(), MOST_TRIED);
+        assert_eq!(tokens(&flood, Scheme::Http).count(), MAX_TRIED);
     }
 }

@@ -1,5 +1,5 @@
-//! The key that signs links and cookies: made once, kept in a file that only the server's user
-//! may read, and replaced by deleting the file and starting again.
+//! The key that signs links and cookies. It is made once and kept in a file that only the server's
+//! user may read; deleting the file and starting the server again replaces it.
 
 use std::fmt;
 use std::fs::File;
@@ -12,13 +12,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::private_file;
 
-/// Bytes of a key; those of the hash, more would not be stronger.
+/// The bytes of a key: as many as the hash has, more would not be stronger.
 const LENGTH: usize = 32;
 
-/// Signs what the server gives out, and recognises it again.
+/// Signs tokens of the server, and verifies them.
 pub struct LinkKey {
     hmac: hmac::Key,
-    /// Which key it is, so that one that was replaced is told from a forgery. Says nothing of it.
+    /// Identifies the key without revealing it, so that a token of a replaced key is told from a
+    /// forged one.
     pub(super) id: [u8; 4],
 }
 
@@ -37,21 +38,21 @@ pub enum KeyError {
     /// The file cannot be made or read.
     #[error("cannot {step} the key of previews {}", path.display())]
     File {
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The file is not one of ours.
+    /// The file holds no usable key.
     #[error(
         "the key of previews {} is {found}: delete it, and the next start makes a new one",
         path.display()
     )]
     Unusable {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong with it.
         found: &'static str,
@@ -59,21 +60,21 @@ pub enum KeyError {
 }
 
 impl LinkKey {
-    /// The key in `path`, which is made when it is not there; its directory must be.
+    /// The key in the file `path`, which is made if it does not exist. Its directory must exist.
     ///
     /// # Errors
     /// When the file cannot be read or made, is too short or too long, or open to others.
     pub fn load(path: &Path) -> Result<Self, KeyError> {
         match read(path) {
             Err(KeyError::File { source, .. }) if source.kind() == ErrorKind::NotFound => {
-                make(path)?;
+                create(path)?;
                 read(path)
             }
             other => other,
         }
     }
 
-    /// A key that nobody else has and that ends with the process.
+    /// A key that is stored nowhere and ends with the process.
     ///
     /// # Errors
     /// When the system has no random bytes.
@@ -93,7 +94,7 @@ impl LinkKey {
         hmac::sign(&self.hmac, message)
     }
 
-    /// In a time that does not depend on how much of the signature is right.
+    /// Verifies a signature, in a time that does not depend on how much of it is right.
     pub(super) fn is_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         hmac::verify(&self.hmac, message, signature).is_ok()
     }
@@ -119,7 +120,7 @@ fn read(path: &Path) -> Result<LinkKey, KeyError> {
     if file.metadata().map_err(failed)?.mode() & 0o077 != 0 {
         return Err(unusable("readable by other users"));
     }
-    // One byte more than there may be, so that a longer file shows.
+    // One byte more than a key has, to detect a longer file.
     let mut bytes = Vec::with_capacity(LENGTH + 1);
     let mut limited = file.take(LENGTH as u64 + 1);
     limited.read_to_end(&mut bytes).map_err(failed)?;
@@ -129,9 +130,9 @@ fn read(path: &Path) -> Result<LinkKey, KeyError> {
     Ok(LinkKey::from_bytes(&bytes))
 }
 
-/// Of two that make one at once, both use the first.
-fn make(path: &Path) -> Result<(), KeyError> {
-    private_file::make(path, &random()?).map_err(|source| KeyError::File {
+/// Makes the file. Of two processes that do so at once, both use the first file.
+fn create(path: &Path) -> Result<(), KeyError> {
+    private_file::create(path, &random()?).map_err(|source| KeyError::File {
         step: "make",
         path: path.to_owned(),
         source,

@@ -1,29 +1,29 @@
-//! The word in an address: found, and taken out without touching anything else of the address.
+//! The token in an address: found, and removed without changing the rest of the address.
 
 use http::Uri;
 
-/// The parameter of a link.
+/// The query parameter in which a link carries its token.
 pub const TOKEN: &str = "stacyvm_token";
 
-/// An address that carried a word.
+/// An address that carried a token.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Taken {
-    /// The word; none when the parameter stood there more than once, which no link of ours does.
-    pub word: Option<String>,
-    /// Path and query without it.
+pub(super) struct TokenQuery {
+    /// The token; none when the address had the parameter more than once, which no link has.
+    pub token: Option<String>,
+    /// Path and query without the token.
     pub rest: String,
 }
 
-/// Takes the word out of an address; none when there is none in it.
-pub(super) fn take(uri: &Uri) -> Option<Taken> {
+/// Takes the token out of an address; none when there is none in it.
+pub(super) fn take(uri: &Uri) -> Option<TokenQuery> {
     let query = uri.query()?;
     let value = |pair: &str| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decoded(name) == TOKEN).then(|| decoded(value))
     };
-    let mut words = query.split('&').filter_map(value);
-    let first = words.next()?;
-    let word = words.next().is_none().then_some(first);
+    let mut tokens = query.split('&').filter_map(value);
+    let first = tokens.next()?;
+    let token = tokens.next().is_none().then_some(first);
     let kept: Vec<&str> = query
         .split('&')
         .filter(|pair| value(pair).is_none())
@@ -36,16 +36,16 @@ pub(super) fn take(uri: &Uri) -> Option<Taken> {
         true => path.to_owned(),
         false => format!("{path}?{}", kept.join("&")),
     };
-    Some(Taken { word, rest })
+    Some(TokenQuery { token, rest })
 }
 
-/// An address with a word in it.
-pub(super) fn add(base: &str, word: &str) -> String {
-    // A word has no character that means anything in a query.
-    format!("{base}?{TOKEN}={word}")
+/// An address with a token in it.
+pub(super) fn add(base: &str, token: &str) -> String {
+    // No character of a token has a meaning in a query.
+    format!("{base}?{TOKEN}={token}")
 }
 
-/// Percent escapes undone, so that a parameter that is written differently is found too.
+/// Decodes percent escapes, so that a parameter that is written with them is found, too.
 fn decoded(text: &str) -> String {
     let hex = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
     let bytes = text.as_bytes();
@@ -74,8 +74,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_word_leaves_and_the_rest_stays_as_it_was() {
-        for (from, word, rest) in [
+    fn the_token_leaves_and_the_rest_stays_as_it_was() {
+        for (from, token, rest) in [
             ("/?stacyvm_token=v1.a", Some("v1.a"), "/"),
             (
                 "/a%20b?stacyvm_token=w&x=%26&y",
@@ -94,7 +94,7 @@ mod tests {
             ("/?stacyvm_token=w&stacyvm_token=w", None, "/"),
         ] {
             let taken = take(&from.parse().unwrap()).unwrap();
-            assert_eq!(taken.word.as_deref(), word, "{from}");
+            assert_eq!(taken.token.as_deref(), token, "{from}");
             assert_eq!(taken.rest, rest, "{from}");
         }
         for none in [

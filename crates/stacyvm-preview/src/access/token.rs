@@ -1,11 +1,11 @@
-//! What a private preview asks for: a signed word that names one port of one sandbox and an end.
+//! The token that opens a private preview: signed, for one port of one sandbox, until an expiry.
 //!
 //! ```text
 //! v1.<key id, 8 hex>.<expiry, seconds since 1970>.<HMAC-SHA256, base64url without padding>
 //! ```
-//! The signature covers the version, what the word is for, the sandbox, the port and the expiry;
-//! which sandbox and port, the request says, so a word for another one simply does not fit. A link
-//! and a cookie are different words: what a browser keeps cannot be passed on as a link.
+//! The signature covers the version, the token's purpose, the sandbox, the port and the expiry.
+//! Sandbox and port are taken from the request, so the signature of a token for another port does
+//! not verify. Links and cookies have different tokens: what a browser keeps is no link.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use stacyvm_types::{SandboxId, Timestamp};
 
 use super::key::LinkKey;
 
-/// The longest word that is looked at, bytes; ours have 76.
+/// The longest token that is looked at, in bytes; valid ones have 76.
 const MAX_LENGTH: usize = 128;
 const VERSION: &str = "v1";
 
-/// What a word is for.
+/// The purpose of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// To be handed to somebody: in an address, or in a header.
+    /// To be given to a person or a program, in an address or a header.
     Link,
     /// To be kept by one browser.
     Cookie,
@@ -37,29 +37,29 @@ impl Purpose {
     }
 }
 
-/// One port of one sandbox: what a word opens.
+/// One port of one sandbox, which a token opens.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct SandboxPort<'a> {
     /// The sandbox.
     pub id: &'a SandboxId,
-    /// The port inside.
+    /// The TCP port in the sandbox.
     pub port: u16,
 }
 
-/// Why a word does not open a place.
+/// Why a token does not open a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// It is not one of ours, was changed, or is for another sandbox or port.
+pub(super) enum TokenError {
+    /// The token was not made here, was changed, or is for another sandbox or port.
     Invalid,
-    /// It was signed with a key that was replaced.
+    /// The token was signed with a key that was replaced.
     OldKey,
-    /// Its time is over.
+    /// The token has expired.
     Expired,
 }
 
-impl Refused {
-    /// The sentence for whoever tried.
-    pub(super) const fn in_words(self) -> &'static str {
+impl TokenError {
+    /// The sentence that the client is shown.
+    pub(super) const fn message(self) -> &'static str {
         match self {
             Self::Invalid => "the link is not for this sandbox and port, or was changed",
             Self::OldKey => "the link is from before the server's key was replaced",
@@ -68,35 +68,35 @@ impl Refused {
     }
 }
 
-/// A word for `place`, good until `expires`; fractions of a second are cut off.
+/// A token for `port`, valid until `expires`; fractions of a second are cut off.
 pub(super) fn issue(
     key: &LinkKey,
     purpose: Purpose,
-    place: Place<'_>,
+    port: SandboxPort<'_>,
     expires: Timestamp,
 ) -> String {
     let expiry = seconds(expires);
-    let signature = key.sign(&message(purpose, place, expiry));
+    let signature = key.sign(&message(purpose, port, expiry));
     let id = u32::from_be_bytes(key.id);
     let signature = BASE64_URL_SAFE_NO_PAD.encode(signature);
     format!("{VERSION}.{id:08x}.{expiry}.{signature}")
 }
 
-/// Until when `word` opens `place`.
+/// The time until which `token` opens `port`.
 ///
 /// # Errors
-/// When it does not.
+/// When it does not open it.
 pub(super) fn check(
     key: &LinkKey,
     purpose: Purpose,
-    place: Place<'_>,
-    word: &str,
+    port: SandboxPort<'_>,
+    token: &str,
     now: Timestamp,
-) -> Result<Timestamp, Refused> {
-    if word.len() > MAX_LENGTH {
-        return Err(Refused::Invalid);
+) -> Result<Timestamp, TokenError> {
+    if token.len() > MAX_LENGTH {
+        return Err(TokenError::Invalid);
     }
-    let mut parts = word.split('.');
+    let mut parts = token.split('.');
     let (Some(VERSION), Some(id), Some(expiry), Some(signature), None) = (
         parts.next(),
         parts.next(),
@@ -104,38 +104,38 @@ pub(super) fn check(
         parts.next(),
         parts.next(),
     ) else {
-        return Err(Refused::Invalid);
+        return Err(TokenError::Invalid);
     };
     if id != format!("{:08x}", u32::from_be_bytes(key.id)) {
-        let known_form = id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        return Err(if known_form {
-            Refused::OldKey
+        let has_form = id.len() == 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        return Err(if has_form {
+            TokenError::OldKey
         } else {
-            Refused::Invalid
+            TokenError::Invalid
         });
     }
-    let expiry = number(expiry).ok_or(Refused::Invalid)?;
+    let expiry = number(expiry).ok_or(TokenError::Invalid)?;
     let signature = BASE64_URL_SAFE_NO_PAD.decode(signature);
-    let signature = signature.map_err(|_| Refused::Invalid)?;
-    if !key.is_signed(&message(purpose, place, expiry), &signature) {
-        return Err(Refused::Invalid);
+    let signature = signature.map_err(|_| TokenError::Invalid)?;
+    if !key.is_signed(&message(purpose, port, expiry), &signature) {
+        return Err(TokenError::Invalid);
     }
     if expiry <= seconds(now) {
-        return Err(Refused::Expired);
+        return Err(TokenError::Expired);
     }
     Ok(from_seconds(expiry))
 }
 
-/// No part can run into the next: only the last one is a free text, and it is one of ours.
-fn message(purpose: Purpose, Place { id, port }: Place<'_>, expiry: i64) -> Vec<u8> {
+/// The signed message. No part can be mistaken for the next: none of them contains a line break.
+fn message(purpose: Purpose, SandboxPort { id, port }: SandboxPort<'_>, expiry: i64) -> Vec<u8> {
     let purpose = purpose.as_str();
     format!("stacyvm preview {VERSION}\n{purpose}\n{id}\n{port}\n{expiry}").into_bytes()
 }
 
-/// Digits alone, as we write them: one time has one spelling.
+/// Parses digits without a sign and leading zeros, so that one time has one spelling.
 fn number(text: &str) -> Option<i64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
-    plain.then(|| text.parse().ok()).flatten()
+    let is_canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+    is_canonical.then(|| text.parse().ok()).flatten()
 }
 
 fn seconds(time: Timestamp) -> i64 {
@@ -159,27 +159,51 @@ mod tests {
     }
 
     #[test]
-    fn a_word_opens_its_own_place_until_its_end() {
+    fn a_token_opens_its_own_port_until_its_end() {
         let key = LinkKey::from_bytes(&[7; 32]);
         let id = SandboxId::from_u32(0x0123_abcd);
         let other = SandboxId::from_u32(0x0123_abce);
-        let place = |id, port| Place { id, port };
-        let word = issue(&key, Purpose::Link, place(&id, 3000), at(NOW + 60));
-        let open = |purpose, place, now| check(&key, purpose, place, &word, at(now));
-        assert_eq!(open(Purpose::Link, place(&id, 3000), NOW), Ok(at(NOW + 60)));
-        assert!(open(Purpose::Link, place(&id, 3000), NOW + 59).is_ok());
-        for (purpose, place, now, why) in [
-            (Purpose::Link, place(&id, 3000), NOW + 60, Refused::Expired),
-            (Purpose::Link, place(&id, 300), NOW, Refused::Invalid),
-            (Purpose::Link, place(&other, 3000), NOW, Refused::Invalid),
-            (Purpose::Cookie, place(&id, 3000), NOW, Refused::Invalid),
+        let at_port = |id, port| SandboxPort { id, port };
+        let token = issue(&key, Purpose::Link, at_port(&id, 3000), at(NOW + 60));
+        let open = |purpose, at_port, now| check(&key, purpose, at_port, &token, at(now));
+        assert_eq!(
+            open(Purpose::Link, at_port(&id, 3000), NOW),
+            Ok(at(NOW + 60))
+        );
+        assert!(open(Purpose::Link, at_port(&id, 3000), NOW + 59).is_ok());
+        for (purpose, at_port, now, why) in [
+            (
+                Purpose::Link,
+                at_port(&id, 3000),
+                NOW + 60,
+                TokenError::Expired,
+            ),
+            (Purpose::Link, at_port(&id, 300), NOW, TokenError::Invalid),
+            (
+                Purpose::Link,
+                at_port(&other, 3000),
+                NOW,
+                TokenError::Invalid,
+            ),
+            (
+                Purpose::Cookie,
+                at_port(&id, 3000),
+                NOW,
+                TokenError::Invalid,
+            ),
         ] {
-            assert_eq!(open(purpose, place, now), Err(why));
+            assert_eq!(open(purpose, at_port, now), Err(why));
         }
         let replaced = LinkKey::from_bytes(&[8; 32]);
         assert_eq!(
-            check(&replaced, Purpose::Link, place(&id, 3000), &word, at(NOW)),
-            Err(Refused::OldKey)
+            check(
+                &replaced,
+                Purpose::Link,
+                at_port(&id, 3000),
+                &token,
+                at(NOW)
+            ),
+            Err(TokenError::OldKey)
         );
     }
 
@@ -187,14 +211,14 @@ mod tests {
     fn no_changed_byte_and_no_other_spelling_opens() {
         let key = LinkKey::from_bytes(&[7; 32]);
         let id = SandboxId::from_u32(1);
-        let place = Place { id: &id, port: 80 };
-        let word = issue(&key, Purpose::Link, place, at(NOW + 60));
-        assert!(word.len() <= MAX_LENGTH, "{}", word.len());
-        let refused = |word: &str| check(&key, Purpose::Link, place, word, at(NOW)).is_err();
-        assert!(!refused(&word));
-        for index in 0..word.len() {
+        let at_port = SandboxPort { id: &id, port: 80 };
+        let token = issue(&key, Purpose::Link, at_port, at(NOW + 60));
+        assert!(token.len() <= MAX_LENGTH, "{}", token.len());
+        let refused = |token: &str| check(&key, Purpose::Link, at_port, token, at(NOW)).is_err();
+        assert!(!refused(&token));
+        for index in 0..token.len() {
             for byte in [b'0', b'a', b'.', b'_'] {
-                let mut changed = word.clone().into_bytes();
+                let mut changed = token.clone().into_bytes();
                 if changed[index] == byte {
                     continue;
                 }
@@ -205,12 +229,12 @@ mod tests {
         }
         for other in [
             String::new(),
-            word.to_uppercase(),
-            format!("{word}="),
-            format!("{word}."),
-            format!(" {word}"),
-            word.replace(&format!(".{}", NOW + 60), &format!(".+{}", NOW + 60)),
-            word.replace(&format!(".{}", NOW + 60), &format!(".0{}", NOW + 60)),
+            token.to_uppercase(),
+            format!("{token}="),
+            format!("{token}."),
+            format!(" {token}"),
+            token.replace(&format!(".{}", NOW + 60), &format!(".+{}", NOW + 60)),
+            token.replace(&format!(".{}", NOW + 60), &format!(".0{}", NOW + 60)),
             "x".repeat(100_000),
         ] {
             assert!(refused(&other), "{other:.200}");

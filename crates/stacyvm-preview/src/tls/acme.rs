@@ -1,14 +1,18 @@
-//! Certificates from an ACME server (RFC 8555), proved by records in DNS (8.4): the only proof
-//! that a certificate for every name below a domain can have.
+//! Certificates from an ACME server (RFC 8555), by the DNS challenge (8.4), the only one for
+//! wildcard certificates.
 //!
-//! The account and the newest certificate with its key are kept in the data directory, for their
-//! owner alone. A new one is asked for when two thirds of the old one's life are over, or the
-//! names have changed; after a failure again and again, ever more slowly, for servers count.
+//! The account and the newest certificate with its key are stored in the data directory, readable
+//! by their owner alone. A certificate is renewed when two thirds of its lifetime are over, or when
+//! the names have changed. After a failure it is tried again, with growing delays, because servers
+//! limit the rate.
 
 mod client;
+mod error;
 mod order;
+mod settings;
+mod storage;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,199 +20,132 @@ use ring::digest::{SHA256, digest};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
-use serde::{Deserialize, Serialize};
 use stacyvm_types::Timestamp;
 
-use super::pair::{self, Current};
+use super::certificate::{self, CurrentCertificate};
 use super::validity;
-use crate::chain::Chain;
-use crate::private_file;
+use crate::error_chain::ErrorChain;
 
-/// The first pause after a failure; each is twice as long as the one before.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
-/// The wall clock is looked at this often, because it may be set, and machines sleep.
-const LOOK: Duration = Duration::from_secs(60 * 60);
-/// How long one attempt may take beside its hooks.
-const ATTEMPT: Duration = Duration::from_secs(10 * 60);
+pub use error::AcmeError;
+pub use settings::AcmeSettings;
+use storage::StoredCertificate;
 
-/// From whom certificates come, and for which names.
-#[derive(Clone, Debug)]
-pub struct AcmeSettings {
-    /// The server's directory.
-    pub directory: String,
-    /// Whom it may write to; empty for nobody.
-    pub email: String,
-    /// The names, `*.example.org` for all below one.
-    pub domains: Vec<String>,
-    /// Puts the records and takes them away.
-    pub hook: PathBuf,
-    /// How long the hook may take each time.
-    pub hook_timeout: Duration,
-    /// A file in PEM with the authority of the server's own certificate; none means the system's.
-    pub root: Option<PathBuf>,
-    /// Where account and certificate are kept.
-    pub kept: PathBuf,
-}
+/// The first delay after a failure; each is twice as long as the one before.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(60);
+/// The longest delay.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(6 * 60 * 60);
+/// How often the wall clock is checked, because it may be set, and machines sleep.
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// How long one attempt may take, without its hooks.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Gets certificates and keeps them fresh.
+/// Obtains certificates from an ACME server and renews them.
 #[derive(Debug)]
 pub struct Acme {
     settings: AcmeSettings,
 }
 
-/// Why there is no new certificate.
-#[derive(Debug, thiserror::Error)]
-pub enum AcmeError {
-    /// The server does not answer, or does not want to.
-    #[error("the ACME server: cannot {0}")]
-    Server(&'static str, #[source] instant_acme::Error),
-    /// The server does not take the proof.
-    #[error("the ACME server did not accept the records for {0}")]
-    NotProved(String),
-    /// The record cannot be put.
-    #[error(transparent)]
-    Hook(#[from] super::HookError),
-    /// What came is no certificate.
-    #[error("the ACME server sent a certificate that cannot be used")]
-    Unusable(#[source] super::PairError),
-    /// The request cannot be made.
-    #[error("cannot make the request")]
-    Request(#[source] rcgen::Error),
-    /// A file cannot be read or written.
-    #[error("cannot {step} {}", path.display())]
-    File {
-        /// What was being done.
-        step: &'static str,
-        /// Which file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It took too long.
-    #[error("it took longer than {0:?}")]
-    Slow(Duration),
-}
-
-/// A certificate with its key, as it is kept: in one file, so that they fit.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    directory: String,
-    domains: Vec<String>,
-    chain: String,
-    key: String,
-}
-
 impl Acme {
-    /// Asks nobody for anything yet.
+    /// Certificates by these settings. Sends no request yet.
     pub fn new(settings: AcmeSettings) -> Self {
         Self { settings }
     }
 
-    fn certificate(&self) -> PathBuf {
-        self.settings.kept.join("certificate.json")
+    fn certificate_path(&self) -> PathBuf {
+        self.settings.storage.join("certificate.json")
     }
 
-    fn account(&self) -> PathBuf {
-        // An account is one server's.
+    fn account_path(&self) -> PathBuf {
+        // Every server has an account of its own.
         let server = digest(&SHA256, self.settings.directory.as_bytes());
         let server: String = server.as_ref()[..6]
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        self.settings.kept.join(format!("account-{server}.json"))
+        self.settings.storage.join(format!("account-{server}.json"))
     }
 
-    /// The certificate of an earlier start, if it is for the same names.
-    pub(super) fn kept(&self) -> Option<CertifiedKey> {
-        let kept = self.read()?;
-        pair::from_pem(kept.chain.as_bytes(), kept.key.as_bytes()).ok()
+    /// The stored certificate, if it is for the same names.
+    pub(super) fn stored(&self) -> Option<CertifiedKey> {
+        let stored = self.read()?;
+        certificate::from_pem(stored.chain.as_bytes(), stored.key.as_bytes()).ok()
     }
 
-    fn read(&self) -> Option<Kept> {
-        let bytes = std::fs::read(self.certificate()).ok()?;
-        let kept: Kept = serde_json::from_slice(&bytes).ok()?;
+    fn read(&self) -> Option<StoredCertificate> {
+        let bytes = std::fs::read(self.certificate_path()).ok()?;
+        let stored: StoredCertificate = serde_json::from_slice(&bytes).ok()?;
         let same =
-            kept.domains == self.settings.domains && kept.directory == self.settings.directory;
-        same.then_some(kept)
+            stored.domains == self.settings.domains && stored.directory == self.settings.directory;
+        same.then_some(stored)
     }
 
-    /// When the next one is due; none when it is due now.
+    /// When the stored certificate is due for renewal; none without one.
     fn due(&self) -> Option<Timestamp> {
-        let kept = self.read()?;
-        let first = CertificateDer::from_pem_slice(kept.chain.as_bytes()).ok()?;
+        let stored = self.read()?;
+        let first = CertificateDer::from_pem_slice(stored.chain.as_bytes()).ok()?;
         Some(validity::of(&first)?.renewal())
     }
 
-    /// Gets one whenever it is due, for ever.
-    pub(super) async fn renew(&self, current: &Arc<Current>) {
-        let mut pause = FIRST_PAUSE;
+    /// Obtains a certificate whenever it is due, for ever.
+    pub(super) async fn renew(&self, current: &Arc<CurrentCertificate>) {
+        let mut delay = MIN_RETRY_DELAY;
         loop {
             let wait = self.due().map(|due| due.saturating_since(Timestamp::now()));
             match wait {
                 Some(wait) if !wait.is_zero() => {
-                    tokio::time::sleep(wait.min(LOOK)).await;
+                    tokio::time::sleep(wait.min(CLOCK_CHECK_INTERVAL)).await;
                     continue;
                 }
                 _ => {}
             }
             let domains = self.settings.domains.join(" ");
             match self.obtain().await {
-                Ok(pair) => {
-                    current.replace(pair);
-                    pause = FIRST_PAUSE;
+                Ok(certificate) => {
+                    current.replace(certificate);
+                    delay = MIN_RETRY_DELAY;
                     tracing::info!(%domains, "certificate of previews obtained");
                 }
                 Err(error) => {
                     tracing::warn!(
                         %domains,
-                        error = %Chain(&error),
-                        again_in = ?pause,
+                        error = %ErrorChain(&error),
+                        again_in = ?delay,
                         "no new certificate of previews, the old one stays while there is one"
                     );
-                    tokio::time::sleep(jittered(pause)).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    tokio::time::sleep(jittered(delay)).await;
+                    delay = (delay * 2).min(MAX_RETRY_DELAY);
                 }
             }
         }
     }
 
-    /// Gets one now and keeps it.
+    /// Obtains a certificate now and stores it.
     pub(super) async fn obtain(&self) -> Result<CertifiedKey, AcmeError> {
         let settings = &self.settings;
         let hooks = settings.hook_timeout * 2 * u32::try_from(settings.domains.len()).unwrap_or(1);
-        let limit = ATTEMPT + hooks;
-        let account = self.account();
+        let limit = ATTEMPT_TIMEOUT + hooks;
+        let account = self.account_path();
         let ordering = order::order(settings, &account);
         let (chain, key) = tokio::time::timeout(limit, ordering)
             .await
             .map_err(|_| AcmeError::Slow(limit))??;
-        let pair = pair::from_pem(chain.as_bytes(), key.as_bytes()).map_err(AcmeError::Unusable)?;
-        let kept = Kept {
+        let certified =
+            certificate::from_pem(chain.as_bytes(), key.as_bytes()).map_err(AcmeError::Unusable)?;
+        let stored = StoredCertificate {
             directory: settings.directory.clone(),
             domains: settings.domains.clone(),
             chain,
             key,
         };
-        let bytes = serde_json::to_vec(&kept).expect("texts are always JSON");
-        write(&self.certificate(), &bytes)?;
-        Ok(pair)
+        let bytes = serde_json::to_vec(&stored).expect("texts are always JSON");
+        storage::write(&self.certificate_path(), &bytes)?;
+        Ok(certified)
     }
 }
 
-fn write(path: &Path, bytes: &[u8]) -> Result<(), AcmeError> {
-    private_file::replace(path, bytes).map_err(|source| AcmeError::File {
-        step: "write",
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Up to a quarter more, so that servers that failed together do not come back together.
-fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(1.0 + rand::random::<f64>() / 4.0)
+/// Adds up to a quarter, so that servers that failed together do not try again together.
+fn jittered(delay: Duration) -> Duration {
+    delay.mul_f64(1.0 + rand::random::<f64>() / 4.0)
 }
 
 #[cfg(test)]

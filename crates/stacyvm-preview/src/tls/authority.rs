@@ -1,19 +1,19 @@
-//! An authority of this machine, for development: it vouches for previews of one domain, and for
-//! nothing else.
+//! A certificate authority of this machine, for development: for previews of one domain and nothing
+//! else.
 //!
-//! Its certificate names the domain as the only one that it may speak for, so that whoever trusts
-//! it trusts it with nothing else, even if its key is stolen. Its key is used at the start of a
-//! server and stays in the data directory. Browsers take no `*.localhost`, so each host name gets
-//! a certificate of its own the first time that it is asked for.
+//! A name constraint limits its certificate to the domain, so that trusting it is safe for all other
+//! names, even if its key is stolen. The key stays in the data directory. Browsers do not accept a
+//! certificate for `*.localhost`, so each host name gets one of its own when it is first asked for.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use parking_lot::Mutex;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
@@ -22,53 +22,54 @@ use rustls::pki_types::PrivateKeyDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use super::crypto::provider;
 use crate::private_file;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long the authority itself is good.
-const LIFE: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
-/// How long what it issues is good; browsers distrust more than 398 days.
-const LEAF_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// How long the certificate of the authority is valid.
+const LIFETIME: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+/// How long an issued certificate is valid; browsers distrust more than 398 days.
+const LEAF_LIFETIME: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// After this time a host name gets a new certificate.
 const LEAF_RENEWAL: Duration = Duration::from_secs(60 * 24 * 60 * 60);
-/// Certificates that are kept; more host names than that make new ones.
-const MOST_LEAVES: usize = 1024;
+/// Issued certificates that are cached.
+const MAX_CACHED: usize = 1024;
 
-/// Why the authority is of no use.
+/// Why the authority cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
-    /// There is none yet.
+    /// The authority was not made yet.
     #[error("there is no development authority for {domain} in {}", path.display())]
     Missing {
-        /// For which domain.
+        /// The domain that it would be for.
         domain: String,
-        /// Where it would be.
+        /// The directory that it would be in.
         path: PathBuf,
     },
-    /// The domain is no host name.
+    /// The domain is not a host name.
     #[error("{0:?} is no host name that an authority could be for")]
     Domain(String),
     /// A file cannot be read or written.
     #[error("cannot {step} {}", path.display())]
     File {
-        /// What was being done.
+        /// The step that failed.
         step: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// A certificate cannot be made.
     #[error("cannot make a certificate for {domain}")]
     Certificate {
-        /// For which name.
+        /// The name that it would be for.
         domain: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: rcgen::Error,
     },
-    /// The library cannot use what was made.
+    /// The library cannot use a certificate that was issued.
     #[error("cannot use the own certificate")]
     Unusable(#[source] rustls::Error),
 }
@@ -91,7 +92,7 @@ impl fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// The one in `directory`, made when it is not there.
+    /// Opens the authority in `directory`, and makes it if there is none.
     ///
     /// # Errors
     /// When the domain is no host name, or files cannot be read or written.
@@ -105,19 +106,19 @@ impl Authority {
         }
     }
 
-    /// The one in `directory`.
+    /// Opens the authority in `directory`.
     ///
     /// # Errors
-    /// `Missing` when it was not made yet.
+    /// `Missing` when there is none.
     pub fn open(directory: &Path, domain: &str) -> Result<Self, AuthorityError> {
         let domain = host_name(domain)?;
-        let place = directory.join(&domain);
-        let path = place.join("authority.pem");
+        let directory = directory.join(&domain);
+        let path = directory.join("authority.pem");
         let read = |path: &Path| {
             std::fs::read_to_string(path).map_err(|source| match source.kind() {
                 ErrorKind::NotFound => AuthorityError::Missing {
                     domain: domain.clone(),
-                    path: place.clone(),
+                    path: directory.clone(),
                 },
                 _ => AuthorityError::File {
                     step: "read",
@@ -127,13 +128,13 @@ impl Authority {
             })
         };
         let certificate = read(&path)?;
-        let key = read(&place.join("authority.key"))?;
+        let key = read(&directory.join("authority.key"))?;
         let wrong = |source| AuthorityError::Certificate {
             domain: domain.clone(),
             source,
         };
         let key = KeyPair::from_pem(&key).map_err(wrong)?;
-        // Everything that an issuer's name and key identifier are made of is the same each time.
+        // The issuer's name and key identifier are the same each time they are made.
         let issuer = Issuer::new(params(&domain), key);
         Ok(Self {
             domain,
@@ -145,7 +146,7 @@ impl Authority {
 
     fn make(directory: &Path, domain: &str) -> Result<(), AuthorityError> {
         let domain = host_name(domain)?;
-        let place = directory.join(&domain);
+        let directory = directory.join(&domain);
         let wrong = |source| AuthorityError::Certificate {
             domain: domain.clone(),
             source,
@@ -158,61 +159,62 @@ impl Authority {
                 source,
             }
         };
-        std::fs::create_dir_all(&place).map_err(failed(&place))?;
+        std::fs::create_dir_all(&directory).map_err(failed(&directory))?;
         let key = KeyPair::generate().map_err(wrong)?;
         let certificate = params(&domain).self_signed(&key).map_err(wrong)?;
-        let path = place.join("authority.key");
+        let path = directory.join("authority.key");
         private_file::replace(&path, key.serialize_pem().as_bytes()).map_err(failed(&path))?;
-        // Last: where it stands, its key does.
-        let path = place.join("authority.pem");
+        // Last, so that a certificate always has its key.
+        let path = directory.join("authority.pem");
         private_file::replace(&path, certificate.pem().as_bytes()).map_err(failed(&path))
     }
 
-    /// Its certificate in PEM, which is no secret.
+    /// The certificate of the authority in PEM, which is no secret.
     pub fn certificate(&self) -> &str {
         &self.certificate
     }
 
-    /// Where its certificate is.
+    /// The file of the certificate.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// For which domain it is, and for every name below.
+    /// The domain that it issues certificates for, and for every name below.
     pub fn domain(&self) -> &str {
         &self.domain
     }
 
-    pub(super) fn issuer(self) -> Result<Leaves, AuthorityError> {
+    /// Issues certificates with a new key.
+    pub(super) fn issuer(self) -> Result<LeafIssuer, AuthorityError> {
         let key = KeyPair::generate().map_err(|source| AuthorityError::Certificate {
             domain: self.domain.clone(),
             source,
         })?;
-        let leaves = Leaves {
+        let issuer = LeafIssuer {
             authority: self,
             key,
-            made: Mutex::default(),
+            issued: Mutex::default(),
         };
-        // The first one shows whether any can be made.
-        leaves.issue(&leaves.authority.domain)?;
-        Ok(leaves)
+        // The first certificate shows whether any can be issued.
+        issuer.issue(&issuer.authority.domain)?;
+        Ok(issuer)
     }
 }
 
-/// What it has issued since the start.
-pub(super) struct Leaves {
+/// Issues a certificate for each host name that is asked for, and caches it.
+pub(super) struct LeafIssuer {
     authority: Authority,
     key: KeyPair,
-    made: Mutex<HashMap<String, (Instant, Arc<CertifiedKey>)>>,
+    issued: Mutex<HashMap<String, (Instant, Arc<CertifiedKey>)>>,
 }
 
-impl fmt::Debug for Leaves {
+impl fmt::Debug for LeafIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Leaves").field(&self.authority).finish()
+        f.debug_tuple("LeafIssuer").field(&self.authority).finish()
     }
 }
 
-impl Leaves {
+impl LeafIssuer {
     pub(super) fn issue(&self, name: &str) -> Result<Arc<CertifiedKey>, AuthorityError> {
         let wrong = |source| AuthorityError::Certificate {
             domain: name.to_owned(),
@@ -221,7 +223,7 @@ impl Leaves {
         let mut params = CertificateParams::new([name.to_owned()]).map_err(wrong)?;
         params.distinguished_name = Default::default();
         params.distinguished_name.push(DnType::CommonName, name);
-        lasting(&mut params, LEAF_LIFE);
+        set_lifetime(&mut params, LEAF_LIFETIME);
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -229,19 +231,19 @@ impl Leaves {
         let leaf = leaf.map_err(wrong)?.der().clone();
         let key = PrivateKeyDer::try_from(self.key.serialize_der());
         let key = key.expect("the key was made as PKCS#8");
-        CertifiedKey::from_der(vec![leaf], key, &super::provider())
+        CertifiedKey::from_der(vec![leaf], key, &provider())
             .map(Arc::new)
             .map_err(AuthorityError::Unusable)
     }
 
-    fn kept(&self, name: &str) -> Option<Arc<CertifiedKey>> {
-        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let (when, leaf) = made.get(name)?;
+    fn cached(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let issued = self.issued.lock();
+        let (when, leaf) = issued.get(name)?;
         (when.elapsed() < LEAF_RENEWAL).then(|| Arc::clone(leaf))
     }
 }
 
-impl ResolvesServerCert for Leaves {
+impl ResolvesServerCert for LeafIssuer {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let domain = &self.authority.domain;
         let name = hello.server_name().unwrap_or(domain).to_ascii_lowercase();
@@ -251,7 +253,7 @@ impl ResolvesServerCert for Leaves {
         if !below {
             return None;
         }
-        if let Some(leaf) = self.kept(&name) {
+        if let Some(leaf) = self.cached(&name) {
             return Some(leaf);
         }
         let leaf = self.issue(&name);
@@ -259,11 +261,11 @@ impl ResolvesServerCert for Leaves {
             tracing::warn!(%error, "no certificate for a preview");
         });
         let leaf = leaf.ok()?;
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if made.len() >= MOST_LEAVES {
-            made.clear();
+        let mut issued = self.issued.lock();
+        if issued.len() >= MAX_CACHED {
+            issued.clear();
         }
-        made.insert(name, (Instant::now(), Arc::clone(&leaf)));
+        issued.insert(name, (Instant::now(), Arc::clone(&leaf)));
         Some(leaf)
     }
 }
@@ -273,7 +275,7 @@ fn params(domain: &str) -> CertificateParams {
     params.distinguished_name = Default::default();
     let name = format!("StacyVM development authority for {domain}");
     params.distinguished_name.push(DnType::CommonName, name);
-    lasting(&mut params, LIFE);
+    set_lifetime(&mut params, LIFETIME);
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let every = |address: &str| {
@@ -287,15 +289,15 @@ fn params(domain: &str) -> CertificateParams {
     params
 }
 
-/// From yesterday on, because clocks differ.
-fn lasting(params: &mut CertificateParams, life: Duration) {
+/// Makes a certificate valid from yesterday, because clocks differ, for `lifetime` from now.
+fn set_lifetime(params: &mut CertificateParams, lifetime: Duration) {
     let now = SystemTime::now();
     params.not_before = (now - DAY).into();
-    params.not_after = (now + life).into();
+    params.not_after = (now + lifetime).into();
 }
 
-/// A preview domain as a host name, without its port. It also names a directory, so nothing that
-/// means something in a path gets through.
+/// A preview domain as a host name, without its port. It also names a directory, so characters with
+/// a meaning in paths are refused.
 fn host_name(domain: &str) -> Result<String, AuthorityError> {
     let name = domain.trim().trim_end_matches('.').to_ascii_lowercase();
     let name = match name.rsplit_once(':') {

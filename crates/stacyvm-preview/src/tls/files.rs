@@ -1,4 +1,4 @@
-//! A certificate and a key in files that somebody else keeps fresh.
+//! A certificate and a key in files that the operator renews.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -8,62 +8,69 @@ use std::time::Duration;
 
 use rustls::sign::CertifiedKey;
 
-use super::pair::{self, Current, PairError};
-use crate::chain::Chain;
+use super::certificate::{self, CertificateError, CurrentCertificate};
+use crate::error_chain::ErrorChain;
 
-/// How often they are looked at. Renewals come days before the end, so it need not be often; and
-/// looking sees what a watch misses: links that are moved, mounts, volumes of a cluster.
-const LOOK: Duration = Duration::from_secs(2);
+/// How often the files are checked. Renewals come days before the expiry, so it need not be often;
+/// and a check sees what a watch misses: moved links, mounts, volumes of a cluster.
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The two files.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(super) struct CertificateFiles {
     pub(super) cert: PathBuf,
     key: PathBuf,
 }
 
-/// What tells that a file is another one: device, inode, length and time of change.
-type Mark = Option<(u64, u64, u64, i64, i64)>;
+/// Identifies the content of a file: device, inode, length and time of change; none without a file.
+type Fingerprint = Option<(u64, u64, u64, i64, i64)>;
 
-impl Files {
+impl CertificateFiles {
     pub(super) fn new(cert: PathBuf, key: PathBuf) -> Self {
         Self { cert, key }
     }
 
-    pub(super) fn read(&self) -> Result<CertifiedKey, PairError> {
+    pub(super) fn read(&self) -> Result<CertifiedKey, CertificateError> {
         let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| PairError::Read(path.display().to_string(), error))
+            std::fs::read(path)
+                .map_err(|error| CertificateError::Read(path.display().to_string(), error))
         };
-        pair::from_pem(&read(&self.cert)?, &read(&self.key)?)
+        certificate::from_pem(&read(&self.cert)?, &read(&self.key)?)
     }
 
-    fn marks(&self) -> [Mark; 2] {
-        let mark = |of: Metadata| (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec());
-        [&self.cert, &self.key].map(|path| std::fs::metadata(path).ok().map(mark))
+    fn fingerprints(&self) -> [Fingerprint; 2] {
+        let fingerprint =
+            |of: Metadata| (of.dev(), of.ino(), of.size(), of.mtime(), of.mtime_nsec());
+        [&self.cert, &self.key].map(|path| std::fs::metadata(path).ok().map(fingerprint))
     }
 
-    /// Reads them whenever they have changed, for ever.
-    pub(super) async fn watch(&self, current: &Arc<Current>) {
-        // What is seen first is read once more, so that nothing is missed that was changed between
-        // the reading at the start and the first look.
+    /// Reads the files whenever they have changed, for ever.
+    pub(super) async fn watch(&self, current: &Arc<CurrentCertificate>) {
+        // The first check always reads the files, so that a change between the start and the first
+        // check is not missed.
         let mut seen = None;
         loop {
             let files = self.clone();
-            let pair = Arc::clone(current);
-            let looking = tokio::task::spawn_blocking(move || files.look(seen, &pair));
-            // A panic in there would be a bug of its own; the next look is as good.
-            if let Ok(marks) = looking.await {
-                seen = Some(marks);
+            let current = Arc::clone(current);
+            let checking = tokio::task::spawn_blocking(move || files.check(seen, &current));
+            // A check that panicked is repeated like any other.
+            if let Ok(found) = checking.await {
+                seen = Some(found);
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(CHECK_INTERVAL).await;
         }
     }
 
-    /// One look. A pair that does not work is told once and changes nothing.
-    fn look(&self, seen: Option<[Mark; 2]>, current: &Current) -> [Mark; 2] {
-        let marks = self.marks();
-        if seen == Some(marks) {
-            return marks;
+    /// Reads the files if they have changed. Files that cannot be used are logged once and change
+    /// nothing.
+    fn check(
+        &self,
+        seen: Option<[Fingerprint; 2]>,
+        current: &CurrentCertificate,
+    ) -> [Fingerprint; 2] {
+        let found = self.fingerprints();
+        if seen == Some(found) {
+            return found;
         }
         let cert = self.cert.display();
         match self.read() {
@@ -75,11 +82,11 @@ impl Files {
             }
             Err(error) => tracing::warn!(
                 %cert,
-                error = %Chain(&error),
+                error = %ErrorChain(&error),
                 "new certificate of previews cannot be used, the old one stays"
             ),
         }
-        marks
+        found
     }
 }
 
@@ -101,23 +108,23 @@ mod tests {
     fn a_new_pair_is_taken_and_a_broken_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name| directory.path().join(name);
-        let files = Files::new(path("cert.pem"), path("key.pem"));
-        assert!(matches!(files.read(), Err(PairError::Read(..))));
+        let files = CertificateFiles::new(path("cert.pem"), path("key.pem"));
+        assert!(matches!(files.read(), Err(CertificateError::Read(..))));
         let put = |cert: &str, key: &str| {
             std::fs::write(path("cert.pem"), cert).unwrap();
             std::fs::write(path("key.pem"), key).unwrap();
         };
         let (one, other) = (pair("one.example"), pair("other.example"));
         put(&one.0, &one.1);
-        let current = Current::new(None);
+        let current = CurrentCertificate::new(None);
         let holds = |pair: &(String, String)| {
             let held = current.get().unwrap();
             held.cert
-                == pair::from_pem(pair.0.as_bytes(), pair.1.as_bytes())
+                == certificate::from_pem(pair.0.as_bytes(), pair.1.as_bytes())
                     .unwrap()
                     .cert
         };
-        let mut seen = files.look(None, &current);
+        let mut seen = files.check(None, &current);
         assert!(holds(&one));
         // Renewals come as new files: another inode, whatever the clock says.
         for (cert, key) in [
@@ -130,15 +137,15 @@ mod tests {
             ),
         ] {
             put(cert, key);
-            seen = files.look(None, &current);
+            seen = files.check(None, &current);
             assert!(holds(&one), "{cert} {key}");
         }
         put(&other.0, &other.1);
         std::fs::remove_file(path("key.pem")).unwrap();
-        seen = files.look(Some(seen), &current);
+        seen = files.check(Some(seen), &current);
         assert!(holds(&one));
         std::fs::write(path("key.pem"), &other.1).unwrap();
-        files.look(Some(seen), &current);
+        files.check(Some(seen), &current);
         assert!(holds(&other));
     }
 }

@@ -1,8 +1,8 @@
-//! The program that puts records into somebody's DNS: `HOOK present|cleanup NAME VALUE`.
+//! The operator's program that puts records into DNS: `HOOK present|cleanup NAME VALUE`.
 //!
-//! Its rule: it is waited for, but not for ever, and what it prints is quoted in errors, but not
-//! all of it. It inherits the server's environment, where its own credentials may be, without
-//! whatever configures the server.
+//! Its rule: the program has a timeout, and errors quote a bounded part of what it prints. It
+//! inherits the server's environment, where its credentials may be, without the variables that
+//! configure the server.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,46 +11,46 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-/// Of each of its outputs, bytes that are kept.
-const QUOTED: u64 = 1024;
+/// Bytes of each output that errors quote.
+const MAX_QUOTED: u64 = 1024;
 
-/// Why a record could not be put or taken away.
+/// Why a record could not be added or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
-    /// It cannot be started.
+    /// The hook cannot be started.
     #[error("cannot start the hook {}", path.display())]
     Start {
-        /// Which program.
+        /// The program.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// It took too long and was killed.
+    /// The hook took too long and was killed.
     #[error("the hook {} took longer than {limit:?} to {verb}", path.display())]
     Slow {
-        /// Which program.
+        /// The program.
         path: PathBuf,
-        /// What it was to do.
+        /// What it was called for.
         verb: &'static str,
         /// How long it may take.
         limit: Duration,
     },
-    /// It says that it failed.
+    /// The hook exited with a failure.
     #[error("the hook {} failed to {verb} ({status}): {output}", path.display())]
     Failed {
-        /// Which program.
+        /// The program.
         path: PathBuf,
-        /// What it was to do.
+        /// What it was called for.
         verb: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: std::process::ExitStatus,
-        /// What it printed, cut short.
+        /// The beginning of what it printed.
         output: String,
     },
 }
 
-/// Runs it to its end.
+/// Runs the hook to its end.
 pub(super) async fn run(
     path: &Path,
     limit: Duration,
@@ -100,13 +100,14 @@ pub(super) async fn run(
     })
 }
 
-/// The beginning of an output; the rest is read too, so that nobody blocks on a full pipe.
+/// The beginning of an output. The rest is read, too, so that the program never blocks on a full
+/// pipe.
 async fn read(output: Option<impl AsyncRead + Unpin>) -> String {
     let Some(mut output) = output else {
         return String::new();
     };
     let mut kept = Vec::new();
-    let _ = (&mut output).take(QUOTED).read_to_end(&mut kept).await;
+    let _ = (&mut output).take(MAX_QUOTED).read_to_end(&mut kept).await;
     let _ = tokio::io::copy(&mut output, &mut tokio::io::sink()).await;
     let text = String::from_utf8_lossy(&kept);
     text.chars()

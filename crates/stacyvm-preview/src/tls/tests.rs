@@ -43,7 +43,7 @@ async fn connect(
     let mut roots = RootCertStore::empty();
     let root = CertificateDer::from_pem_slice(root.as_bytes()).unwrap();
     roots.add(root).unwrap();
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots)
@@ -123,7 +123,7 @@ fn files_that_do_not_work_stop_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let (cert, key) = (directory.path().join("cert"), directory.path().join("key"));
     let error = Tls::new(Source::Files { cert, key }).unwrap_err();
-    assert!(matches!(error, TlsError::Pair { .. }), "{error}");
+    assert!(matches!(error, TlsError::Certificate { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -170,8 +170,8 @@ async fn the_authority_can_vouch_for_nothing_else() {
     ] {
         // As a thief of its key would.
         let stolen = leaves.issue(name).unwrap();
-        let current = Arc::new(Current::new(Some((*stolen).clone())));
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let current = Arc::new(CurrentCertificate::new(Some((*stolen).clone())));
+        let mut config = ServerConfig::builder_with_provider(crypto::provider())
             .with_protocol_versions(BOTH)
             .unwrap()
             .with_no_client_auth()
@@ -179,7 +179,7 @@ async fn the_authority_can_vouch_for_nothing_else() {
         config.alpn_protocols = vec![b"h2".to_vec()];
         let tls = Tls {
             config: Arc::new(config),
-            keeper: Keeper::Authority,
+            renewal: Renewal::Authority,
         };
         let got = connect(serve(tls).await, &root, name, &[], BOTH).await;
         assert_eq!(got.is_ok(), trusted, "{name}: {got:?}");

@@ -1,7 +1,7 @@
-//! From when until when a certificate is good: the one thing that is read out of one here.
+//! The validity of a certificate, the only part of one that is read here.
 //!
-//! A certificate is DER (X.690); RFC 5280, 4.1 says what is where. Only our own certificates are
-//! read, but nothing relies on that: every length is checked.
+//! A certificate is DER (X.690) with the structure of RFC 5280, 4.1. Only certificates of the server
+//! itself are read, but nothing relies on that: every length is checked.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ pub(super) struct Validity {
 }
 
 impl Validity {
-    /// Two thirds of its life are over then: time to get another one.
+    /// The time to renew it: when two thirds of its lifetime are over.
     pub(super) fn renewal(self) -> Timestamp {
-        let life = self.until.saturating_since(self.from);
-        self.from.saturating_add(life / 3 * 2)
+        let lifetime = self.until.saturating_since(self.from);
+        self.from.saturating_add(lifetime / 3 * 2)
     }
 }
 
-/// Reads it; none when this is no certificate.
+/// Reads the validity; none when `certificate` is malformed.
 pub(super) fn of(certificate: &[u8]) -> Option<Validity> {
     const SEQUENCE: u8 = 0x30;
     const VERSION: u8 = 0xa0;
@@ -44,7 +44,7 @@ pub(super) fn of(certificate: &[u8]) -> Option<Validity> {
     })
 }
 
-/// Tag, content and what comes after.
+/// The tag and the content of the first element, and the bytes after it.
 fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (first, rest) = rest.split_first()?;
@@ -145,7 +145,7 @@ mod tests {
             for byte in [0, 0x7f, 0x80, 0x84, 0xff] {
                 let mut changed = der.clone();
                 changed[index] = byte;
-                // Whatever it says, it says something.
+                // Any result will do, as long as there is one.
                 let _ = of(&changed);
             }
         }

@@ -45,7 +45,7 @@ pub(super) async fn link(
     };
     let settings = access.settings();
     let life = match &expires_in {
-        None => settings.life,
+        None => settings.lifetime,
         Some(text) => {
             let life: GoDuration = text
                 .parse()
@@ -58,10 +58,10 @@ pub(super) async fn link(
             life.to_std()
         }
     };
-    if life > settings.longest_life {
+    if life > settings.max_lifetime {
         let (life, longest) = (
             GoDuration::from(life),
-            GoDuration::from(settings.longest_life),
+            GoDuration::from(settings.max_lifetime),
         );
         return Err(Failure::new(
             ErrorCode::ResourceLimit,

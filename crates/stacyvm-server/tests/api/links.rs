@@ -15,8 +15,8 @@ async fn server() -> Server {
     let settings = AccessSettings {
         domain: "box.example.org".to_owned(),
         secure: true,
-        life: Duration::from_secs(60),
-        longest_life: Duration::from_secs(3600),
+        lifetime: Duration::from_secs(60),
+        max_lifetime: Duration::from_secs(3600),
         ..AccessSettings::default()
     };
     let access = Arc::new(Access::new(LinkKey::fleeting().unwrap(), settings));

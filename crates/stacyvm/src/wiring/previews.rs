@@ -34,8 +34,8 @@ pub(super) fn access(config: &Config, domain: &str, data: &Path) -> Result<Arc<A
         default: preview.access.unwrap_or(default),
         domain: domain.to_owned(),
         secure: source_is_set(&preview.tls),
-        life: preview.link_ttl.to_std(),
-        longest_life: preview.max_link_ttl.to_std(),
+        lifetime: preview.link_ttl.to_std(),
+        max_lifetime: preview.max_link_ttl.to_std(),
     };
     Ok(Arc::new(Access::new(key, settings)))
 }
@@ -66,7 +66,7 @@ pub(super) fn tls(config: &Config, data: &Path) -> Result<Option<Arc<Tls>>> {
             hook: hook.clone(),
             hook_timeout: acme.hook_timeout.to_std(),
             root: acme.root.clone(),
-            kept: data.join("preview").join("acme"),
+            storage: data.join("preview").join("acme"),
         }))
     } else if tls.development {
         let authority = Authority::open_or_make(&authority_dir(data), domain).hint(

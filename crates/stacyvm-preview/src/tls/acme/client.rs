@@ -1,4 +1,5 @@
-//! Requests to an ACME server: few, short, one connection each.
+//! The HTTP client for an ACME server: its requests are few and short, so each has its own
+//! connection.
 
 use std::io;
 use std::path::Path;
@@ -20,15 +21,15 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 /// How long one request may take, its answer included.
-const LIMIT: Duration = Duration::from_secs(60);
-/// The longest answer; a chain of certificates is a few kilobytes.
-const LONGEST: usize = 1024 * 1024;
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The longest answer in bytes; a chain of certificates has a few thousand.
+const MAX_ANSWER: usize = 1024 * 1024;
 const HTTPS: u16 = 443;
 
-/// Speaks HTTPS alone, to servers that the system or one file vouches for.
-pub(super) struct Client(TlsConnector);
+/// Speaks HTTPS only, to servers whose certificates the system or one file vouches for.
+pub(super) struct AcmeClient(TlsConnector);
 
-impl Client {
+impl AcmeClient {
     /// `root` is a file in PEM that replaces the system's authorities. Reads files.
     pub(super) fn new(root: Option<&Path>) -> Result<Self, Error> {
         let mut roots = RootCertStore::empty();
@@ -39,7 +40,7 @@ impl Client {
                 }
             }
             None => {
-                // Some of a system's may be of no use; that all are is a fault.
+                // Some of the system's certificates may be unusable; only that all are is an error.
                 let found = rustls_native_certs::load_native_certs();
                 roots.add_parsable_certificates(found.certs);
             }
@@ -47,7 +48,7 @@ impl Client {
         if roots.is_empty() {
             return Err(Error::Str("authorities to trust: install ca-certificates"));
         }
-        let config = ClientConfig::builder_with_provider(crate::tls::provider())
+        let config = ClientConfig::builder_with_provider(crate::tls::crypto::provider())
             .with_safe_default_protocol_versions()
             .map_err(other)?
             .with_root_certificates(roots)
@@ -56,14 +57,14 @@ impl Client {
     }
 }
 
-impl HttpClient for Client {
+impl HttpClient for AcmeClient {
     fn request(
         &self,
         request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let connector = self.0.clone();
         Box::pin(async move {
-            let asking = tokio::time::timeout(LIMIT, ask(connector, request));
+            let asking = tokio::time::timeout(REQUEST_TIMEOUT, ask(connector, request));
             let late = |_| other(io::Error::from(io::ErrorKind::TimedOut));
             let (parts, body) = asking.await.map_err(late)??.into_parts();
             Ok(BytesResponse {
@@ -104,14 +105,14 @@ async fn ask(
             .await
             .map_err(other)?
             .into_parts();
-        let body = Limited::new(body, LONGEST).collect().await;
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
         let body = body.map_err(Error::Other)?.to_bytes();
         Ok(Response::from_parts(parts, body))
     };
     let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
         answer = &mut exchange => answer,
-        // It drives the exchange; when it ends first, the rest of the answer is there already.
+        // The connection drives the exchange; if it ends first, the rest of the answer was read.
         _ = connection => exchange.await,
     }
 }

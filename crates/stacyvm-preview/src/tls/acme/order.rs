@@ -1,4 +1,4 @@
-//! One order, from the account to the certificate.
+//! One order of a certificate, from the account to the certificate.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -10,18 +10,20 @@ use instant_acme::{
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 
-use super::client::Client;
-use super::{AcmeError, AcmeSettings};
+use super::client::AcmeClient;
+use super::error::AcmeError;
+use super::settings::AcmeSettings;
+use super::storage::write;
 use crate::tls::hook;
 
-/// How long the server may take to look at the records, and to make the certificate.
+/// How long the server may take to check the records, and to issue the certificate.
 const POLL: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(500))
     .backoff(1.5)
     .timeout(Duration::from_secs(180));
 
-/// A record that was put.
-struct Put {
+/// A record that was added to DNS.
+struct DnsRecord {
     name: String,
     value: String,
 }
@@ -30,12 +32,12 @@ fn server(step: &'static str) -> impl Fn(instant_acme::Error) -> AcmeError {
     move |error| AcmeError::Server(step, error)
 }
 
-/// The chain and the key, in PEM.
+/// Orders a certificate. Returns its chain and its key, in PEM.
 pub(super) async fn order(
     settings: &AcmeSettings,
-    kept_account: &Path,
+    account_path: &Path,
 ) -> Result<(String, String), AcmeError> {
-    let account = account(settings, kept_account).await?;
+    let account = account(settings, account_path).await?;
     let names: Vec<_> = settings
         .domains
         .iter()
@@ -44,9 +46,9 @@ pub(super) async fn order(
         .collect();
     let order = account.new_order(&NewOrder::new(&names)).await;
     let mut order = order.map_err(server("order a certificate"))?;
-    let mut put = Vec::new();
-    let proved = prove(settings, &mut order, &mut put).await;
-    for Put { name, value } in put {
+    let mut records = Vec::new();
+    let proved = prove(settings, &mut order, &mut records).await;
+    for DnsRecord { name, value } in records {
         // A record that stays is untidy, not harmful: it proves nothing any more.
         let cleaned = hook::run(
             &settings.hook,
@@ -71,28 +73,28 @@ pub(super) async fn order(
     Ok((chain.map_err(server("issue"))?, key.serialize_pem()))
 }
 
-/// The account of an earlier time, or a new one, which is kept before it is used.
-async fn account(settings: &AcmeSettings, kept: &Path) -> Result<Account, AcmeError> {
-    let client = Client::new(settings.root.as_deref()).map_err(server("connect safely"))?;
+/// Opens the stored account, or makes a new one, which is stored before it is used.
+async fn account(settings: &AcmeSettings, path: &Path) -> Result<Account, AcmeError> {
+    let client = AcmeClient::new(settings.root.as_deref()).map_err(server("connect safely"))?;
     let builder = Account::builder_with_http(Box::new(client));
     let failed = |step| {
         move |source| AcmeError::File {
             step,
-            path: kept.to_owned(),
+            path: path.to_owned(),
             source,
         }
     };
-    match std::fs::read(kept) {
+    match std::fs::read(path) {
         Ok(bytes) => {
-            let known: AccountCredentials =
+            let stored: AccountCredentials =
                 serde_json::from_slice(&bytes).map_err(|error| failed("read")(error.into()))?;
-            let account = builder.from_credentials(known).await;
+            let account = builder.from_credentials(stored).await;
             return account.map_err(server("open the account"));
         }
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed("read")(error)),
         Err(_) => {}
     }
-    if let Some(parent) = kept.parent() {
+    if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed("make the directory of"))?;
     }
     let email = format!("mailto:{}", settings.email);
@@ -109,15 +111,16 @@ async fn account(settings: &AcmeSettings, kept: &Path) -> Result<Account, AcmeEr
     let made = builder.create(&new, settings.directory.clone(), None).await;
     let (account, credentials) = made.map_err(server("make an account"))?;
     let bytes = serde_json::to_vec(&credentials).expect("credentials are always JSON");
-    super::write(kept, &bytes)?;
+    write(path, &bytes)?;
     Ok(account)
 }
 
-/// All records are there before the server is told to look, since two names may share one.
+/// Proves the names to the server. All records are added before the server is told to check them,
+/// because two names may share one record name.
 async fn prove(
     settings: &AcmeSettings,
     order: &mut Order,
-    put: &mut Vec<Put>,
+    records: &mut Vec<DnsRecord>,
 ) -> Result<(), AcmeError> {
     let mut open = order.authorizations();
     while let Some(one) = open.next().await {
@@ -129,13 +132,13 @@ async fn prove(
         let challenge = challenge.ok_or_else(|| AcmeError::NotProved("dns-01".to_owned()))?;
         let domain = challenge.identifier().to_string();
         let domain = domain.strip_prefix("*.").unwrap_or(&domain);
-        let record = Put {
+        let record = DnsRecord {
             name: format!("_acme-challenge.{domain}"),
             value: challenge.key_authorization().dns_value(),
         };
         let (name, value) = (record.name.clone(), record.value.clone());
-        // Before it runs: one that fails half way may have put it all the same.
-        put.push(record);
+        // Before the hook runs, because one that fails may have added the record all the same.
+        records.push(record);
         hook::run(
             &settings.hook,
             settings.hook_timeout,

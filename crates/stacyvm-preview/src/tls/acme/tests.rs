@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -151,10 +152,10 @@ async fn a_wildcard_is_obtained_kept_and_obtained_again() {
         hook: hook(directory.path(), &pebble.names),
         hook_timeout: DEADLINE,
         root: Some(pebble.root.clone()),
-        kept: directory.path().join("kept"),
+        storage: directory.path().join("kept"),
     };
     let acme = Acme::new(settings.clone());
-    assert!(acme.kept().is_none() && acme.due().is_none());
+    assert!(acme.stored().is_none() && acme.due().is_none());
     let pair = acme.obtain().await.unwrap();
     let names = String::from_utf8_lossy(&pair.cert[0]).into_owned();
     assert!(names.contains("*.box.example.org"), "{names}");
@@ -172,10 +173,10 @@ async fn a_wildcard_is_obtained_kept_and_obtained_again() {
 
     // A restart finds it, and knows when the next one is due.
     let again = Acme::new(settings.clone());
-    assert_eq!(again.kept().unwrap().cert, pair.cert);
+    assert_eq!(again.stored().unwrap().cert, pair.cert);
     assert!(again.due().unwrap() > Timestamp::now());
     let mut files = 0;
-    for entry in std::fs::read_dir(&settings.kept).unwrap() {
+    for entry in std::fs::read_dir(&settings.storage).unwrap() {
         assert_eq!(entry.unwrap().metadata().unwrap().mode() & 0o777, 0o600);
         files += 1;
     }
@@ -186,9 +187,9 @@ async fn a_wildcard_is_obtained_kept_and_obtained_again() {
         domains: vec!["*.other.example.org".to_owned()],
         ..settings.clone()
     });
-    assert!(other.kept().is_none());
+    assert!(other.stored().is_none());
     other.obtain().await.unwrap();
-    assert_eq!(std::fs::read_dir(&settings.kept).unwrap().count(), 2);
+    assert_eq!(std::fs::read_dir(&settings.storage).unwrap().count(), 2);
 
     // What the hook says goes into the error.
     let refused = Acme::new(AcmeSettings {

@@ -1,12 +1,12 @@
-//! An error and what caused it, in one line.
+//! An error and its causes, in one line.
 
 use std::error::Error;
 use std::fmt;
 
-/// Shows an error with its causes.
-pub(crate) struct Chain<'a>(pub(crate) &'a (dyn Error + 'static));
+/// Displays an error with its causes.
+pub(crate) struct ErrorChain<'a>(pub(crate) &'a (dyn Error + 'static));
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();

@@ -34,11 +34,11 @@ impl Rig {
         }
     }
 
-    fn asked(&self) -> Asked<'_> {
-        Asked {
+    fn asked(&self) -> AccessRequest<'_> {
+        AccessRequest {
             id: &self.id,
             port: 3000,
-            said: None,
+            requested: None,
             scheme: Scheme::Http,
             form: Form::Host,
             host: HOST,
@@ -53,15 +53,15 @@ impl Rig {
     }
 
     fn cookie(&self) -> String {
-        let place = Place {
+        let port = SandboxPort {
             id: &self.id,
             port: 3000,
         };
         let end = self.now.saturating_add(Duration::from_secs(60));
-        token::issue(&self.access.key, Purpose::Cookie, place, end)
+        token::issue(&self.access.key, Purpose::Cookie, port, end)
     }
 
-    fn decide(&self, asked: &Asked<'_>, request: Builder) -> Decision {
+    fn decide(&self, asked: &AccessRequest<'_>, request: Builder) -> Decision {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         self.access.decide(asked, &parts, self.now)
     }
@@ -71,9 +71,9 @@ fn get(uri: &str) -> Builder {
     http::Request::builder().uri(uri)
 }
 
-fn passes(decision: &Decision) -> bool {
-    matches!(decision, Decision::Pass(pass)
-        if pass.own_headers.contains(&TOKEN_HEADER) && pass.own_cookies == cookie::NAMES)
+fn admits(decision: &Decision) -> bool {
+    matches!(decision, Decision::Admit(grant)
+        if grant.own_headers.contains(&TOKEN_HEADER) && grant.own_cookies == cookie::NAMES)
 }
 
 fn refuses(decision: &Decision) -> bool {
@@ -82,7 +82,7 @@ fn refuses(decision: &Decision) -> bool {
 
 fn inner(decision: &Decision) -> String {
     match decision {
-        Decision::Pass(Pass { uri: Some(uri), .. }) => uri.to_string(),
+        Decision::Admit(Grant { uri: Some(uri), .. }) => uri.to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -106,38 +106,38 @@ fn a_link_in_a_browser_becomes_a_cookie_and_leaves_the_address() {
     assert!(!cookie.contains(&rig.link()), "{cookie}");
     let cookie = cookie.split(';').next().unwrap();
     let decision = rig.decide(&rig.asked(), get("/a").header(COOKIE, cookie));
-    assert!(passes(&decision), "{decision:?}");
+    assert!(admits(&decision), "{decision:?}");
 }
 
 #[test]
 fn a_program_needs_no_cookie() {
     let rig = Rig::new();
-    let word = rig.link();
-    let shared = Asked {
+    let token = rig.link();
+    let shared = AccessRequest {
         form: Form::Path,
         ..rig.asked()
     };
     for asked in [rig.asked(), shared] {
-        let decision = rig.decide(&asked, get("/").header(TOKEN_HEADER, &word));
-        assert!(passes(&decision), "{decision:?}");
-        let uri = format!("/?stacyvm_token={word}");
+        let decision = rig.decide(&asked, get("/").header(TOKEN_HEADER, &token));
+        assert!(admits(&decision), "{decision:?}");
+        let uri = format!("/?stacyvm_token={token}");
         let decision = rig.decide(&asked, get(&uri).header(ACCEPT, "*/*"));
-        assert!(passes(&decision), "{decision:?}");
+        assert!(admits(&decision), "{decision:?}");
         assert_eq!(inner(&decision), "/");
     }
     // An upgrade cannot be redirected.
-    let uri = format!("/?stacyvm_token={word}");
+    let uri = format!("/?stacyvm_token={token}");
     let upgrade = get(&uri)
         .header(ACCEPT, "text/html")
         .header(UPGRADE, "websocket");
-    assert!(passes(&rig.decide(&rig.asked(), upgrade)));
+    assert!(admits(&rig.decide(&rig.asked(), upgrade)));
 }
 
 #[test]
-fn what_is_no_word_for_this_port_is_refused() {
+fn what_is_no_token_for_this_port_is_refused() {
     let rig = Rig::new();
     let (link, cookie) = (rig.link(), rig.cookie());
-    let other_port = Asked {
+    let other_port = AccessRequest {
         port: 3001,
         ..rig.asked()
     };
@@ -158,7 +158,7 @@ fn what_is_no_word_for_this_port_is_refused() {
                 .header(TOKEN_HEADER, &link)
                 .header(TOKEN_HEADER, &link),
         ),
-        // A wrong word is not forgiven for the sake of a right cookie.
+        // A wrong token is not forgiven for the sake of a right cookie.
         (
             rig.asked(),
             get("/").header(TOKEN_HEADER, "x").header(COOKIE, &stale),
@@ -181,10 +181,10 @@ fn what_is_no_word_for_this_port_is_refused() {
 }
 
 #[test]
-fn a_public_preview_is_open_and_still_gets_no_word() {
+fn a_public_preview_is_open_and_still_gets_no_token() {
     let rig = Rig::new();
-    let asked = Asked {
-        said: Some(PreviewAccess::Public),
+    let asked = AccessRequest {
+        requested: Some(PreviewAccess::Public),
         ..rig.asked()
     };
     let uri = format!("/a?stacyvm_token={}", rig.link());
@@ -192,7 +192,7 @@ fn a_public_preview_is_open_and_still_gets_no_word() {
         .header(TOKEN_HEADER, "x")
         .header(COOKIE, "stacyvm-preview=x; a=1");
     let decision = rig.decide(&asked, request);
-    assert!(passes(&decision), "{decision:?}");
+    assert!(admits(&decision), "{decision:?}");
     assert_eq!(inner(&decision), "/a");
 }
 
@@ -201,7 +201,7 @@ fn a_forged_cookie_beside_the_right_one_does_no_harm() {
     let rig = Rig::new();
     let cookie = format!("stacyvm-preview=forged; stacyvm-preview={}", rig.cookie());
     let decision = rig.decide(&rig.asked(), get("/").header(COOKIE, cookie));
-    assert!(passes(&decision), "{decision:?}");
+    assert!(admits(&decision), "{decision:?}");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn a_cookie_counts_for_the_preview_itself_alone() {
         post().header(ORIGIN, &own),
     ] {
         let decision = rig.decide(&rig.asked(), request);
-        assert!(passes(&decision), "{decision:?}");
+        assert!(admits(&decision), "{decision:?}");
     }
     let neighbour = "http://3000-sb-00000002.localhost:7423";
     for request in [
@@ -251,7 +251,7 @@ fn a_cookie_counts_for_the_preview_itself_alone() {
         let decision = rig.decide(&rig.asked(), request);
         assert!(refuses(&decision), "{decision:?}");
     }
-    let shared = Asked {
+    let shared = AccessRequest {
         form: Form::Path,
         ..rig.asked()
     };
@@ -285,7 +285,7 @@ fn what_comes_in_the_clear_to_the_usual_port_is_sent_to_tls() {
     let name = "3000-sb-00000001.box.example.org";
     let usual = format!("{name}:80");
     for host in [name, &usual] {
-        let asked = Asked {
+        let asked = AccessRequest {
             host,
             ..rig.asked()
         };
@@ -295,24 +295,24 @@ fn what_comes_in_the_clear_to_the_usual_port_is_sent_to_tls() {
         };
         assert_eq!(headers[LOCATION], format!("https://{name}/a?b"));
     }
-    let said = Some(PreviewAccess::Public);
-    let secure = Asked {
+    let requested = Some(PreviewAccess::Public);
+    let secure = AccessRequest {
         scheme: Scheme::Https,
         host: name,
-        said,
+        requested,
         ..rig.asked()
     };
-    let other_port = Asked {
-        said,
+    let other_port = AccessRequest {
+        requested,
         ..rig.asked()
     };
-    let path = Asked {
+    let path = AccessRequest {
         form: Form::Path,
         host: name,
-        said,
+        requested,
         ..rig.asked()
     };
     for asked in [secure, other_port, path] {
-        assert!(passes(&rig.decide(&asked, get("/"))), "{asked:?}");
+        assert!(admits(&rig.decide(&asked, get("/"))), "{asked:?}");
     }
 }
