@@ -21,7 +21,7 @@ impl AddressFilter {
         }
     }
 
-    /// Whether a sandbox may be told this address, and be connected to it.
+    /// Whether a sandbox may learn this address and connect to it.
     pub(crate) fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         self.is_opened(address) || is_public(address)

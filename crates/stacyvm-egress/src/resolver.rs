@@ -91,7 +91,7 @@ impl Resolver {
     }
 }
 
-/// The addresses of one kind in an answer, of whatever name: it may be an alias.
+/// The addresses of one kind in an answer, of any name, because the name asked for may be an alias.
 fn read<D>(answer: &Answer, address: impl Fn(&D) -> IpAddr) -> Vec<IpAddr>
 where
     D: for<'a> domain::base::ParseRecordData<'a, Bytes>,

@@ -25,7 +25,7 @@ pub(super) fn spawn(program: &Program, control: UnixStream) -> io::Result<Child>
     control.set_nonblocking(false)?;
     let mut command = std::process::Command::new(&program.path);
     command
-        // The name that the process is listed under, whatever path it was started by.
+        // The name that the process is listed under.
         .arg0("stacyvm")
         .args(&program.arguments)
         .env_clear()

@@ -1,4 +1,4 @@
-//! HTTP, request by request.
+//! HTTP through the proxy.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use stacyvm_egress::{Limits, Reason};
 
 use crate::servers::{self, NameServer, read_head};
 use crate::world::{
-    ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, World, ends, is_late, patient,
+    ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, World, ends, generous_limits, is_late,
 };
 
 fn internet(world: &World) -> NameServer {
@@ -65,7 +65,7 @@ fn each_request_goes_to_the_host_that_it_names() {
     };
     internet(&world);
     world.allow(&["site.example", "*.site.example", "other.example"]);
-    // Wherever the client meant to connect to.
+    // The address that the client connects to does not matter.
     let mut stream = world.connect(ASTRAY, 80);
     let site = ok("site|GET /x HTTP/1.1|site.example|0\n");
     let other = ok("other|GET /x HTTP/1.1|other.example|0\n");
@@ -76,15 +76,15 @@ fn each_request_goes_to_the_host_that_it_names() {
     }
     let below = exchange(&mut stream, &get("A.Site.Example.:80"));
     assert_eq!(below, ok("site|GET /x HTTP/1.1|A.Site.Example.:80|0\n"));
-    // The form for proxies, brought into the one for servers.
+    // The absolute form of a request becomes the one for servers.
     let absolute = "GET http://site.example/y?z HTTP/1.1\r\nHost: site.example\r\n\r\n";
     let there = ok("site|GET /y?z HTTP/1.1|site.example|0\n");
     assert_eq!(exchange(&mut stream, absolute), there);
-    // Two at once, one after the other.
+    // Two requests that are sent at once are answered in order.
     let both = get("site.example") + &get("other.example");
     assert_eq!(exchange(&mut stream, &both), site);
     assert_eq!(answer(&mut stream), other);
-    // Another port stays that port.
+    // The port that the client connects to is kept.
     let mut stream = world.connect(ASTRAY, 8080);
     let there = ok("site|GET /x HTTP/1.1|site.example:8080|0\n");
     assert_eq!(exchange(&mut stream, &get("site.example:8080")), there);
@@ -148,7 +148,7 @@ fn other_hosts_are_refused_with_the_way_to_allow_them() {
         assert!(ends(&mut stream));
     }
     assert!(names.asked().iter().all(|(name, _)| name == "site.example"));
-    // Allowed, but inside.
+    // Hosts that are allowed by name, at addresses that are not on the public internet.
     for host in ["host.example", "private.example"] {
         let mut stream = world.connect(SITE, 80);
         let (status, text) = exchange(&mut stream, &get(host));
@@ -214,12 +214,12 @@ fn what_could_be_read_in_two_ways_is_refused() {
     let connect = "CONNECT site.example:443 HTTP/1.1\r\nHost: site.example:443\r\n\r\n";
     let (status, text) = exchange(&mut stream, connect);
     assert!(status == 405 && text.contains("no proxy"), "{text}");
-    // Said in two ways, and sent on in one: the server has nothing to choose from.
+    // The length is given in two ways and sent on in one, so the server cannot choose the other.
     let both = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     let mut stream = world.connect(SITE, 80);
     let chunked = ok("site|POST / HTTP/1.1|site.example|5\n");
     assert_eq!(exchange(&mut stream, &format!("{post}{both}")), chunked);
-    // A body that holds a request is a body.
+    // A body that looks like a request is sent on as a body.
     let hidden = get("other.example");
     let request = format!("{post}Content-Length: {}\r\n\r\n{hidden}", hidden.len());
     let mut stream = world.connect(SITE, 80);
@@ -249,7 +249,7 @@ fn a_websocket_passes_and_ends_with_the_policy() {
     }
     world.allow(&["other.example"]);
     assert!(ends(&mut stream));
-    // Another protocol does not: its requests would be out of sight.
+    // Another protocol is not switched to: the proxy would not see its requests.
     world.allow(&["site.example"]);
     let mut stream = world.connect(SITE, 80);
     let shake = "GET /x HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade, HTTP2-Settings\r\n\
@@ -281,7 +281,7 @@ fn heads_have_a_limit() {
     let mut stream = world.connect(SITE, 80);
     let long = "a".repeat(100_000);
     let request = format!("GET / HTTP/1.1\r\nHost: site.example\r\nX: {long}\r\n\r\n");
-    // It may be over before all is written.
+    // The connection may end before all is written.
     let _ = stream.write_all(request.as_bytes());
     let head = read_head(&mut stream);
     assert!(head.is_none_or(|head| head.starts_with("HTTP/1.1 431")));
@@ -296,18 +296,18 @@ fn heads_have_a_limit() {
 fn who_is_slow_is_let_go() {
     let limits = Limits {
         head_ms: 300,
-        ..patient()
+        ..generous_limits()
     };
     let Some(world) = World::with("who_is_slow_is_let_go", limits) else {
         return;
     };
     internet(&world);
     world.allow(&["site.example"]);
-    // Nothing at all, half a word, half a head.
+    // Nothing at all, half a method, half a head.
     for begin in ["", "GE", "GET / HTTP/1.1\r\nHost: site.example\r\nX: "] {
         let mut stream = world.connect(SITE, 80);
         let _ = stream.write_all(begin.as_bytes());
-        // Far more than it is given, and less than a server that has no such limit.
+        // Far more than the limit, and less than a server without one would take.
         let limit = std::time::Duration::from_secs(20);
         stream.set_read_timeout(Some(limit)).unwrap();
         let mut rest = Vec::new();
@@ -322,7 +322,7 @@ fn who_is_slow_is_let_go() {
 fn what_is_idle_is_let_go() {
     let limits = Limits {
         idle_ms: 8000,
-        ..patient()
+        ..generous_limits()
     };
     let Some(world) = World::with("what_is_idle_is_let_go", limits) else {
         return;

@@ -1,4 +1,4 @@
-//! Starting, confinement, and the end.
+//! How the process starts, is confined, and ends.
 
 use std::collections::HashMap;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stacyvm_egress::{EgressError, EgressHandle, Policy, Program, Settings};
 
-use crate::world::{NOBODY, PATIENCE, World, eventually, patient, program, settings};
+use crate::world::{DEADLINE, NOBODY, World, eventually, generous_limits, program, settings};
 
 fn status(pid: u32) -> HashMap<String, String> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -26,7 +26,7 @@ fn loopback() -> Settings {
     Settings {
         dns: vec![any],
         proxy: vec![any],
-        ..settings(patient())
+        ..settings(generous_limits())
     }
 }
 
@@ -57,7 +57,7 @@ fn it_is_confined_before_it_serves() {
     ] {
         assert_eq!(status[key], wanted, "{key}");
     }
-    // What belongs to a process that hides its memory belongs to root.
+    // The files in /proc of a process that is not dumpable belong to root.
     let owner = std::fs::metadata(format!("/proc/{pid}/mem")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0);
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
@@ -81,7 +81,7 @@ fn its_ports_are_free_when_it_has_closed() {
         let pid = handle.pid();
         world.runtime.block_on(handle.close());
         assert!(!exists(pid));
-        world.start(&settings(patient()));
+        world.start(&settings(generous_limits()));
     }
 }
 
@@ -157,7 +157,7 @@ fn its_death_is_seen() {
         let (handle, mut notices) = EgressHandle::start(&program(), &settings).await.unwrap();
         let pid = rustix::process::Pid::from_raw(i32::try_from(handle.pid()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        tokio::time::timeout(PATIENCE, handle.ended())
+        tokio::time::timeout(DEADLINE, handle.ended())
             .await
             .unwrap();
         let set = handle.set(&crate::world::id(), &[], &Policy::Open).await;
@@ -166,7 +166,7 @@ fn its_death_is_seen() {
     });
 }
 
-/// What the next test runs as a provider that is killed.
+/// The variable with which the next test starts itself as a provider to be killed.
 const PROVIDER: &str = "STACYVM_TEST_EGRESS_PROVIDER";
 
 #[test]

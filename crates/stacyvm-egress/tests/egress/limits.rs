@@ -1,4 +1,4 @@
-//! How much one sandbox, and all of them, may have at once.
+//! Limits on the connections of one sandbox and of all.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use stacyvm_egress::{Limits, Notice, Policy, Reason};
 use stacyvm_types::SandboxId;
 
 use crate::servers::{self, NameServer, read_head};
-use crate::world::{SANDBOX_V6, SITE, SITE_V6, World, eventually, patient};
+use crate::world::{SANDBOX_V6, SITE, SITE_V6, World, eventually, generous_limits};
 
 /// Whether a connection is served: a refused one is closed.
 fn is_served(stream: &mut TcpStream) -> bool {
@@ -24,7 +24,7 @@ fn internet(world: &World) {
 fn one_sandbox_does_not_take_the_places_of_others() {
     let limits = Limits {
         connections_per_sandbox: 8,
-        ..patient()
+        ..generous_limits()
     };
     let test = "one_sandbox_does_not_take_the_places_of_others";
     let Some(world) = World::with(test, limits) else {
@@ -46,7 +46,7 @@ fn one_sandbox_does_not_take_the_places_of_others() {
         assert!(is_served(stream));
     }
     for _ in 0..100 {
-        // The refusal may come before the connection is there.
+        // The refusal may come before connecting has returned.
         let stream = world.try_connect(SITE, 80);
         assert!(!stream.is_ok_and(|mut stream| is_served(&mut stream)));
     }
@@ -56,7 +56,7 @@ fn one_sandbox_does_not_take_the_places_of_others() {
     ));
     let mut other = world.connect(SITE_V6, 80);
     assert!(is_served(&mut other), "the other has places of its own");
-    // A place that becomes free is given again.
+    // A connection that ends makes room for another.
     held.pop();
     eventually("there is a place again", || {
         let stream = world.try_connect(SITE, 80);
@@ -69,7 +69,7 @@ fn many_come_and_go_and_nothing_stays() {
     let limits = Limits {
         connections: 64,
         connections_per_sandbox: 64,
-        ..patient()
+        ..generous_limits()
     };
     let Some(world) = World::with("many_come_and_go_and_nothing_stays", limits) else {
         return;
@@ -86,7 +86,7 @@ fn many_come_and_go_and_nothing_stays() {
         for stream in &mut all {
             assert!(is_served(stream));
         }
-        // Some end in the middle of a sentence.
+        // Some end in the middle of a head.
         for stream in all.iter_mut().step_by(2) {
             let _ = stream.write_all(b"GET / HTTP/1.1\r\nHo");
         }

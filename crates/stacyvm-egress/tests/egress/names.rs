@@ -1,4 +1,4 @@
-//! Resolving names.
+//! Name resolution.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -10,8 +10,8 @@ use stacyvm_egress::{Limits, Policy, Reason};
 
 use crate::servers::NameServer;
 use crate::world::{
-    GATEWAY, PATIENCE, PRIVATE, SANDBOX, SANDBOX_V6, SITE, SITE_V6, STRANGER, World, patient,
-    settings,
+    DEADLINE, GATEWAY, PRIVATE, SANDBOX, SANDBOX_V6, SITE, SITE_V6, STRANGER, World,
+    generous_limits, settings,
 };
 
 type Answer = (Rcode, Vec<String>);
@@ -57,7 +57,7 @@ fn socket(world: &World, from: &str, to: &str) -> UdpSocket {
     let to = SocketAddr::new(to.parse().unwrap(), 53);
     let socket = world.sandbox.inside(|| UdpSocket::bind(from).unwrap());
     socket.connect(to).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
     socket
 }
 
@@ -149,7 +149,7 @@ fn a_name_does_not_lead_inside() {
     let Some(mut world) = World::without_program("a_name_does_not_lead_inside") else {
         return;
     };
-    let mut settings = settings(patient());
+    let mut settings = settings(generous_limits());
     settings.allow_cidrs = vec!["10.1.0.0/16".parse().unwrap()];
     world.start(&settings);
     name_server(&world);
@@ -162,10 +162,10 @@ fn a_name_does_not_lead_inside() {
         ("metadata.example", Rtype::AAAA),
     ] {
         assert_eq!(ask(&world, name, kind), refused(), "{name} {kind}");
-        let told = (name.to_owned(), None, Reason::Address);
-        assert_eq!(world.notice(), told);
+        let counted = (name.to_owned(), None, Reason::Address);
+        assert_eq!(world.notice(), counted);
     }
-    // One that the operator opened, one that is public, one that is neither.
+    // An address that the operator opened, one that is public, and one that is neither.
     assert_eq!(
         ask(&world, "twice.example", Rtype::A),
         found(&["10.1.2.3", SITE])
@@ -193,7 +193,7 @@ fn only_listed_names_are_resolved_and_nothing_is_carried_out() {
         let (target, port, reason) = world.notice();
         assert_eq!((port, reason), (None, Reason::NotAllowed), "{target}");
     }
-    // Nothing of it was asked outside.
+    // None of the names was asked upstream.
     assert!(
         names
             .asked()
@@ -216,14 +216,14 @@ fn who_is_not_set_hears_nothing() {
     stranger
         .send(&question("a.site.example", Rtype::A, None))
         .unwrap();
-    // Long after the stranger's, and answered: the stranger's was dropped, not late.
+    // This question came long after the stranger's and is answered, so the stranger's was dropped.
     for _ in 0..3 {
         assert_eq!(ask(&world, "site.example", Rtype::A), found(&[SITE]));
     }
     stranger.set_nonblocking(true).unwrap();
     assert!(stranger.recv(&mut [0; 64]).is_err());
     assert!(names.asked().iter().all(|(name, _)| name == "site.example"));
-    // Who was known when it connected, and is not when it asks.
+    // A sandbox that is forgotten between its connection and its question.
     let mut stream = world.connect(GATEWAY, 53);
     assert_eq!(
         ask_over(&mut stream, "site.example").unwrap().0,
@@ -274,7 +274,7 @@ fn the_next_name_server_is_asked_when_one_is_silent() {
     settings.upstreams = ["127.0.0.55:53", "127.0.0.54:53", "127.0.0.53:53"]
         .map(|text| text.parse().unwrap())
         .to_vec();
-    // Nobody is at the first, and nobody answers at the second.
+    // The first upstream does not exist, and the second does not answer.
     let silent = world
         .host
         .inside(|| UdpSocket::bind("127.0.0.54:53").unwrap());
@@ -297,7 +297,7 @@ fn who_asks_too_fast_is_refused_and_told_of_in_a_count() {
     let test = "who_asks_too_fast_is_refused_and_told_of_in_a_count";
     let limits = Limits {
         queries_per_second: 1,
-        ..patient()
+        ..generous_limits()
     };
     let Some(world) = World::with(test, limits) else {
         return;
@@ -317,9 +317,9 @@ fn who_asks_too_fast_is_refused_and_told_of_in_a_count() {
         bad.len()
     );
     assert!(bad.iter().all(|answer| **answer == refused()));
-    let mut told = 0;
-    while told < bad.len() as u64 {
-        told += match world.any_notice() {
+    let mut counted = 0;
+    while counted < bad.len() as u64 {
+        counted += match world.any_notice() {
             stacyvm_egress::Notice::Refused { reason, .. } => {
                 assert_eq!(reason, Reason::Limit);
                 1
@@ -327,7 +327,7 @@ fn who_asks_too_fast_is_refused_and_told_of_in_a_count() {
             stacyvm_egress::Notice::LeftOut { count, .. } => count,
         };
     }
-    assert_eq!(told, bad.len() as u64);
+    assert_eq!(counted, bad.len() as u64);
 }
 
 #[test]
@@ -341,6 +341,6 @@ fn long_names_are_not_repeated_in_an_answer() {
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     names.knows(&name, &many);
     world.set(&Policy::Open);
-    // Eight times the name would be more than a client without options takes.
+    // Eight copies of the name would be more than a client without options accepts.
     assert_eq!(ask(&world, &name, Rtype::A), found(&many));
 }

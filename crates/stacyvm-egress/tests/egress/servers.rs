@@ -1,5 +1,5 @@
-//! What answers in the internet: a name server, web servers, a TLS server. All on threads, all as
-//! simple as can be, so that what they say can be trusted.
+//! Servers in the internet: a name server, web servers, a TLS server. They run on threads and are
+//! simple, so that their answers can be trusted.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -13,7 +13,7 @@ use domain::rdata::{A, Aaaa, Txt};
 
 use crate::world::Namespace;
 
-/// A name server that knows a few names, and what it was asked.
+/// A name server that knows a few names, and records its questions.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NameServer {
     names: Arc<Mutex<HashMap<String, Vec<IpAddr>>>>,
@@ -79,7 +79,7 @@ impl NameServer {
         self.asked.lock().unwrap().clone()
     }
 
-    fn answer(&self, question: &[u8], room: Option<usize>) -> Option<Vec<u8>> {
+    fn answer(&self, question: &[u8], max_length: Option<usize>) -> Option<Vec<u8>> {
         let query = Message::from_octets(question).ok()?;
         let asked = query.sole_question().ok()?;
         let name = asked.qname().to_string().to_ascii_lowercase();
@@ -114,7 +114,7 @@ impl NameServer {
             builder.push((&owner, ttl, text)).unwrap();
         }
         let answer = builder.into_message();
-        if room.is_some_and(|room| answer.as_slice().len() > room) {
+        if max_length.is_some_and(|max| answer.as_slice().len() > max) {
             let builder = MessageBuilder::new_vec();
             let mut builder = builder.start_answer(&query, code).unwrap();
             builder.header_mut().set_tc(true);
@@ -124,8 +124,8 @@ impl NameServer {
     }
 }
 
-/// A web server that answers every request with its own name and what it was asked, and keeps
-/// connections open.
+/// A web server that answers every request with its own name and the request's line and host, and
+/// keeps connections open.
 pub(crate) fn web(place: &Namespace, address: &str, port: u16, name: &'static str) {
     let listener = listen(place, address, port);
     thread::spawn(move || {
@@ -177,7 +177,7 @@ fn web_request(stream: &mut TcpStream, name: &str) -> Option<()> {
     stream.write_all(answer.as_bytes()).ok()
 }
 
-/// Up to the empty line.
+/// Reads up to the empty line.
 pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -188,7 +188,8 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// A TLS server that says its own name and the one it was called by, then sends back what it gets.
+/// A TLS server that sends its own name and the one it was called by, then sends back what it
+/// receives.
 pub(crate) fn tls(place: &Namespace, address: &str, port: u16, name: &'static str) {
     let listener = listen(place, address, port);
     let key = rcgen::generate_simple_self_signed(vec!["test.example".to_owned()]).unwrap();
@@ -225,7 +226,7 @@ pub(crate) fn tls(place: &Namespace, address: &str, port: u16, name: &'static st
     });
 }
 
-/// A server that takes connections and sends back what it gets.
+/// Listens in a namespace.
 pub(crate) fn listen(place: &Namespace, address: &str, port: u16) -> TcpListener {
     let address = SocketAddr::new(address.parse().unwrap(), port);
     place.inside(|| TcpListener::bind(address).unwrap())

@@ -1,4 +1,4 @@
-//! TLS by the name in its first message.
+//! TLS through the proxy, by the name in its first message.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -13,13 +13,13 @@ use stacyvm_egress::{Policy, Reason};
 
 use crate::servers::{self, NameServer};
 use crate::world::{
-    ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, SITE_V6, World, ends, is_late, patient,
-    settings,
+    ASTRAY, HOST_OUTSIDE, OTHER_SITE, PRIVATE, SITE, SITE_V6, World, ends, generous_limits,
+    is_late, settings,
 };
 
 type Session = StreamOwned<ClientConnection, TcpStream>;
 
-/// Believes whatever it is shown: who answered is told by what it says.
+/// Accepts every certificate: the servers are told apart by what they send.
 #[derive(Debug)]
 struct Anyone;
 
@@ -73,7 +73,7 @@ fn client(name: &str) -> ClientConnection {
     ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
-/// Speaks TLS to an address under a name; the first line that the server says.
+/// Speaks TLS to an address under a name. Returns the first line that the server sends.
 fn talk(world: &World, address: &str, name: &str) -> std::io::Result<(Session, String)> {
     let stream = world.try_connect(address, 443)?;
     let mut session = StreamOwned::new(client(name), stream);
@@ -102,7 +102,7 @@ fn alert(world: &World, address: &str, name: &str) -> AlertDescription {
     }
 }
 
-/// Whether the proxy has nothing to say to the sandbox.
+/// Whether the proxy closes a connection without an answer.
 fn is_dropped(world: &World) -> bool {
     let talked = talk(world, SITE, "site.example");
     talked.is_err_and(|error| !is_late(&error))
@@ -151,7 +151,7 @@ fn a_connection_goes_where_its_name_leads() {
         line(&world, SITE, "a.b.site.example"),
         "site|a.b.site.example\n"
     );
-    // Whatever address the client had in mind, also of the other family.
+    // The address that the client connects to does not matter, nor does its family.
     assert_eq!(
         line(&world, OTHER_SITE, "site.example"),
         "site|site.example\n"
@@ -195,7 +195,7 @@ fn other_names_are_refused_in_words_that_tls_has() {
     );
     assert_eq!(world.notice(), (SITE.to_owned(), Some(443), Reason::NoName));
     assert_eq!(names.asked(), Vec::new(), "nothing of it was asked outside");
-    // On the list, but nowhere.
+    // A name on the list that does not exist.
     world.allow(&["missing.example"]);
     let alert = alert(&world, SITE, "missing.example");
     assert_eq!(alert, AlertDescription::UnrecognisedName);
@@ -207,7 +207,7 @@ fn an_allowed_name_does_not_lead_inside() {
         return;
     };
     internet(&world);
-    // The host's own services: on loopback, and where the internet would see them.
+    // The host's own services, on loopback and at its address in the internet.
     servers::tls(&world.host, "127.0.0.1", 443, "loopback");
     servers::tls(&world.host, HOST_OUTSIDE, 443, "host");
     world.allow(&["*.example"]);
@@ -235,7 +235,7 @@ fn what_the_operator_opened_can_be_reached() {
     let Some(mut world) = World::without_program("what_the_operator_opened_can_be_reached") else {
         return;
     };
-    let mut settings = settings(patient());
+    let mut settings = settings(generous_limits());
     settings.allow_cidrs = vec!["10.99.0.0/24".parse().unwrap()];
     world.start(&settings);
     internet(&world);
@@ -269,7 +269,7 @@ fn who_has_no_list_has_no_business_here() {
         return;
     };
     internet(&world);
-    // Nobody yet.
+    // No sandbox has this address yet.
     assert!(is_dropped(&world));
     world.set(&Policy::Open);
     assert!(is_dropped(&world));
@@ -277,7 +277,7 @@ fn who_has_no_list_has_no_business_here() {
         world.notice(),
         (SITE.to_owned(), Some(443), Reason::NotRedirected)
     );
-    // The proxy itself is no place to go to.
+    // The proxy itself cannot be connected to.
     world.allow(&["site.example"]);
     let direct = world.try_connect(crate::world::GATEWAY, 3128);
     assert!(direct.is_err() || ends(&mut direct.unwrap()));
@@ -298,7 +298,7 @@ fn a_narrower_policy_ends_what_is_open() {
     for session in [&mut kept, &mut ended] {
         session.read_exact(&mut echo).unwrap();
     }
-    // The same again, and a wider one, change nothing.
+    // Setting the same policy again, or a wider one, changes nothing.
     world.allow(&["site.example", "other.example"]);
     world.allow(&["*.example"]);
     ended.write_all(b"still").unwrap();
@@ -372,7 +372,7 @@ fn both_directions_end_on_their_own() {
         return;
     };
     internet(&world);
-    // Takes all, and answers only once the client has ended its half.
+    // Reads everything, and answers only once the client has ended its half.
     let listener = servers::listen(&world.internet, "20.0.0.10", 4443);
     let server = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -408,7 +408,7 @@ fn after_a_restart_policies_are_set_again() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     world.runtime.block_on(former.ended());
     assert!(ends(&mut open));
-    world.start(&settings(patient()));
+    world.start(&settings(generous_limits()));
     assert!(is_dropped(&world));
     world.allow(&["site.example"]);
     assert_eq!(line(&world, SITE, "site.example"), "site|site.example\n");

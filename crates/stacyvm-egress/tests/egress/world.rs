@@ -1,4 +1,4 @@
-//! Three namespaces in a row, and the program in the middle.
+//! Three network namespaces in a row, sandbox, host and internet, with the program on the host.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -15,18 +15,18 @@ use stacyvm_egress::{
 use stacyvm_sys::namespaces;
 use stacyvm_types::SandboxId;
 
-/// How long anything may take. Only decides how long a failing test takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
-/// The sandbox, and what it is known by.
+/// How long any wait may take. It only decides how long a failing test takes.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(40);
+/// The addresses that the sandbox is known by.
 pub(crate) const SANDBOX: &str = "10.88.0.2";
 pub(crate) const SANDBOX_V6: &str = "fd88::2";
-/// An address of the sandbox's side that nobody has set.
+/// An address on the sandbox's side that belongs to no sandbox.
 pub(crate) const STRANGER: &str = "10.88.0.3";
 /// The host, as the sandbox sees it.
 pub(crate) const GATEWAY: &str = "10.88.0.1";
 /// The host's address in the internet.
 pub(crate) const HOST_OUTSIDE: &str = "20.0.0.1";
-/// Where servers are.
+/// The addresses of servers in the internet.
 pub(crate) const SITE: &str = "20.0.0.10";
 pub(crate) const SITE_V6: &str = "2a10::10";
 pub(crate) const OTHER_SITE: &str = "20.0.0.11";
@@ -34,7 +34,7 @@ pub(crate) const OTHER_SITE: &str = "20.0.0.11";
 pub(crate) const ASTRAY: &str = "20.0.0.99";
 /// A private network that the host reaches.
 pub(crate) const PRIVATE: &str = "10.99.0.10";
-/// Who the program becomes.
+/// The user and group that the program changes to.
 pub(crate) const NOBODY: u32 = 65_534;
 
 /// A network namespace.
@@ -55,7 +55,7 @@ impl Namespace {
             link(&pid).is_ok_and(|there| there != here)
         });
         let opened = std::fs::File::open(format!("/proc/{pid}/ns/net"));
-        // From here on the descriptor holds it.
+        // From here on the descriptor keeps the namespace.
         holder.kill().unwrap();
         holder.wait().unwrap();
         Self(opened.unwrap().into())
@@ -95,7 +95,7 @@ impl Namespace {
     }
 }
 
-/// All of it. The program ends when this is dropped.
+/// The namespaces and the program, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) sandbox: Namespace,
@@ -107,7 +107,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Namespaces and the program with these limits; none, loudly, where they cannot be made.
+    /// Namespaces and the program with these limits; none, with a line that says so, where they cannot
+    /// be made.
     pub(crate) fn with(test: &str, limits: Limits) -> Option<Self> {
         let mut world = Self::without_program(test)?;
         world.start(&settings(limits));
@@ -115,7 +116,7 @@ impl World {
     }
 
     pub(crate) fn new(test: &str) -> Option<Self> {
-        Self::with(test, patient())
+        Self::with(test, generous_limits())
     }
 
     pub(crate) fn without_program(test: &str) -> Option<Self> {
@@ -186,13 +187,13 @@ impl World {
         let address = SocketAddr::new(address.parse().unwrap(), port);
         let stream = self
             .sandbox
-            .inside(|| TcpStream::connect_timeout(&address, PATIENCE))?;
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+            .inside(|| TcpStream::connect_timeout(&address, DEADLINE))?;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Ok(stream)
     }
 
-    /// The next thing that was refused: target, port, reason.
+    /// The next refusal: target, port, reason.
     pub(crate) fn notice(&self) -> (String, Option<u16>, Reason) {
         match self.any_notice() {
             Notice::Refused {
@@ -212,14 +213,14 @@ impl World {
         let mut notices = self.notices.lock().unwrap();
         let next = notices.as_mut().unwrap().next();
         self.runtime
-            .block_on(async { tokio::time::timeout(PATIENCE, next).await })
+            .block_on(async { tokio::time::timeout(DEADLINE, next).await })
             .expect("a notice comes")
             .expect("the program runs")
     }
 }
 
 /// Limits that a busy machine does not reach.
-pub(crate) fn patient() -> Limits {
+pub(crate) fn generous_limits() -> Limits {
     Limits {
         head_ms: 120_000,
         connect_ms: 30_000,
@@ -244,7 +245,7 @@ pub(crate) fn settings(limits: Limits) -> Settings {
     Settings {
         dns: all(&["10.88.0.1:53", "[fd88::1]:53"]),
         proxy: all(&["10.88.0.1:3128", "[fd88::1]:3128"]),
-        // Where many hosts have their own, and no sandbox could reach it.
+        // The address of the local name server of many hosts, which no sandbox could reach.
         upstreams: all(&["127.0.0.53:53"]),
         allow_cidrs: Vec::new(),
         ipv6: true,
@@ -256,7 +257,7 @@ pub(crate) fn settings(limits: Limits) -> Settings {
     }
 }
 
-/// Whether the other side ends the connection. One that only says nothing has not ended.
+/// Whether the other side ends the connection. One that only sends nothing has not ended.
 pub(crate) fn ends(stream: &mut impl Read) -> bool {
     loop {
         match stream.read(&mut [0; 256]) {
@@ -277,7 +278,7 @@ pub(crate) fn is_late(error: &std::io::Error) -> bool {
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < PATIENCE, "it never came true that {what}");
+        assert!(start.elapsed() < DEADLINE, "it never came true that {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -331,7 +332,7 @@ ip addr add 2a10::10/64 dev e0 nodad
 ip link set e0 up
 ";
 
-/// As a provider does it; what is not redirected goes nowhere, because nothing forwards.
+/// Redirects as a provider does. Other connections lead nowhere, because the host does not forward.
 const REDIRECT: &str = "
 nft -f - <<'END'
 table inet egress {
