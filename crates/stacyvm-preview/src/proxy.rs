@@ -80,8 +80,6 @@ impl ProxiedRequest<'_> {
                     "the answer changes to a protocol that nobody asked for",
                 ));
             };
-            answer.headers.insert(CONNECTION, UPGRADE_VALUE);
-            answer.headers.insert(UPGRADE, protocol);
             let tunnel = Tunnel {
                 client,
                 upstream,
@@ -92,6 +90,8 @@ impl ProxiedRequest<'_> {
                 extensions,
             };
             self.tasks.tracker.spawn(tunnel.run());
+            answer.headers.insert(CONNECTION, UPGRADE_VALUE);
+            answer.headers.insert(UPGRADE, protocol);
             return Ok(Response::from_parts(answer, PreviewBody::empty()));
         }
         let lease = Lease {

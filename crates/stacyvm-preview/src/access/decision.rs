@@ -37,6 +37,15 @@ struct AccessRequest<'a> {
     host: &'a str,
 }
 
+impl<'a> AccessRequest<'a> {
+    const fn sandbox_port(&self) -> SandboxPort<'a> {
+        SandboxPort {
+            id: self.id,
+            port: self.port,
+        }
+    }
+}
+
 /// How a request is answered.
 #[derive(Debug)]
 enum Decision {
@@ -81,69 +90,101 @@ impl Gate for Access {
 impl Access {
     /// Decides about a request. However it is admitted, its tokens are removed from it.
     fn decide(&self, asked: &AccessRequest<'_>, request: &Parts, now: Timestamp) -> Decision {
-        let by_host = asked.form == Form::Host;
-        if self.settings.secure && asked.scheme == Scheme::Http && by_host {
-            let usual = asked.host.strip_suffix(":80").unwrap_or(asked.host);
-            if !usual.contains(':') {
-                let headers = redirect(Scheme::Https, usual, &request.uri);
-                return Decision::Redirect(StatusCode::PERMANENT_REDIRECT, headers);
-            }
+        if let Some(headers) = self.redirect_to_tls(asked, request) {
+            return Decision::Redirect(StatusCode::PERMANENT_REDIRECT, headers);
         }
         let sent = Credentials::of(asked.scheme, request);
-        let admit = || {
-            Decision::Admit(Grant {
-                own_cookies: cookie::NAMES,
-                own_headers: vec![TOKEN_HEADER],
-                uri: sent.rest.clone(),
-            })
-        };
-        if self.effective(asked.requested) == PreviewAccess::Public {
-            return admit();
-        }
-        let port = SandboxPort {
-            id: asked.id,
-            port: asked.port,
-        };
-        let check = |purpose, token: &str| token::check(&self.key, purpose, port, token, now);
-        if let Some(token) = &sent.header {
-            return match check(Purpose::Link, token) {
-                Ok(_) => admit(),
-                Err(why) => Decision::Refuse(why.message()),
-            };
-        }
-        if let (Some(token), Some(rest)) = (&sent.query, &sent.rest) {
-            let end = match check(Purpose::Link, token) {
-                Ok(end) => end,
-                Err(why) => return Decision::Refuse(why.message()),
-            };
-            if !(by_host && is_page_view(request)) {
-                return admit();
+        let by_host = asked.form == Form::Host;
+        let checked = if self.effective(asked.requested) == PreviewAccess::Public {
+            Ok(())
+        } else if let Some(token) = &sent.header {
+            self.check(asked, Purpose::Link, token, now).map(drop)
+        } else if let (Some(token), Some(rest)) = (&sent.query, &sent.rest) {
+            match self.check(asked, Purpose::Link, token, now) {
+                Ok(end) if by_host && is_page_view(request) => {
+                    let headers = self.redirect_with_cookie(asked, rest, end, now);
+                    return Decision::Redirect(StatusCode::SEE_OTHER, headers);
+                }
+                checked => checked.map(drop),
             }
-            let token = token::issue(&self.key, Purpose::Cookie, port, end);
-            let lifetime = end.saturating_since(now).as_secs().max(1);
-            let mut headers = redirect(asked.scheme, asked.host, rest);
-            headers.insert(SET_COOKIE, cookie::set(asked.scheme, &token, lifetime));
-            return Decision::Redirect(StatusCode::SEE_OTHER, headers);
-        }
-        if !by_host {
-            return Decision::Refuse(
+        } else if by_host {
+            self.check_cookies(asked, request, &sent.cookies, now)
+        } else {
+            Err(
                 "this preview is private: by this address it opens only with the header \
                  X-StacyVM-Preview-Token, in a browser only by its own host name",
-            );
+            )
+        };
+        match checked {
+            Ok(()) => Decision::Admit(Grant {
+                own_cookies: cookie::NAMES,
+                own_headers: vec![TOKEN_HEADER],
+                uri: sent.rest,
+            }),
+            Err(why) => Decision::Refuse(why),
         }
-        let mut why = "this preview is private: ask for a link with \
-                       POST /api/v1/sandboxes/{id}/preview, or with \"stacyvm preview url\"";
-        for token in &sent.cookies {
-            match check(Purpose::Cookie, token) {
-                Ok(_) if is_own_request(asked.scheme, asked.host, request) => return admit(),
+    }
+
+    /// Redirects a request without TLS to port 80 where previews are served over TLS.
+    fn redirect_to_tls(&self, asked: &AccessRequest<'_>, request: &Parts) -> Option<HeaderMap> {
+        let is_plain = asked.scheme == Scheme::Http && asked.form == Form::Host;
+        if !self.settings.secure || !is_plain {
+            return None;
+        }
+        let host = asked.host.strip_suffix(":80").unwrap_or(asked.host);
+        (!host.contains(':')).then(|| redirect(Scheme::Https, host, &request.uri))
+    }
+
+    /// Redirects a browser to the same address without its token, which it keeps as a cookie until
+    /// `end`.
+    fn redirect_with_cookie(
+        &self,
+        asked: &AccessRequest<'_>,
+        rest: &Uri,
+        end: Timestamp,
+        now: Timestamp,
+    ) -> HeaderMap {
+        let token = token::issue(&self.key, Purpose::Cookie, asked.sandbox_port(), end);
+        let lifetime = end.saturating_since(now).as_secs().max(1);
+        let mut headers = redirect(asked.scheme, asked.host, rest);
+        headers.insert(SET_COOKIE, cookie::set(asked.scheme, &token, lifetime));
+        headers
+    }
+
+    /// The time until which a token opens the preview, or why it does not.
+    fn check(
+        &self,
+        asked: &AccessRequest<'_>,
+        purpose: Purpose,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Timestamp, &'static str> {
+        token::check(&self.key, purpose, asked.sandbox_port(), token, now)
+            .map_err(token::TokenError::message)
+    }
+
+    /// Whether one of the cookies opens the preview, and the request is the preview's own.
+    fn check_cookies(
+        &self,
+        asked: &AccessRequest<'_>,
+        request: &Parts,
+        cookies: &[String],
+        now: Timestamp,
+    ) -> Result<(), &'static str> {
+        let mut refused = Err("this preview is private: ask for a link with \
+                               POST /api/v1/sandboxes/{id}/preview, or with \"stacyvm preview url\"");
+        for token in cookies {
+            match self.check(asked, Purpose::Cookie, token, now) {
+                Ok(_) if is_own_request(asked.scheme, asked.host, request) => return Ok(()),
                 Ok(_) => {
-                    why = "another page asks for this private preview: only its own pages may";
-                    break;
+                    return Err(
+                        "another page asks for this private preview: only its own pages may",
+                    );
                 }
-                Err(refused) => why = refused.message(),
+                Err(why) => refused = Err(why),
             }
         }
-        Decision::Refuse(why)
+        refused
     }
 }
 

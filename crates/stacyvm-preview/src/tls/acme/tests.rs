@@ -53,7 +53,7 @@ fn listens(port: u16) -> bool {
 }
 
 impl Pebble {
-    /// Starts it, again when somebody has taken one of its ports meanwhile.
+    /// Starts the server, again if another process has taken one of its ports meanwhile.
     fn start(directory: &Path) -> Self {
         (0..10)
             .find_map(|_| Self::try_start(directory))
