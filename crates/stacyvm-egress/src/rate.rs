@@ -6,14 +6,14 @@ use tokio::time::Instant;
 
 /// A token bucket.
 #[derive(Debug)]
-pub(crate) struct Bucket {
+pub(crate) struct TokenBucket {
     per_second: f64,
     capacity: f64,
     tokens: f64,
     updated: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     /// A full bucket: `per_second` tokens come back each second, and twice as many can be taken at
     /// once. 0 is no limit.
     pub(crate) fn new(per_second: u32) -> Self {
@@ -95,13 +95,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tokens_come_back_with_time() {
-        let mut bucket = Bucket::new(10);
+        let mut bucket = TokenBucket::new(10);
         assert_eq!((0..100).filter(|_| bucket.take()).count(), 20);
         tokio::time::advance(Duration::from_millis(500)).await;
         assert_eq!((0..100).filter(|_| bucket.take()).count(), 5);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert_eq!((0..100).filter(|_| bucket.take()).count(), 20);
-        let mut free = Bucket::new(0);
+        let mut free = TokenBucket::new(0);
         assert!((0..1000).all(|_| free.take()));
     }
 

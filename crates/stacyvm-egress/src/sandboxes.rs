@@ -12,7 +12,7 @@ use stacyvm_types::{HostName, SandboxId};
 use tokio::sync::{Semaphore, watch};
 
 use crate::control::{Limits, Policy};
-use crate::rate::{Bucket, Throttle};
+use crate::rate::{Throttle, TokenBucket};
 
 /// One sandbox.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub(crate) struct Sandbox {
     pub(crate) connections: Arc<Semaphore>,
     /// The right to ask questions; as many permits as it may still ask before one is answered.
     pub(crate) queries: Arc<Semaphore>,
-    query_rate: Mutex<Bucket>,
+    query_rate: Mutex<TokenBucket>,
     notices: Mutex<Throttle>,
 }
 
@@ -55,7 +55,7 @@ impl Sandbox {
             state: watch::Sender::new(state),
             connections: permits(limits.connections_per_sandbox),
             queries: permits(limits.queries_per_sandbox),
-            query_rate: Mutex::new(Bucket::new(limits.queries_per_second)),
+            query_rate: Mutex::new(TokenBucket::new(limits.queries_per_second)),
             notices: Mutex::new(Throttle::new()),
         }
     }

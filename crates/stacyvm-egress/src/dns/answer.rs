@@ -27,12 +27,12 @@ pub(super) enum Verdict {
     /// The name exists, without records of this type.
     Empty,
     /// With these records.
-    Records(Filtered),
+    Records(FilteredAnswer),
 }
 
 /// An answer without the records that a sandbox may not have.
 #[derive(Debug)]
-pub(super) struct Filtered {
+pub(super) struct FilteredAnswer {
     code: Rcode,
     records: Vec<AnswerRecord>,
     /// Whether there were addresses, and all of them were refused.
@@ -40,7 +40,7 @@ pub(super) struct Filtered {
 }
 
 /// Keeps the records that a sandbox may have; none when the answer is malformed.
-pub(super) fn filter(answer: &Answer, permits: impl Fn(IpAddr) -> bool) -> Option<Filtered> {
+pub(super) fn filter(answer: &Answer, permits: impl Fn(IpAddr) -> bool) -> Option<FilteredAnswer> {
     let mut records = Vec::new();
     let (mut kept, mut refused) = (0, 0);
     for record in answer.answer().ok()? {
@@ -66,7 +66,7 @@ pub(super) fn filter(answer: &Answer, permits: impl Fn(IpAddr) -> bool) -> Optio
             return None;
         }
     }
-    Some(Filtered {
+    Some(FilteredAnswer {
         code: answer.header().rcode(),
         records,
         only_refused: refused > 0 && kept == 0,
@@ -183,7 +183,7 @@ mod tests {
         Message::from_octets(builder.finish().freeze()).unwrap()
     }
 
-    fn sent(found: Filtered) -> Vec<String> {
+    fn sent(found: FilteredAnswer) -> Vec<String> {
         let asked = query("a.example", Rtype::A);
         let reply = Reply::new(&asked, Verdict::Records(found)).unwrap();
         let message = Message::from_octets(reply.for_datagram()).unwrap();

@@ -33,7 +33,7 @@ const LEAF_LIFETIME: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// After this time a host name gets a new certificate.
 const LEAF_RENEWAL: Duration = Duration::from_secs(60 * 24 * 60 * 60);
 /// Issued certificates that are cached.
-const MAX_CACHED: usize = 1024;
+const MAX_CACHED_LEAVES: usize = 1024;
 
 /// Why the authority cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -262,7 +262,7 @@ impl ResolvesServerCert for LeafIssuer {
         });
         let leaf = leaf.ok()?;
         let mut issued = self.issued.lock();
-        if issued.len() >= MAX_CACHED {
+        if issued.len() >= MAX_CACHED_LEAVES {
             issued.clear();
         }
         issued.insert(name, (Instant::now(), Arc::clone(&leaf)));

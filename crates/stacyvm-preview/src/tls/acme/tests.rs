@@ -14,10 +14,10 @@ use super::*;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Ended with the test.
-struct Ended(Child);
+/// KilledOnDrop with the test.
+struct KilledOnDrop(Child);
 
-impl Drop for Ended {
+impl Drop for KilledOnDrop {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -29,7 +29,7 @@ struct Pebble {
     directory: String,
     names: String,
     root: PathBuf,
-    _processes: [Ended; 2],
+    _processes: [KilledOnDrop; 2],
 }
 
 fn is_there(program: &str) -> bool {
@@ -95,10 +95,10 @@ impl Pebble {
             .env("PEBBLE_WFE_NONCEREJECT", "0")
             .stdout(quiet("pebble.log"))
             .stderr(quiet("pebble.err"));
-        let mut processes = [resolver, server].map(|mut one| Ended(one.spawn().unwrap()));
+        let mut processes = [resolver, server].map(|mut one| KilledOnDrop(one.spawn().unwrap()));
         let deadline = Instant::now() + DEADLINE;
         while !(listens(api) && listens(names)) {
-            let ended = |one: &mut Ended| one.0.try_wait().unwrap().is_some();
+            let ended = |one: &mut KilledOnDrop| one.0.try_wait().unwrap().is_some();
             if processes.iter_mut().any(ended) {
                 return None;
             }
