@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use stacyvm_proto::link::{Decoder, MAX_CHUNK_LEN, Link, MAX_DATA, NONCE_LEN, connect};
+use stacyvm_proto::link::{Decoder, Link, MAX_CHUNK_LEN, MAX_DATA, NONCE_LEN, connect};
 use tokio::io::AsyncReadExt as _;
 
 fuzz_target!(|data: &[u8]| {
