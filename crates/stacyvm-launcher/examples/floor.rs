@@ -10,7 +10,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use support::{Home, Launcher};
+use support::{Fixture, Launcher};
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -18,7 +18,7 @@ fn main() {
     let count: usize = arguments.next().map_or(300, |count| count.parse().unwrap());
     let options: Vec<String> = arguments.collect();
     let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let home = Home::new("floor");
+    let home = Fixture::new("floor");
     let mut launcher = Launcher::start(&program, &options, None);
     let (mut answered, mut ready, mut ended) = (Vec::new(), Vec::new(), Vec::new());
     let begin = Instant::now();

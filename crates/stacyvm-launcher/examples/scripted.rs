@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         }
     };
     let options = Options {
-        body: run_script,
+        entrypoint: run_script,
         overlay_by_path: by_path,
     };
     match serve(&control, options) {

@@ -22,14 +22,13 @@ const DIRECTORY: OFlags = OFlags::PATH
 const PID_FILE: &str = "pid.json";
 const PID_FILE_UNFINISHED: &str = "pid.json.unfinished";
 
-/// A sandbox's directory, held open.
+/// A sandbox's directory, open for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct BoxDir {
     directory: OwnedFd,
-    /// What holds its layers where they are not in the directory: a file system of the sandbox's
-    /// own, mounted nowhere yet.
+    /// The sandbox's own file system, not attached yet, when its layers are not in the directory.
     disk: Option<OwnedFd>,
-    /// What inside's user 0 is outside; none when the launcher has one id to give.
+    /// The host's id for the sandbox's user 0; none when the launcher has a single id to give.
     id_base: Option<u32>,
 }
 
@@ -95,7 +94,7 @@ impl BoxDir {
         Ok(())
     }
 
-    /// Makes one directory; one that is there already is fine.
+    /// Makes one directory, unless it exists.
     fn make(
         &self,
         directory: &OwnedFd,
@@ -124,8 +123,8 @@ impl BoxDir {
         Ok(())
     }
 
-    /// Writes one file of root's that all may read. Nothing of the image is in the layer yet, so
-    /// no link of the image's can be in the way, and whatever it has under this name is covered.
+    /// Writes one file that belongs to root and that all may read. The layer holds nothing of the
+    /// image yet, so no link of the image can lead elsewhere; the image's file of this name is covered.
     fn write(&self, directory: &OwnedFd, path: &str, content: &str) -> Result<(), Errno> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = openat(directory, path, flags, Mode::from_raw_mode(0o644))?;
@@ -138,7 +137,7 @@ impl BoxDir {
         Ok(())
     }
 
-    /// What holds the layers; made where it is not there yet.
+    /// Opens the directory of the layers, making it where it is missing.
     fn layers(&self) -> Result<OwnedFd, Errno> {
         if let Some(disk) = &self.disk {
             return disk
@@ -183,7 +182,7 @@ impl BoxDir {
         .step(STEP)
     }
 
-    /// Takes the record back, when the process has been ended again.
+    /// Removes `pid.json` of a launch that failed.
     pub(crate) fn remove_pid_file(&self) {
         let _ = rustix::fs::unlinkat(&self.directory, PID_FILE, AtFlags::empty());
     }
@@ -195,9 +194,9 @@ impl BoxDir {
 /// when it makes a new one in the same region. Where sandboxes come and go by the hundred, all in
 /// one region, each file made then costs a millisecond and more. Other file systems refuse, and
 /// do not need it.
-pub(crate) fn spread_children(path: &Path) {
+pub(crate) fn set_topdir_flag(path: &Path) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let spread = || -> Result<(), Errno> {
+    let set_flag = || -> Result<(), Errno> {
         let directory = openat(CWD, path, flags, Mode::empty())?;
         let now = ioctl_getflags(&directory)?;
         if now.contains(IFlags::TOPDIR) {
@@ -205,8 +204,8 @@ pub(crate) fn spread_children(path: &Path) {
         }
         ioctl_setflags(&directory, now | IFlags::TOPDIR)
     };
-    // Nothing is wrong without it but the speed.
-    let _ = spread();
+    // Only speed depends on it.
+    let _ = set_flag();
 }
 
 impl AsFd for BoxDir {

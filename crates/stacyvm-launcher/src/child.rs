@@ -1,8 +1,8 @@
 //! One launch, as the sandbox's first process sees it.
 //!
-//! It runs in a copy of the launcher and takes every step on itself. Nothing is kept of the
-//! launcher in the end: descriptors are closed, names overwritten, and what it goes on as cannot
-//! come back.
+//! It is a copy of the launcher and applies every step to itself. In the end nothing of the
+//! launcher is left in it: descriptors are closed, names overwritten, and the program that it goes
+//! on as cannot get them back.
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
@@ -15,57 +15,57 @@ use stacyvm_sys::{fds, mount, netns, process};
 use crate::box_dir::BoxDir;
 use crate::control::{LaunchFailure, LaunchRequest};
 use crate::failure::{Step, refused, wrong};
-use crate::overlay::{Builder, Staging};
+use crate::overlay::{LayerStaging, OverlayBuilder};
+use crate::state::{LauncherState, device_names, populate_dev, populate_sys, small_tree};
 use crate::steps::{confine, dev, identity, proc, root};
-use crate::workshop::{Workshop, device_names, furnish_devices, furnish_system, small_tree};
 
-/// The launcher says: the ids are there.
+/// The launcher's message that the ids are mapped.
 pub(crate) const MAPPED: &[u8] = b"mapped";
-/// The launcher says: it is recorded, go on; the mounts come beside it.
+/// The launcher's message that the sandbox is recorded and may go on; the mounts come beside it.
 pub(crate) const GO: &[u8] = b"go";
 
-/// What the first process was given at birth.
+/// What the first process sets the sandbox up with: its descriptors and its cgroups.
 #[derive(Debug)]
-pub(crate) struct Born {
+pub(crate) struct ChildSetup {
     pub(crate) sync: OwnedFd,
     pub(crate) status: OwnedFd,
     pub(crate) listener: OwnedFd,
     pub(crate) group: Group,
 }
 
-/// Sets the sandbox up and goes on as its body.
-pub(crate) fn run(born: Born, workshop: &Workshop, request: &LaunchRequest) -> ! {
-    let Ok((status, sync)) = dup(&born.status).and_then(|status| Ok((status, dup(&born.sync)?)))
+/// Sets the sandbox up and goes on as its entrypoint.
+pub(crate) fn run(setup: ChildSetup, state: &LauncherState, request: &LaunchRequest) -> ! {
+    let Ok((status, sync)) = dup(&setup.status).and_then(|status| Ok((status, dup(&setup.sync)?)))
     else {
         process::exit_now(1)
     };
-    match set_up(born, workshop, request) {
+    match set_up(setup, state, request) {
         Err(failure) => confine::report(&status, &failure, Some(&sync)),
     }
     process::exit_now(1)
 }
 
-/// File systems that the sandbox's root is put together from.
-struct Parts {
+/// File systems that the sandbox's root is made of.
+struct RootMounts {
     overlays: Vec<OwnedFd>,
     devices: OwnedFd,
     system: OwnedFd,
 }
 
 fn set_up(
-    mut born: Born,
-    workshop: &Workshop,
+    mut setup: ChildSetup,
+    state: &LauncherState,
     request: &LaunchRequest,
 ) -> Result<Infallible, LaunchFailure> {
-    identity::part_from_launcher()?;
-    await_word(&born.sync, MAPPED)?;
-    let privileged = workshop.privileged.is_some();
+    identity::leave_launcher_session()?;
+    await_message(&setup.sync, MAPPED)?;
+    let privileged = state.privileged.is_some();
     if privileged {
         identity::become_root()?;
     }
-    born.group.join().step("join the cgroups")?;
-    identity::settle(&request.id)?;
-    // Everything that needs no answer is made while the launcher prepares the layers.
+    setup.group.join().step("join the cgroups")?;
+    identity::enter_cgroup_namespace(&request.id)?;
+    // Made while the launcher prepares the layers.
     if !privileged {
         mount::set_propagation(Propagation::Private).step("part from the host's mounts")?;
         netns::loopback_up().step("bring the loopback up")?;
@@ -73,73 +73,76 @@ fn set_up(
     }
     let proc_tree = proc::make()?;
     let device_mounts = dev::make(privileged, request.limits.memory_bytes)?;
-    let received = await_word(&born.sync, GO)?;
-    let (parts, root) = if privileged {
-        let parts = take_parts(received, request)?;
-        let root = root::place(&parts.overlays, request, rustix::fs::CWD, c"/root")?;
-        (parts, root)
+    let received = await_message(&setup.sync, GO)?;
+    let (mounts, root) = if privileged {
+        let mounts = receive_mounts(received, request)?;
+        let root = root::mount_overlays(&mounts.overlays, request, rustix::fs::CWD, c"/root")?;
+        (mounts, root)
     } else {
         // Opened again: the launcher's descriptor leads to the launcher's mounts, and these are
         // this process's own.
         let box_dir = BoxDir::open(&request.box_dir, None, None)?;
-        let parts = make_parts(workshop, request, &box_dir)?;
-        let root = root::place(&parts.overlays, request, &box_dir, c"")?;
-        (parts, root)
+        let mounts = make_mounts(state, request, &box_dir)?;
+        let root = root::mount_overlays(&mounts.overlays, request, &box_dir, c"")?;
+        (mounts, root)
     };
     if request.read_only_rootfs {
         root::make_read_only(&root, request)?;
     }
-    mount::attach(&parts.devices, &root, c"dev").step("mount /dev")?;
+    mount::attach(&mounts.devices, &root, c"dev").step("mount /dev")?;
     if !privileged {
         bind_host_devices(&root)?;
     }
     device_mounts.attach(&root)?;
-    mount::attach(&parts.system, &root, c"sys").step("mount /sys")?;
+    mount::attach(&mounts.system, &root, c"sys").step("mount /sys")?;
     if !privileged {
-        furnish_unprivileged_system(&root)?;
+        populate_unprivileged_sys(&root)?;
     }
     mount::attach(&proc_tree, &root, c"proc").step("mount /proc")?;
     root::enter(&root)?;
-    workshop.masks.apply()?;
+    state.masks.apply()?;
 
-    confine::quiet_standard_streams()?;
-    let memory_events = born.group.take_memory_events();
+    confine::redirect_standard_streams()?;
+    let memory_events = setup.group.take_memory_events();
     confine::go_on(
-        confine::Kept {
-            status: born.status,
-            listener: born.listener,
+        confine::KeptDescriptors {
+            status: setup.status,
+            listener: setup.listener,
             memory_events,
         },
-        confine::Manner {
+        confine::Confinement {
             uid: request.uid,
             gid: request.gid,
             open_files: request.limits.open_files,
             change_ids: privileged,
-            landlock: workshop.landlock,
-            body: workshop.options.body,
+            landlock: state.landlock,
+            entrypoint: state.options.entrypoint,
         },
     )
 }
 
-/// Waits for one word of the launcher. When it dies instead, so does this process.
-fn await_word(sync: &OwnedFd, word: &[u8]) -> Result<Vec<OwnedFd>, LaunchFailure> {
+/// Waits for this message of the launcher; an error when the launcher has ended instead.
+fn await_message(sync: &OwnedFd, message: &[u8]) -> Result<Vec<OwnedFd>, LaunchFailure> {
     let mut buffer = [0; 16];
     let (length, received) = fds::receive(sync, &mut buffer).step("hear from the launcher")?;
-    if &buffer[..length] == word {
+    if &buffer[..length] == message {
         Ok(received)
     } else {
         Err(wrong("hear from the launcher", "it has ended"))
     }
 }
 
-fn take_parts(mut received: Vec<OwnedFd>, request: &LaunchRequest) -> Result<Parts, LaunchFailure> {
+fn receive_mounts(
+    mut received: Vec<OwnedFd>,
+    request: &LaunchRequest,
+) -> Result<RootMounts, LaunchFailure> {
     let (Some(system), Some(devices)) = (received.pop(), received.pop()) else {
         return Err(wrong("take the file systems", "some are missing"));
     };
     if received.len() != request.overlays.len() {
         return Err(wrong("take the file systems", "some are missing"));
     }
-    Ok(Parts {
+    Ok(RootMounts {
         overlays: received,
         devices,
         system,
@@ -147,27 +150,27 @@ fn take_parts(mut received: Vec<OwnedFd>, request: &LaunchRequest) -> Result<Par
 }
 
 /// Without privilege over the host, the file systems are made here, where this process has it.
-fn make_parts(
-    workshop: &Workshop,
+fn make_mounts(
+    state: &LauncherState,
     request: &LaunchRequest,
     box_dir: &BoxDir,
-) -> Result<Parts, LaunchFailure> {
-    let builder = Builder {
+) -> Result<RootMounts, LaunchFailure> {
+    let builder = OverlayBuilder {
         box_dir,
         mapping: None,
-        staging: Staging {
-            place: "/tmp",
-            visit: None,
-            always: workshop.options.overlay_by_path,
+        staging: LayerStaging {
+            directory: "/tmp",
+            namespaces: None,
+            by_path: state.options.overlay_by_path,
         },
         unprivileged: true,
-        spent: &workshop.spent,
+        used_mounts: &state.used_mounts,
     };
     let mut overlays = Vec::new();
     for (number, overlay) in request.overlays.iter().enumerate() {
         overlays.push(builder.build(number, overlay, &mut Vec::new())?);
     }
-    Ok(Parts {
+    Ok(RootMounts {
         overlays,
         devices: small_tree(Attributes::empty()).step("make /dev")?,
         system: small_tree(Attributes::MOUNT_ATTR_NODEV).step("make /sys")?,
@@ -177,16 +180,16 @@ fn make_parts(
 fn bind_host_devices(root: &OwnedFd) -> Result<(), LaunchFailure> {
     const STEP: &str = "furnish /dev";
     let tree = root::open_beneath(root, "dev").step(STEP)?;
-    furnish_devices(&tree).step(STEP)?;
+    populate_dev(&tree).step(STEP)?;
     for name in device_names() {
         dev::bind_host_node(&tree, name).step(STEP)?;
     }
     mount::set_attributes(&tree, c"", false, Attributes::MOUNT_ATTR_RDONLY).step(STEP)
 }
 
-fn furnish_unprivileged_system(root: &OwnedFd) -> Result<(), LaunchFailure> {
+fn populate_unprivileged_sys(root: &OwnedFd) -> Result<(), LaunchFailure> {
     let tree = root::open_beneath(root, "sys").step("furnish /sys")?;
-    furnish_system(&tree)
+    populate_sys(&tree)
         .or_else(|errno| match errno {
             // The host may have mounts below what is copied, which are not ours to uncover.
             Errno::INVAL | Errno::PERM => Ok(()),

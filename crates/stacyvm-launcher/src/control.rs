@@ -1,4 +1,4 @@
-//! What the native provider and the launcher say to each other.
+//! The messages between the native provider and the launcher.
 //!
 //! The wire is a `SOCK_SEQPACKET` socket pair: one JSON object a packet, file descriptors beside
 //! it as `SCM_RIGHTS`. Requests are answered in any order, matched by `seq`. The launcher exits
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The longest packet either side sends, in bytes.
 pub const MAX_PACKET: usize = 256 * 1024;
 
-/// What the provider asks.
+/// A request of the provider.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
@@ -45,17 +45,17 @@ pub struct LaunchRequest {
     pub id_base: u32,
     /// How many ids the range has; ignored without root.
     pub id_count: u32,
-    /// Who execs run as and whose files the file API makes, as numbers inside.
+    /// User that execs run as and that owns the files made by the file API, as a number inside.
     pub uid: u32,
-    /// Their group.
+    /// The user's group.
     pub gid: u32,
-    /// What it may use.
+    /// Limits of what the sandbox may use.
     pub limits: Limits,
     /// Parent cgroup of every sandbox of this server, relative to each hierarchy's root (or to the
     /// delegated cgroup): `stacyvm/<instance>`.
     pub cgroup_parent: String,
-    /// What files say of the network whose namespace comes beside the request; none for a network
-    /// with a loopback and nothing else.
+    /// Files about the network whose namespace comes beside the request; none for a network with a
+    /// loopback and nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkFiles>,
 }
@@ -72,7 +72,7 @@ pub struct NetworkFiles {
 /// One overlay mount of a sandbox.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct OverlaySpec {
-    /// Where it stands inside: `/`, `/usr`, …
+    /// Where it is mounted inside: `/`, `/usr`, …
     pub target: PathBuf,
     /// Read-only host directories, uppermost first.
     pub lowers: Vec<PathBuf>,
@@ -113,9 +113,9 @@ pub struct IoLimits {
 /// means: the process exists, `pid.json` is written, and it has been let go on.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Reply {
-    /// Of the request.
+    /// The request's number.
     pub seq: u64,
-    /// What came of it.
+    /// The launched process, or why there is none.
     pub result: Result<Launched, LaunchFailure>,
 }
 
@@ -130,7 +130,7 @@ pub struct Launched {
     /// Absolute directories of its cgroups, by controller (`memory`, `pids`, `cpu`, `io`,
     /// `freezer`, `unified`).
     pub cgroups: BTreeMap<String, PathBuf>,
-    /// What could not be had, one sentence each.
+    /// What the sandbox goes without, one sentence each.
     pub degraded: Vec<String>,
 }
 
@@ -147,7 +147,7 @@ pub struct LaunchFailure {
     pub message: String,
 }
 
-/// What stands in `pid.json`.
+/// The content of `pid.json`.
 pub type PidFile = Launched;
 
 /// What `stacyvm-launcher --probe` prints: what a launch on this machine would give, found out by
@@ -156,7 +156,7 @@ pub type PidFile = Launched;
 pub struct ProbeReport {
     /// The step that failed; none when a sandbox came up.
     pub failure: Option<LaunchFailure>,
-    /// What could not be had, one sentence each.
+    /// What the sandbox goes without, one sentence each.
     pub degraded: Vec<String>,
     /// Whether each sandbox has a range of ids of its own.
     pub id_ranges: bool,

@@ -1,4 +1,4 @@
-//! Naming the step at which the kernel said no.
+//! Failures that name the step at which they happened.
 
 use rustix::io::Errno;
 
@@ -22,7 +22,7 @@ impl<T> Step<T> for Result<T, std::io::Error> {
     }
 }
 
-/// The kernel refused a step.
+/// A failure with the kernel's error.
 pub(crate) fn refused(step: &str, errno: Errno) -> LaunchFailure {
     LaunchFailure {
         step: step.to_owned(),
@@ -31,7 +31,7 @@ pub(crate) fn refused(step: &str, errno: Errno) -> LaunchFailure {
     }
 }
 
-/// Something is wrong that is no answer of the kernel.
+/// A failure without an error of the kernel.
 pub(crate) fn wrong(step: &str, message: impl Into<String>) -> LaunchFailure {
     LaunchFailure {
         step: step.to_owned(),

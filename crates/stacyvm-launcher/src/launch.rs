@@ -10,7 +10,7 @@
 //! "go", with the mounts ─────────────────▶ root, pivot, confine; closes the status pipe
 //! answers                                  goes on as the agent
 //! ```
-//! Until "go" the first process ends when the launcher does: its socket closes.
+//! Until "go" the first process ends with the launcher, because its socket closes.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -22,19 +22,19 @@ use stacyvm_sys::namespaces::{self, IdRange};
 use stacyvm_sys::{fds, mount, pidfd, proc};
 
 use crate::box_dir::BoxDir;
-use crate::child::{self, Born, GO, MAPPED};
+use crate::child::{self, ChildSetup, GO, MAPPED};
 use crate::control::{LaunchFailure, LaunchRequest, Launched, Limits};
 use crate::failure::{Step, refused, wrong};
-use crate::overlay::{Builder, Staging};
+use crate::overlay::{LayerStaging, OverlayBuilder};
 use crate::request;
-use crate::workshop::Workshop;
+use crate::state::LauncherState;
 
 /// How long a process that has been killed may take to end before its cgroup is left behind.
-const END_LIMIT: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes one sandbox. On a failure nothing of it is left but what is in its directory.
 pub(crate) fn launch(
-    workshop: &mut Workshop,
+    state: &mut LauncherState,
     request: &LaunchRequest,
     listener: OwnedFd,
     status: OwnedFd,
@@ -42,58 +42,57 @@ pub(crate) fn launch(
     disk: Option<OwnedFd>,
 ) -> Result<(Launched, OwnedFd), LaunchFailure> {
     request::check(request)?;
-    let id_base = workshop.privileged.as_ref().map(|_| request.id_base);
-    let _standing = match &disk {
-        Some(disk) => workshop.stand(disk)?,
+    let id_base = state.privileged.as_ref().map(|_| request.id_base);
+    let _mounted = match &disk {
+        Some(disk) => state.mount_disk(disk)?,
         None => None,
     };
     let box_dir = BoxDir::open(&request.box_dir, id_base, disk)?;
-    workshop.spread_boxes(&request.box_dir);
-    let mut missing = workshop.degraded();
-    let parent = workshop.parent(&request.cgroup_parent, request.limits.io.is_some());
-    missing.extend_from_slice(parent.degraded());
+    state.separate_boxes(&request.box_dir);
+    let mut degraded = state.degraded();
+    let parent = state.parent(&request.cgroup_parent, request.limits.io.is_some());
+    degraded.extend_from_slice(parent.degraded());
     let group = parent
         .create(&request.id, &group_limits(&request.limits))
         .map_err(|error: GroupError| refused(error.step, error.errno))?;
     let directories = group.directories.clone();
-    let started = start(workshop, request, group, listener, status, network);
+    let started = start(state, request, group, listener, status, network);
     let (sync, pid, pidfd) = match started {
         Ok(started) => started,
         Err(failure) => {
-            let _ = cgroup::remove(&directories, END_LIMIT);
+            let _ = cgroup::remove(&directories, EXIT_TIMEOUT);
             return Err(failure);
         }
     };
-    let finished =
-        finish(workshop, request, &box_dir, &sync, pid, &mut missing).and_then(|mounts| {
-            let launched = Launched {
-                pid,
-                start_ticks: proc::start_ticks(pid)
-                    .ok_or_else(|| wrong("look at the sandbox's process", "it has ended"))?,
-                cgroups: directories.clone(),
-                degraded: missing,
-            };
-            box_dir.write_pid_file(&launched)?;
-            let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
-            fds::send(&sync, GO, &mounts).step("let the sandbox go on")?;
-            Ok(launched)
-        });
+    let finished = finish(state, request, &box_dir, &sync, pid, &mut degraded).and_then(|mounts| {
+        let launched = Launched {
+            pid,
+            start_ticks: proc::start_ticks(pid)
+                .ok_or_else(|| wrong("look at the sandbox's process", "it has ended"))?,
+            cgroups: directories.clone(),
+            degraded,
+        };
+        box_dir.write_pid_file(&launched)?;
+        let mounts: Vec<BorrowedFd<'_>> = mounts.iter().map(AsFd::as_fd).collect();
+        fds::send(&sync, GO, &mounts).step("let the sandbox go on")?;
+        Ok(launched)
+    });
     match finished {
         Ok(launched) => Ok((launched, pidfd)),
         Err(failure) => {
-            let failure = told(&sync).unwrap_or(failure);
+            let failure = child_failure(&sync).unwrap_or(failure);
             drop(sync);
             let _ = pidfd::kill(&pidfd);
-            let _ = pidfd::wait(&pidfd, END_LIMIT);
+            let _ = pidfd::wait(&pidfd, EXIT_TIMEOUT);
             box_dir.remove_pid_file();
-            let _ = cgroup::remove(&directories, END_LIMIT);
+            let _ = cgroup::remove(&directories, EXIT_TIMEOUT);
             Err(failure)
         }
     }
 }
 
-/// What the first process said before it ended: the reason behind the launcher's own failure.
-fn told(sync: &OwnedFd) -> Option<LaunchFailure> {
+/// The failure that the first process reported before it ended: the reason for the launcher's own.
+fn child_failure(sync: &OwnedFd) -> Option<LaunchFailure> {
     let mut buffer = [0; 4096];
     if !pidfd::wait(sync, Duration::ZERO).ok()? {
         return None;
@@ -120,7 +119,7 @@ fn group_limits(limits: &Limits) -> cgroup::Limits {
 
 /// Starts the first process. In it, this does not return.
 fn start(
-    workshop: &mut Workshop,
+    state: &mut LauncherState,
     request: &LaunchRequest,
     group: Group,
     listener: OwnedFd,
@@ -134,65 +133,65 @@ fn start(
         None,
     )
     .step("make the socket to the sandbox's process")?;
-    let mut spaces = Namespaces::USER
+    let mut new_namespaces = Namespaces::USER
         .and(Namespaces::PID)
         .and(Namespaces::MOUNT)
         .and(Namespaces::UTS)
         .and(Namespaces::IPC);
-    if let Some(privileged) = &mut workshop.privileged {
+    if let Some(privileged) = &mut state.privileged {
         let network = match network {
             Some(network) => network,
             None => privileged.take_network()?,
         };
         namespaces::enter(&network).step("enter the sandbox's network")?;
-        namespaces::enter(&privileged.cradle).step("enter the cradle")?;
+        namespaces::enter(&privileged.staging).step("enter the staging namespace")?;
     } else if network.is_some() {
         return Err(wrong(
             "enter the sandbox's network",
             "that takes root, and the launcher is not",
         ));
     } else {
-        spaces = spaces.and(Namespaces::NETWORK);
+        new_namespaces = new_namespaces.and(Namespaces::NETWORK);
     }
-    let cloned = clone_process(spaces, group.birthplace());
+    let cloned = clone_process(new_namespaces, group.birthplace());
     if let Ok(Cloned::Child) = cloned {
         // Else the end of the launcher would not show.
         drop(sync);
         child::run(
-            Born {
+            ChildSetup {
                 sync: childs_sync,
                 status,
                 listener,
                 group,
             },
-            workshop,
+            state,
             request,
         );
     }
-    if let Some(privileged) = &workshop.privileged {
-        // Nothing works from the wrong place; the provider starts another launcher.
-        let back = namespaces::enter(&privileged.home)
-            .and_then(|()| namespaces::enter(&privileged.home_network));
+    if let Some(privileged) = &state.privileged {
+        // A launcher in the wrong namespace cannot work; the provider starts another one.
+        let back = namespaces::enter(&privileged.host_mounts)
+            .and_then(|()| namespaces::enter(&privileged.host_network));
         if back.is_err() {
             stacyvm_sys::process::exit_now(1);
         }
     }
     match cloned.step("start the sandbox's process")? {
         Cloned::Parent { pid, pidfd } => Ok((sync, pid, pidfd)),
-        Cloned::Child => unreachable!("the child has gone its own way above"),
+        Cloned::Child => unreachable!("the child does not return from `child::run`"),
     }
 }
 
 /// Gives the first process its ids, and makes the mounts that it is to use.
 fn finish(
-    workshop: &Workshop,
+    state: &LauncherState,
     request: &LaunchRequest,
     box_dir: &BoxDir,
     sync: &OwnedFd,
     pid: i32,
-    missing: &mut Vec<String>,
+    degraded: &mut Vec<String>,
 ) -> Result<Vec<OwnedFd>, LaunchFailure> {
-    let Some(privileged) = &workshop.privileged else {
+    let Some(privileged) = &state.privileged else {
         map_single_id(request, pid)?;
         fds::send(sync, MAPPED, &[]).step("tell the sandbox its ids")?;
         box_dir.make_layers(request)?;
@@ -207,26 +206,26 @@ fn finish(
     fds::send(sync, MAPPED, &[]).step("tell the sandbox its ids")?;
     let mapping = namespaces::user_namespace_of(pid).step("open the sandbox's user namespace")?;
     box_dir.make_layers(request)?;
-    let builder = Builder {
+    let builder = OverlayBuilder {
         box_dir,
         mapping: Some(mapping.as_fd()),
-        staging: Staging {
-            place: "/staging",
-            visit: Some((privileged.cradle.as_fd(), privileged.home.as_fd())),
-            always: workshop.options.overlay_by_path,
+        staging: LayerStaging {
+            directory: "/staging",
+            namespaces: Some((privileged.staging.as_fd(), privileged.host_mounts.as_fd())),
+            by_path: state.options.overlay_by_path,
         },
         unprivileged: false,
-        spent: &workshop.spent,
+        used_mounts: &state.used_mounts,
     };
     let mut mounts = Vec::new();
     for (number, overlay) in request.overlays.iter().enumerate() {
-        mounts.push(builder.build(number, overlay, missing)?);
+        mounts.push(builder.build(number, overlay, degraded)?);
     }
-    let devices = privileged.trees.devices().step("copy /dev")?;
-    // Without it the nodes belong to nobody, and work all the same.
+    let devices = privileged.templates.devices().step("copy /dev")?;
+    // Without the mapping the nodes belong to the overflow user and work all the same.
     let _ = mount::map_ids(&devices, &mapping);
     mounts.push(devices);
-    mounts.push(privileged.trees.system().step("copy /sys")?);
+    mounts.push(privileged.templates.system().step("copy /sys")?);
     Ok(mounts)
 }
 

@@ -18,8 +18,8 @@ mod overlay;
 mod probe;
 mod request;
 mod serve;
+mod state;
 mod steps;
-mod workshop;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -27,27 +27,27 @@ use std::process::ExitCode;
 pub use probe::probe;
 pub use serve::serve;
 
-/// What a sandbox's first process has when its setup is done, and goes on with.
+/// What a sandbox's first process passes to its entrypoint when the setup is done.
 #[derive(Debug)]
 pub struct Handover {
     /// Listening unix socket.
     pub listener: OwnedFd,
     /// Read-only; has a line `oom_kill N`. None without a memory cgroup.
     pub memory_events: Option<OwnedFd>,
-    /// Who execs run as, as numbers inside.
+    /// User that execs run as, as a number inside.
     pub uid: u32,
-    /// Their group.
+    /// The user's group.
     pub gid: u32,
 }
 
-/// What a sandbox's first process becomes.
-pub type Body = fn(Handover) -> ExitCode;
+/// The program that a sandbox's first process goes on as when the setup is done.
+pub type Entrypoint = fn(Handover) -> ExitCode;
 
-/// How the launcher is to work, beyond what the machine decides.
+/// Settings of the launcher.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// What a sandbox's first process becomes.
-    pub body: Body,
+    /// The program that a sandbox's first process goes on as.
+    pub entrypoint: Entrypoint,
     /// Whether layers of overlays are named by path even where the kernel takes descriptors.
     pub overlay_by_path: ByPath,
 }

@@ -2,8 +2,8 @@
 //!
 //! Without arguments it serves the control socket at its standard input. `--control-fd N` names
 //! another descriptor, `--overlay-by-path` mounts overlays as kernels before Linux 6.13 need it,
-//! `--overlay-at-once` as those before 6.7 do, and `--probe DIRECTORY` launches one sandbox below that directory, ends it and prints what came
-//! of it as JSON.
+//! `--overlay-at-once` as those before 6.7 do, and `--probe DIRECTORY` launches one sandbox below
+//! that directory, ends it and prints a report as JSON.
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ fn run() -> Result<ExitCode, String> {
     let mut control: u32 = 0;
     let mut place = None;
     let mut options = Options {
-        body: become_agent,
+        entrypoint: become_agent,
         overlay_by_path: ByPath::WhereNeeded,
     };
     let mut arguments = std::env::args().skip(1);

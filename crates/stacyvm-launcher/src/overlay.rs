@@ -1,7 +1,7 @@
 //! Building one overlay file system, mounted nowhere yet.
 //!
-//! Layers are handed over as detached copies of their directories: what the sandbox later sees of
-//! them in its mount table is `/` and `/upper`, never a path of the host.
+//! Layers are passed to the kernel as detached copies of their directories: in its mount table the
+//! sandbox sees `/` and `/upper`, never a path of the host.
 
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -15,44 +15,44 @@ use stacyvm_sys::namespaces;
 use crate::ByPath;
 use crate::box_dir::BoxDir;
 use crate::control::{LaunchFailure, OverlaySpec};
-use crate::degraded;
+use crate::degraded::NO_ID_MAPPING;
 use crate::failure::Step;
 
-/// What fsconfig(2) takes as a text, bytes.
-const LONGEST_PARAMETER: usize = 255;
+/// The longest text that fsconfig(2) takes, bytes.
+const MAX_PARAMETER_LENGTH: usize = 255;
 
-/// How layers are named to the kernel.
+/// How layers are passed to kernels that take them by path.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Staging<'a> {
-    /// A directory over which layers stand for a moment.
-    pub(crate) place: &'a str,
-    /// The mount namespace that has it and the one to come back to, when it is another one.
-    pub(crate) visit: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
-    /// Whether descriptors are not even tried.
-    pub(crate) always: ByPath,
+pub(crate) struct LayerStaging<'a> {
+    /// The directory below which layers are mounted for that.
+    pub(crate) directory: &'a str,
+    /// The mount namespace that has the directory and the one to return to, when they differ.
+    pub(crate) namespaces: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
+    /// When layers are passed by path.
+    pub(crate) by_path: ByPath,
 }
 
 /// How overlays are built for one sandbox.
 #[derive(Debug)]
-pub(crate) struct Builder<'a> {
+pub(crate) struct OverlayBuilder<'a> {
     pub(crate) box_dir: &'a BoxDir,
-    /// Gives files of the image their owners inside; none with a single id.
+    /// The user namespace whose ids the image's files get; none with a single id.
     pub(crate) mapping: Option<BorrowedFd<'a>>,
     /// For kernels before Linux 6.13, which take layers by path only.
-    pub(crate) staging: Staging<'a>,
-    /// Made inside the sandbox's own user namespace.
+    pub(crate) staging: LayerStaging<'a>,
+    /// Whether the overlay is made inside the sandbox's own user namespace.
     pub(crate) unprivileged: bool,
-    /// Where layers go that the overlay has taken: see `Workshop::spent`.
-    pub(crate) spent: &'a RefCell<Vec<OwnedFd>>,
+    /// Takes the layers that the overlay has been made of: see `LauncherState::used_mounts`.
+    pub(crate) used_mounts: &'a RefCell<Vec<OwnedFd>>,
 }
 
-impl Builder<'_> {
+impl OverlayBuilder<'_> {
     /// Builds the overlay with this number.
     pub(crate) fn build(
         &self,
         number: usize,
         spec: &OverlaySpec,
-        missing: &mut Vec<String>,
+        degraded: &mut Vec<String>,
     ) -> Result<OwnedFd, LaunchFailure> {
         let at = |what: &str| format!("{what} of the overlay at {}", spec.target.display());
         let mut lowers = Vec::with_capacity(spec.lowers.len());
@@ -62,8 +62,8 @@ impl Builder<'_> {
                 match mount::map_ids(&tree, mapping) {
                     Ok(()) => {}
                     Err(Errno::INVAL | Errno::OPNOTSUPP) => {
-                        if !missing.iter().any(|said| said == degraded::NO_ID_MAPPING) {
-                            missing.push(degraded::NO_ID_MAPPING.to_owned());
+                        if !degraded.iter().any(|known| known == NO_ID_MAPPING) {
+                            degraded.push(NO_ID_MAPPING.to_owned());
                         }
                     }
                     Err(errno) => return Err(errno).step(&at("map the ids of a layer")),
@@ -76,25 +76,25 @@ impl Builder<'_> {
             .layer(number)
             .step(&at("open the writable layer"))?;
         let step = format!("mount the overlay at {}", spec.target.display());
-        if self.staging.always == ByPath::WhereNeeded {
+        if self.staging.by_path == ByPath::WhereNeeded {
             match self.by_descriptor(&lowers, &layer) {
-                // What kernels say that do not know layers by descriptor (the last one, those before
-                // Linux 6.5); when the reason is another one, the second way says it again.
+                // The answers of kernels that take no layers by descriptor (the last one before
+                // Linux 6.5). For any other reason the attempt by path fails as well and reports it.
                 Err(Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP) => {}
                 result => {
-                    let mut spent = self.spent.borrow_mut();
-                    spent.append(&mut lowers);
-                    spent.push(layer);
+                    let mut used_mounts = self.used_mounts.borrow_mut();
+                    used_mounts.append(&mut lowers);
+                    used_mounts.push(layer);
                     return result.step(&step);
                 }
             }
         }
-        let Some((there, back)) = self.staging.visit else {
+        let Some((staging, own)) = self.staging.namespaces else {
             return self.by_path(&lowers, &layer).step(&step);
         };
-        namespaces::enter(there).step(&step)?;
+        namespaces::enter(staging).step(&step)?;
         let made = self.by_path(&lowers, &layer);
-        namespaces::enter(back).step(&step)?;
+        namespaces::enter(own).step(&step)?;
         made.step(&step)
     }
 
@@ -113,20 +113,21 @@ impl Builder<'_> {
         self.mount(parameters)
     }
 
-    /// Puts the layers into place, names them, and takes them away again.
+    /// Mounts the layers below the staging directory, makes the overlay of their paths, and unmounts
+    /// them again.
     fn by_path(&self, lowers: &[OwnedFd], layer: &OwnedFd) -> Result<OwnedFd, Errno> {
-        let staging = self.staging.place;
+        let staging = self.staging.directory;
         let scratch = mount::filesystem("tmpfs", &[], Attributes::empty())?;
         mount::attach(&scratch, CWD, staging)?;
         let made = (|| {
             let mut names = Vec::with_capacity(lowers.len());
             for (number, tree) in lowers.iter().enumerate() {
                 let place = format!("{staging}/{number}");
-                put(tree, &place)?;
+                attach_new(tree, &place)?;
                 names.push(place);
             }
             let place = format!("{staging}/layer");
-            put(layer, &place)?;
+            attach_new(layer, &place)?;
             let (upper, work) = (format!("{place}/upper"), format!("{place}/work"));
             self.mount_named(&names, &upper, &work)
         })();
@@ -143,8 +144,8 @@ impl Builder<'_> {
             Parameter::Text("upperdir", upper),
             Parameter::Text("workdir", work),
         ];
-        let at_once = self.staging.always == ByPath::AtOnce;
-        if joined.len() <= LONGEST_PARAMETER && !at_once {
+        let at_once = self.staging.by_path == ByPath::AtOnce;
+        if joined.len() <= MAX_PARAMETER_LENGTH && !at_once {
             let lower = Parameter::Text("lowerdir", &joined);
             return self.mount([&[lower], places.as_slice()].concat());
         }
@@ -158,7 +159,7 @@ impl Builder<'_> {
                 result => return result,
             }
         }
-        let place = format!("{}/made", self.staging.place);
+        let place = format!("{}/made", self.staging.directory);
         rustix::fs::mkdir(&place, Mode::from_raw_mode(0o755))?;
         let own = if self.unprivileged { ",userxattr" } else { "" };
         let options = format!("lowerdir={joined},upperdir={upper},workdir={work},volatile{own}");
@@ -176,7 +177,8 @@ impl Builder<'_> {
     }
 }
 
-fn put(tree: &OwnedFd, place: &str) -> Result<(), Errno> {
+/// Makes the directory `place` and mounts the tree there.
+fn attach_new(tree: &OwnedFd, place: &str) -> Result<(), Errno> {
     rustix::fs::mkdir(place, Mode::from_raw_mode(0o755))?;
     rustix::mount::move_mount(
         tree,

@@ -15,11 +15,11 @@ use crate::Options;
 use crate::control::{LaunchFailure, LaunchRequest, Launched, Limits, OverlaySpec, ProbeReport};
 use crate::failure::{Step, wrong};
 use crate::launch::launch;
-use crate::serve::open_workshop;
-use crate::workshop::Workshop;
+use crate::serve::prepare_launcher;
+use crate::state::LauncherState;
 
-/// How long the sandbox may take to come up and to end.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the probe's sandbox may take to come up and to end.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A range that no provider gives out.
 const ID_BASE: u32 = 0x1fff_0000;
 const MEBIBYTE: u64 = 1 << 20;
@@ -36,12 +36,12 @@ pub fn probe(place: &Path, options: Options) -> ProbeReport {
         cgroups: String::new(),
         controllers: Vec::new(),
     };
-    match open_workshop(options) {
-        Ok(mut workshop) => {
-            report.id_ranges = workshop.privileged.is_some();
-            report.landlock = workshop.landlock;
-            workshop.cgroup_kind().clone_into(&mut report.cgroups);
-            match try_launch(&mut workshop, place) {
+    match prepare_launcher(options) {
+        Ok(mut state) => {
+            report.id_ranges = state.privileged.is_some();
+            report.landlock = state.landlock;
+            state.cgroup_kind().clone_into(&mut report.cgroups);
+            match try_launch(&mut state, place) {
                 Ok(launched) => {
                     report.degraded = launched.degraded;
                     report.controllers = launched.cgroups.into_keys().collect();
@@ -54,29 +54,29 @@ pub fn probe(place: &Path, options: Options) -> ProbeReport {
     report
 }
 
-fn try_launch(workshop: &mut Workshop, place: &Path) -> Result<Launched, LaunchFailure> {
+fn try_launch(state: &mut LauncherState, place: &Path) -> Result<Launched, LaunchFailure> {
     let id = format!("probe-{}", std::process::id());
-    let home = place.join(&id);
-    let made = make_and_launch(workshop, &home, &id);
-    let removed = std::fs::remove_dir_all(&home);
+    let directory = place.join(&id);
+    let made = make_and_launch(state, &directory, &id);
+    let removed = std::fs::remove_dir_all(&directory);
     let launched = made?;
     removed.step("remove the trial's directory")?;
     Ok(launched)
 }
 
 fn make_and_launch(
-    workshop: &mut Workshop,
-    home: &Path,
+    state: &mut LauncherState,
+    directory: &Path,
     id: &str,
 ) -> Result<Launched, LaunchFailure> {
-    let lower = home.join("image");
+    let lower = directory.join("image");
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(&lower)
         .step("make the trial's directory")?;
     // One level down: what the launcher does to the directory of boxes is not done to the caller's.
-    let box_dir = home.join("box");
+    let box_dir = directory.join("box");
     std::fs::create_dir(&box_dir).step("make the trial's directory")?;
     let listener = socket_with(
         AddressFamily::UNIX,
@@ -87,11 +87,11 @@ fn make_and_launch(
     .step("make a socket")?;
     let (status, status_end) = pipe_with(PipeFlags::CLOEXEC).step("make a pipe")?;
     let request = request(id, box_dir, lower);
-    let (launched, pidfd) = launch(workshop, &request, listener, status_end, None, None)?;
+    let (launched, pidfd) = launch(state, &request, listener, status_end, None, None)?;
     let outcome = read_status(status);
     let _ = pidfd::kill(&pidfd);
-    let ended = pidfd::wait(&pidfd, PATIENCE).step("end the trial")?;
-    cgroup::remove(&launched.cgroups, PATIENCE).step("remove the trial's cgroup")?;
+    let ended = pidfd::wait(&pidfd, PROBE_TIMEOUT).step("end the trial")?;
+    cgroup::remove(&launched.cgroups, PROBE_TIMEOUT).step("remove the trial's cgroup")?;
     for above in launched.cgroups.values().filter_map(|one| one.parent()) {
         // Another trial may use it at this moment.
         let _ = std::fs::remove_dir(above);
@@ -134,7 +134,7 @@ fn request(id: &str, box_dir: PathBuf, lower: PathBuf) -> LaunchRequest {
 /// What the sandbox's first process said about its setup.
 fn read_status(status: OwnedFd) -> Result<(), LaunchFailure> {
     const STEP: &str = "wait for the trial";
-    if !pidfd::wait(&status, PATIENCE).step(STEP)? {
+    if !pidfd::wait(&status, PROBE_TIMEOUT).step(STEP)? {
         return Err(wrong(STEP, "it did not come up in time"));
     }
     let mut text = Vec::new();

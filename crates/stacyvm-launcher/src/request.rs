@@ -10,10 +10,10 @@ use crate::failure::wrong;
 
 const MAX_OVERLAYS: usize = 16;
 const MAX_LOWERS: usize = 128;
-/// The least that the kernel takes, 1 ms of 100.
-const LEAST_VCPUS: f64 = 0.01;
-const MOST_VCPUS: f64 = 65_536.0;
-/// What a host name may have at most, see sethostname(2).
+/// The smallest share that the kernel takes, 1 ms of 100.
+const MIN_VCPUS: f64 = 0.01;
+const MAX_VCPUS: f64 = 65_536.0;
+/// The longest host name, see sethostname(2).
 const MAX_ID: usize = 64;
 
 pub(crate) fn check(request: &LaunchRequest) -> Result<(), LaunchFailure> {
@@ -62,7 +62,7 @@ pub(crate) fn check(request: &LaunchRequest) -> Result<(), LaunchFailure> {
     if limits.memory_bytes == 0 || limits.pids == 0 || limits.open_files == 0 {
         return bad("limits must not be 0");
     }
-    if !(LEAST_VCPUS..=MOST_VCPUS).contains(&limits.vcpus) {
+    if !(MIN_VCPUS..=MAX_VCPUS).contains(&limits.vcpus) {
         return bad("there must be 0.01 to 65,536 cores");
     }
     Ok(())

@@ -11,25 +11,25 @@ use crate::Options;
 use crate::control::{LaunchFailure, MAX_PACKET, Reply, Request};
 use crate::failure::wrong;
 use crate::launch::launch;
-use crate::workshop::Workshop;
+use crate::state::LauncherState;
 
 /// Serves requests until the socket closes. In a sandbox's first process this does not return.
 ///
 /// # Errors
 /// The step that failed when the launcher could not prepare itself.
 pub fn serve(control: &OwnedFd, options: Options) -> Result<ExitCode, LaunchFailure> {
-    let mut workshop = open_workshop(options)?;
+    let mut state = prepare_launcher(options)?;
     let mut buffer = vec![0; MAX_PACKET];
     loop {
-        while !is_readable(control) && workshop.refill() {}
+        while !is_readable(control) && state.prepare_network() {}
         let (length, descriptors) = match fds::receive(control, &mut buffer) {
             Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(ExitCode::SUCCESS),
             Ok(received) => received,
-            // A packet that is too long carries no number to answer to.
+            // Without its number a packet that is too long cannot be answered.
             Err(Errno::MSGSIZE) => continue,
             Err(_) => return Ok(ExitCode::FAILURE),
         };
-        let answered = answer(control, &mut workshop, &buffer[..length], descriptors);
+        let answered = answer(control, &mut state, &buffer[..length], descriptors);
         // The next sandbox is a copy of this process: it is not to know of the ones before.
         buffer[..length].fill(0);
         if answered.is_err() {
@@ -38,8 +38,8 @@ pub fn serve(control: &OwnedFd, options: Options) -> Result<ExitCode, LaunchFail
     }
 }
 
-/// Makes the process what every user of a workshop needs it to be.
-pub(crate) fn open_workshop(options: Options) -> Result<Workshop, LaunchFailure> {
+/// Sets the process up as a launcher and prepares its state.
+pub(crate) fn prepare_launcher(options: Options) -> Result<LauncherState, LaunchFailure> {
     use crate::failure::Step;
 
     // So that a key typed at the server's terminal ends the server, not its sandboxes. Fails when
@@ -49,7 +49,7 @@ pub(crate) fn open_workshop(options: Options) -> Result<Workshop, LaunchFailure>
     rustix::process::umask(rustix::fs::Mode::empty());
     process::set_title(c"stacyvm-launcher").step("name the process")?;
     process::reap_children_automatically().step("set signals")?;
-    Workshop::open(options)
+    LauncherState::open(options)
 }
 
 fn is_readable(control: &OwnedFd) -> bool {
@@ -64,11 +64,11 @@ fn is_readable(control: &OwnedFd) -> bool {
 
 fn answer(
     control: &OwnedFd,
-    workshop: &mut Workshop,
+    state: &mut LauncherState,
     packet: &[u8],
     descriptors: Vec<OwnedFd>,
 ) -> Result<(), Errno> {
-    // Unknown requests have no number to answer to.
+    // Without a number an unknown request cannot be answered.
     let Ok(Request::Launch(request)) = serde_json::from_slice(packet) else {
         return Ok(());
     };
@@ -90,7 +90,7 @@ fn answer(
         (Some(Some(listener)), Some(Some(status)), Some(network), Some(disk))
             if descriptors.next().is_none() =>
         {
-            launch(workshop, &request, listener, status, network, disk)
+            launch(state, &request, listener, status, network, disk)
         }
         _ => Err(wrong(
             "check the request",
@@ -110,6 +110,6 @@ fn answer(
     };
     let beside: Vec<_> = pidfd.iter().map(AsFd::as_fd).collect();
     let sent = fds::send(control, &text, &beside);
-    drop(workshop.spent.take());
+    drop(state.used_mounts.take());
     sent
 }

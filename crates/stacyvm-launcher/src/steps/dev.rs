@@ -12,7 +12,7 @@ use crate::failure::Step;
 /// The group of terminals, `tty` on every distribution.
 const TTY_GROUP: &str = "5";
 
-/// Mounted nowhere yet.
+/// The file systems inside `/dev`, not attached yet.
 #[derive(Debug)]
 pub(crate) struct DeviceMounts {
     terminals: OwnedFd,
@@ -24,7 +24,7 @@ pub(crate) struct DeviceMounts {
 /// The most that `/dev/shm` holds, bytes: what container engines give.
 const SHARED_MEMORY: u64 = 64 << 20;
 
-/// Makes them. `groups` tells whether the sandbox has more than one group; `memory_bytes` is its
+/// Makes the file systems. `groups` tells whether the sandbox has more than one group; `memory_bytes` is its
 /// limit, of which shared memory may use up half: memory that belongs to no process frees nothing
 /// when processes are ended for want of it, and the agent would be among them.
 pub(crate) fn make(groups: bool, memory_bytes: u64) -> Result<DeviceMounts, LaunchFailure> {
@@ -61,7 +61,7 @@ pub(crate) fn make(groups: bool, memory_bytes: u64) -> Result<DeviceMounts, Laun
 }
 
 impl DeviceMounts {
-    /// Puts them into place.
+    /// Attaches them below the root's `/dev`.
     pub(crate) fn attach(&self, root: &OwnedFd) -> Result<(), LaunchFailure> {
         mount::attach(&self.terminals, root, c"dev/pts").step("mount /dev/pts")?;
         mount::attach(&self.shared_memory, root, c"dev/shm").step("mount /dev/shm")?;
@@ -72,7 +72,7 @@ impl DeviceMounts {
     }
 }
 
-/// Shows one of the host's device nodes, where none may be made.
+/// Binds one of the host's device nodes, where the process may not make nodes.
 pub(crate) fn bind_host_node(tree: impl AsFd, name: &str) -> Result<(), Errno> {
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC;
     openat(&tree, name, flags, Mode::from_raw_mode(0o666))?;

@@ -1,5 +1,4 @@
-//! `/proc`: the sandbox's own processes, and of the rest nothing that tells of the host or
-//! changes it.
+//! `/proc`: the sandbox's own processes, without the files that describe or change the host.
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -10,7 +9,7 @@ use stacyvm_sys::mount::{self, Attributes};
 
 use crate::control::LaunchFailure;
 use crate::failure::Step;
-use crate::workshop::EMPTY_DIRECTORY;
+use crate::state::EMPTY_DIRECTORY;
 
 /// Covered by `/dev/null`: memory, keys, timings of the host, and the magic request key.
 const FILES: [&str; 8] = [
@@ -28,7 +27,7 @@ const DIRECTORIES: [&str; 3] = ["acpi", "scsi", "asound"];
 /// Visible but read-only.
 const READ_ONLY: [&str; 4] = ["sys", "bus", "fs", "irq"];
 
-/// What there is to cover, found out once.
+/// The files and directories of `/proc` to cover, looked up once.
 #[derive(Debug)]
 pub(crate) struct Masks {
     files: Vec<String>,
@@ -52,7 +51,7 @@ impl Masks {
         }
     }
 
-    /// Covers them, with the sandbox's root as working directory.
+    /// Covers them. The working directory must be the sandbox's root.
     pub(crate) fn apply(&self) -> Result<(), LaunchFailure> {
         for path in &self.files {
             mount_bind("dev/null", path.as_str()).step(&format!("hide /{path}"))?;

@@ -1,4 +1,4 @@
-//! The sandbox's root: its overlays put together, entered, and everything else left behind.
+//! The sandbox's root: its overlays are mounted into each other and become the process's root.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,8 +12,8 @@ use stacyvm_sys::resolve;
 use crate::control::{LaunchFailure, LaunchRequest};
 use crate::failure::{Step, wrong};
 
-/// Mounts the root at a place and the other overlays inside it; answers the root.
-pub(crate) fn place(
+/// Mounts the first overlay at a path and the other ones inside it; answers the root.
+pub(crate) fn mount_overlays(
     overlays: &[OwnedFd],
     request: &LaunchRequest,
     directory: impl AsFd,
@@ -56,7 +56,7 @@ pub(crate) fn make_read_only(root: &OwnedFd, request: &LaunchRequest) -> Result<
     Ok(())
 }
 
-/// Opens a place inside the root without following a link: images are not trusted.
+/// Opens a directory inside the root without following a link: images are not trusted.
 pub(crate) fn open_beneath(
     root: &OwnedFd,
     path: impl rustix::path::Arg + Copy,
@@ -72,7 +72,7 @@ pub(crate) fn open_beneath(
 /// Makes the root the root of the process and of its mount namespace.
 pub(crate) fn enter(root: &OwnedFd) -> Result<(), LaunchFailure> {
     fchdir(root).step("enter the root")?;
-    // With the same place twice, the old root comes to lie over the new one, and goes from there.
+    // With the same directory twice, the old root is mounted over the new one and detached there.
     pivot_root(".", ".").step("change the root")?;
     mount::detach(".").step("leave the old root")?;
     chdir("/").step("enter the root")

@@ -9,7 +9,7 @@ use stacyvm_launcher::control::ProbeReport;
 use tokio::net::UnixStream;
 
 use crate::can_launch;
-use crate::support::{Home, Launcher, Sandbox};
+use crate::support::{Fixture, Launcher, Sandbox};
 
 fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_stacyvm-launcher"))
@@ -36,14 +36,14 @@ async fn output(agent: &Agent, argv: &[&str]) -> String {
     }
 }
 
-async fn connect(home: &Home, id: &str) -> Agent {
+async fn connect(home: &Fixture, id: &str) -> Agent {
     let stream = UnixStream::connect(home.box_dir(id).join("agent.sock"))
         .await
         .unwrap();
     Agent::connect(stream, None).await.unwrap()
 }
 
-fn launch(home: &Home, launcher: &mut Launcher, id: &str) -> Sandbox {
+fn launch(home: &Fixture, launcher: &mut Launcher, id: &str) -> Sandbox {
     let mut request = home.request(id, false, "");
     // As the provider leaves it: the launcher makes the layers.
     fs::remove_dir_all(request.box_dir.join("layers")).unwrap();
@@ -57,7 +57,7 @@ async fn the_agent_runs_commands_without_any_right() {
     if !can_launch() {
         return;
     }
-    let home = Home::new("agent");
+    let home = Fixture::new("agent");
     let mut launcher = Launcher::start(&program(), &["--control-fd", "0"], None);
     let sandbox = launch(&home, &mut launcher, "agent");
     let agent = connect(&home, "agent").await;
@@ -110,7 +110,7 @@ async fn nothing_of_the_launcher_stays_in_the_process() {
     if !can_launch() {
         return;
     }
-    let home = Home::new("clean");
+    let home = Fixture::new("clean");
     let mut launcher = Launcher::start(&program(), &[], None);
     // Names of earlier sandboxes are not to be found in later ones.
     drop(launch(&home, &mut launcher, "earlier"));
@@ -148,7 +148,7 @@ async fn a_sandbox_outlives_its_launcher_and_still_answers() {
     if !can_launch() {
         return;
     }
-    let home = Home::new("outlives");
+    let home = Fixture::new("outlives");
     let mut launcher = Launcher::start(&program(), &[], None);
     let sandbox = launch(&home, &mut launcher, "outlives");
     let agent = connect(&home, "outlives").await;

@@ -8,7 +8,7 @@ use stacyvm_launcher::control::{LaunchRequest, PidFile};
 use stacyvm_sys::cgroup;
 
 use crate::scripted;
-use crate::support::{Home, ID_BASE, Launcher, PATIENCE, Sandbox, gone};
+use crate::support::{Fixture, ID_BASE, Launcher, Sandbox, TEST_TIMEOUT, gone};
 
 const EPERM: i64 = 1;
 pub(crate) const EACCES: i64 = 13;
@@ -131,7 +131,7 @@ fn assert_own_ids(facts: &Value, request: &LaunchRequest) {
 #[test]
 fn a_sandbox_is_confined_and_at_home() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("confined");
+    let home = Fixture::new("confined");
     let mut launcher = Launcher::start(&program, &[], None);
     let mut request = home.request("confined", false, LOOK);
     let (facts, sandbox) = look_inside(&mut launcher, &mut request);
@@ -159,7 +159,7 @@ fn a_sandbox_is_confined_and_at_home() {
 #[test]
 fn a_read_only_root_leaves_two_places_to_write() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("read-only");
+    let home = Fixture::new("read-only");
     let mut launcher = Launcher::start(&program, &[], None);
     let mut request = home.request("read-only", true, LOOK);
     let (facts, _sandbox) = look_inside(&mut launcher, &mut request);
@@ -178,7 +178,7 @@ fn a_read_only_root_leaves_two_places_to_write() {
 #[test]
 fn kernels_that_take_layers_by_path_only_give_the_same() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("by-path");
+    let home = Fixture::new("by-path");
     let mut launcher = Launcher::start(&program, &["--overlay-by-path"], None);
     let mut request = home.request("by-path", false, LOOK);
     let top = home.directory.path().join("top:layer, with \\ odd name");
@@ -207,7 +207,7 @@ fn as_many_layers_as_an_image_may_have_become_one_root() {
         ("by-path", &["--overlay-by-path"]),
         ("at-once", &["--overlay-at-once"]),
     ] {
-        let home = Home::new(&format!("tall-{name}"));
+        let home = Fixture::new(&format!("tall-{name}"));
         let mut launcher = Launcher::start(&program, arguments, None);
         let mut request = home.request(&format!("tall-{name}"), false, LOOK);
         for number in 0..127 {
@@ -231,7 +231,7 @@ fn as_many_layers_as_an_image_may_have_become_one_root() {
 #[test]
 fn limits_hold_and_the_process_stands_in_its_cgroups() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("limits");
+    let home = Fixture::new("limits");
     let mut launcher = Launcher::start(&program, &[], None);
     // More than the limit of 64. The inner shell ends when it cannot fork any more, the outer one
     // waits for a writer who never comes.
@@ -252,7 +252,10 @@ fn limits_hold_and_the_process_stands_in_its_cgroups() {
         let events = || fs::read_to_string(directory.join("pids.events")).unwrap();
         let waiting = std::time::Instant::now();
         while events().contains("max 0") {
-            assert!(waiting.elapsed() < PATIENCE, "the limit is never reached");
+            assert!(
+                waiting.elapsed() < TEST_TIMEOUT,
+                "the limit is never reached"
+            );
             std::thread::yield_now();
         }
         let pids = cgroup::usage(&directories).pids.unwrap();

@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use stacyvm_sys::mount::{self, Attributes, Parameter};
 
 use crate::scripted;
-use crate::support::{Home, Launcher};
+use crate::support::{Fixture, Launcher};
 
 /// A small file system, mounted nowhere, in which the sandbox finds `script`.
 fn disk(script: &str) -> OwnedFd {
@@ -21,7 +21,7 @@ fn disk(script: &str) -> OwnedFd {
 fn what_is_written_goes_to_the_disk_that_came_along() {
     let Some(program) = scripted() else { return };
     for arguments in [&[][..], &["--overlay-by-path"]] {
-        let home = Home::new(&format!("disk{}", arguments.len()));
+        let home = Fixture::new(&format!("disk{}", arguments.len()));
         let mut launcher = Launcher::start(&program, arguments, None);
         let script = "head -c 1000000 /dev/zero > /tmp/fits || exit 1
 head -c 9000000 /dev/zero > /tmp/hog && exit 2
@@ -56,7 +56,7 @@ exit 0
 #[test]
 fn a_disk_and_the_word_for_it_come_together_or_not_at_all() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("disk-word");
+    let home = Fixture::new("disk-word");
     let mut launcher = Launcher::start(&program, &[], None);
     let mut request = home.request("without", false, "exit 0\n");
     request.disk = true;

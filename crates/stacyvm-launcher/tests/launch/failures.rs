@@ -6,12 +6,12 @@ use stacyvm_launcher::control::{LaunchFailure, LaunchRequest, OverlaySpec, PidFi
 use stacyvm_sys::{cgroup, pidfd, proc};
 
 use crate::scripted;
-use crate::support::{Home, Launcher, PATIENCE, gone, own_ids};
+use crate::support::{Fixture, Launcher, TEST_TIMEOUT, gone, own_ids};
 
 #[test]
 fn a_failed_step_is_named_and_nothing_is_left() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("failing");
+    let home = Fixture::new("failing");
     let mut launcher = Launcher::start(&program, &[], None);
     let failed = |launcher: &mut Launcher, request: &mut LaunchRequest| -> LaunchFailure {
         let failure = launcher.launch(request).err().expect("it must fail");
@@ -21,7 +21,7 @@ fn a_failed_step_is_named_and_nothing_is_left() {
         );
         let waiting = std::time::Instant::now();
         while !users_from(request.id_base).is_empty() {
-            assert!(waiting.elapsed() < PATIENCE, "a process is left");
+            assert!(waiting.elapsed() < TEST_TIMEOUT, "a process is left");
         }
         failure
     };
@@ -69,7 +69,7 @@ fn a_failed_step_is_named_and_nothing_is_left() {
 #[test]
 fn packets_that_make_no_sense_do_no_harm() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("nonsense");
+    let home = Fixture::new("nonsense");
     let mut launcher = Launcher::start(&program, &[], None);
     for packet in [&b"{"[..], b"null", b"{\"op\":\"dance\"}", &[0xff; 1000]] {
         stacyvm_sys::fds::send(&launcher.socket, packet, &[]).unwrap();
@@ -96,7 +96,7 @@ fn packets_that_make_no_sense_do_no_harm() {
 #[test]
 fn sandboxes_outlive_the_launcher_and_no_other_process_does() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("killed");
+    let home = Fixture::new("killed");
     let base = own_ids(1);
     let mut survivors = 0;
     for round in 0..24_u32 {
@@ -123,14 +123,17 @@ fn sandboxes_outlive_the_launcher_and_no_other_process_does() {
             if there.iter().all(|pid| expected.contains(pid)) {
                 break;
             }
-            assert!(waiting.elapsed() < PATIENCE, "{there:?}, not {expected:?}");
+            assert!(
+                waiting.elapsed() < TEST_TIMEOUT,
+                "{there:?}, not {expected:?}"
+            );
             std::thread::yield_now();
         }
         if let Some(record) = recorded {
             survivors += usize::from(proc::start_ticks(record.pid) == Some(record.start_ticks));
             if let Some(pidfd) = pidfd::open_started_at(record.pid, record.start_ticks).unwrap() {
                 pidfd::kill(&pidfd).unwrap();
-                assert!(pidfd::wait(&pidfd, PATIENCE).unwrap());
+                assert!(pidfd::wait(&pidfd, TEST_TIMEOUT).unwrap());
             }
         }
         remove_cgroups(&request);
@@ -153,7 +156,7 @@ fn remove_cgroups(request: &LaunchRequest) {
                 .map(|place| ("unified".to_owned(), place.mount.join(&name))),
         )
         .collect();
-    cgroup::remove(&directories, PATIENCE).unwrap();
+    cgroup::remove(&directories, TEST_TIMEOUT).unwrap();
 }
 
 /// Processes on the host whose user is of the range that starts there.

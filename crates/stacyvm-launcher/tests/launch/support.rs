@@ -24,7 +24,7 @@ use stacyvm_launcher::control::{
 };
 use stacyvm_sys::{cgroup, fds, pidfd};
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 pub const ID_BASE: u32 = 0x3000_0000;
 
 /// A range of ids that no other run on this machine uses now: `which` tells those of one run apart.
@@ -155,7 +155,7 @@ impl Sandbox {
     pub fn set_up(&mut self) -> Result<(), LaunchFailure> {
         let status = self.status.take().expect("asked once");
         assert!(
-            pidfd::wait(&status, PATIENCE).unwrap(),
+            pidfd::wait(&status, TEST_TIMEOUT).unwrap(),
             "the setup takes too long"
         );
         let mut text = String::new();
@@ -169,25 +169,25 @@ impl Sandbox {
 
     /// Waits until its first process has ended.
     pub fn ended(&self) -> bool {
-        pidfd::wait(&self.pidfd, PATIENCE).unwrap()
+        pidfd::wait(&self.pidfd, TEST_TIMEOUT).unwrap()
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         let _ = pidfd::kill(&self.pidfd);
-        let _ = pidfd::wait(&self.pidfd, PATIENCE);
-        let _ = cgroup::remove(&self.launched.cgroups, PATIENCE);
+        let _ = pidfd::wait(&self.pidfd, TEST_TIMEOUT);
+        let _ = cgroup::remove(&self.launched.cgroups, TEST_TIMEOUT);
     }
 }
 
 /// A directory with a small root that stands on the host's `/usr`, and boxes beside it.
-pub struct Home {
+pub struct Fixture {
     pub directory: tempfile::TempDir,
     parent: String,
 }
 
-impl Home {
+impl Fixture {
     pub fn new(name: &str) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("stacyvm-launch-")
@@ -265,7 +265,7 @@ impl Home {
     }
 }
 
-impl Drop for Home {
+impl Drop for Fixture {
     fn drop(&mut self) {
         let layout = cgroup::Layout::detect();
         let places = layout.v1.values().chain(&layout.unified);

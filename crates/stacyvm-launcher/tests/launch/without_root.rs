@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::confined::{EACCES, EROFS, LOOK, assert_confined};
 use crate::scripted;
-use crate::support::{Home, Launcher};
+use crate::support::{Fixture, Launcher};
 
 /// A user id that nobody has.
 const SOMEBODY: u32 = 12_345;
@@ -17,7 +17,7 @@ const SOMEBODY: u32 = 12_345;
 #[test]
 fn without_root_it_works_with_less_and_says_so() {
     let Some(program) = scripted() else { return };
-    let home = Home::new("somebody");
+    let home = Fixture::new("somebody");
     // Where the build is may be closed to others. By another process: one that is forked off here
     // while the copy is written would keep it busy.
     let copy = home.directory.path().join("launcher");
@@ -39,7 +39,7 @@ fn without_root_it_works_with_less_and_says_so() {
 
 /// Launches as a user without privilege and answers what the sandbox saw.
 fn look_as_somebody(
-    home: &Home,
+    home: &Fixture,
     program: &Path,
     id: &str,
     arguments: &[&str],

@@ -25,53 +25,53 @@ const SYSFS_PARTS: [&str; 3] = [
     "kernel/mm/transparent_hugepage",
 ];
 
-/// An empty directory of `/sys`, with which others are covered.
+/// An empty directory of `/sys`, which is mounted over directories that are hidden.
 pub(crate) const EMPTY_DIRECTORY: &str = "sys/firmware";
 
-/// Where a file system stands for a moment that must be mounted to be copied from.
-const STAND: &str = "/proc/fs/stand";
+/// Where a file system is mounted for as long as it is copied from.
+const TEMPORARY: &str = "/proc/fs/temporary";
 
 /// Names of the device nodes.
 pub(crate) fn device_names() -> impl Iterator<Item = &'static str> {
     NODES.iter().map(|(name, _, _)| *name)
 }
 
-/// Those of the sysfs parts that this machine has.
+/// The parts of sysfs that this machine has.
 fn host_sysfs_parts() -> impl Iterator<Item = &'static str> {
     SYSFS_PARTS
         .into_iter()
         .filter(|part| std::path::Path::new("/sys").join(part).is_dir())
 }
 
-/// The prepared trees, attached in the launcher's own mount namespace, where they can be copied.
+/// Prepared file systems, attached in the launcher's own mount namespace, where they can be copied.
 #[derive(Debug)]
-pub(crate) struct Trees {
+pub(crate) struct MountTemplates {
     devices: OwnedFd,
     system: OwnedFd,
 }
 
-impl Trees {
+impl MountTemplates {
     pub(super) fn open() -> Result<Self, Errno> {
-        let bench = mount::filesystem(
+        let holder = mount::filesystem(
             "tmpfs",
             &[Parameter::Text("size", "1m")],
             Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOSUID,
         )?;
-        for place in ["dev", "sys", "stand"] {
-            mkdirat(&bench, place, Mode::from_raw_mode(0o755))?;
+        for place in ["dev", "sys", "temporary"] {
+            mkdirat(&holder, place, Mode::from_raw_mode(0o755))?;
         }
-        // Over a place that no image can be under.
-        mount::attach(&bench, CWD, c"/proc/fs")?;
+        // Over a directory below which no image can be.
+        mount::attach(&holder, CWD, c"/proc/fs")?;
         Ok(Self {
-            devices: device_tree(&bench)?,
-            system: system_tree(&bench)?,
+            devices: dev_template(&holder)?,
+            system: sys_template(&holder)?,
         })
     }
 
     /// Mounts a file system in the launcher's own namespace, until the answer is dropped.
-    pub(crate) fn stand(file_system: &OwnedFd) -> Result<Standing, Errno> {
-        mount::attach(file_system, CWD, STAND)?;
-        Ok(Standing(()))
+    pub(crate) fn mount_temporarily(file_system: &OwnedFd) -> Result<TemporaryMount, Errno> {
+        mount::attach(file_system, CWD, TEMPORARY)?;
+        Ok(TemporaryMount(()))
     }
 
     /// A sandbox's `/dev`, without what is mounted in it.
@@ -85,14 +85,14 @@ impl Trees {
     }
 }
 
-/// A file system that is mounted for a moment.
+/// A file system that is mounted until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Standing(());
+pub(crate) struct TemporaryMount(());
 
-impl Drop for Standing {
+impl Drop for TemporaryMount {
     fn drop(&mut self) {
         // Nothing else is ever mounted there, so nothing else can be meant.
-        let _ = mount::detach(STAND);
+        let _ = mount::detach(TEMPORARY);
     }
 }
 
@@ -108,8 +108,8 @@ pub(crate) fn small_tree(attributes: Attributes) -> Result<OwnedFd, Errno> {
     )
 }
 
-/// The links and mount points of `/dev`.
-pub(crate) fn furnish_devices(tree: impl AsFd) -> Result<(), Errno> {
+/// Makes the links and mount points of `/dev`.
+pub(crate) fn populate_dev(tree: impl AsFd) -> Result<(), Errno> {
     for place in ["pts", "shm", "mqueue"] {
         mkdirat(&tree, place, Mode::from_raw_mode(0o755))?;
     }
@@ -125,7 +125,7 @@ pub(crate) fn furnish_devices(tree: impl AsFd) -> Result<(), Errno> {
     Ok(())
 }
 
-fn device_tree(bench: &OwnedFd) -> Result<OwnedFd, Errno> {
+fn dev_template(holder: &OwnedFd) -> Result<OwnedFd, Errno> {
     let tree = small_tree(Attributes::empty())?;
     for (name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
@@ -138,21 +138,21 @@ fn device_tree(bench: &OwnedFd) -> Result<OwnedFd, Errno> {
         )?;
         chmodat(&tree, name, mode, AtFlags::empty())?;
     }
-    furnish_devices(&tree)?;
-    mount::attach(&tree, bench, c"dev")?;
+    populate_dev(&tree)?;
+    mount::attach(&tree, holder, c"dev")?;
     mount::set_attributes(&tree, c"", false, Attributes::MOUNT_ATTR_RDONLY)?;
     Ok(tree)
 }
 
-fn system_tree(bench: &OwnedFd) -> Result<OwnedFd, Errno> {
+fn sys_template(holder: &OwnedFd) -> Result<OwnedFd, Errno> {
     let tree = small_tree(Attributes::MOUNT_ATTR_NODEV)?;
-    mount::attach(&tree, bench, c"sys")?;
-    furnish_system(&tree)?;
+    mount::attach(&tree, holder, c"sys")?;
+    populate_sys(&tree)?;
     Ok(tree)
 }
 
 /// Mounts the parts of the host's sysfs, into a tree that is attached already.
-pub(crate) fn furnish_system(tree: impl AsFd) -> Result<(), Errno> {
+pub(crate) fn populate_sys(tree: impl AsFd) -> Result<(), Errno> {
     mkdirat(&tree, "firmware", Mode::from_raw_mode(0o755))?;
     for part in host_sysfs_parts() {
         let mut path = String::new();

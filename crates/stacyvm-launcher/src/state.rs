@@ -1,11 +1,11 @@
 //! What the launcher prepares once, so that a launch finds it ready.
 //!
-//! With privilege it works in mount namespaces of its own, so nothing of it ever shows in the
-//! host's mount table. Sandboxes are born in the *cradle*, a namespace with an empty file system
-//! and a `/proc` in it and nothing else: they never had the host's mounts, and the kernel has
-//! nothing to copy.
+//! With privilege the launcher works in mount namespaces of its own, so nothing of it ever shows in
+//! the host's mount table. The first process of a sandbox is cloned in the *staging namespace*,
+//! whose file system is empty but for a `/proc`: a sandbox never has the host's mounts, and the
+//! kernel has no mounts to copy.
 
-mod trees;
+mod mount_templates;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -20,13 +20,14 @@ use stacyvm_sys::mount::{self, Attributes, Propagation};
 use stacyvm_sys::namespaces::{self, Kind};
 use stacyvm_sys::{landlock, netns, seccomp};
 
-use crate::box_dir::spread_children;
+use crate::box_dir::set_topdir_flag;
 use crate::control::LaunchFailure;
 use crate::failure::{Step, wrong};
 use crate::{ByPath, Options, degraded};
 
-pub(crate) use trees::{
-    EMPTY_DIRECTORY, Standing, Trees, device_names, furnish_devices, furnish_system, small_tree,
+pub(crate) use mount_templates::{
+    EMPTY_DIRECTORY, MountTemplates, TemporaryMount, device_names, populate_dev, populate_sys,
+    small_tree,
 };
 
 /// How many network namespaces wait for a sandbox. Each costs the kernel about 0.3 MiB.
@@ -34,46 +35,47 @@ const READY_NETWORKS: usize = 8;
 /// Parents are few, one a server; a client of this process cannot make it remember more.
 const MAX_PARENTS: usize = 16;
 
-/// Everything prepared.
+/// What one launcher has prepared for its launches.
 #[derive(Debug)]
-pub(crate) struct Workshop {
+pub(crate) struct LauncherState {
     pub(crate) options: Options,
     /// None when the launcher has one id to give and no right over mounts.
-    pub(crate) privileged: Option<Privileged>,
-    /// 0 when there is none, or none that is of use.
+    pub(crate) privileged: Option<PrivilegedState>,
+    /// The version of Landlock that sandboxes are confined with; 0 without a usable one.
     pub(crate) landlock: u32,
-    /// Of `/proc`, what this kernel has to hide.
+    /// The files of `/proc` that are hidden from sandboxes and that this kernel has.
     pub(crate) masks: crate::steps::proc::Masks,
     layout: Layout,
-    /// By name, and whether groups with limits of input and output are made there.
+    /// Parent cgroups by name, and by whether groups with limits of input and output are made there.
     parents: BTreeMap<(String, bool), Parent>,
-    /// The directory of boxes that has been told to spread them.
-    spread: Option<PathBuf>,
-    /// Detached mounts that have served. Closing one waits for every processor (the kernel's
+    /// The directory of boxes that has the flag of `set_topdir_flag`.
+    topdir: Option<PathBuf>,
+    /// Detached mounts that are no longer needed. Closing one waits for every processor (the kernel's
     /// `synchronize_rcu_expedited`), so it is done after the answer, not before.
-    pub(crate) spent: RefCell<Vec<OwnedFd>>,
+    pub(crate) used_mounts: RefCell<Vec<OwnedFd>>,
 }
 
-/// What is prepared with privilege.
+/// What only a privileged launcher has.
 #[derive(Debug)]
-pub(crate) struct Privileged {
+pub(crate) struct PrivilegedState {
     /// The launcher's own copy of the host's mounts.
-    pub(crate) home: OwnedFd,
-    /// Where sandboxes are born.
-    pub(crate) cradle: OwnedFd,
-    /// The host's network.
-    pub(crate) home_network: OwnedFd,
-    pub(crate) trees: Trees,
+    pub(crate) host_mounts: OwnedFd,
+    /// The mount namespace in which the first process of a sandbox is cloned.
+    pub(crate) staging: OwnedFd,
+    /// The host's network namespace.
+    pub(crate) host_network: OwnedFd,
+    /// `/dev` and `/sys` of every sandbox.
+    pub(crate) templates: MountTemplates,
     /// Whether a file system that is mounted nowhere can be copied from, as since Linux 6.15.
     copies_detached: bool,
     networks: VecDeque<OwnedFd>,
 }
 
-impl Workshop {
+impl LauncherState {
     /// Prepares what can be prepared before the first request.
     pub(crate) fn open(options: Options) -> Result<Self, LaunchFailure> {
         let privileged = if is_privileged() {
-            Some(Privileged::open()?)
+            Some(PrivilegedState::open()?)
         } else {
             None
         };
@@ -91,12 +93,12 @@ impl Workshop {
             masks: crate::steps::proc::Masks::of_this_kernel(),
             layout: Layout::detect(),
             parents: BTreeMap::new(),
-            spent: RefCell::default(),
-            spread: None,
+            used_mounts: RefCell::default(),
+            topdir: None,
         })
     }
 
-    /// What no sandbox of this machine can have.
+    /// What every sandbox of this machine goes without, one sentence each.
     pub(crate) fn degraded(&self) -> Vec<String> {
         let mut said = Vec::new();
         if self.privileged.is_none() {
@@ -108,23 +110,23 @@ impl Workshop {
         said
     }
 
-    /// In which hierarchies the machine counts: `v1`, `v2`, `hybrid`, `none`.
+    /// The machine's kind of cgroup hierarchies: `v1`, `v2`, `hybrid`, `none`.
     pub(crate) fn cgroup_kind(&self) -> &'static str {
         self.layout.kind()
     }
 
-    /// Sees to it that boxes beside this one do not crowd one region of the disk.
-    pub(crate) fn spread_boxes(&mut self, box_dir: &Path) {
+    /// Keeps the boxes beside this one out of one region of the disk (see `set_topdir_flag`).
+    pub(crate) fn separate_boxes(&mut self, box_dir: &Path) {
         let Some(boxes) = box_dir.parent() else {
             return;
         };
-        if self.spread.as_deref() != Some(boxes) {
-            spread_children(boxes);
-            self.spread = Some(boxes.to_owned());
+        if self.topdir.as_deref() != Some(boxes) {
+            set_topdir_flag(boxes);
+            self.topdir = Some(boxes.to_owned());
         }
     }
 
-    /// Where the cgroups of sandboxes with this parent are made.
+    /// The parent cgroup with this name, prepared at its first use.
     pub(crate) fn parent(&mut self, relative: &str, io: bool) -> &Parent {
         let key = (relative.to_owned(), io);
         if self.parents.len() >= MAX_PARENTS && !self.parents.contains_key(&key) {
@@ -135,8 +137,12 @@ impl Workshop {
             .or_insert_with(|| Parent::prepare(&self.layout, Path::new(relative), io))
     }
 
-    /// Makes a sandbox's disk one that its layers can be copied from, until the answer is dropped.
-    pub(crate) fn stand(&self, disk: &OwnedFd) -> Result<Option<Standing>, LaunchFailure> {
+    /// Mounts a sandbox's disk until the answer is dropped, where the kernel copies layers only from
+    /// a mounted file system.
+    pub(crate) fn mount_disk(
+        &self,
+        disk: &OwnedFd,
+    ) -> Result<Option<TemporaryMount>, LaunchFailure> {
         const STEP: &str = "mount the sandbox's disk";
         match &self.privileged {
             Some(privileged)
@@ -145,13 +151,13 @@ impl Workshop {
             {
                 Ok(None)
             }
-            Some(_) => Trees::stand(disk).map(Some).step(STEP),
+            Some(_) => MountTemplates::mount_temporarily(disk).map(Some).step(STEP),
             None => Err(wrong(STEP, "that takes root")),
         }
     }
 
-    /// Prepares one more network namespace; false when there are enough. For idle moments.
-    pub(crate) fn refill(&mut self) -> bool {
+    /// Prepares one more network namespace while the launcher is idle; false when there are enough.
+    pub(crate) fn prepare_network(&mut self) -> bool {
         let Some(privileged) = &mut self.privileged else {
             return false;
         };
@@ -169,23 +175,23 @@ impl Workshop {
     }
 }
 
-impl Privileged {
+impl PrivilegedState {
     fn open() -> Result<Self, LaunchFailure> {
         namespaces::leave(Kind::Mount).step("leave the host's mount namespace")?;
         // Mounts that the host makes later still arrive, nothing goes back.
         mount::set_propagation(Propagation::Slave).step("part from the host's mounts")?;
-        let home = namespaces::current(Kind::Mount).step("open the own mount namespace")?;
-        let home_network =
+        let host_mounts = namespaces::current(Kind::Mount).step("open the own mount namespace")?;
+        let host_network =
             namespaces::current(Kind::Network).step("open the host's network namespace")?;
-        let cradle = make_cradle().step("prepare the cradle");
-        namespaces::enter(&home).step("come back from the cradle")?;
-        let cradle = cradle?;
-        let trees = Trees::open().step("prepare /dev and /sys")?;
+        let staging = make_staging().step("prepare the staging namespace");
+        namespaces::enter(&host_mounts).step("leave the staging namespace")?;
+        let staging = staging?;
+        let templates = MountTemplates::open().step("prepare /dev and /sys")?;
         Ok(Self {
-            home,
-            cradle,
-            home_network,
-            trees,
+            host_mounts,
+            staging,
+            host_network,
+            templates,
             copies_detached: copies_detached(),
             networks: VecDeque::new(),
         })
@@ -200,9 +206,9 @@ impl Privileged {
     }
 }
 
-/// Makes a mount namespace with nothing in it but `/proc`, `/root` for the sandbox's root and
-/// `/staging`, and stays in it.
-fn make_cradle() -> Result<OwnedFd, Errno> {
+/// Makes the staging namespace, with `/proc`, `/root` for the sandbox's root and `/staging` for
+/// layers, and stays in it.
+fn make_staging() -> Result<OwnedFd, Errno> {
     namespaces::leave(Kind::Mount)?;
     mount::set_propagation(Propagation::Private)?;
     let quiet = Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOSUID;
@@ -210,7 +216,7 @@ fn make_cradle() -> Result<OwnedFd, Errno> {
     for place in ["proc", "root", "staging"] {
         rustix::fs::mkdirat(&root, place, Mode::from_raw_mode(0o755))?;
     }
-    // Anywhere will do: the namespace is thrown away but for what is attached here.
+    // Any directory will do: of this namespace only what is attached here is kept.
     mount::attach(&root, rustix::fs::CWD, c"/proc/fs")?;
     // A new `/proc` may be mounted inside a user namespace only where one can be seen whole.
     let proc = mount::filesystem("proc", &[], quiet | Attributes::MOUNT_ATTR_NOEXEC)?;
