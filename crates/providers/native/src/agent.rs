@@ -1,51 +1,49 @@
-//! Reaching the agent in a box, and the ports beside it.
+//! Connecting to the agent in a box, and to ports inside without it.
 
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
-use stacyvm_provider::ops::OpError;
+use stacyvm_provider::ops::{Configure, OpError};
 use stacyvm_provider::{AgentConnector, AgentSandbox, ByteStream, PortConnection, UnixConnector};
-
-pub(crate) use stacyvm_provider::ops::Configure;
 
 use crate::boxes::BoxEntry;
 use crate::layout::AGENT_SOCKET;
-use crate::ports::Ports;
+use crate::sockets::SocketFactory;
 
-/// The ways into one box.
+/// Connects to one box.
 #[derive(Debug)]
-struct Ways {
+struct BoxConnector {
     agent: UnixConnector,
-    ports: Option<Ports>,
-    /// The entry holds what holds this.
+    sockets: Option<SocketFactory>,
+    /// Weak, because the entry owns the agent's connection, which owns this.
     entry: Weak<BoxEntry>,
 }
 
 #[async_trait]
-impl AgentConnector for Ways {
+impl AgentConnector for BoxConnector {
     async fn connect(&self) -> Result<ByteStream, OpError> {
         self.agent.connect().await
     }
 
     async fn dial(&self, port: u16) -> Option<Result<PortConnection, OpError>> {
         let entry = self.entry.upgrade()?;
-        self.ports.as_ref()?.connect(&entry, port).await
+        self.sockets.as_ref()?.connect(&entry, port).await
     }
 }
 
-/// Connects to the agent of a box; whoever makes the box says `configure`, which sets the
-/// sandbox's defaults, and later connections leave them as they are.
+/// Connects to the agent of a box. The first connection sets the sandbox's defaults with
+/// `configure`; later ones leave them as they are.
 pub(crate) async fn connect(
     entry: &Arc<BoxEntry>,
-    ports: Option<&Ports>,
+    sockets: Option<&SocketFactory>,
     configure: Option<Configure>,
 ) -> Result<Arc<AgentSandbox>, OpError> {
-    let ways = Ways {
+    let connector = BoxConnector {
         agent: UnixConnector::new(entry.dir.join(AGENT_SOCKET)),
-        ports: ports.cloned(),
+        sockets: sockets.cloned(),
         entry: Arc::downgrade(entry),
     };
-    let sandbox = AgentSandbox::new(ways, configure);
+    let sandbox = AgentSandbox::new(connector, configure);
     sandbox.connect().await?;
     Ok(Arc::new(sandbox))
 }

@@ -1,4 +1,4 @@
-//! Every box that this provider knows, and which range of ids it has.
+//! The table of boxes of one provider: what each has, and its range of user ids.
 //!
 //! ```text
 //!            reserve            process set           process ended
@@ -6,16 +6,17 @@
 //!                        │                      │                       │
 //!                        └──────────────────────┴── forget ◄────────────┘
 //! ```
-//! `create` owns the first two arrows, the kernel the third, `destroy` and a failed `create` the
-//! last; both hold the box's lock while they work. After a restart the table is read from disk.
+//! `create` owns the first two arrows, the kernel the third, the removal of a box the last. Both
+//! operations hold the box's lock while they work. After a restart the table is read from disk.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::{Mutex, MutexGuard};
 use stacyvm_launcher::control::Limits;
 use stacyvm_provider::{AgentSandbox, BoxState};
 use stacyvm_types::SandboxId;
@@ -26,61 +27,63 @@ use crate::layout::Layout;
 use crate::meta;
 use crate::network::Lease;
 use crate::process::Process;
+use crate::reported_limits::ReportedLimits;
 use crate::slots::Slots;
-use crate::watch::Told;
 
 /// One box.
 #[derive(Debug)]
 pub(crate) struct BoxEntry {
     pub(crate) id: SandboxId,
     pub(crate) dir: PathBuf,
-    /// Made by a health check and of no interest to anybody else.
+    /// Whether a health check made it; such a box is in no list.
     pub(crate) probe: bool,
     /// Held while the box is made or removed.
     pub(crate) lock: Arc<tokio::sync::Mutex<()>>,
-    facts: Mutex<Facts>,
+    resources: Mutex<BoxResources>,
 }
 
-/// What is known about a box, growing while it is made.
+/// What a box has: a removal finds all that it must undo here.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct BoxResources {
+    /// The number of its range of user ids.
     pub(crate) slot: Option<u32>,
     pub(crate) process: Option<Arc<Process>>,
     pub(crate) cgroups: Cgroups,
     pub(crate) agent: Option<Arc<AgentSandbox>>,
-    /// What it may use.
+    /// Limits of what it may use.
     pub(crate) limits: Option<Limits>,
     /// What limits its disk, where something does.
     pub(crate) disk: Option<Disk>,
-    /// Which of its limits the orchestrator has heard of.
-    pub(crate) told: Told,
+    /// Which of its limits have been reached and reported.
+    pub(crate) reported_limits: ReportedLimits,
+    /// The generation of the host view that it stands on, for the image `host`.
     pub(crate) host_view: Option<String>,
     pub(crate) network: Option<Lease>,
-    /// When the processor time was last looked at, and what it was, in nanoseconds.
-    pub(crate) cpu_seen: Option<(Instant, u64)>,
+    /// When the processor time was last measured, and what it was, in nanoseconds.
+    pub(crate) cpu_sample: Option<(Instant, u64)>,
     /// When the disk was last measured, and what was found, in bytes.
-    pub(crate) disk_seen: Option<(Instant, u64)>,
+    pub(crate) disk_sample: Option<(Instant, u64)>,
 }
 
 impl BoxEntry {
-    fn new(layout: &Layout, id: SandboxId, probe: bool, facts: Facts) -> Arc<Self> {
+    fn new(layout: &Layout, id: SandboxId, probe: bool, resources: BoxResources) -> Arc<Self> {
         Arc::new(Self {
             dir: layout.box_dir(&id),
             id,
             probe,
             lock: Arc::default(),
-            facts: Mutex::new(facts),
+            resources: Mutex::new(resources),
         })
     }
 
-    /// What is known about it; the guard must not be kept across an await.
-    pub(crate) fn facts(&self) -> MutexGuard<'_, Facts> {
-        self.facts.lock().expect("no holder of this lock panics")
+    /// What it has.
+    pub(crate) fn resources(&self) -> MutexGuard<'_, BoxResources> {
+        self.resources.lock()
     }
 
     /// Its first process, once there is one.
     pub(crate) fn process(&self) -> Option<Arc<Process>> {
-        self.facts().process.clone()
+        self.resources().process.clone()
     }
 
     /// What it is doing.
@@ -93,16 +96,16 @@ impl BoxEntry {
     }
 }
 
-/// Why a box cannot be begun.
+/// Why an id cannot be reserved for a box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// There is one of this id.
+    /// There is a box with this id.
     Exists,
     /// Every range of ids is taken.
     Full,
 }
 
-/// A number that differs between the data directories of a machine. No secret.
+/// A number that differs between the data directories of a machine; it need not be secret.
 fn seed(directory: &std::path::Path) -> u64 {
     let mut hasher = DefaultHasher::new();
     directory.hash(&mut hasher);
@@ -111,7 +114,7 @@ fn seed(directory: &std::path::Path) -> u64 {
 
 /// The table of boxes.
 #[derive(Debug)]
-pub(crate) struct Boxes {
+pub(crate) struct BoxTable {
     layout: Layout,
     table: Mutex<Table>,
 }
@@ -122,7 +125,7 @@ struct Table {
     slots: Slots,
 }
 
-impl Boxes {
+impl BoxTable {
     /// Reads what an earlier server left. Blocks; must run inside the async runtime.
     pub(crate) fn adopt(layout: Layout) -> io::Result<Self> {
         let mut table = Table {
@@ -140,11 +143,11 @@ impl Boxes {
                 );
                 continue;
             };
-            let facts = read_facts(&layout, &id)?;
-            if let Some(slot) = facts.slot {
+            let resources = read_resources(&layout, &id)?;
+            if let Some(slot) = resources.slot {
                 table.slots.mark(slot);
             }
-            let entry = BoxEntry::new(&layout, id.clone(), false, facts);
+            let entry = BoxEntry::new(&layout, id.clone(), false, resources);
             table.boxes.insert(id, entry);
         }
         Ok(Self {
@@ -153,7 +156,7 @@ impl Boxes {
         })
     }
 
-    /// Begins a box: from here on it is known, and its range of ids is taken.
+    /// Adds a box to the table and takes a range of user ids for it.
     pub(crate) fn reserve(
         &self,
         id: &SandboxId,
@@ -164,11 +167,11 @@ impl Boxes {
             return Err(Refusal::Exists);
         }
         let slot = table.slots.take().ok_or(Refusal::Full)?;
-        let facts = Facts {
+        let resources = BoxResources {
             slot: Some(slot),
-            ..Facts::default()
+            ..BoxResources::default()
         };
-        let entry = BoxEntry::new(&self.layout, id.clone(), probe, facts);
+        let entry = BoxEntry::new(&self.layout, id.clone(), probe, resources);
         table.boxes.insert(id.clone(), entry.clone());
         Ok((entry, slot))
     }
@@ -183,7 +186,9 @@ impl Boxes {
         self.table()
             .boxes
             .entry(id.clone())
-            .or_insert_with(|| BoxEntry::new(&self.layout, id.clone(), false, Facts::default()))
+            .or_insert_with(|| {
+                BoxEntry::new(&self.layout, id.clone(), false, BoxResources::default())
+            })
             .clone()
     }
 
@@ -193,12 +198,12 @@ impl Boxes {
             .is_some_and(|current| Arc::ptr_eq(&current, entry))
     }
 
-    /// Ends a box in the table, after nothing of it is left; gives its range back.
+    /// Removes a box from the table, after nothing of it is left, and frees its range.
     pub(crate) fn forget(&self, entry: &Arc<BoxEntry>) {
         let slot = {
-            let mut facts = entry.facts();
-            facts.agent = None;
-            facts.slot.take()
+            let mut resources = entry.resources();
+            resources.agent = None;
+            resources.slot.take()
         };
         let mut table = self.table();
         table.boxes.remove(&entry.id);
@@ -216,11 +221,18 @@ impl Boxes {
     pub(crate) fn leases(&self) -> Vec<(SandboxId, Lease)> {
         let entries = self.all();
         let lease =
-            |entry: &Arc<BoxEntry>| Some((entry.id.clone(), entry.facts().network.clone()?));
+            |entry: &Arc<BoxEntry>| Some((entry.id.clone(), entry.resources().network.clone()?));
         entries.iter().filter_map(lease).collect()
     }
 
-    /// Where a box of this id stands, if it does.
+    /// Generations of the views of the host that boxes use.
+    pub(crate) fn host_views(&self) -> BTreeSet<String> {
+        let entries = self.all();
+        let view = |entry: &Arc<BoxEntry>| entry.resources().host_view.clone();
+        entries.iter().filter_map(view).collect()
+    }
+
+    /// The directory of a box with this id, whether it exists or not.
     pub(crate) fn dir_of(&self, id: &SandboxId) -> PathBuf {
         self.layout.box_dir(id)
     }
@@ -241,37 +253,40 @@ impl Boxes {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("no holder of this lock panics")
+        self.table.lock()
     }
 }
 
-/// What the files of a box say. Without a whole `meta.json` it was never launched, so nothing is
-/// looked for but a process to end.
-fn read_facts(layout: &Layout, id: &SandboxId) -> io::Result<Facts> {
+/// Reads what a box has from its files. Without a complete `meta.json` it was never launched, so
+/// only the cgroups of a process that must be ended are read.
+fn read_resources(layout: &Layout, id: &SandboxId) -> io::Result<BoxResources> {
     let dir = layout.box_dir(id);
-    let mut facts = Facts::default();
+    let mut resources = BoxResources::default();
     let meta = meta::read(&dir, id);
     if let Some(pid_file) = meta::read_pid(&dir) {
-        facts.cgroups = pid_file.cgroups;
+        resources.cgroups = pid_file.cgroups;
         if meta.is_ok() {
             let process = Process::adopt(pid_file.pid, pid_file.start_ticks)?;
-            facts.process = Some(Arc::new(process.unwrap_or_else(Process::gone)));
+            resources.process = Some(Arc::new(process.unwrap_or_else(Process::gone)));
         }
     }
     match meta {
         Ok(meta) => {
-            facts.slot = Some(meta.slot);
-            facts.limits = Some(meta.limits);
-            facts.disk = meta.disk;
-            let process = facts.process.as_ref().filter(|process| !process.ended());
+            resources.slot = Some(meta.slot);
+            resources.limits = Some(meta.limits);
+            resources.disk = meta.disk;
+            let process = resources
+                .process
+                .as_ref()
+                .filter(|process| !process.ended());
             let fill = process.and_then(|process| disk::fill(process.pid));
-            // What happened before was told by the server before.
+            // The server before has reported what happened before.
             let disk = fill.zip(meta.disk.map(|disk| disk.bytes()));
-            facts.told = Told::now(&facts.cgroups, disk);
-            facts.host_view = meta.host_view;
-            facts.network = meta.network;
+            resources.reported_limits = ReportedLimits::current(&resources.cgroups, disk);
+            resources.host_view = meta.host_view;
+            resources.network = meta.network;
         }
         Err(error) => tracing::warn!(sandbox_id = %id, %error, "a half-made sandbox was found"),
     }
-    Ok(facts)
+    Ok(resources)
 }

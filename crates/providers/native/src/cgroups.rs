@@ -14,12 +14,12 @@ use stacyvm_types::SandboxId;
 /// Cgroup directories of one sandbox, by controller.
 pub(crate) type Cgroups = BTreeMap<String, PathBuf>;
 
-/// Every directory that holds groups of this server's sandboxes: the ones next to `known`, and
-/// those that the mounted hierarchies have. Blocks.
+/// Every directory that has groups of this server's sandboxes: the parents of `known`, and those in
+/// the mounted hierarchies. Blocks.
 pub(crate) fn parents(known: Option<&Cgroups>, parent: &str) -> BTreeSet<PathBuf> {
     let layout = Layout::detect();
-    let places = layout.v1.values().chain(&layout.unified);
-    let mut parents: BTreeSet<PathBuf> = places
+    let mounted = layout.v1.values().chain(&layout.unified);
+    let mut parents: BTreeSet<PathBuf> = mounted
         .flat_map(|place| [place.mount.join(parent), place.own.join(parent)])
         .filter(|dir| dir.is_dir())
         .collect();
@@ -38,10 +38,10 @@ pub(crate) fn possible(parents: BTreeSet<PathBuf>, id: &SandboxId) -> Cgroups {
         .collect()
 }
 
-/// Removes what held the groups of sandboxes, where none is left. Blocks.
+/// Removes the parents of sandboxes' groups where no sandbox is left. Blocks.
 pub(crate) fn remove_empty_parents(parent: &str) {
     for dir in parents(None, parent) {
-        // A group that holds another one cannot be removed, so this takes nobody's away.
+        // The kernel refuses to remove a group that has another one inside.
         let levels = Path::new(parent).components().count();
         for dir in dir.ancestors().take(levels) {
             if std::fs::remove_dir(dir).is_err() {

@@ -1,4 +1,4 @@
-//! What the native provider is started with.
+//! The settings of the native provider.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use stacyvm_image::PullOptions;
 /// Settings of one native provider.
 #[derive(Clone, Debug)]
 pub struct NativeConfig {
-    /// The server's data directory; everything of ours stands in `native/` inside it. It must not
+    /// The server's data directory; the provider's files are in `native/` inside it. It must not
     /// lie under a directory that sandboxes of the image `host` see.
     pub data_dir: PathBuf,
     /// The launcher program.
@@ -17,29 +17,29 @@ pub struct NativeConfig {
     pub launchers: usize,
     /// Directories below which a client may name a directory as an image; empty refuses all.
     pub rootfs_dirs: Vec<PathBuf>,
-    /// Tells this server's sandboxes from those of others on the same machine; letters, digits,
-    /// `-` and `_`.
+    /// A name that distinguishes this server's sandboxes from those of others on the same machine;
+    /// letters, digits, `-` and `_`.
     pub instance: String,
     /// Files and directories that no sandbox may ever see beside the data directory, such as the
     /// configuration file.
     pub hidden: Vec<PathBuf>,
-    /// Where generated views of the host are kept; none means inside the data directory. Several
+    /// The directory of generated views of the host; none means inside the data directory. Several
     /// servers may share one.
     pub host_view_dir: Option<PathBuf>,
     /// Whether and how sandboxes have a network; by default they have none.
     pub network: NetworkSettings,
     /// How fast each sandbox may read from and write to the device of the data directory.
     pub io: IoRates,
-    /// Whether an image that a spawn names and that is not here is pulled.
+    /// Whether an image that a spawn names and that the store does not have is pulled.
     pub pull_missing: bool,
     /// How images are pulled.
     pub pull: PullOptions,
     /// A directory whose children are data directories of further providers over the same images:
-    /// what their sandboxes stand on is not removed.
+    /// images that their sandboxes use are not removed.
     pub runs_dir: Option<PathBuf>,
 }
 
-/// How fast something may be used; 0 is no limit.
+/// How fast a device may be used; 0 is no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct IoRates {
     /// Bytes a second.
@@ -81,7 +81,7 @@ pub(crate) fn valid_instance(instance: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
-/// One launcher does the work of two on machines of up to four cores: it waits for nobody.
+/// One launcher for every four cores, at most eight: a launcher hardly ever waits.
 pub(crate) fn launcher_count(config: &NativeConfig) -> usize {
     if config.launchers > 0 {
         return config.launchers;

@@ -1,6 +1,6 @@
-//! What this machine has for native sandboxes, for a person who wants to know why.
+//! Finding out what this machine has for native sandboxes, for a person who wants to know why.
 //!
-//! What can be tried is tried: a sandbox is really made and removed, on the file system of the
+//! Whatever can be tried is tried: a sandbox is really made and removed, on the file system of the
 //! data directory, beside any server that runs. Nothing of it is left.
 
 mod machine;
@@ -13,26 +13,26 @@ use stacyvm_sys::{landlock, namespaces, seccomp};
 
 use crate::{NativeConfig, NativeProvider, NetworkChoice};
 
-/// Free space under which a data directory is worth a word.
-const LITTLE_SPACE: u64 = 1 << 30;
+/// The free space of a data directory below which a warning is given, bytes.
+const MIN_FREE_SPACE: u64 = 1 << 30;
 
-/// How good or bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// As it should be.
+    /// Sandboxes work with everything.
     Ok,
-    /// Sandboxes work, with less.
+    /// Sandboxes work, but lack something.
     Warn,
     /// Sandboxes do not work.
     Fail,
 }
 
-/// One thing looked at.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What was looked at.
+    /// What was checked.
     pub name: &'static str,
-    /// How good or bad it is.
+    /// Its severity.
     pub level: Level,
     /// What was found.
     pub found: String,
@@ -59,7 +59,7 @@ impl Finding {
 /// Looks at everything that native sandboxes need. Takes some tens of milliseconds.
 pub async fn diagnose(config: &NativeConfig) -> Vec<Finding> {
     let data_dir = config.data_dir.clone();
-    let looked = tokio::task::spawn_blocking(move || {
+    let checked = tokio::task::spawn_blocking(move || {
         let mut findings = vec![
             finding(
                 "isolation",
@@ -77,7 +77,7 @@ pub async fn diagnose(config: &NativeConfig) -> Vec<Finding> {
         findings.push(disk_space(&data_dir));
         findings
     });
-    let mut findings = looked.await.unwrap_or_default();
+    let mut findings = checked.await.unwrap_or_default();
     findings.extend(launch(config).await);
     findings
 }
@@ -196,7 +196,7 @@ fn disk_space(data_dir: &Path) -> Finding {
     };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     let text = format!("{} MiB free for sandboxes", free >> 20);
-    if free < LITTLE_SPACE {
+    if free < MIN_FREE_SPACE {
         finding(name, Level::Warn, text).remedy("free some, or set server.data_dir elsewhere")
     } else {
         finding(name, Level::Ok, text)
@@ -220,12 +220,12 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
         Err(error) => return vec![finding(name, Level::Fail, error.to_string())],
     };
     let health = provider.health().await;
-    let place = trial.0.join("native/boxes");
-    let quota = tokio::task::spawn_blocking(move || machine::disk_quota(&place)).await;
+    let boxes = trial.0.join("native/boxes");
+    let quota = tokio::task::spawn_blocking(move || machine::disk_quota(&boxes)).await;
     let network = match (network, provider.default_network()) {
         (NetworkChoice::None, _) => Some("none, as configured"),
         (_, NetworkMode::Bridge(_)) => Some("bridge: set up, and removed again"),
-        // Why not is among what is missing.
+        // The degradations say why.
         (_, NetworkMode::None) => None,
     };
     let degraded = provider.degradations();
@@ -243,7 +243,7 @@ async fn launch(config: &NativeConfig) -> Vec<Finding> {
     findings.extend(
         degraded
             .into_iter()
-            // Said above, with what was tried.
+            // The quota's own finding says it, with what was tried.
             .filter(|sentence| !sentence.starts_with("disk use "))
             .map(|sentence| finding(name, Level::Warn, sentence)),
     );

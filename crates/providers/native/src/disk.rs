@@ -6,8 +6,8 @@
 //! box's directory. Which one this machine can do is found out once, at the start. A box without
 //! a limit has neither, and costs nothing.
 
+mod file_system;
 mod image;
-mod own;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,7 +21,7 @@ use stacyvm_sys::{namespaces, project_quota};
 
 use crate::slots::{IDS_PER_SLOT, id_base};
 
-pub(crate) use own::give_up;
+pub(crate) use file_system::shut_down;
 
 /// Files and directories that a project may have for each MiB: as many as a file system of its
 /// own has room for.
@@ -33,7 +33,7 @@ const MIB: u64 = 1 << 20;
 pub(crate) struct Disk {
     /// MiB.
     pub(crate) mb: u64,
-    /// How.
+    /// The kernel's mechanism.
     pub(crate) held_by: HeldBy,
 }
 
@@ -44,7 +44,7 @@ impl Disk {
     }
 }
 
-/// What holds a limit.
+/// What enforces a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum HeldBy {
@@ -61,9 +61,9 @@ pub(crate) enum Mechanism {
     Project,
     /// A file system for each box.
     Own,
-    /// Not at all.
+    /// Disks cannot be limited.
     None {
-        /// Why.
+        /// The reason.
         why: String,
         /// What a person can do about it.
         remedy: &'static str,
@@ -71,7 +71,7 @@ pub(crate) enum Mechanism {
 }
 
 impl Mechanism {
-    /// What boxes below this directory can have.
+    /// The mechanism for boxes below this directory.
     pub(crate) fn of(boxes: &Path) -> Self {
         let none = |why: &str, remedy| Self::None {
             why: why.to_owned(),
@@ -109,25 +109,24 @@ impl Mechanism {
 pub(crate) struct Disks {
     pub(crate) mechanism: Mechanism,
     boxes: OwnedFd,
-    images: image::Images,
+    images: image::EmptyImages,
 }
 
 /// A disk that has been made for a box.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct NewDisk {
     pub(crate) disk: Disk,
-    /// The file system that is to hold the box's layers, mounted nowhere yet; none where they stay
-    /// in its directory.
+    /// The file system for the box's layers, not attached yet; none when they are in its directory.
     pub(crate) root: Option<OwnedFd>,
 }
 
 impl Disks {
-    /// For boxes below this directory.
+    /// Finds the mechanism for boxes below this directory.
     pub(crate) fn open(boxes: &Path) -> io::Result<Self> {
         Ok(Self {
             mechanism: Mechanism::of(boxes),
             boxes: open(boxes)?,
-            images: image::Images::default(),
+            images: image::EmptyImages::default(),
         })
     }
 
@@ -136,7 +135,7 @@ impl Disks {
         !matches!(self.mechanism, Mechanism::None { .. })
     }
 
-    /// What cannot be had.
+    /// The degradation of a machine that cannot limit disks.
     pub(crate) fn degraded(&self) -> Option<String> {
         match &self.mechanism {
             Mechanism::None { why, remedy } => {
@@ -146,12 +145,17 @@ impl Disks {
         }
     }
 
-    /// Makes a disk for the box in `box_dir`, which is empty yet. Blocks. What it leaves in the
-    /// directory goes with the directory.
+    /// Makes a disk for the box in `box_dir`, which is empty yet. Blocks. Its files are removed with the
+    /// directory.
     ///
     /// # Errors
     /// `Unsupported` where disks cannot be limited, else the step that failed.
-    pub(crate) fn make(&self, box_dir: &Path, slot: u32, mb: u64) -> Result<Made, ProviderError> {
+    pub(crate) fn make(
+        &self,
+        box_dir: &Path,
+        slot: u32,
+        mb: u64,
+    ) -> Result<NewDisk, ProviderError> {
         let failed = |step: &'static str| {
             move |error: io::Error| ProviderError::backend(step, error.kind().to_string(), error)
         };
@@ -163,7 +167,7 @@ impl Disks {
                 let project = self
                     .assign(box_dir, slot, mb)
                     .map_err(failed("limit the sandbox's disk with a project quota"))?;
-                Ok(Made {
+                Ok(NewDisk {
                     disk: Disk {
                         mb,
                         held_by: HeldBy::Project(project),
@@ -172,9 +176,9 @@ impl Disks {
                 })
             }
             Mechanism::Own => {
-                let (number, root) = own::make(&self.images, box_dir, mb)
+                let (number, root) = file_system::make(&self.images, box_dir, mb)
                     .map_err(failed("make the sandbox's disk"))?;
-                Ok(Made {
+                Ok(NewDisk {
                     disk: Disk {
                         mb,
                         held_by: HeldBy::Loop(number),
@@ -185,7 +189,7 @@ impl Disks {
         }
     }
 
-    /// Takes back what does not go with the box's directory. Blocks.
+    /// Releases what is not removed with the box's directory. Blocks.
     pub(crate) fn release(&self, disk: Disk) {
         if let HeldBy::Project(project) = disk.held_by
             && let Err(error) = project_quota::limit(&self.boxes, project, 0, 0)
@@ -217,7 +221,7 @@ fn open(directory: &Path) -> rustix::io::Result<OwnedFd> {
 
 /// How full the file system is that a live process has as its root, bytes in use and bytes still
 /// free; none when it has ended. With a limit of either kind this is about the box alone: the
-/// kernel answers for what holds the limit.
+/// kernel answers for the project or file system that has the limit.
 pub(crate) fn fill(pid: i32) -> Option<Fill> {
     let found = rustix::fs::statvfs(format!("/proc/{pid}/root")).ok()?;
     let unit = found.f_frsize;
@@ -242,11 +246,11 @@ pub(crate) fn attempt(boxes: &Path) -> Result<(), ProviderError> {
     let failed =
         |error: io::Error| ProviderError::backend("try a disk", error.kind().to_string(), error);
     let disks = Disks::open(boxes).map_err(failed)?;
-    let place = boxes.join(format!("disk-{}", std::process::id()));
-    std::fs::create_dir(&place).map_err(failed)?;
-    let made = disks.make(&place, 0, SMALL);
+    let directory = boxes.join(format!("disk-{}", std::process::id()));
+    std::fs::create_dir(&directory).map_err(failed)?;
+    let made = disks.make(&directory, 0, SMALL);
     let outcome = made.map(|made| disks.release(made.disk));
-    let _ = std::fs::remove_dir_all(&place);
+    let _ = std::fs::remove_dir_all(&directory);
     outcome
 }
 
@@ -277,7 +281,7 @@ mod tests {
                 remedy: "do that",
             },
             boxes: open(dir.path()).unwrap(),
-            images: image::Images::default(),
+            images: image::EmptyImages::default(),
         };
         assert!(!disks.available());
         assert!(disks.degraded().unwrap().contains("do that"));

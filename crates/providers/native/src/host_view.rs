@@ -78,8 +78,8 @@ fn hold(path: &Path) -> io::Result<Option<OwnedFd>> {
     Ok(path.is_dir().then_some(dir))
 }
 
-/// Moves views and half-built views that nobody uses out of `views`. `used` says which
-/// generations sandboxes of this server stand on. Blocks.
+/// Moves unused and half-built views out of `views`. `used` tells whether sandboxes of this server
+/// use a generation. Blocks.
 pub(crate) fn sweep(
     views: &Path,
     used: &dyn Fn(&str) -> bool,

@@ -1,8 +1,8 @@
-//! Archives of images on their way in and out.
+//! Archives of images that are loaded and saved.
 //!
-//! In: the store wants a file that it can read twice, so what comes is kept in one first, which
-//! goes with the last who holds it, or with the next start. Out: the store writes into a pipe of
-//! bounded pieces, and a reader who has gone ends the writing.
+//! To load one, the store needs a file that it can read twice: the archive is written to one first,
+//! which is removed with its `SpooledArchiveArchive`, or at the next start. To save one, the store writes
+//! into a channel of bounded chunks; when its reader is gone, the writing ends.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -17,18 +17,20 @@ use stacyvm_provider::ProviderError;
 use stacyvm_provider::ops::{ByteReceiver, OpError};
 use tokio::sync::mpsc;
 
-/// Pieces between the store and who reads an archive.
-const DEPTH: usize = 8;
-/// Bytes of a piece.
-const PIECE: usize = 128 * 1024;
+use crate::blocking::run_blocking;
 
-/// An archive in a file of its own, which goes with this.
+/// How many chunks wait for the reader of an archive.
+const MAX_WAITING_CHUNKS: usize = 8;
+/// Bytes of a chunk.
+const CHUNK_SIZE: usize = 128 * 1024;
+
+/// An archive in a file of its own, which is removed when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Spooled {
+pub(crate) struct SpooledArchive {
     path: PathBuf,
 }
 
-impl Spooled {
+impl SpooledArchive {
     fn create(directory: &Path) -> io::Result<(Self, File)> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -46,22 +48,28 @@ impl Spooled {
     }
 }
 
-impl Drop for Spooled {
+impl Drop for SpooledArchive {
     fn drop(&mut self) {
-        // What cannot be removed now, the next start removes.
+        // A file that cannot be removed now is removed at the next start.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Keeps what comes in a file. An error in the stream, or an end without a word, is an error here.
+/// Writes an archive to a file. A stream that breaks off is an error.
 pub(crate) async fn spool(
     directory: PathBuf,
     archive: ByteReceiver,
-) -> Result<Spooled, ProviderError> {
-    crate::provider::blocking("keep the archive", move || write_down(&directory, archive)).await
+) -> Result<SpooledArchive, ProviderError> {
+    run_blocking("keep the archive", move || {
+        write_to_file(&directory, archive)
+    })
+    .await
 }
 
-fn write_down(directory: &Path, mut archive: ByteReceiver) -> Result<Spooled, ProviderError> {
+fn write_to_file(
+    directory: &Path,
+    mut archive: ByteReceiver,
+) -> Result<SpooledArchive, ProviderError> {
     let failed = |error: io::Error| {
         let message = match error.kind() {
             io::ErrorKind::StorageFull => {
@@ -71,69 +79,72 @@ fn write_down(directory: &Path, mut archive: ByteReceiver) -> Result<Spooled, Pr
         };
         ProviderError::backend("keep the archive", message, error)
     };
-    let (spooled, mut file) = Spooled::create(directory).map_err(failed)?;
-    while let Some(piece) = archive.blocking_recv() {
-        let piece =
-            piece.map_err(|_| ProviderError::Invalid("the archive was broken off".to_owned()))?;
-        file.write_all(&piece).map_err(failed)?;
+    let (spooled, mut file) = SpooledArchive::create(directory).map_err(failed)?;
+    while let Some(chunk) = archive.blocking_recv() {
+        let chunk =
+            chunk.map_err(|_| ProviderError::Invalid("the archive was broken off".to_owned()))?;
+        file.write_all(&chunk).map_err(failed)?;
     }
     Ok(spooled)
 }
 
-/// Writes images as an archive for whoever reads it. `held` keeps them until then.
+/// Writes images as an archive that the answer reads. `held` keeps the images until it is written.
 pub(crate) fn stream(
     store: Arc<ImageStore>,
     names: Vec<String>,
     held: Vec<StoredImage>,
 ) -> ByteReceiver {
-    let (sender, receiver) = mpsc::channel(DEPTH);
+    let (sender, receiver) = mpsc::channel(MAX_WAITING_CHUNKS);
     let span = tracing::Span::current();
     tokio::task::spawn_blocking(move || {
         let _entered = span.enter();
         let _held = held;
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let mut pipe = Pipe {
+        let mut writer = ChunkWriter {
             sender,
-            piece: Vec::with_capacity(PIECE),
+            chunk: Vec::with_capacity(CHUNK_SIZE),
         };
-        let saved = store.save_to(&names, &mut pipe);
-        match saved.map_err(io::Error::other).and_then(|()| pipe.flush()) {
+        let saved = store.save_to(&names, &mut writer);
+        match saved
+            .map_err(io::Error::other)
+            .and_then(|()| writer.flush())
+        {
             Ok(()) => {}
-            // Who asked for it has gone.
-            Err(_) if pipe.sender.is_closed() => {}
+            // The reader is gone.
+            Err(_) if writer.sender.is_closed() => {}
             Err(error) => {
                 tracing::warn!(%error, "images could not be saved");
                 let reason = "the archive could not be written".to_owned();
-                let _ = pipe.sender.blocking_send(Err(OpError::Failed(reason)));
+                let _ = writer.sender.blocking_send(Err(OpError::Failed(reason)));
             }
         }
     });
     receiver
 }
 
-/// Collects small writes and hands them on.
-struct Pipe {
+/// Collects small writes into chunks and sends them.
+struct ChunkWriter {
     sender: mpsc::Sender<Result<Bytes, OpError>>,
-    piece: Vec<u8>,
+    chunk: Vec<u8>,
 }
 
-impl Write for Pipe {
+impl Write for ChunkWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.piece.len() >= PIECE {
+        if self.chunk.len() >= CHUNK_SIZE {
             self.flush()?;
         }
-        let taken = bytes.len().min(PIECE - self.piece.len());
-        self.piece.extend_from_slice(&bytes[..taken]);
+        let taken = bytes.len().min(CHUNK_SIZE - self.chunk.len());
+        self.chunk.extend_from_slice(&bytes[..taken]);
         Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
+        if self.chunk.is_empty() {
             return Ok(());
         }
-        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        let chunk = std::mem::replace(&mut self.chunk, Vec::with_capacity(CHUNK_SIZE));
         self.sender
-            .blocking_send(Ok(piece.into()))
+            .blocking_send(Ok(chunk.into()))
             .map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }

@@ -1,4 +1,4 @@
-//! What a failure of the image store means to whoever asked.
+//! The provider's errors for failures of the image store.
 
 use stacyvm_image::ImageError;
 use stacyvm_provider::ProviderError;
@@ -6,7 +6,7 @@ use stacyvm_provider::ProviderError;
 const PULL: &str = "pull the image";
 const STORE: &str = "use the image store";
 
-/// Of a pull. Whatever its registry is to blame for is the backend's failure.
+/// The error for a pull that failed. Failures of the registry are failures of the backend.
 pub(crate) fn pull_failed(error: &ImageError) -> ProviderError {
     let message = error.to_string();
     match error {
@@ -24,14 +24,14 @@ pub(crate) fn pull_failed(error: &ImageError) -> ProviderError {
     }
 }
 
-/// Of everything else.
+/// The error for any other call that failed.
 pub(crate) fn store_failed(error: ImageError) -> ProviderError {
     let message = error.to_string();
     match error {
         ImageError::Name { .. } | ImageError::Archive(_) | ImageError::Limit(_) => {
             ProviderError::Invalid(message)
         }
-        // An archive with the wrong content is the client's.
+        // The client sent an archive with the wrong content.
         ImageError::Digest { .. } => ProviderError::Invalid(message),
         ImageError::NotFound(_) | ImageError::Unknown { .. } | ImageError::Platform { .. } => {
             ProviderError::NotFound(message)

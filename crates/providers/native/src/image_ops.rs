@@ -1,7 +1,7 @@
 //! The provider's images, as the API manages them.
 //!
-//! Every call of the store blocks and runs on a thread for that. What sandboxes stand on is asked
-//! of the disk at the moment when something is to be removed.
+//! Every call of the store blocks and runs on a thread for that. Which images sandboxes use is read
+//! from the disk at the moment when something is to be removed.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use stacyvm_types::{
 };
 use tokio::sync::mpsc;
 
+use crate::blocking::run_blocking;
 use crate::image_archives;
 use crate::image_errors::store_failed;
 use crate::image_users::ImageUsers;
-use crate::inner::Inner;
-use crate::provider::blocking;
 use crate::pulls::Pulls;
 
-/// What a provider needs to manage its images.
+/// The image store of a provider, with what is needed to change it.
 #[derive(Debug)]
-pub(crate) struct Shelf {
+pub(crate) struct ImageState {
     pub(crate) store: Arc<ImageStore>,
     pub(crate) users: ImageUsers,
+    /// The directory of archives that are being loaded.
     pub(crate) incoming: PathBuf,
     pub(crate) pulls: Arc<Pulls>,
 }
 
-impl Shelf {
+impl ImageState {
     pub(crate) fn new(
         store: Arc<ImageStore>,
         users: ImageUsers,
@@ -56,22 +56,22 @@ impl Shelf {
 /// The images of one native provider.
 #[derive(Debug)]
 pub(crate) struct NativeImages {
-    inner: Arc<Inner>,
+    images: Arc<ImageState>,
 }
 
 impl NativeImages {
-    pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner }
+    pub(crate) fn new(images: Arc<ImageState>) -> Self {
+        Self { images }
     }
 
     /// Works with the store on a thread that may block.
     async fn work<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Shelf) -> Result<T, ImageError> + Send + 'static,
+        work: impl FnOnce(&ImageState) -> Result<T, ImageError> + Send + 'static,
     ) -> Result<T, ProviderError> {
-        let inner = self.inner.clone();
-        blocking("use the image store", move || {
-            work(&inner.shelf).map_err(store_failed)
+        let images = self.images.clone();
+        run_blocking("use the image store", move || {
+            work(&images).map_err(store_failed)
         })
         .await
     }
@@ -80,13 +80,13 @@ impl NativeImages {
 #[async_trait]
 impl ImageOps for NativeImages {
     async fn list(&self) -> Result<Vec<ImageInfo>, ProviderError> {
-        self.work(|shelf| Ok(shelf.store.list()?.into_iter().map(line_of).collect()))
+        self.work(|images| Ok(images.store.list()?.into_iter().map(line_of).collect()))
             .await
     }
 
     async fn inspect(&self, name: &str) -> Result<ImageDetails, ProviderError> {
         let name = name.to_owned();
-        self.work(move |shelf| shelf.store.inspect(&name).map(details_of))
+        self.work(move |images| images.store.inspect(&name).map(details_of))
             .await
     }
 
@@ -97,7 +97,7 @@ impl ImageOps for NativeImages {
         progress: Option<mpsc::Sender<PullLine>>,
     ) -> Result<PulledImage, ProviderError> {
         let reference = Reference::parse(name).map_err(store_failed)?;
-        let pulls = &self.inner.shelf.pulls;
+        let pulls = &self.images.pulls;
         let pulled = pulls.pull(reference, always, progress).await?;
         Ok(PulledImage {
             image: line_of(pulled.image.clone()),
@@ -112,10 +112,10 @@ impl ImageOps for NativeImages {
         kind: ArchiveKind,
         name: Option<&str>,
     ) -> Result<Vec<ImageInfo>, ProviderError> {
-        let spooled = image_archives::spool(self.inner.shelf.incoming.clone(), archive).await?;
+        let spooled = image_archives::spool(self.images.incoming.clone(), archive).await?;
         let name = name.map(str::to_owned);
-        let loaded = self.work(move |shelf| {
-            let (store, file) = (&shelf.store, spooled.path());
+        let loaded = self.work(move |images| {
+            let (store, file) = (&images.store, spooled.path());
             match kind {
                 ArchiveKind::Images => store.load(file, name.as_deref(), &mut |_| {}),
                 ArchiveKind::Rootfs => store
@@ -129,40 +129,40 @@ impl ImageOps for NativeImages {
     async fn save(&self, names: &[String]) -> Result<ByteReceiver, ProviderError> {
         let wanted = names.to_vec();
         // Held for as long as the archive is written.
-        let held = self.work(move |shelf| {
+        let held = self.work(move |images| {
             let held: Result<Vec<_>, _> =
-                wanted.iter().map(|name| shelf.store.find(name)).collect();
+                wanted.iter().map(|name| images.store.find(name)).collect();
             held
         });
-        let (held, store) = (held.await?, Arc::clone(&self.inner.shelf.store));
+        let (held, store) = (held.await?, Arc::clone(&self.images.store));
         Ok(image_archives::stream(store, names.to_vec(), held))
     }
 
     async fn tag(&self, name: &str, new: &str) -> Result<(), ProviderError> {
         let (name, new) = (name.to_owned(), new.to_owned());
-        self.work(move |shelf| shelf.store.tag(&name, &new)).await
+        self.work(move |images| images.store.tag(&name, &new)).await
     }
 
     async fn remove(&self, name: &str) -> Result<ImagesRemoved, ProviderError> {
         let name = name.to_owned();
-        let removed = self.work(move |shelf| {
-            let users = &shelf.users;
-            shelf.store.remove(&name, &|image| users.uses(image))
+        let removed = self.work(move |images| {
+            let users = &images.users;
+            images.store.remove(&name, &|image| users.uses(image))
         });
         removed.await.map(removed_of)
     }
 
     async fn prune(&self, all: bool, dry_run: bool) -> Result<ImagesRemoved, ProviderError> {
-        let removed = self.work(move |shelf| {
-            let users = &shelf.users;
+        let removed = self.work(move |images| {
+            let users = &images.users;
             let options = PruneOptions { all, dry_run };
-            shelf.store.prune(&options, &|image| users.uses(image))
+            images.store.prune(&options, &|image| users.uses(image))
         });
         removed.await.map(removed_of)
     }
 }
 
-/// An image of the store in the words of the API.
+/// An image of the store as the API shows it.
 pub fn line_of(image: Image) -> ImageInfo {
     ImageInfo {
         name: image.name,
@@ -176,7 +176,7 @@ pub fn line_of(image: Image) -> ImageInfo {
     }
 }
 
-/// All about an image in the words of the API.
+/// The details of an image as the API shows them.
 pub fn details_of(details: Details) -> ImageDetails {
     let config = details.config;
     let layers = details.layer_list.into_iter();
@@ -205,7 +205,7 @@ pub fn details_of(details: Details) -> ImageDetails {
     }
 }
 
-/// What was removed, in the words of the API.
+/// What was removed, as the API shows it.
 pub fn removed_of(removed: Removed) -> ImagesRemoved {
     ImagesRemoved {
         names: removed.names,

@@ -1,4 +1,4 @@
-//! Which images sandboxes stand on, as their directories say.
+//! Which images sandboxes use, as the records in their directories say.
 //!
 //! Sandboxes outlive the servers that made them, and several servers and runs may share one image
 //! store; so the answer is read from the disk at the moment of the question. A sandbox that is
@@ -12,16 +12,16 @@ use stacyvm_image::StoredImage;
 
 use crate::layout::META_FILE;
 
-/// Everybody who makes sandboxes from one image store.
+/// The data directories of all providers that make sandboxes from one image store.
 #[derive(Clone, Debug)]
 pub struct ImageUsers {
     data_dir: PathBuf,
     runs_dir: Option<PathBuf>,
 }
 
-/// The only thing that is read: also what a later version writes, or has half understood, counts.
+/// The only field that is read of a record, so that records of later versions count as well.
 #[derive(Deserialize)]
-struct Stand {
+struct ImageRecord {
     #[serde(default)]
     image_root: Option<PathBuf>,
 }
@@ -36,22 +36,22 @@ impl ImageUsers {
         }
     }
 
-    /// Whether a sandbox stands on the image. Blocks.
+    /// Whether a sandbox uses the image. Blocks.
     pub fn uses(&self, image: &StoredImage) -> bool {
         let roots = self.roots();
         let real = image.top().canonicalize();
         roots.contains(image.top()) || real.is_ok_and(|real| roots.contains(&real))
     }
 
-    /// Topmost directories of the images that sandboxes stand on. Blocks.
+    /// Topmost directories of the images that sandboxes use. Blocks.
     pub fn roots(&self) -> HashSet<PathBuf> {
         let mut roots = HashSet::new();
-        for home in self.homes() {
-            let Ok(boxes) = std::fs::read_dir(home.join("native/boxes")) else {
+        for directory in self.data_dirs() {
+            let Ok(boxes) = std::fs::read_dir(directory.join("native/boxes")) else {
                 continue;
             };
             for found in boxes.flatten() {
-                let Some(root) = stands_on(&found.path()) else {
+                let Some(root) = image_root(&found.path()) else {
                     continue;
                 };
                 // A run reaches the common images through a link of its own.
@@ -62,19 +62,21 @@ impl ImageUsers {
         roots
     }
 
-    fn homes(&self) -> Vec<PathBuf> {
-        let mut homes = vec![self.data_dir.clone()];
+    fn data_dirs(&self) -> Vec<PathBuf> {
+        let mut all = vec![self.data_dir.clone()];
         let runs = self.runs_dir.as_ref().map(std::fs::read_dir);
         if let Some(Ok(runs)) = runs {
-            homes.extend(runs.flatten().map(|run| run.path()));
+            all.extend(runs.flatten().map(|run| run.path()));
         }
-        homes
+        all
     }
 }
 
-fn stands_on(box_dir: &Path) -> Option<PathBuf> {
+fn image_root(box_dir: &Path) -> Option<PathBuf> {
     let text = std::fs::read(box_dir.join(META_FILE)).ok()?;
-    serde_json::from_slice::<Stand>(&text).ok()?.image_root
+    serde_json::from_slice::<ImageRecord>(&text)
+        .ok()?
+        .image_root
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! What an image name means here: the host, a directory of the host, or an image of the store.
+//! Resolving the name of an image: the host, a directory of the host, or an image of the store.
 //!
-//! Its one rule: nothing that a sandbox stands on may hold, or lie in, a directory that sandboxes
-//! must never see.
+//! The rule: no image may contain, or lie in, a directory that sandboxes must never see.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use stacyvm_image::{ImageConfig, ImageError, ImageStore, Reference, StoredImage};
 use stacyvm_launcher::control::OverlaySpec;
 use stacyvm_provider::ProviderError;
@@ -14,24 +14,24 @@ use stacyvm_provider::ProviderError;
 use crate::host_view::{self, HostView, Progress};
 use crate::image_errors::store_failed;
 
-/// The image that is there without any import.
+/// The name of the image that is made of the host's own files.
 pub(crate) const HOST: &str = "host";
 
-/// What a sandbox stands on.
+/// The read-only files below a sandbox's own.
 #[derive(Clone, Debug)]
-pub(crate) struct Base {
+pub(crate) struct BaseImage {
     /// File systems from the root downwards, with their read-only layers, the topmost first.
     pub(crate) overlays: Vec<(PathBuf, Vec<PathBuf>)>,
     /// The directory that has the image's `/etc`.
     pub(crate) rootfs: PathBuf,
     /// Generation of the host view, for the image `host`.
     pub(crate) host_view: Option<String>,
-    /// The image of the store, which stays there while this lives.
+    /// The image of the store, which is not removed while this lives.
     pub(crate) stored: Option<StoredImage>,
 }
 
-impl Base {
-    /// In the words of the launcher.
+impl BaseImage {
+    /// The overlays as a launch request has them.
     pub(crate) fn overlay_specs(&self) -> Vec<OverlaySpec> {
         let spec = |(target, lowers): &(PathBuf, Vec<PathBuf>)| OverlaySpec {
             target: target.clone(),
@@ -45,15 +45,15 @@ impl Base {
         self.stored.as_ref().map(|image| image.top().to_owned())
     }
 
-    /// What the image wants; nothing is wanted by a directory or the host.
+    /// The image's configuration; a directory and the host have none.
     pub(crate) fn config(&self) -> Option<&ImageConfig> {
         self.stored.as_ref().map(StoredImage::config)
     }
 }
 
-/// All images of one provider.
+/// Resolves the image names of one provider.
 #[derive(Debug)]
-pub(crate) struct Images {
+pub(crate) struct ImageResolver {
     store: Arc<ImageStore>,
     pull_missing: bool,
     views: PathBuf,
@@ -63,7 +63,7 @@ pub(crate) struct Images {
     host: Mutex<Arc<HostView>>,
 }
 
-impl Images {
+impl ImageResolver {
     /// Makes the view of the host ready; refuses a data directory that sandboxes would see. Blocks.
     pub(crate) fn open(
         store: Arc<ImageStore>,
@@ -109,19 +109,19 @@ impl Images {
         if self.host().generation != now {
             let view = open_view(&self.views, &|_, _| {})?;
             tracing::info!("the host's settings have changed and the image host was built again");
-            *self.host.lock().expect("no holder of this lock panics") = Arc::new(view);
+            *self.host.lock() = Arc::new(view);
         }
         Ok(())
     }
 
     /// Finds an image that needs no look at the disk.
-    pub(crate) fn find_now(&self, image: &str) -> Option<Base> {
+    pub(crate) fn find_now(&self, image: &str) -> Option<BaseImage> {
         (image == HOST).then(|| {
             let view = self.host();
             let mut overlays = vec![(PathBuf::from("/"), vec![view.path.clone()])];
             let mounts = view.mounts.iter();
             overlays.extend(mounts.map(|(target, lower)| (target.clone(), vec![lower.clone()])));
-            Base {
+            BaseImage {
                 overlays,
                 rootfs: view.path.clone(),
                 host_view: Some(view.generation.clone()),
@@ -131,7 +131,7 @@ impl Images {
     }
 
     /// Finds any image. Blocks.
-    pub(crate) fn find(&self, image: &str) -> Result<Base, ProviderError> {
+    pub(crate) fn find(&self, image: &str) -> Result<BaseImage, ProviderError> {
         if let Some(base) = self.find_now(image) {
             return Ok(base);
         }
@@ -139,7 +139,7 @@ impl Images {
             return self.find_directory(image);
         }
         match self.store.find(image) {
-            Ok(stored) => Ok(Base {
+            Ok(stored) => Ok(BaseImage {
                 overlays: vec![("/".into(), stored.layers().to_vec())],
                 rootfs: stored.top().to_owned(),
                 host_view: None,
@@ -152,10 +152,10 @@ impl Images {
         }
     }
 
-    /// What must be pulled before `image` can be found: none when it is here. Blocks.
+    /// The reference to pull before `image` can be found; none when it is in the store. Blocks.
     ///
     /// # Errors
-    /// When it is not here and may not be pulled, or when the name makes no sense.
+    /// When it is not in the store and may not be pulled, or when the name is invalid.
     pub(crate) fn missing(&self, image: &str) -> Result<Option<Reference>, ProviderError> {
         match self.find(image) {
             Ok(_) => Ok(None),
@@ -166,7 +166,7 @@ impl Images {
         }
     }
 
-    fn find_directory(&self, image: &str) -> Result<Base, ProviderError> {
+    fn find_directory(&self, image: &str) -> Result<BaseImage, ProviderError> {
         let path = Path::new(image);
         if path.components().any(|part| part == Component::ParentDir) {
             return Err(ProviderError::Invalid(
@@ -189,7 +189,7 @@ impl Images {
         if !allowed || shows_hidden || !real.is_dir() {
             return Err(refused());
         }
-        Ok(Base {
+        Ok(BaseImage {
             overlays: vec![("/".into(), vec![real.clone()])],
             rootfs: real,
             host_view: None,
@@ -197,7 +197,7 @@ impl Images {
         })
     }
 
-    /// Removes views that no sandbox stands on. Blocks.
+    /// Removes views that no sandbox uses. Blocks.
     pub(crate) fn sweep(
         &self,
         used: &dyn Fn(&str) -> bool,
@@ -207,10 +207,7 @@ impl Images {
     }
 
     fn host(&self) -> Arc<HostView> {
-        self.host
-            .lock()
-            .expect("no holder of this lock panics")
-            .clone()
+        self.host.lock().clone()
     }
 }
 
@@ -228,7 +225,7 @@ fn view_failed(message: &str, error: io::Error) -> ProviderError {
     ProviderError::backend("prepare the view of the host", message, error)
 }
 
-/// The path without links; as far as it exists.
+/// The path with links resolved, as far as it exists.
 fn real_path(path: &Path) -> PathBuf {
     path.ancestors()
         .find_map(|ancestor| {
@@ -247,11 +244,11 @@ fn real_path(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    struct Home {
+    struct Fixture {
         dir: tempfile::TempDir,
     }
 
-    impl Home {
+    impl Fixture {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             for path in ["views", "data/boxes", "roots/alpine/etc", "elsewhere"] {
@@ -268,7 +265,7 @@ mod tests {
             &self,
             rootfs_dirs: &[PathBuf],
             hidden: &[PathBuf],
-        ) -> Result<Images, ProviderError> {
+        ) -> Result<ImageResolver, ProviderError> {
             self.open_pulling(false, rootfs_dirs, hidden)
         }
 
@@ -277,10 +274,10 @@ mod tests {
             pull_missing: bool,
             rootfs_dirs: &[PathBuf],
             hidden: &[PathBuf],
-        ) -> Result<Images, ProviderError> {
+        ) -> Result<ImageResolver, ProviderError> {
             let store = Arc::new(ImageStore::open(self.path("data/images")).unwrap());
             let views = self.path("views");
-            Images::open(store, pull_missing, views, rootfs_dirs, hidden, &|_, _| {})
+            ImageResolver::open(store, pull_missing, views, rootfs_dirs, hidden, &|_, _| {})
         }
     }
 
@@ -290,7 +287,7 @@ mod tests {
 
     #[test]
     fn directories_are_images_only_where_the_configuration_says_so() {
-        let home = Home::new();
+        let home = Fixture::new();
         let alpine = home.path("roots/alpine");
         let hidden = [home.path("data")];
 
@@ -320,7 +317,7 @@ mod tests {
 
     #[test]
     fn nothing_that_shows_the_data_directory_is_an_image() {
-        let home = Home::new();
+        let home = Fixture::new();
         let images = home
             .open(&[PathBuf::from("/")], &[home.path("data")])
             .unwrap();
@@ -341,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_data_directory_below_usr_is_refused() {
-        let home = Home::new();
+        let home = Fixture::new();
         let error = home
             .open(&[], &[PathBuf::from("/usr/local/stacyvm-data")])
             .unwrap_err();
@@ -350,7 +347,7 @@ mod tests {
 
     #[test]
     fn unknown_names_say_what_to_do() {
-        let home = Home::new();
+        let home = Fixture::new();
         let images = home.open(&[], &[]).unwrap();
         let error = images.find("python:3.12").unwrap_err();
         assert!(matches!(error, ProviderError::NotFound(_)));
@@ -368,7 +365,7 @@ mod tests {
 
     #[test]
     fn what_is_not_here_is_missing_where_pulls_are_on_and_unknown_elsewhere() {
-        let home = Home::new();
+        let home = Fixture::new();
         let alpine = home.path("roots/alpine");
         let off = home.open(&[], &[]).unwrap();
         assert!(matches!(

@@ -1,4 +1,4 @@
-//! Limits of how fast boxes read and write: which device they are about.
+//! Limits of how fast boxes read and write, and the device that they hold for.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use stacyvm_launcher::control::IoLimits;
 
 use crate::config::IoRates;
 
-/// The limits of each box below this directory; none when nothing is limited. The second answer
-/// says why what is wanted cannot be had.
+/// The limits of each box below this directory; none when nothing is limited. The second answer is
+/// the degradation where limits are configured and impossible.
 pub(crate) fn limits(rates: &IoRates, directory: &Path) -> (Option<IoLimits>, Option<String>) {
     if *rates == IoRates::default() {
         return (None, None);
     }
     let Some(device) = device_of(directory) else {
-        let said = "input and output are not limited: the data directory is on no block device; \
+        let reason = "input and output are not limited: the data directory is on no block device; \
                     hint: put it on one, or take the keys providers.native.io_* out";
-        return (None, Some(said.to_owned()));
+        return (None, Some(reason.to_owned()));
     };
     let limits = IoLimits {
         device,
@@ -34,15 +34,15 @@ fn device_of(directory: &Path) -> Option<(u32, u32)> {
     whole(Path::new("/sys/dev/block"), major(device), minor(device))
 }
 
-/// The kernel takes limits for whole devices only, not for parts of one.
+/// The whole device of a device or partition: the kernel takes no limits for partitions.
 fn whole(block: &Path, major: u32, minor: u32) -> Option<(u32, u32)> {
-    let place = block.join(format!("{major}:{minor}")).canonicalize().ok()?;
-    let of = if place.join("partition").exists() {
-        place.parent()?
+    let path = block.join(format!("{major}:{minor}")).canonicalize().ok()?;
+    let whole = if path.join("partition").exists() {
+        path.parent()?
     } else {
-        &place
+        &path
     };
-    let text = std::fs::read_to_string(of.join("dev")).ok()?;
+    let text = std::fs::read_to_string(whole.join("dev")).ok()?;
     let (major, minor) = text.trim().split_once(':')?;
     Some((major.parse().ok()?, minor.parse().ok()?))
 }

@@ -1,8 +1,8 @@
-//! The launcher processes: started, spoken to, started again when one dies, ended.
+//! The launcher processes: starting them, sending them requests, restarting and ending them.
 //!
-//! Owns their lives and the wire; knows nothing of boxes. Its one rule: a launch is never sent
-//! twice. When a launcher dies, every launch that it had in hand fails, and the caller cleans up
-//! its box, because nobody can tell how far it had come.
+//! Owns the processes and the wire; knows nothing of boxes. The rule: a launch is never sent twice.
+//! When a launcher ends, every launch that it has not answered fails, and the caller removes the box,
+//! because it is unknown how far the launch had come.
 
 mod connection;
 
@@ -15,31 +15,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use stacyvm_launcher::control::{LaunchFailure, LaunchRequest, Launched};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use connection::{Connection, Seat};
+use connection::{Connection, PendingLaunch};
 
-/// First wait before a launcher that died is started again; doubled up to `LONGEST_PAUSE`.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A launcher that lived this long starts with the first pause again.
-const LIVED_WELL: Duration = Duration::from_secs(30);
+/// First wait before a launcher that ended is started again; doubled up to `MAX_RESTART_DELAY`.
+const MIN_RESTART_DELAY: Duration = Duration::from_millis(20);
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(5);
+/// After a life of this length a launcher is started again with the first wait.
+const STABLE_AFTER: Duration = Duration::from_secs(30);
 /// How long a launch waits for a launcher that is being started again.
-const WAIT_FOR_LAUNCHER: Duration = Duration::from_secs(10);
+const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a launcher may take to end once its socket is closed.
-const END_LIMIT: Duration = Duration::from_secs(5);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a launch did not happen.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaunchError {
-    /// The launcher said which step failed.
+    /// The launcher reported the step that failed.
     #[error(transparent)]
     Failed(#[from] LaunchFailure),
-    /// The launcher died with the launch in hand; it may have happened or not.
+    /// The launcher ended before it answered; the launch may have happened or not.
     #[error("the launcher stopped before it answered")]
     Lost,
     /// No launcher runs.
@@ -61,7 +62,7 @@ pub(crate) struct Launchers {
 struct Supervised {
     current: watch::Receiver<State>,
     stop: watch::Sender<bool>,
-    supervisor: std::sync::Mutex<Option<JoinHandle<()>>>,
+    supervisor: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Clone, Debug)]
@@ -86,17 +87,17 @@ impl Launchers {
         })
     }
 
-    /// Launches one sandbox. `beside` is the agent's listening socket, the write end of the status
+    /// Launches one sandbox. `descriptors` are the agent's listening socket, the write end of the status
     /// pipe, then its network's namespace and its disk where the request says that there is one.
     pub(crate) async fn launch(
         &self,
         mut request: Box<LaunchRequest>,
-        beside: Vec<OwnedFd>,
+        descriptors: Vec<OwnedFd>,
     ) -> Result<(Launched, OwnedFd), LaunchError> {
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % self.all.len();
-        let (connection, seat) = self.all[turn].seat().await?;
-        request.seq = seat.seq;
-        connection.launch(request, beside, seat).await
+        let (connection, pending) = self.all[turn].reserve().await?;
+        request.seq = pending.seq;
+        connection.launch(request, descriptors, pending).await
     }
 
     /// Process ids of the launchers that run.
@@ -114,11 +115,7 @@ impl Launchers {
             let _ = one.stop.send(true);
         }
         for one in &self.all {
-            let supervisor = one
-                .supervisor
-                .lock()
-                .expect("no holder of this lock panics")
-                .take();
+            let supervisor = one.supervisor.lock().take();
             if let Some(supervisor) = supervisor {
                 let _ = supervisor.await;
             }
@@ -135,32 +132,32 @@ impl Supervised {
         Ok(Self {
             current,
             stop,
-            supervisor: std::sync::Mutex::new(Some(supervisor)),
+            supervisor: Mutex::new(Some(supervisor)),
         })
     }
 
-    /// A seat at the launcher that runs, or at the next one.
-    async fn seat(&self) -> Result<(Arc<Connection>, Seat), LaunchError> {
+    /// Reserves a number for a launch at the launcher that runs, or at the next one.
+    async fn reserve(&self) -> Result<(Arc<Connection>, PendingLaunch), LaunchError> {
         let mut current = self.current.clone();
-        let seated = async {
+        let reserving = async {
             loop {
                 let connection = match &*current.borrow_and_update() {
                     State::Running(connection) => Some(connection.clone()),
                     State::Starting => None,
                     State::Stopped => return Err(LaunchError::NotRunning),
                 };
-                // One that has just ended takes nobody in, and its successor is on its way.
+                // A launcher that has just ended takes no launch; the next one is being started.
                 if let Some(connection) = connection
-                    && let Some(seat) = connection.seat()
+                    && let Some(pending) = connection.reserve()
                 {
-                    return Ok((connection, seat));
+                    return Ok((connection, pending));
                 }
                 if current.changed().await.is_err() {
                     return Err(LaunchError::NotRunning);
                 }
             }
         };
-        tokio::time::timeout(WAIT_FOR_LAUNCHER, seated)
+        tokio::time::timeout(RESTART_TIMEOUT, reserving)
             .await
             .unwrap_or(Err(LaunchError::NotRunning))
     }
@@ -197,7 +194,7 @@ async fn supervise(
     state: watch::Sender<State>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let mut pause = FIRST_PAUSE;
+    let mut delay = MIN_RESTART_DELAY;
     loop {
         let started = tokio::time::Instant::now();
         let asked_to_stop = tokio::select! {
@@ -211,12 +208,12 @@ async fn supervise(
         }
         state.send_replace(State::Starting);
         end(&connection, &mut child).await;
-        if started.elapsed() >= LIVED_WELL {
-            pause = FIRST_PAUSE;
+        if started.elapsed() >= STABLE_AFTER {
+            delay = MIN_RESTART_DELAY;
         }
         (child, connection) = loop {
             tracing::warn!(
-                pause_ms = pause.as_millis(),
+                pause_ms = delay.as_millis(),
                 "the launcher stopped and is started again"
             );
             tokio::select! {
@@ -224,9 +221,9 @@ async fn supervise(
                     state.send_replace(State::Stopped);
                     return;
                 }
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(delay) => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            delay = (delay * 2).min(MAX_RESTART_DELAY);
             match spawn(&program) {
                 Ok(new) => break new,
                 Err(error) => tracing::error!(%error, "the launcher cannot be started"),
@@ -236,10 +233,13 @@ async fn supervise(
     }
 }
 
-/// Closes the socket, which ends the launcher, and sees to it that it has ended.
+/// Closes the socket, which ends the launcher, and waits for its end.
 async fn end(connection: &Connection, child: &mut Child) {
     connection.close();
-    if tokio::time::timeout(END_LIMIT, child.wait()).await.is_err() {
+    if tokio::time::timeout(EXIT_TIMEOUT, child.wait())
+        .await
+        .is_err()
+    {
         tracing::warn!("the launcher did not end by itself and is killed");
         let _ = child.kill().await;
     }

@@ -1,4 +1,4 @@
-//! Where the native provider keeps things on disk. Owns names only, no content.
+//! The directories and file names of the native provider; their content belongs to other files.
 //!
 //! ```text
 //! <data>/native/lock                 held while a provider runs
@@ -17,9 +17,9 @@ use stacyvm_types::SandboxId;
 
 /// The agent's listening socket, inside a box directory.
 pub(crate) const AGENT_SOCKET: &str = "agent.sock";
-/// Written by us before the launch.
+/// The record of a box, written before the launch.
 pub(crate) const META_FILE: &str = "meta.json";
-/// Written by the launcher before the sandbox may run.
+/// The record of its process, written by the launcher before the sandbox may run.
 pub(crate) const PID_FILE: &str = "pid.json";
 
 /// The directories of one provider.
@@ -27,18 +27,18 @@ pub(crate) const PID_FILE: &str = "pid.json";
 pub(crate) struct Layout {
     /// `<data>/native`.
     pub(crate) root: PathBuf,
-    /// One directory a sandbox.
+    /// One directory for each sandbox.
     pub(crate) boxes: PathBuf,
-    /// What waits to be deleted.
+    /// Directories that wait to be deleted.
     pub(crate) trash: PathBuf,
     /// Generated views of the host.
     pub(crate) host_views: PathBuf,
-    /// Archives on their way into the image store.
+    /// Archives that are being loaded into the image store.
     pub(crate) incoming: PathBuf,
 }
 
 impl Layout {
-    /// Makes the directories, closed to everybody else.
+    /// Makes the directories, with access for the server's user alone.
     pub(crate) fn prepare(data_dir: &Path, host_view_dir: Option<&Path>) -> io::Result<Self> {
         private_dir(data_dir)?;
         let root = data_dir.canonicalize()?.join("native");

@@ -1,7 +1,7 @@
-//! The two files that make a box findable after a restart.
+//! The two files by which a later server finds a box.
 //!
-//! `meta.json` is ours and complete before anything of the sandbox exists; `pid.json` is the
-//! launcher's. A box whose `meta.json` cannot be read was never finished.
+//! `meta.json` is written here and complete before anything of the sandbox exists; the launcher
+//! writes `pid.json`. A box whose `meta.json` cannot be read was never finished.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -21,32 +21,32 @@ use crate::network::Lease;
 /// newer one as a box that it must not touch but may destroy.
 pub(crate) const META_VERSION: u32 = 1;
 
-/// Far above what either file ever holds; a larger one is damaged.
+/// Far more than either file ever has, bytes; a larger one is damaged.
 const MAX_FILE: u64 = 256 * 1024;
 
 /// What must be known about a box to take it over or to remove it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Meta {
-    /// Of this file's form.
+    /// The version of this file's form.
     pub(crate) version: u32,
-    /// Whose box it is; equals the directory's name.
+    /// The sandbox's id, which is also the directory's name.
     pub(crate) id: SandboxId,
-    /// As the spawn named it.
+    /// The image as the spawn named it.
     pub(crate) image: String,
-    /// Topmost directory of the image of the store that it stands on, when it does. Whoever
-    /// removes images looks for it.
+    /// Topmost directory of the image of the store that it uses, when it does. The removal of images
+    /// reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) image_root: Option<PathBuf>,
-    /// Generation of the host view that it stands on, when it does.
+    /// Generation of the host view that it uses, when it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) host_view: Option<String>,
-    /// Range of user ids.
+    /// The number of its range of user ids.
     pub(crate) slot: u32,
     /// User of the sandbox, as a number inside.
     pub(crate) uid: u32,
     /// Group of the sandbox, as a number inside.
     pub(crate) gid: u32,
-    /// What it may use.
+    /// Limits of what it may use.
     pub(crate) limits: Limits,
     /// What limits its disk, where something does.
     #[serde(default, skip_serializing_if = "Option::is_none")]

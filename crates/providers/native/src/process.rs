@@ -15,7 +15,7 @@ use crate::readiness;
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
-    /// None for one that was gone when we looked for it.
+    /// None for a process that had ended when it was looked for.
     pidfd: Option<AsyncFd<OwnedFd>>,
 }
 
@@ -28,7 +28,7 @@ impl Process {
         })
     }
 
-    /// A process that has ended already.
+    /// A process that had ended already.
     pub(crate) fn gone() -> Self {
         Self {
             pid: 0,
@@ -66,8 +66,8 @@ impl Process {
         if let Some(pidfd) = &self.pidfd {
             // Once readable, a pidfd stays readable, so the readiness is never cleared.
             if pidfd.readable().await.is_err() {
-                // The runtime is going away and cannot tell, which is not the end of the process:
-                // a sandbox must not pass for stopped because of it.
+                // The runtime shuts down and cannot tell, which is not the end of the process: the
+                // sandbox must not be taken for stopped.
                 std::future::pending::<()>().await;
             }
         }

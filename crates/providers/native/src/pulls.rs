@@ -1,12 +1,13 @@
-//! Pulls under way: one for all who wait for the same image.
+//! Pulls under way: one for all callers that wait for the same image.
 //!
-//! Whoever waits holds a [`Waiting`]. With the last of them gone the pull is cancelled and
-//! forgotten in one step, so that nobody joins a pull that is about to end.
+//! Each caller holds a [`PullWaiter`]. When the last one is dropped, the pull is cancelled and
+//! removed from the table in one step, so that no caller joins a pull that is about to end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use stacyvm_image::{
     Cancel, ImageError, ImageStore, LayerStage, PullOptions, PullPolicy, PullProgress, Pulled,
     Reference,
@@ -19,16 +20,16 @@ use tracing::Instrument;
 use crate::image_errors::pull_failed;
 
 /// Images that are pulled at the same time; each fetches several layers at once.
-const AT_ONCE: usize = 8;
-/// Words about one pull that wait for a slow reader.
-const WORDS: usize = 256;
-/// How often one layer's bytes are told.
-const PACE: Duration = Duration::from_millis(100);
+const MAX_CONCURRENT_PULLS: usize = 8;
+/// How many lines of progress of one pull wait for a slow reader.
+const MAX_WAITING_LINES: usize = 256;
+/// The least time between two lines about the same stage of one layer.
+const MIN_LINE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What a pull came to, for everybody who waited.
+/// The result of a pull, for all callers that waited.
 type Outcome = Result<Arc<Pulled>, Arc<ImageError>>;
 
-/// An image in full, and whether its registry is asked in any case.
+/// The full name of an image, and whether its registry is asked in any case.
 type Key = (String, bool);
 
 /// All pulls of one provider.
@@ -36,34 +37,35 @@ type Key = (String, bool);
 pub(crate) struct Pulls {
     store: Arc<ImageStore>,
     options: PullOptions,
-    turns: Semaphore,
-    under_way: Mutex<UnderWay>,
+    permits: Semaphore,
+    active: Mutex<ActivePulls>,
 }
 
+/// The pulls that are under way.
 #[derive(Debug, Default)]
-struct UnderWay {
+struct ActivePulls {
     closed: bool,
-    /// How many were begun; the number of the newest.
-    begun: u64,
-    flights: HashMap<Key, Flight>,
+    /// The number of the newest.
+    last_number: u64,
+    by_key: HashMap<Key, ActivePull>,
 }
 
 /// One pull.
 #[derive(Debug)]
-struct Flight {
+struct ActivePull {
     number: u64,
-    waiting: usize,
+    waiters: usize,
     cancel: Cancel,
-    words: broadcast::Sender<PullLine>,
+    progress: broadcast::Sender<PullLine>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
-/// One who waits for a pull.
-struct Waiting {
+/// One caller that waits for a pull.
+struct PullWaiter {
     pulls: Arc<Pulls>,
     key: Key,
-    flight: u64,
-    words: broadcast::Receiver<PullLine>,
+    number: u64,
+    progress: broadcast::Receiver<PullLine>,
     outcome: watch::Receiver<Option<Outcome>>,
 }
 
@@ -72,33 +74,33 @@ impl Pulls {
         Self {
             store,
             options,
-            turns: Semaphore::new(AT_ONCE),
-            under_way: Mutex::default(),
+            permits: Semaphore::new(MAX_CONCURRENT_PULLS),
+            active: Mutex::default(),
         }
     }
 
-    /// Pulls an image, or waits for who does already.
+    /// Pulls an image, or waits for the pull of it that is under way.
     pub(crate) async fn pull(
         self: &Arc<Self>,
         reference: Reference,
         always: bool,
         progress: Option<mpsc::Sender<PullLine>>,
     ) -> Result<Arc<Pulled>, ProviderError> {
-        let mut waiting = self.join(reference, always)?;
-        let mut told = progress.is_some();
+        let mut waiter = self.join(reference, always)?;
+        let mut reporting = progress.is_some();
         loop {
             tokio::select! {
                 biased;
-                word = waiting.words.recv(), if told => match (word, &progress) {
+                line = waiter.progress.recv(), if reporting => match (line, &progress) {
                     (Ok(line), Some(progress)) => {
-                        // Who reads too slowly misses some; the last word is not among them.
+                        // A slow reader misses some lines, but never the result.
                         let _ = progress.try_send(line);
                     }
                     (Err(broadcast::error::RecvError::Lagged(_)), _) => {}
-                    _ => told = false,
+                    _ => reporting = false,
                 },
-                changed = waiting.outcome.changed() => {
-                    let outcome = waiting.outcome.borrow_and_update().clone();
+                changed = waiter.outcome.changed() => {
+                    let outcome = waiter.outcome.borrow_and_update().clone();
                     match (outcome, changed) {
                         (Some(outcome), _) => return outcome.map_err(|error| pull_failed(&error)),
                         (None, Ok(())) => {}
@@ -117,10 +119,10 @@ impl Pulls {
 
     /// Ends every pull and takes no more.
     pub(crate) fn close(&self) {
-        let mut under_way = self.under_way();
-        under_way.closed = true;
-        for flight in under_way.flights.values() {
-            flight.cancel.cancel();
+        let mut active = self.active.lock();
+        active.closed = true;
+        for pull in active.by_key.values() {
+            pull.cancel.cancel();
         }
     }
 
@@ -128,59 +130,63 @@ impl Pulls {
         self: &Arc<Self>,
         reference: Reference,
         always: bool,
-    ) -> Result<Waiting, ProviderError> {
+    ) -> Result<PullWaiter, ProviderError> {
         let key = (reference.canonical(), always);
-        let mut under_way = self.under_way();
-        if under_way.closed {
+        let mut active = self.active.lock();
+        if active.closed {
             return Err(ProviderError::Unavailable(
                 "provider native is shutting down".to_owned(),
             ));
         }
-        let UnderWay { begun, flights, .. } = &mut *under_way;
-        let flight = flights.entry(key.clone()).or_insert_with(|| {
+        let ActivePulls {
+            last_number,
+            by_key,
+            ..
+        } = &mut *active;
+        let pull = by_key.entry(key.clone()).or_insert_with(|| {
             let (outcome, receiver) = watch::channel(None);
-            *begun += 1;
-            let flight = Flight {
-                number: *begun,
-                waiting: 0,
+            *last_number += 1;
+            let pull = ActivePull {
+                number: *last_number,
+                waiters: 0,
                 cancel: Cancel::default(),
-                words: broadcast::Sender::new(WORDS),
+                progress: broadcast::Sender::new(MAX_WAITING_LINES),
                 outcome: receiver,
             };
             let work = Arc::clone(self).run(
-                (key.clone(), flight.number),
+                (key.clone(), pull.number),
                 reference,
-                flight.cancel.clone(),
-                flight.words.clone(),
+                pull.cancel.clone(),
+                pull.progress.clone(),
                 outcome,
             );
             tokio::spawn(work.in_current_span());
-            flight
+            pull
         });
-        flight.waiting += 1;
-        Ok(Waiting {
+        pull.waiters += 1;
+        Ok(PullWaiter {
             pulls: Arc::clone(self),
             key,
-            flight: flight.number,
-            words: flight.words.subscribe(),
-            outcome: flight.outcome.clone(),
+            number: pull.number,
+            progress: pull.progress.subscribe(),
+            outcome: pull.outcome.clone(),
         })
     }
 
-    /// Does the pull and tells its end.
+    /// Does the pull and sends its result.
     async fn run(
         self: Arc<Self>,
         (key, number): (Key, u64),
         reference: Reference,
         cancel: Cancel,
-        words: broadcast::Sender<PullLine>,
-        tell: watch::Sender<Option<Outcome>>,
+        lines: broadcast::Sender<PullLine>,
+        outcome: watch::Sender<Option<Outcome>>,
     ) {
         let began = Instant::now();
         let image = reference.familiar();
         tracing::info!(image, "image is pulled");
-        // It is never closed; should it be, the pull goes on without its turn.
-        let turn = self.turns.acquire().await;
+        // The semaphore is never closed; should it be, the pull goes on without a permit.
+        let permit = self.permits.acquire().await;
         let mut options = self.options.clone();
         options.cancel = cancel;
         if key.1 {
@@ -191,17 +197,17 @@ impl Pulls {
             let span = tracing::Span::current();
             move || {
                 let _entered = span.enter();
-                let pace = PullPace::default();
+                let throttle = ProgressThrottle::default();
                 store.pull(&reference, &options, &|progress| {
-                    if let Some(line) = pace.line(progress) {
-                        // Mostly nobody listens.
-                        let _ = words.send(line);
+                    if let Some(line) = throttle.line(progress) {
+                        // Often no caller reads them.
+                        let _ = lines.send(line);
                     }
                 })
             }
         };
         let result = tokio::task::spawn_blocking(work).await;
-        drop(turn);
+        drop(permit);
         self.forget(&key, number);
         let seconds = began.elapsed().as_secs_f64();
         match &result {
@@ -215,58 +221,52 @@ impl Pulls {
             Err(error) => tracing::error!(image, %error, "pull ended without an answer"),
         }
         if let Ok(result) = result {
-            let _ = tell.send(Some(result.map(Arc::new).map_err(Arc::new)));
+            let _ = outcome.send(Some(result.map(Arc::new).map_err(Arc::new)));
         }
     }
 
-    /// Takes a flight off the table, unless another one has its place.
+    /// Removes a pull from the table, unless another one of the same image has taken its entry.
     fn forget(&self, key: &Key, number: u64) {
-        let mut under_way = self.under_way();
-        if under_way
-            .flights
+        let mut active = self.active.lock();
+        if active
+            .by_key
             .get(key)
-            .is_some_and(|flight| flight.number == number)
+            .is_some_and(|pull| pull.number == number)
         {
-            under_way.flights.remove(key);
+            active.by_key.remove(key);
         }
-    }
-
-    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way
-            .lock()
-            .expect("no holder of this lock panics")
     }
 }
 
-impl Drop for Waiting {
+impl Drop for PullWaiter {
     fn drop(&mut self) {
-        let mut under_way = self.pulls.under_way();
-        let Some(flight) = under_way.flights.get_mut(&self.key) else {
+        let mut active = self.pulls.active.lock();
+        let Some(pull) = active.by_key.get_mut(&self.key) else {
             return;
         };
-        if flight.number != self.flight {
+        if pull.number != self.number {
             return;
         }
-        flight.waiting -= 1;
-        if flight.waiting == 0 && flight.outcome.borrow().is_none() {
+        pull.waiters -= 1;
+        if pull.waiters == 0 && pull.outcome.borrow().is_none() {
             tracing::info!(
                 image = self.key.0,
                 "nobody waits for an image, its pull is given up"
             );
-            flight.cancel.cancel();
-            under_way.flights.remove(&self.key);
+            pull.cancel.cancel();
+            active.by_key.remove(&self.key);
         }
     }
 }
 
-/// What a pull says in the words of the API, the bytes of each layer only now and then.
+/// Turns the progress of a pull into lines of the API, and leaves out those that come too often.
 #[derive(Debug, Default)]
-pub struct PullPace {
-    told: Mutex<HashMap<String, (PullStage, Instant)>>,
+pub struct ProgressThrottle {
+    sent: Mutex<HashMap<String, (PullStage, Instant)>>,
 }
 
-impl PullPace {
-    /// The words, unless the same was said a moment ago.
+impl ProgressThrottle {
+    /// The line, unless one about the same stage of the layer was made a moment ago.
     pub fn line(&self, progress: PullProgress) -> Option<PullLine> {
         let (digest, size, stage) = match progress {
             PullProgress::Resolved {
@@ -295,13 +295,13 @@ impl PullPace {
             LayerStage::Done => (PullStage::Done, size),
         };
         let now = Instant::now();
-        let mut told = self.told.lock().expect("no holder of this lock panics");
-        let last = told.insert(digest.clone(), (stage, now));
+        let mut sent = self.sent.lock();
+        let last = sent.insert(digest.clone(), (stage, now));
         if let Some((stage_then, then)) = last
             && stage_then == stage
-            && now.duration_since(then) < PACE
+            && now.duration_since(then) < MIN_LINE_INTERVAL
         {
-            told.insert(digest, (stage_then, then));
+            sent.insert(digest, (stage_then, then));
             return None;
         }
         Some(PullLine::Layer {

@@ -1,8 +1,8 @@
-//! Which sandbox has which range of user ids. Pure bookkeeping in memory, rebuilt at start from
-//! the meta file of every box.
+//! The ranges of user ids that sandboxes have: bookkeeping in memory, rebuilt at the start from the
+//! meta file of every box.
 //!
-//! A range is taken before its box directory exists and given back only after the directory has
-//! left `boxes/`, so two boxes on disk never share one.
+//! A range is taken before its box directory exists and freed only after the directory has left
+//! `boxes/`, so two boxes on disk never share one.
 
 /// First host id of the first range. High enough that no distribution hands it to a person,
 /// a service or a subordinate range, and far below the ids that the kernel reserves.
@@ -16,14 +16,14 @@ pub(crate) const SLOTS: u32 = 16_384;
 #[derive(Debug)]
 pub(crate) struct Slots {
     taken: Vec<u64>,
-    /// Where to look first: the word after the last range given out, so that a range rests
-    /// before it is used again.
+    /// Where the search begins: the word after the last range that was taken, so that a range is not
+    /// used again at once.
     next_word: usize,
 }
 
 impl Slots {
-    /// All free; the first to be given out is chosen by `seed`. Two servers of one machine know
-    /// nothing of each other's ranges, so each begins somewhere else.
+    /// All free; the search begins at `seed`. Two servers of one machine do not see each other's ranges,
+    /// so each begins elsewhere.
     pub(crate) fn new(seed: u64) -> Self {
         let words = SLOTS / u64::BITS;
         Self {
@@ -44,7 +44,7 @@ impl Slots {
         Some(u32::try_from(word).expect("there are few words") * u64::BITS + bit)
     }
 
-    /// Marks a range as taken, as a meta file says; false when it is not ours to give.
+    /// Marks a range as taken, as a meta file says; false when there is no such range.
     pub(crate) fn mark(&mut self, slot: u32) -> bool {
         let Some(word) = self.taken.get_mut((slot / u64::BITS) as usize) else {
             return false;
@@ -53,7 +53,7 @@ impl Slots {
         true
     }
 
-    /// Gives a range back.
+    /// Frees a range.
     pub(crate) fn free(&mut self, slot: u32) {
         if let Some(word) = self.taken.get_mut((slot / u64::BITS) as usize) {
             *word &= !(1 << (slot % u64::BITS));

@@ -10,12 +10,12 @@ use stacyvm_types::SandboxStats;
 use crate::boxes::BoxEntry;
 use crate::disk;
 
-/// How long a measurement of the disk is good: it walks every file of the sandbox.
-const DISK_FRESH: Duration = Duration::from_secs(10);
+/// How long a measurement of the disk is used again: it walks every file of the sandbox.
+const DISK_SAMPLE_MAX_AGE: Duration = Duration::from_secs(10);
 /// Files that one measurement looks at; a sandbox with more shows less than it uses.
-const DISK_ENTRIES: usize = 50_000;
+const MAX_DISK_ENTRIES: usize = 50_000;
 /// Levels that one measurement goes down.
-const DISK_DEPTH: usize = 64;
+const MAX_DISK_DEPTH: usize = 64;
 const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::DIRECTORY)
     .union(OFlags::NOFOLLOW)
@@ -24,17 +24,17 @@ const DIRECTORY: OFlags = OFlags::RDONLY
 /// Measures a box. Blocks.
 pub(crate) fn measure(entry: &BoxEntry) -> SandboxStats {
     let (groups, limits, own_disk) = {
-        let facts = entry.facts();
-        (facts.cgroups.clone(), facts.limits, facts.disk)
+        let resources = entry.resources();
+        (resources.cgroups.clone(), resources.limits, resources.disk)
     };
     let counted = stacyvm_sys::cgroup::usage(&groups);
     let now = Instant::now();
     let disk_bytes = own_disk
         .and_then(|_| limited_disk(entry))
         .unwrap_or_else(|| walked_disk(entry, now));
-    let mut facts = entry.facts();
+    let mut resources = entry.resources();
     let cpu_nanos = counted.cpu_microseconds.unwrap_or(0) * 1000;
-    let cpu_pct = match facts.cpu_seen.replace((now, cpu_nanos)) {
+    let cpu_pct = match resources.cpu_sample.replace((now, cpu_nanos)) {
         Some((then, before)) if now > then => {
             let used = cpu_nanos.saturating_sub(before) as f64;
             used / (now - then).as_nanos() as f64 * 100.0
@@ -60,28 +60,28 @@ pub(crate) fn measure(entry: &BoxEntry) -> SandboxStats {
     }
 }
 
-/// What holds the limit knows the use; none when the sandbox has ended.
+/// The use that the file system of a limited disk counts; none when the sandbox has ended.
 fn limited_disk(entry: &BoxEntry) -> Option<u64> {
     let process = entry.process()?;
     let fill = disk::fill(process.pid)?;
-    // Else the number may be another process's by now.
+    // After its end the number may be another process's.
     (!process.ended()).then_some(fill.used_bytes)
 }
 
 fn walked_disk(entry: &BoxEntry, now: Instant) -> u64 {
-    if let Some((then, bytes)) = entry.facts().disk_seen
-        && now.saturating_duration_since(then) < DISK_FRESH
+    if let Some((then, bytes)) = entry.resources().disk_sample
+        && now.saturating_duration_since(then) < DISK_SAMPLE_MAX_AGE
     {
         return bytes;
     }
     let bytes = disk_usage(&entry.dir);
-    entry.facts().disk_seen = Some((now, bytes));
+    entry.resources().disk_sample = Some((now, bytes));
     bytes
 }
 
 /// Blocks on disk of everything below `dir`, following no link.
 fn disk_usage(dir: &Path) -> u64 {
-    let mut left = DISK_ENTRIES;
+    let mut left = MAX_DISK_ENTRIES;
     open(dir, DIRECTORY, Mode::empty()).map_or(0, |root| walk(&root, 0, &mut left))
 }
 
@@ -105,7 +105,7 @@ fn walk(dir: &OwnedFd, depth: usize, left: &mut usize) -> u64 {
         // In units of 512 bytes whatever the file system's own block is, see stat(2).
         bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-            && depth < DISK_DEPTH
+            && depth < MAX_DISK_DEPTH
             && let Ok(child) = openat(dir, name, DIRECTORY, Mode::empty())
         {
             bytes += walk(&child, depth + 1, left);

@@ -1,7 +1,7 @@
-//! Deleting what destroyed sandboxes leave behind, where nobody waits for it.
+//! Deleting the directories of destroyed sandboxes without making a caller wait.
 //!
-//! A box is renamed into the trash directory, which is one quick call, and a thread of its own
-//! with a low priority deletes it. When that cannot keep up, whoever brings more deletes it
+//! A box is renamed into the trash directory, which is one quick call, and a thread of its own with a
+//! low priority deletes it. When the thread cannot keep up, callers delete what they bring
 //! themselves, so that a busy machine does not fill its disk. What a crash leaves there is deleted at
 //! the next start.
 
@@ -10,25 +10,26 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, chmodat, fchmod, openat, renameat, unlinkat};
 use rustix::io::Errno;
 
-/// How much less important than everything else, see nice(2).
+/// The priority of the thread, below all others, see nice(2).
 const NICENESS: i32 = 10;
 
-/// How many directories may wait for the thread before others help it.
-const MOST_WAITING: usize = 128;
-/// How long one of them helps: a hostile tree may take minutes.
-const HELP: Duration = Duration::from_secs(1);
+/// How many directories may wait for the thread before callers help it.
+const MAX_WAITING: usize = 128;
+/// How long a caller helps: a hostile tree may take minutes.
+const HELP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Levels below which a directory is moved up instead of entered: it bounds open files and stack.
-const DEEPEST: usize = 32;
+const MAX_DEPTH: usize = 32;
 
 /// The trash directory and its thread.
 #[derive(Debug)]
@@ -80,7 +81,7 @@ impl Trash {
     }
 
     /// Moves a directory here and has it deleted. Success when there is none. Blocks for
-    /// [`HELP`] at the most.
+    /// [`HELP_TIMEOUT`] at the most.
     pub(crate) fn take(&self, path: &Path) -> io::Result<()> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -90,11 +91,11 @@ impl Trash {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         }
-        if self.waiting.load(Ordering::Relaxed) >= MOST_WAITING && self.help(&target) {
+        if self.waiting.load(Ordering::Relaxed) >= MAX_WAITING && self.help(&target) {
             return Ok(());
         }
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        let worker = self.worker.lock().expect("no holder of this lock panics");
+        let worker = self.worker.lock();
         if let Some((sender, _)) = worker.as_ref() {
             let _ = sender.send(target);
         }
@@ -107,17 +108,12 @@ impl Trash {
             trash: &self.handle,
             next: &self.next,
             stopping: &self.stopping,
-            deadline: Instant::now().checked_add(HELP),
+            deadline: Instant::now().checked_add(HELP_TIMEOUT),
             later: vec![name.clone()],
         };
         let done = sweep.run().is_ok();
-        // Parts of it that lay too deep have names of their own by now.
-        if let Some((sender, _)) = self
-            .worker
-            .lock()
-            .expect("no holder of this lock panics")
-            .as_ref()
-        {
+        // Parts that lay too deep have been moved up and have names of their own.
+        if let Some((sender, _)) = self.worker.lock().as_ref() {
             for part in sweep.later {
                 self.waiting.fetch_add(1, Ordering::Relaxed);
                 let _ = sender.send(part);
@@ -129,11 +125,7 @@ impl Trash {
     /// Stops the thread at the next file; the rest waits for the next start.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        let worker = self
-            .worker
-            .lock()
-            .expect("no holder of this lock panics")
-            .take();
+        let worker = self.worker.lock().take();
         if let Some((sender, thread)) = worker {
             drop(sender);
             let _ = thread.join();
@@ -177,7 +169,7 @@ struct Sweep<'a> {
     trash: &'a OwnedFd,
     next: &'a AtomicU64,
     stopping: &'a AtomicBool,
-    /// None has all the time there is.
+    /// When the deletion stops; none without a limit.
     deadline: Option<Instant>,
     later: Vec<OsString>,
 }
@@ -200,7 +192,7 @@ impl Sweep<'_> {
         if unlinkat(parent, name, AtFlags::REMOVEDIR).is_ok() {
             return Ok(());
         }
-        if depth == DEEPEST {
+        if depth == MAX_DEPTH {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let up = format!("deep.{number}");
             renameat(parent, name, self.trash, &up)?;
@@ -307,19 +299,19 @@ mod tests {
         finish(&bin);
         let (sender, receiver) = channel();
         let idle = std::thread::spawn(|| {});
-        *bin.worker.lock().unwrap() = Some((sender, idle));
-        for number in 0..MOST_WAITING + 10 {
+        *bin.worker.lock() = Some((sender, idle));
+        for number in 0..MAX_WAITING + 10 {
             let leftover = home.path().join(format!("sb-{number:08x}"));
             std::fs::create_dir_all(leftover.join("a/b")).unwrap();
             bin.take(&leftover).unwrap();
         }
-        assert_eq!(std::fs::read_dir(&trash).unwrap().count(), MOST_WAITING);
-        assert_eq!(receiver.try_iter().count(), MOST_WAITING);
+        assert_eq!(std::fs::read_dir(&trash).unwrap().count(), MAX_WAITING);
+        assert_eq!(receiver.try_iter().count(), MAX_WAITING);
     }
 
     /// Lets the thread do all that it has been given.
     fn finish(bin: &Trash) {
-        let (sender, thread) = bin.worker.lock().unwrap().take().unwrap();
+        let (sender, thread) = bin.worker.lock().take().unwrap();
         drop(sender);
         thread.join().unwrap();
     }

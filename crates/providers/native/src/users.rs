@@ -1,4 +1,4 @@
-//! Which numbers a user of a spawn means.
+//! Looking up the user of a spawn: its numbers in the image.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use stacyvm_provider::ProviderError;
 
 use crate::slots::IDS_PER_SLOT;
 
-/// Number of the sandbox's user when a spawn names none, and of its group.
+/// The number of the sandbox's user when a spawn names none, and of the user's group.
 pub(crate) const DEFAULT_ID: u32 = 1000;
 /// More than any `/etc/passwd` that a person would read.
 const MAX_PASSWD: u64 = 1024 * 1024;

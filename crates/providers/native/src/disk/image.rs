@@ -1,8 +1,8 @@
 //! Empty file systems of a given size, ready to be written into a file.
 //!
-//! Making one takes a program (`mkfs.ext4`) and milliseconds, writing one down takes neither:
-//! what is made once for a size is kept in memory. It is a hundred KiB or two, the rest of the
-//! file is a hole.
+//! To format one takes a program (`mkfs.ext4`) and milliseconds; to write a copy takes neither. So
+//! the first one of a size is kept in memory. It is a hundred KiB or two, the rest of the file is a
+//! hole.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -10,16 +10,17 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::fs::{SeekFrom, seek};
 
 /// How many sizes are remembered.
-const MOST_KEPT: usize = 8;
+const MAX_KEPT: usize = 8;
 /// One block of the file system, and the unit in which holes are looked for.
 const BLOCK: usize = 4096;
 /// The largest file that ext4 holds with blocks of 4 KiB, less what this file system needs itself.
-const LARGEST_MB: u64 = 15 * 1024 * 1024;
+const MAX_MB: u64 = 15 * 1024 * 1024;
 
 /// What every kernel since Linux 5 and every formatter of these years knows, whatever the
 /// distribution prefers: no journal, because the file system ends with its sandbox.
@@ -28,19 +29,19 @@ const FEATURES: &str = "none,filetype,extent,flex_bg,uninit_bg,dir_index,ext_att
 
 /// The sizes that have been made.
 #[derive(Debug, Default)]
-pub(super) struct Images {
-    kept: Mutex<BTreeMap<u64, Arc<Image>>>,
+pub(super) struct EmptyImages {
+    kept: Mutex<BTreeMap<u64, Arc<EmptyImage>>>,
 }
 
 /// An empty file system.
 #[derive(Debug)]
-pub(super) struct Image {
+pub(super) struct EmptyImage {
     length: u64,
-    /// What is not zero: place and bytes.
+    /// The parts that are not zero: offset and bytes.
     parts: Vec<(u64, Vec<u8>)>,
 }
 
-/// The program that makes them, when it is there.
+/// The program that formats them, when the machine has it.
 pub(super) fn formatter() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -49,19 +50,19 @@ pub(super) fn formatter() -> Option<PathBuf> {
         .find(|program| program.is_absolute() && program.is_file())
 }
 
-impl Images {
+impl EmptyImages {
     /// An empty file system with room for `mb` MiB; `scratch` is a directory to make it in. Blocks.
-    pub(super) fn get(&self, mb: u64, scratch: &Path) -> io::Result<Arc<Image>> {
-        if mb > LARGEST_MB {
+    pub(super) fn get(&self, mb: u64, scratch: &Path) -> io::Result<Arc<EmptyImage>> {
+        if mb > MAX_MB {
             return Err(io::Error::from(io::ErrorKind::FileTooLarge));
         }
-        // Held while one is made: whoever waits here most likely wants the same.
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Locked while one is formatted: a caller that waits most likely wants the same size.
+        let mut kept = self.kept.lock();
         if let Some(image) = kept.get(&mb) {
             return Ok(image.clone());
         }
-        let image = Arc::new(Image::make(mb, scratch)?);
-        if kept.len() >= MOST_KEPT {
+        let image = Arc::new(EmptyImage::make(mb, scratch)?);
+        if kept.len() >= MAX_KEPT {
             kept.clear();
         }
         kept.insert(mb, image.clone());
@@ -69,7 +70,7 @@ impl Images {
     }
 }
 
-impl Image {
+impl EmptyImage {
     fn make(mb: u64, scratch: &Path) -> io::Result<Self> {
         let path = scratch.join("disk.template");
         let made = Self::make_at(mb, &path);
@@ -111,8 +112,8 @@ impl Image {
     pub(super) fn write(&self, path: &Path) -> io::Result<File> {
         let file = new_file(path)?;
         file.set_len(self.length)?;
-        for (place, bytes) in &self.parts {
-            file.write_all_at(bytes, *place)?;
+        for (offset, bytes) in &self.parts {
+            file.write_all_at(bytes, *offset)?;
         }
         Ok(file)
     }
@@ -134,28 +135,28 @@ fn parts(mut file: &File) -> io::Result<Vec<(u64, Vec<u8>)>> {
     loop {
         let start = match seek(file, SeekFrom::Data(next)) {
             Ok(start) => start,
-            // Nothing but a hole up to the end.
+            // The rest of the file is a hole.
             Err(rustix::io::Errno::NXIO) => return Ok(parts),
             Err(error) => return Err(error.into()),
         };
         next = seek(file, SeekFrom::Hole(start))?;
         seek(file, SeekFrom::Start(start))?;
-        let mut place = start;
+        let mut offset = start;
         let mut data = io::BufReader::with_capacity(1 << 20, file.by_ref().take(next - start));
         let mut block = [0; BLOCK];
-        while place < next {
-            let wanted = usize::try_from(next - place).unwrap_or(BLOCK).min(BLOCK);
+        while offset < next {
+            let wanted = usize::try_from(next - offset).unwrap_or(BLOCK).min(BLOCK);
             data.read_exact(&mut block[..wanted])?;
             let block = &block[..wanted];
             if block.iter().any(|byte| *byte != 0) {
                 match parts.last_mut() {
-                    Some((start, bytes)) if *start + bytes.len() as u64 == place => {
+                    Some((start, bytes)) if *start + bytes.len() as u64 == offset => {
                         bytes.extend_from_slice(block);
                     }
-                    _ => parts.push((place, block.to_vec())),
+                    _ => parts.push((offset, block.to_vec())),
                 }
             }
-            place += wanted as u64;
+            offset += wanted as u64;
         }
     }
 }
@@ -172,16 +173,16 @@ mod tests {
         file.write_all_at(&[1; 5000], 4096).unwrap();
         file.write_all_at(&[0; 100_000], 1 << 20).unwrap();
         file.write_all_at(b"end", (10 << 20) - 3).unwrap();
-        let image = Image {
+        let image = EmptyImage {
             length: 10 << 20,
             parts: parts(&file).unwrap(),
         };
-        let places: Vec<(u64, usize)> = image
+        let offsets: Vec<(u64, usize)> = image
             .parts
             .iter()
-            .map(|(place, bytes)| (*place, bytes.len()))
+            .map(|(offset, bytes)| (*offset, bytes.len()))
             .collect();
-        assert_eq!(places, [(4096, 8192), ((10 << 20) - 4096, 4096)]);
+        assert_eq!(offsets, [(4096, 8192), ((10 << 20) - 4096, 4096)]);
         image.write(&dir.path().join("b")).unwrap();
         let (one, other) = (dir.path().join("a"), dir.path().join("b"));
         assert!(std::fs::read(one).unwrap() == std::fs::read(other).unwrap());
@@ -194,7 +195,7 @@ mod tests {
             return;
         }
         let dir = tempfile::tempdir().unwrap();
-        let images = Images::default();
+        let images = EmptyImages::default();
         let first = images.get(16, dir.path()).unwrap();
         assert!(Arc::ptr_eq(&first, &images.get(16, dir.path()).unwrap()));
         let bytes: usize = first.parts.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -203,7 +204,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         for mb in 17..40 {
             images.get(mb, dir.path()).unwrap();
-            assert!(images.kept.lock().unwrap().len() <= MOST_KEPT);
+            assert!(images.kept.lock().len() <= MAX_KEPT);
         }
     }
 }

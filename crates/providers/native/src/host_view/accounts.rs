@@ -1,4 +1,4 @@
-//! The users and groups that a program inside sees.
+//! The users and groups of a generated `/etc/passwd` and `/etc/group`.
 //!
 //! System accounts keep their names, because files under `/usr` belong to them; people of the
 //! host do not appear, and no field but name and number is taken over.

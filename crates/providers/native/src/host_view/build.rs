@@ -15,7 +15,7 @@ use super::plan::{Entry, Plan};
 /// Marks a private key in the text form that every tool writes, see RFC 7468.
 const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
 
-/// Builds beside `target` and renames into place; when another one was quicker, theirs stays.
+/// Builds beside `target` and renames into place; a view that was made there meanwhile stays.
 pub(super) fn build(
     plan: &Plan,
     views: &Path,
@@ -42,7 +42,7 @@ pub(super) fn build(
 }
 
 fn write_all(plan: &Plan, root: &Path, progress: Progress<'_>) -> io::Result<()> {
-    // The process's umask must not decide what sandboxes see.
+    // The modes must not depend on the process's umask.
     std::fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
     let total = plan.entries.len();
     let privileged = rustix::process::geteuid().is_root();

@@ -1,11 +1,12 @@
-//! One socket to one launcher: requests out, answers in, any number in flight.
+//! One socket to one launcher, with any number of launches that wait for their answers.
 
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use rustix::net::{Shutdown, shutdown};
 use stacyvm_launcher::control::{LaunchRequest, Launched, MAX_PACKET, Reply, Request};
 use stacyvm_sys::fds;
@@ -18,7 +19,7 @@ use crate::readiness;
 
 type Answer = Result<(Launched, OwnedFd), LaunchError>;
 
-/// A connection and what waits for an answer on it.
+/// A connection and the launches that wait for an answer on it.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) pid: u32,
@@ -29,9 +30,9 @@ pub(super) struct Connection {
     open: watch::Sender<bool>,
 }
 
-/// A launch's place on a connection.
+/// A launch that waits for its answer on a connection.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct PendingLaunch {
     /// The number that no other request on this connection has.
     pub(super) seq: u64,
     answer: oneshot::Receiver<Answer>,
@@ -52,27 +53,28 @@ impl Connection {
         Ok(connection)
     }
 
-    /// A place among those that wait for an answer; none once the connection is closed.
-    pub(super) fn seat(&self) -> Option<Seat> {
+    /// Reserves a number for a launch; none once the connection is closed.
+    pub(super) fn reserve(&self) -> Option<PendingLaunch> {
         let seq = self.seq.fetch_add(1, Ordering::Relaxed);
         let (sender, answer) = oneshot::channel();
-        self.waiting().as_mut()?.insert(seq, sender);
-        Some(Seat { seq, answer })
+        self.waiting.lock().as_mut()?.insert(seq, sender);
+        Some(PendingLaunch { seq, answer })
     }
 
-    /// Sends the launch that has this seat's number and waits for its answer.
+    /// Sends the launch that has the reserved number and waits for its answer.
     pub(super) async fn launch(
         &self,
         request: Box<LaunchRequest>,
         fds: Vec<OwnedFd>,
-        seat: Seat,
+        pending: PendingLaunch,
     ) -> Answer {
         let packet = match serde_json::to_vec(&Request::Launch(request)) {
             Ok(packet) if packet.len() <= MAX_PACKET => packet,
             refused => {
-                self.waiting()
+                self.waiting
+                    .lock()
                     .as_mut()
-                    .and_then(|waiting| waiting.remove(&seat.seq));
+                    .and_then(|waiting| waiting.remove(&pending.seq));
                 let too_long = || io::ErrorKind::InvalidInput.into();
                 let error = refused.map_or_else(io::Error::from, |_| too_long());
                 return Err(LaunchError::Socket(error));
@@ -83,32 +85,28 @@ impl Connection {
             .socket
             .async_io(Interest::WRITABLE, |socket| send(socket, &packet, &fds))
             .await;
-        // Our copies must go, so that the sandbox's death is seen at the other ends.
+        // These copies must be closed, so that the other ends notice the sandbox's death.
         drop(fds);
         if sent.is_err() {
             self.close();
         }
-        seat.answer.await.unwrap_or(Err(LaunchError::Lost))
+        pending.answer.await.unwrap_or(Err(LaunchError::Lost))
     }
 
-    /// Resolves when the launcher is gone or `close` was called.
+    /// Resolves when the launcher has ended or `close` was called.
     pub(super) async fn closed(&self) {
         let _ = self.open.subscribe().wait_for(|open| !*open).await;
     }
 
-    /// Ends the connection; everything in flight fails.
+    /// Ends the connection; every launch that waits on it fails.
     pub(super) fn close(&self) {
         let _ = shutdown(self.socket.get_ref(), Shutdown::Both);
-        if let Some(waiting) = self.waiting().take() {
+        if let Some(waiting) = self.waiting.lock().take() {
             for (_, sender) in waiting {
                 let _ = sender.send(Err(LaunchError::Lost));
             }
         }
         self.open.send_replace(false);
-    }
-
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Option<HashMap<u64, oneshot::Sender<Answer>>>> {
-        self.waiting.lock().expect("no holder of this lock panics")
     }
 
     async fn read_answers(self: Arc<Self>) {
@@ -139,7 +137,8 @@ impl Connection {
             }
         };
         let sender = self
-            .waiting()
+            .waiting
+            .lock()
             .as_mut()
             .and_then(|waiting| waiting.remove(&reply.seq));
         let Some(sender) = sender else { return };
@@ -153,12 +152,12 @@ impl Connection {
 }
 
 /// Tries to send one packet; `WouldBlock` when the launcher has not read the ones before it.
-fn send(socket: &OwnedFd, packet: &[u8], beside: &[OwnedFd]) -> io::Result<()> {
-    let beside: Vec<_> = beside.iter().map(AsFd::as_fd).collect();
-    Ok(fds::send(socket, packet, &beside)?)
+fn send(socket: &OwnedFd, packet: &[u8], descriptors: &[OwnedFd]) -> io::Result<()> {
+    let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+    Ok(fds::send(socket, packet, &descriptors)?)
 }
 
-/// One packet and the descriptor beside it; none at the end of the connection.
+/// One packet and the descriptor descriptors it; none at the end of the connection.
 fn receive(socket: &OwnedFd, buffer: &mut [u8]) -> io::Result<Option<(usize, Option<OwnedFd>)>> {
     let (length, fds) = fds::receive(socket, buffer)?;
     Ok((length > 0).then(|| (length, fds.into_iter().next())))

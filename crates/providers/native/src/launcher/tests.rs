@@ -9,7 +9,7 @@ use stacyvm_launcher::control::Limits;
 use super::*;
 
 /// Longer than anything here takes on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A program that runs `script`, and the directory that holds it.
 fn program(script: &str) -> (tempfile::TempDir, PathBuf) {
@@ -64,7 +64,7 @@ async fn pid_other_than(launchers: &Launchers, old: u32) -> u32 {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, found)
+    tokio::time::timeout(TEST_TIMEOUT, found)
         .await
         .expect("no new launcher was started")
 }
@@ -104,7 +104,7 @@ async fn a_launcher_has_no_environment_and_ends_with_its_socket() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, written).await.unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, written).await.unwrap();
     let env = std::fs::read_to_string(&seen).unwrap();
     assert!(!env.contains("HOME=") && !env.contains("CARGO"), "{env}");
 

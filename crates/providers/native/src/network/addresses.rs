@@ -1,7 +1,7 @@
-//! Which addresses sandboxes have: a range of IPv4, a range of IPv6 beside it, and who has which.
+//! The addresses of sandboxes: a range of IPv4, a range of IPv6, and the numbers that are taken.
 //!
-//! Every sandbox has a number, and both its addresses follow from it. A number that is given back
-//! rests until all others have been used, because the world outside may still answer to whoever
+//! Every sandbox has a number, and both its addresses follow from it. A number that is freed is
+//! used again only after all others, because servers outside may still answer to the sandbox that
 //! had it before.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,7 +16,7 @@ pub(crate) const PREFIXES: std::ops::RangeInclusive<u8> = 16..=24;
 /// The first number: 0 is the network's, 1 the gateway's.
 const FIRST: u32 = 2;
 
-/// A range of IPv4 addresses that is ours.
+/// The range of IPv4 addresses of one instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Subnet {
     first: u32,
@@ -58,7 +58,7 @@ impl Subnet {
         (self.first + number).into()
     }
 
-    /// Numbers that sandboxes can have; the last address of the range is for everybody.
+    /// Numbers that sandboxes can have; the last address of the range is for broadcasts.
     fn numbers(self) -> std::ops::Range<u32> {
         FIRST..(1 << (32 - u32::from(self.bits))) - 1
     }
@@ -86,7 +86,7 @@ impl Subnet {
 pub(crate) struct Prefix(u64);
 
 impl Prefix {
-    /// The range of an instance, for ever the same and nobody else's.
+    /// The range of an instance, always the same and different from those of others.
     pub(crate) fn of(instance: &str) -> Self {
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&digest("prefix", instance)[..8]);
@@ -116,7 +116,7 @@ fn digest(what: &str, instance: &str) -> [u8; 32] {
     Sha256::digest(format!("stacyvm {what} {instance}")).into()
 }
 
-/// Who has which number.
+/// The numbers of sandboxes that are taken.
 #[derive(Debug)]
 pub(crate) struct Numbers {
     taken: Vec<bool>,
@@ -153,12 +153,12 @@ impl Numbers {
         }
     }
 
-    /// Whether somebody has a number.
+    /// Whether a number is taken.
     pub(crate) fn is_taken(&self, number: u32) -> bool {
         self.taken.get(number as usize).copied().unwrap_or(false)
     }
 
-    /// Gives a number back.
+    /// Frees a number.
     pub(crate) fn free(&mut self, number: u32) {
         if number >= FIRST
             && let Some(taken) = self.taken.get_mut(number as usize)

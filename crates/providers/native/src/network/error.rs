@@ -8,7 +8,7 @@ use stacyvm_provider::ProviderError;
 /// Why sandboxes have no network, with what mends it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NetworkError {
-    /// Not allowed to make one.
+    /// The process may not make a network.
     #[error("a network takes root: run the server as root, outside of a container")]
     NotRoot,
     /// The rules could not be loaded.
@@ -17,9 +17,9 @@ pub(crate) enum NetworkError {
     /// The kernel refused a step.
     #[error("{step}: {errno}")]
     Kernel {
-        /// Which.
+        /// The step that was refused.
         step: &'static str,
-        /// Its answer.
+        /// The kernel's error.
         #[source]
         errno: Errno,
     },
@@ -28,7 +28,7 @@ pub(crate) enum NetworkError {
         "the range {range} is in use on this machine ({by}): set providers.native.network_subnet to a free one"
     )]
     RangeTaken {
-        /// The configured one.
+        /// The configured range.
         range: String,
         /// What uses it.
         by: String,
@@ -44,7 +44,7 @@ pub(crate) enum NetworkError {
     /// Every number is taken.
     #[error("every address of the network is taken: destroy sandboxes first")]
     Full,
-    /// The maker has ended.
+    /// The network has been closed.
     #[error("the network is shut down")]
     Closed,
     /// The program that resolves names could not be started.
@@ -53,7 +53,7 @@ pub(crate) enum NetworkError {
 }
 
 impl NetworkError {
-    /// Puts the step to a refusal.
+    /// Turns the kernel's error into a failure of this step.
     pub(crate) fn at(step: &'static str) -> impl Fn(Errno) -> Self {
         move |errno| Self::Kernel { step, errno }
     }

@@ -1,4 +1,4 @@
-//! What is done to the host for a network: its ways out, its rules, its interfaces.
+//! Changes to the host's network for sandboxes: forwarding, firewall rules, interfaces.
 
 use std::collections::BTreeSet;
 
@@ -9,94 +9,98 @@ use stacyvm_sys::netlink::Netlink;
 use stacyvm_types::SandboxId;
 
 use super::addresses::Numbers;
-use super::anchor::{self, Anchor, OURS};
-use super::names::Names;
+use super::egress::EgressSupervisor;
+use super::error::NetworkError;
+use super::gateway::{self, GatewayInterface};
+use super::layout::{DEFAULT_MTU, INTERFACE_PREFIX, NetworkLayout};
+use super::lease::Lease;
 use super::rules::{self, Rules};
-use super::uplinks::{self, Passing, Uplinks};
-use super::{Lease, MTU, NetworkError, NetworkSettings, Site};
+use super::settings::NetworkSettings;
+use super::uplinks::{self, Ipv6Forwarding, Uplinks};
 
-/// What is done on the host, by one at a time.
+/// The host's part of the network; one thread at a time changes it.
 #[derive(Debug)]
-pub(super) struct Host {
+pub(super) struct HostNetwork {
     pub(super) netlink: Netlink,
-    pub(super) anchor: Anchor,
-    pub(super) passing: Passing,
-    pub(super) obstacles: Vec<String>,
-    /// What comes late must not bring anything back.
+    pub(super) gateway: GatewayInterface,
+    pub(super) ipv6_forwarding: Ipv6Forwarding,
+    pub(super) conflicts: Vec<String>,
+    /// True once the network is removed: nothing may be loaded again.
     pub(super) closed: bool,
 }
 
-impl Host {
-    /// Switches forwarding on where it has to be; whether that differs from what it was.
-    pub(super) fn open_uplinks(&mut self, uplinks: &Uplinks) -> Result<bool, NetworkError> {
+impl HostNetwork {
+    /// Enables forwarding where it is needed; answers whether the set of interfaces has changed.
+    pub(super) fn enable_forwarding(&mut self, uplinks: &Uplinks) -> Result<bool, NetworkError> {
         const STEP: &str = "let packets pass";
         let links = self.netlink.links().map_err(NetworkError::at(STEP))?;
-        let before: BTreeSet<_> = anchor::all(&links)
-            .flat_map(|anchor| anchor.note.opened)
+        let before: BTreeSet<_> = gateway::all(&links)
+            .flat_map(|gateway| gateway.metadata.forwarding)
             .collect();
-        let marks = uplinks.plan(&before, self.passing);
-        let changed = marks != self.anchor.note.opened;
+        let interfaces = uplinks.needed_forwarding(&before, self.ipv6_forwarding);
+        let changed = interfaces != self.gateway.metadata.forwarding;
         if changed {
-            // First the note, or a crash in between leaves a door open that nobody closes.
-            self.anchor.record(&mut self.netlink, marks.clone())?;
+            // Recorded first, so that after a crash in between the next server can disable it again.
+            self.gateway.record(&mut self.netlink, interfaces.clone())?;
         }
-        uplinks::open(&marks).map_err(|error| {
+        uplinks::enable_forwarding(&interfaces).map_err(|error| {
             NetworkError::at(STEP)(Errno::from_io_error(&error).unwrap_or(Errno::IO))
         })?;
         Ok(changed)
     }
 
-    /// Replaces the rules.
-    pub(super) fn load(
+    /// Loads the rules in place of those before.
+    pub(super) fn load_rules(
         &self,
-        site: &Site,
+        layout: &NetworkLayout,
         settings: &NetworkSettings,
-        names: Option<&Names>,
+        egress: Option<&EgressSupervisor>,
     ) -> Result<(), NetworkError> {
         if self.closed {
             return Ok(());
         }
-        let place = names.and_then(Names::place);
+        let endpoints = egress.and_then(EgressSupervisor::endpoints);
         let rules = Rules {
-            site,
+            layout,
             allow_host_ports: &settings.allow_host_ports,
             allow_cidrs: &settings.allow_cidrs,
             deny_cidrs: &settings.deny_cidrs,
-            opened: &self.anchor.note.opened,
-            egress: place.as_ref(),
+            forwarding: &self.gateway.metadata.forwarding,
+            egress: endpoints.as_ref(),
         };
         Ok(stacyvm_firewall::apply(&rules.text())?)
     }
 
-    /// Removes cables that belong to no box, and answers which numbers are taken.
+    /// Removes veth pairs that belong to no sandbox, and answers which numbers are taken.
     pub(super) fn reconcile(
         &mut self,
-        site: &Site,
+        layout: &NetworkLayout,
         leases: &[(SandboxId, Lease)],
     ) -> Result<Numbers, NetworkError> {
-        const STEP: &str = "look at the sandboxes' cables";
+        const STEP: &str = "look at the sandboxes' veth pairs";
         let mut seed = [0; 4];
-        // Any number will do when there is no better one.
+        // Without randomness any number will do.
         let _ = rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty());
-        let mut numbers = Numbers::new(site.subnet, u32::from_ne_bytes(seed));
+        let mut numbers = Numbers::new(layout.subnet, u32::from_ne_bytes(seed));
         let leases: Vec<_> = leases.iter().map(|(_, lease)| lease).collect();
-        let ours = |lease: &Lease| {
-            site.subnet.address(lease.number) == lease.address
-                && site.interface(lease.number) == lease.interface
+        let is_covered = |lease: &Lease| {
+            layout.subnet.address(lease.number) == lease.address
+                && layout.interface(lease.number) == lease.interface
         };
         let known: BTreeSet<_> = leases
             .iter()
-            .filter(|lease| ours(lease))
+            .filter(|lease| is_covered(lease))
             .map(|lease| lease.interface.as_str())
             .collect();
         let strays: BTreeSet<_> = leases
             .iter()
-            .filter(|lease| !ours(lease))
+            .filter(|lease| !is_covered(lease))
             .map(|lease| lease.interface.as_str())
             .collect();
-        let prefix = site.interface_prefix();
+        let prefix = layout.interface_prefix();
         for link in self.netlink.links().map_err(NetworkError::at(STEP))? {
-            let stray = strays.contains(link.name.as_str()) && link.name.starts_with(OURS);
+            let stray =
+                strays.contains(link.name.as_str()) && link.name.starts_with(INTERFACE_PREFIX);
             let abandoned = link.name.starts_with(&prefix) && !known.contains(link.name.as_str());
             if stray {
                 tracing::warn!(interface = %link.name, "a sandbox has an address that no rule covers and is cut off");
@@ -107,7 +111,7 @@ impl Host {
                     .map_err(NetworkError::at(STEP))?;
             }
         }
-        for lease in leases.iter().filter(|lease| ours(lease)) {
+        for lease in leases.iter().filter(|lease| is_covered(lease)) {
             numbers.mark(lease.number);
         }
         Ok(numbers)
@@ -115,32 +119,31 @@ impl Host {
 }
 
 /// Removes an instance's network from the machine. What fails is tried again at the next start.
-pub(super) fn remove(netlink: &mut Netlink, anchor: &Anchor) {
-    let site = Site {
-        subnet: anchor.note.subnet,
+pub(super) fn remove(netlink: &mut Netlink, gateway: &GatewayInterface) {
+    let layout = NetworkLayout {
+        subnet: gateway.metadata.subnet,
         prefix: None,
-        mtu: MTU,
+        mtu: DEFAULT_MTU,
         force_ipv6: false,
     };
-    // The anchor goes last: as long as it stands, a crash here is seen.
-    if let Err(error) = stacyvm_firewall::apply(&rules::removal(&site)) {
+    // The gateway interface goes last: while it is there, the next start sees a crash in here.
+    if let Err(error) = stacyvm_firewall::apply(&rules::removal(&layout)) {
         tracing::warn!(%error, "the network's rules could not be removed");
         return;
     }
-    let removed = || -> Result<(), Errno> {
+    let mut removed = || -> Result<(), Errno> {
         let links = netlink.links()?;
-        if !anchor::all(&links).any(|other| other.device != anchor.device) {
-            uplinks::close(&anchor.note.opened);
+        if !gateway::all(&links).any(|other| other.device != gateway.device) {
+            uplinks::disable_forwarding(&gateway.metadata.forwarding);
         }
-        let restricted = site.group(true);
+        let restricted = layout.group(true);
         if links.iter().any(|link| link.group == restricted) {
             netlink.remove_group(restricted)?;
         }
-        // With the others: each removal waits for every processor, and one wait is enough.
-        netlink.set_group(anchor.device, site.group(false))?;
-        netlink.remove_group(site.group(false))
+        // In one call with the others: each removal waits for every processor, and one wait is enough.
+        netlink.set_group(gateway.device, layout.group(false))?;
+        netlink.remove_group(layout.group(false))
     };
-    let mut removed = removed;
     if let Err(error) = removed() {
         tracing::warn!(%error, "the network's interfaces could not be removed");
     }
@@ -152,7 +155,7 @@ pub(super) fn is_privileged() -> bool {
     namespaces::has_every_id() && caps::effective().is_ok_and(|held| held.contains(needed))
 }
 
-/// Said where the host has IPv6 and sandboxes have not.
+/// The degradation of a host with IPv6 whose sandboxes have none.
 pub(super) const NO_IPV6: &str = "sandboxes have no IPv6: this kernel passes it on for the whole machine or \
      not at all; use Linux 6.17 or later, or run sysctl -w net.ipv6.conf.all.accept_ra=2 \
      net.ipv6.conf.all.forwarding=1";

@@ -1,16 +1,16 @@
-//! What a box's record says of its network.
+//! The network of a sandbox, as its record has it.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 use stacyvm_provider::{Egress, NetworkMode};
 
-/// The network of one box.
+/// The network of one sandbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Lease {
     /// Its number in the range of its instance.
     pub(crate) number: u32,
-    /// The host's end of its cable.
+    /// The name of the host's end of its veth pair.
     pub(crate) interface: String,
     /// Its address.
     pub(crate) address: Ipv4Addr,
@@ -30,7 +30,7 @@ impl Lease {
         all
     }
 
-    /// What it may reach. A name that cannot be read, which only a damaged file has, closes itself.
+    /// What it may reach. A name that cannot be read, which only a damaged file has, is left out and so not reachable.
     pub(crate) fn egress(&self) -> Egress {
         match &self.domains {
             None => Egress::Open,
@@ -40,7 +40,7 @@ impl Lease {
         }
     }
 
-    /// Notes what it may reach.
+    /// Records what it may reach.
     pub(crate) fn set_egress(&mut self, egress: &Egress) {
         self.domains = match egress {
             Egress::Open => None,
@@ -48,7 +48,7 @@ impl Lease {
         };
     }
 
-    /// As callers know it.
+    /// Its network as callers of the provider name it.
     pub(crate) fn mode(&self) -> NetworkMode {
         NetworkMode::Bridge(self.egress())
     }

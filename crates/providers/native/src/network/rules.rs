@@ -1,7 +1,7 @@
-//! The rules: what packets of sandboxes may do. The text of one table of ours for nft(8).
+//! The firewall rules for packets of sandboxes: the text of one table for nft(8).
 //!
-//! They hold for every interface whose name begins as ours do, so that making a sandbox changes no
-//! rule. What differs between sandboxes is the group that the host's end of its cable is in.
+//! They hold for every interface whose name has the instance's prefix, so that making a sandbox
+//! changes no rule. What differs between sandboxes is the group of the host's end of the veth pair.
 //!
 //! ```text
 //! from a sandbox ─ spoofed? ─ to the gateway's name service, or redirected to the proxy ─▶ host
@@ -9,8 +9,8 @@
 //!                      └───── private? closed? another sandbox? ─▶ outside, as the host's own
 //! to a sandbox ──── only answers
 //! ```
-//! Nothing here accepts on behalf of others: a packet that we let pass may still be dropped by
-//! another table. Whoever is refused is told so at once, so that no program waits for nothing.
+//! Nothing here overrides other tables: a packet that passes these rules may still be dropped by
+//! another table. A refusal is answered at once, so that no program waits for a timeout.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -19,45 +19,44 @@ use std::net::{IpAddr, SocketAddr};
 use stacyvm_firewall::{Ranges, count_connections, judge_ranges, refuse};
 use stacyvm_types::Cidr;
 
-use super::Site;
-use super::anchor::OURS;
+use super::layout::{INTERFACE_PREFIX, NetworkLayout};
 
-/// What the rules are made for.
+/// What the rules are made from.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
-    pub(crate) site: &'a Site,
+    pub(crate) layout: &'a NetworkLayout,
     pub(crate) allow_host_ports: &'a [u16],
     pub(crate) allow_cidrs: &'a [Cidr],
     pub(crate) deny_cidrs: &'a [Cidr],
-    /// Where forwarding was off before us.
-    pub(crate) opened: &'a BTreeSet<String>,
-    /// Where names are resolved and connections arrive, when that is running.
-    pub(crate) egress: Option<&'a EgressPlace>,
+    /// Interfaces on which forwarding was enabled for sandboxes.
+    pub(crate) forwarding: &'a BTreeSet<String>,
+    /// The program that resolves names, when it runs.
+    pub(crate) egress: Option<&'a EgressEndpoints>,
 }
 
-/// Where the program for names serves.
+/// The addresses of the program that resolves names and enforces lists of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct EgressPlace {
-    /// Its user.
+pub(crate) struct EgressEndpoints {
+    /// The user that it runs as.
     pub(crate) uid: u32,
     /// Where it resolves names.
     pub(crate) dns: Vec<SocketAddr>,
-    /// Where it takes connections.
+    /// Where it accepts connections.
     pub(crate) proxy: Vec<SocketAddr>,
-    /// Whom it asks itself.
+    /// The name servers that it asks.
     pub(crate) upstreams: Vec<SocketAddr>,
 }
 
 /// Commands that remove the table, whether it is there or not.
-pub(crate) fn removal(site: &Site) -> String {
-    stacyvm_firewall::removal_commands("inet", &site.table())
+pub(crate) fn removal(layout: &NetworkLayout) -> String {
+    stacyvm_firewall::removal_commands("inet", &layout.table())
 }
 
 impl Rules<'_> {
     /// Commands that replace the table in one go.
     pub(crate) fn text(&self) -> String {
-        let mut text = removal(self.site);
-        let _ = writeln!(text, "table inet {} {{", self.site.table());
+        let mut text = removal(self.layout);
+        let _ = writeln!(text, "table inet {} {{", self.layout.table());
         let ranges = Ranges {
             allowed: self.allow_cidrs,
             denied: self.deny_cidrs,
@@ -73,44 +72,44 @@ impl Rules<'_> {
         text
     }
 
-    /// Whose packet it is must be true before anything else is looked at.
+    /// Drops packets with a forged source address, before any other rule.
     fn prerouting(&self, text: &mut String) {
-        let ours = self.site.wildcard();
-        let subnet = self.site.subnet.cidr();
+        let sandboxes = self.layout.wildcard();
+        let subnet = self.layout.subnet.cidr();
         let _ = write!(
             text,
             " chain prerouting {{
   type filter hook prerouting priority raw; policy accept;
-  iifname {ours} fib saddr . iif oif missing drop
-  iifname != \"lo\" iifname != \"{OURS}*\" ip saddr {subnet} drop
+  iifname {sandboxes} fib saddr . iif oif missing drop
+  iifname != \"lo\" iifname != \"{INTERFACE_PREFIX}*\" ip saddr {subnet} drop
 "
         );
-        match self.site.prefix {
+        match self.layout.prefix {
             Some(prefix) => {
                 let prefix = prefix.cidr();
                 let _ = writeln!(
                     text,
-                    "  iifname != \"lo\" iifname != \"{OURS}*\" ip6 saddr {prefix} drop"
+                    "  iifname != \"lo\" iifname != \"{INTERFACE_PREFIX}*\" ip6 saddr {prefix} drop"
                 );
             }
             None => {
-                let _ = writeln!(text, "  iifname {ours} meta nfproto ipv6 drop");
+                let _ = writeln!(text, "  iifname {sandboxes} meta nfproto ipv6 drop");
             }
         }
         text.push_str(" }\n");
     }
 
-    /// Names go to our own resolver, and connections of restricted sandboxes to our proxy.
+    /// Redirects name queries to the resolver, and connections of restricted sandboxes to the proxy.
     fn redirection(&self, text: &mut String) {
-        let restricted = self.site.group(true);
-        let ours = self.site.wildcard();
-        let gateway = self.site.subnet.gateway();
+        let restricted = self.layout.group(true);
+        let sandboxes = self.layout.wildcard();
+        let gateway = self.layout.subnet.gateway();
         text.push_str(" chain redirection {\n  type nat hook prerouting priority dstnat - 5; policy accept;\n");
         if let Some(egress) = self.egress {
             for place in egress.dns.iter().filter(|place| place.is_ipv4()) {
                 let _ = writeln!(
                     text,
-                    "  iifname {ours} ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {place}"
+                    "  iifname {sandboxes} ip daddr {gateway} meta l4proto {{ tcp, udp }} th dport 53 dnat ip to {place}"
                 );
             }
             for place in &egress.proxy {
@@ -118,7 +117,7 @@ impl Rules<'_> {
                 let protocol = if place.is_ipv4() { "ipv4" } else { "ipv6" };
                 let _ = writeln!(
                     text,
-                    "  iifname {ours} meta iifgroup {restricted} meta nfproto {protocol} meta l4proto tcp dnat {family} to {place}"
+                    "  iifname {sandboxes} meta iifgroup {restricted} meta nfproto {protocol} meta l4proto tcp dnat {family} to {place}"
                 );
             }
         }
@@ -126,22 +125,22 @@ impl Rules<'_> {
     }
 
     fn input(&self, text: &mut String) {
-        let restricted = self.site.group(true);
-        let ours = self.site.wildcard();
-        let gateway = self.site.subnet.gateway();
+        let restricted = self.layout.group(true);
+        let sandboxes = self.layout.wildcard();
+        let gateway = self.layout.subnet.gateway();
         let _ = write!(
             text,
             " chain input {{
   type filter hook input priority filter; policy accept;
-  iifname {ours} jump to_host
-  iifname != \"lo\" iifname != \"{OURS}*\" ip daddr {gateway} drop
+  iifname {sandboxes} jump to_host
+  iifname != \"lo\" iifname != \"{INTERFACE_PREFIX}*\" ip daddr {gateway} drop
 "
         );
-        if let Some(prefix) = self.site.prefix {
+        if let Some(prefix) = self.layout.prefix {
             let gateway = prefix.gateway();
             let _ = writeln!(
                 text,
-                "  iifname != \"lo\" iifname != \"{OURS}*\" ip6 daddr {gateway} drop"
+                "  iifname != \"lo\" iifname != \"{INTERFACE_PREFIX}*\" ip6 daddr {gateway} drop"
             );
         }
         text.push_str(" }\n chain to_host {\n  ct state invalid drop\n");
@@ -152,7 +151,7 @@ impl Rules<'_> {
                     IpAddr::V4(address) => ("ip", address.to_string(), place.port()),
                     IpAddr::V6(address) => ("ip6", address.to_string(), place.port()),
                 };
-                // Only by way of the redirection: a client may not address it by itself.
+                // Only redirected packets: a client may not address the program by itself.
                 let _ = writeln!(
                     text,
                     "  ct status dnat {family} daddr {address} meta l4proto {{ tcp, udp }} th dport {port} accept"
@@ -173,29 +172,29 @@ impl Rules<'_> {
     }
 
     fn forward(&self, text: &mut String) {
-        let restricted = self.site.group(true);
-        let ours = self.site.wildcard();
+        let restricted = self.layout.group(true);
+        let sandboxes = self.layout.wildcard();
         let _ = write!(
             text,
             " chain forward {{
   type filter hook forward priority filter; policy accept;
-  iifname {ours} jump outwards
-  oifname {ours} jump inwards
+  iifname {sandboxes} jump outwards
+  oifname {sandboxes} jump inwards
 "
         );
-        for mark in self.opened {
-            let (name, protocol) = match mark.strip_suffix("/6") {
+        for entry in self.forwarding {
+            let (name, protocol) = match entry.strip_suffix("/6") {
                 Some(name) => (name, "ipv6"),
-                None => (mark.as_str(), "ipv4"),
+                None => (entry.as_str(), "ipv4"),
             };
-            // What somebody else redirects, such as a port of a container, is theirs to judge.
+            // What other programs redirect, such as a port of a container, their rules decide about.
             let _ = writeln!(
                 text,
-                "  iifname \"{name}\" oifname != \"{OURS}*\" meta nfproto {protocol} ct state new ct status & dnat == 0 drop"
+                "  iifname \"{name}\" oifname != \"{INTERFACE_PREFIX}*\" meta nfproto {protocol} ct state new ct status & dnat == 0 drop"
             );
         }
         text.push_str(" }\n chain outwards {\n");
-        refuse(text, &format!("oifname \"{OURS}*\" "));
+        refuse(text, &format!("oifname \"{INTERFACE_PREFIX}*\" "));
         text.push_str("  ct state invalid drop\n");
         refuse(text, &format!("meta iifgroup {restricted} "));
         judge_ranges(text, &["jump counted", "accept"]);
@@ -205,19 +204,19 @@ impl Rules<'_> {
         let _ = writeln!(text, "  meta oifgroup {restricted} drop");
         text.push_str("  ct state established,related accept\n");
         // From another server's sandboxes, whose rules may come after these.
-        refuse(text, &format!("iifname \"{OURS}*\" "));
+        refuse(text, &format!("iifname \"{INTERFACE_PREFIX}*\" "));
         text.push_str("  drop\n }\n");
     }
 
-    /// Nobody on the host opens connections into a sandbox this way, and the program for names
-    /// reaches no more than an open sandbox, whatever it is made to believe.
+    /// Refuses connections from the host into a sandbox, and limits the program that resolves names to
+    /// what an open sandbox reaches, whatever a sandbox makes it ask for.
     fn output(&self, text: &mut String) {
-        let ours = self.site.wildcard();
+        let sandboxes = self.layout.wildcard();
         let _ = write!(
             text,
             " chain output {{
   type filter hook output priority filter; policy accept;
-  oifname {ours} ct state new reject with icmpx admin-prohibited
+  oifname {sandboxes} ct state new reject with icmpx admin-prohibited
 "
         );
         let Some(egress) = self.egress else {
@@ -229,7 +228,10 @@ impl Rules<'_> {
             "  meta skuid {} jump egress\n }}\n chain egress {{",
             egress.uid
         );
-        let _ = writeln!(text, "  oifname {ours} ct state established,related accept");
+        let _ = writeln!(
+            text,
+            "  oifname {sandboxes} ct state established,related accept"
+        );
         for upstream in &egress.upstreams {
             let family = if upstream.is_ipv4() { "ip" } else { "ip6" };
             let _ = writeln!(
@@ -245,19 +247,19 @@ impl Rules<'_> {
     }
 
     fn postrouting(&self, text: &mut String) {
-        let subnet = self.site.subnet.cidr();
+        let subnet = self.layout.subnet.cidr();
         let _ = write!(
             text,
             " chain postrouting {{
   type nat hook postrouting priority srcnat; policy accept;
-  ip saddr {subnet} oifname != \"lo\" oifname != \"{OURS}*\" masquerade
+  ip saddr {subnet} oifname != \"lo\" oifname != \"{INTERFACE_PREFIX}*\" masquerade
 "
         );
-        if let Some(prefix) = self.site.prefix {
+        if let Some(prefix) = self.layout.prefix {
             let prefix = prefix.cidr();
             let _ = writeln!(
                 text,
-                "  ip6 saddr {prefix} oifname != \"lo\" oifname != \"{OURS}*\" masquerade"
+                "  ip6 saddr {prefix} oifname != \"lo\" oifname != \"{INTERFACE_PREFIX}*\" masquerade"
             );
         }
         text.push_str(" }\n");
@@ -269,8 +271,8 @@ mod tests {
     use super::*;
     use crate::network::addresses::{Prefix, Subnet};
 
-    fn site(ipv6: bool) -> Site {
-        Site {
+    fn layout(ipv6: bool) -> NetworkLayout {
+        NetworkLayout {
             subnet: Subnet::new("10.213.0.0/16".parse().unwrap()).unwrap(),
             prefix: ipv6.then(|| Prefix::of("one")),
             mtu: 1500,
@@ -278,13 +280,13 @@ mod tests {
         }
     }
 
-    fn text(site: &Site, allow: &[Cidr], opened: &BTreeSet<String>) -> String {
+    fn text(layout: &NetworkLayout, allow: &[Cidr], forwarding: &BTreeSet<String>) -> String {
         let rules = Rules {
-            site,
+            layout,
             allow_host_ports: &[8080],
             allow_cidrs: allow,
             deny_cidrs: &[],
-            opened,
+            forwarding,
             egress: None,
         };
         rules.text()
@@ -292,15 +294,15 @@ mod tests {
 
     #[test]
     fn metadata_opens_by_its_very_address_alone() {
-        let site = site(true);
+        let layout = layout(true);
         let none = BTreeSet::new();
-        let closed = text(&site, &["169.254.0.0/16".parse().unwrap()], &none);
+        let closed = text(&layout, &["169.254.0.0/16".parse().unwrap()], &none);
         let line = |text: &str| {
             let rest = text.split("set metadata4").nth(1).unwrap();
             rest.lines().nth(2).unwrap().to_owned()
         };
         assert!(line(&closed).contains("169.254.169.254"), "{closed}");
-        let open = text(&site, &["169.254.169.254".parse().unwrap()], &none);
+        let open = text(&layout, &["169.254.169.254".parse().unwrap()], &none);
         assert!(!line(&open).contains("169.254.169.254"), "{open}");
         assert!(line(&open).contains("169.254.170.2"), "{open}");
     }
@@ -309,14 +311,14 @@ mod tests {
     fn without_ipv6_nothing_of_it_passes() {
         let none = BTreeSet::new();
         let drop = "iifname \"svm0ad500-*\" meta nfproto ipv6 drop";
-        assert!(text(&site(false), &[], &none).contains(drop));
-        assert!(!text(&site(true), &[], &none).contains(drop));
+        assert!(text(&layout(false), &[], &none).contains(drop));
+        assert!(!text(&layout(true), &[], &none).contains(drop));
     }
 
     #[test]
     fn what_was_opened_for_us_is_closed_to_others() {
-        let opened = ["eth0".to_owned(), "wan/6".to_owned()].into();
-        let text = text(&site(true), &[], &opened);
+        let forwarding = ["eth0".to_owned(), "wan/6".to_owned()].into();
+        let text = text(&layout(true), &[], &forwarding);
         for line in [
             "iifname \"eth0\" oifname != \"svm*\" meta nfproto ipv4",
             "iifname \"wan\" oifname != \"svm*\" meta nfproto ipv6",

@@ -1,4 +1,4 @@
-//! How the network of sandboxes is to be.
+//! Settings of the network of sandboxes.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,11 +8,11 @@ use stacyvm_types::Cidr;
 /// Whether sandboxes have a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NetworkChoice {
-    /// Where this machine can give them one.
+    /// They have one where this machine can provide it.
     Auto,
-    /// Yes; a machine that cannot is an error.
+    /// They have one; a machine that cannot provide it is an error.
     Bridge,
-    /// No.
+    /// They have none.
     #[default]
     None,
 }
@@ -22,7 +22,7 @@ pub enum NetworkChoice {
 pub struct NetworkSettings {
     /// Whether there is one.
     pub choice: NetworkChoice,
-    /// Where sandboxes have their IPv4 addresses; none chooses a range that this machine does not
+    /// The range of the sandboxes' IPv4 addresses; none chooses a range that this machine does not
     /// use. Between 16 and 24 bits are shared.
     pub subnet: Option<Cidr>,
     /// TCP and UDP ports of the host that sandboxes reach, at any address of the host but its
@@ -32,12 +32,12 @@ pub struct NetworkSettings {
     pub allow_cidrs: Vec<Cidr>,
     /// Ranges that are closed although they are public, or inside an open one.
     pub deny_cidrs: Vec<Cidr>,
-    /// Who resolves names; empty asks whom the host asks.
+    /// Name servers; empty means those of the host.
     pub name_servers: Vec<IpAddr>,
     /// The program that resolves names and enforces rules by name, with its arguments; none leaves
     /// sandboxes without names and without such rules.
     pub egress_program: Option<(PathBuf, Vec<String>)>,
-    /// How many networks wait for a sandbox; each costs the kernel about 0.3 MiB.
+    /// How many networks are made ahead; each costs the kernel about 0.3 MiB.
     pub ready: usize,
 }
 

@@ -1,9 +1,9 @@
-//! The host's ways out, and whether the kernel passes packets on between them and sandboxes.
+//! The host's uplinks, and whether the kernel forwards packets between them and sandboxes.
 //!
-//! Forwarding is a setting of the interface where a packet arrives, so it is switched on where
-//! sandboxes' answers arrive, never for the whole machine. Where it was off before, the rules
-//! close the door again to what is nobody's of ours (see `rules`), and the last network of the
-//! machine switches it off at its end.
+//! Forwarding is a setting of the interface where a packet arrives, so it is enabled where
+//! sandboxes' answers arrive, never for the whole machine. Where it was off before, the rules drop
+//! what is forwarded for others than sandboxes (see `rules`), and the last network of the machine
+//! disables it at its end.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use stacyvm_sys::netlink::{Link, Netlink};
 use stacyvm_types::Cidr;
 
-use super::anchor::OURS;
+use super::layout::INTERFACE_PREFIX;
 
-/// What the host's ways out are.
+/// The interfaces that lead from the host to the outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Uplinks {
     /// Interfaces where IPv4 answers arrive.
@@ -26,16 +26,16 @@ pub(crate) struct Uplinks {
     pub(crate) mtu: Option<u32>,
 }
 
-/// How IPv6 packets can be passed on.
+/// Where IPv6 packets can be forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Passing {
-    /// The whole machine does already.
+pub(crate) enum Ipv6Forwarding {
+    /// The whole machine forwards already.
     Everywhere,
-    /// It can be switched on by interface (Linux 6.17 and later).
+    /// Forwarding can be enabled by interface (Linux 6.17 and later).
     ByInterface,
-    /// Only for the whole machine, which is not ours to do: a machine that forwards stops to
-    /// listen to its router.
-    NotByUs,
+    /// Forwarding could only be enabled for the whole machine, which would then ignore its router's
+    /// announcements: it is left off.
+    Unavailable,
 }
 
 impl Uplinks {
@@ -47,7 +47,7 @@ impl Uplinks {
             let Some(link) = links.iter().find(|link| Some(link.index) == route.device) else {
                 continue;
             };
-            if link.name == "lo" || link.name.starts_with(OURS) {
+            if link.name == "lo" || link.name.starts_with(INTERFACE_PREFIX) {
                 continue;
             }
             let wanted = route.prefix == 0
@@ -68,32 +68,36 @@ impl Uplinks {
         self.mtu = Some(mtu);
     }
 
-    /// Where forwarding has to be switched on, or has been for sandboxes. `before` is what was
-    /// earlier, by whichever of our servers.
-    pub(crate) fn plan(&self, before: &BTreeSet<String>, passing: Passing) -> BTreeSet<String> {
-        let mut marks = BTreeSet::new();
-        // When it is on for the whole machine, it is somebody else's to switch off.
+    /// Interfaces on which forwarding must be enabled for sandboxes, or has been. `before` are those
+    /// on which servers of this machine have enabled it.
+    pub(crate) fn needed_forwarding(
+        &self,
+        before: &BTreeSet<String>,
+        ipv6_forwarding: Ipv6Forwarding,
+    ) -> BTreeSet<String> {
+        let mut interfaces = BTreeSet::new();
+        // Forwarding of the whole machine was not enabled here, so it is not disabled here either.
         if !is_on("ipv4", "all", "forwarding") {
-            let ours =
+            let enabled_here =
                 |name: &&String| before.contains(*name) || !is_on("ipv4", name, "forwarding");
-            marks.extend(self.ipv4.iter().filter(ours).cloned());
+            interfaces.extend(self.ipv4.iter().filter(enabled_here).cloned());
         }
-        if passing == Passing::ByInterface {
+        if ipv6_forwarding == Ipv6Forwarding::ByInterface {
             for name in &self.ipv6 {
-                let mark = format!("{name}/6");
-                if before.contains(&mark) || !is_on("ipv6", name, "force_forwarding") {
-                    marks.insert(mark);
+                let entry = format!("{name}/6");
+                if before.contains(&entry) || !is_on("ipv6", name, "force_forwarding") {
+                    interfaces.insert(entry);
                 }
             }
         }
-        marks
+        interfaces
     }
 }
 
-/// Switches forwarding on where `plan` said so.
-pub(crate) fn open(marks: &BTreeSet<String>) -> io::Result<()> {
-    for mark in marks {
-        let (family, name, setting) = setting_of(mark);
+/// Enables forwarding on the interfaces that `needed_forwarding` named.
+pub(crate) fn enable_forwarding(interfaces: &BTreeSet<String>) -> io::Result<()> {
+    for entry in interfaces {
+        let (family, name, setting) = setting_of(entry);
         if !is_on(family, name, setting) {
             write(family, name, setting, "1")?;
         }
@@ -101,38 +105,38 @@ pub(crate) fn open(marks: &BTreeSet<String>) -> io::Result<()> {
     Ok(())
 }
 
-/// Switches off what was switched on for sandboxes, unless the whole machine forwards by now.
-pub(crate) fn close(opened: &BTreeSet<String>) {
-    for mark in opened {
+/// Disables the forwarding that was enabled for sandboxes, unless the whole machine forwards by now.
+pub(crate) fn disable_forwarding(forwarding: &BTreeSet<String>) {
+    for entry in forwarding {
         // An interface that is gone has taken its setting along.
-        let (family, name, setting) = setting_of(mark);
+        let (family, name, setting) = setting_of(entry);
         if family == "ipv6" || !is_on(family, "all", setting) {
             let _ = write(family, name, setting, "0");
         }
     }
 }
 
-/// The setting behind a mark: family, interface, name.
-fn setting_of(mark: &str) -> (&'static str, &str, &'static str) {
-    match mark.strip_suffix("/6") {
+/// The setting behind an entry such as `eth0` or `eth0/6`: family, interface, name.
+fn setting_of(entry: &str) -> (&'static str, &str, &'static str) {
+    match entry.strip_suffix("/6") {
         Some(name) => ("ipv6", name, "force_forwarding"),
-        None => ("ipv4", mark, "forwarding"),
+        None => ("ipv4", entry, "forwarding"),
     }
 }
 
-/// How this machine can pass IPv6 on.
-pub(crate) fn ipv6_passing() -> Passing {
+/// Where this machine can forward IPv6.
+pub(crate) fn ipv6_forwarding() -> Ipv6Forwarding {
     if is_on("ipv6", "all", "forwarding") {
-        Passing::Everywhere
+        Ipv6Forwarding::Everywhere
     } else if fs::exists(path("ipv6", "all", "force_forwarding")).unwrap_or(false) {
-        Passing::ByInterface
+        Ipv6Forwarding::ByInterface
     } else {
-        Passing::NotByUs
+        Ipv6Forwarding::Unavailable
     }
 }
 
-/// Lets IPv6 packets that arrive on an interface of ours be passed on.
-pub(crate) fn pass_ipv6(interface: &str) -> io::Result<()> {
+/// Enables the forwarding of IPv6 packets that arrive on an interface.
+pub(crate) fn forward_ipv6(interface: &str) -> io::Result<()> {
     write("ipv6", interface, "force_forwarding", "1")
 }
 

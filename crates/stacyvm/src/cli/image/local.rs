@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use anyhow::{Context, Result};
 use stacyvm_image::{ImageStore, PruneOptions, PullPolicy, Reference};
-use stacyvm_native::{ImageUsers, PullPace, details_of, line_of, removed_of};
+use stacyvm_native::{ImageUsers, ProgressThrottle, details_of, line_of, removed_of};
 use stacyvm_types::{ImagesRemoved, PulledImage};
 
 use super::{Action, Done, Global, PullBars, add};
@@ -26,10 +26,10 @@ pub(super) fn run(action: Action, global: &Global) -> Result<Done> {
             if always {
                 options.policy = PullPolicy::Always;
             }
-            let (pace, bars) = (PullPace::default(), Mutex::new(PullBars::new()));
+            let (throttle, bars) = (ProgressThrottle::default(), Mutex::new(PullBars::new()));
             let reference = Reference::parse(&image)?;
             let pulled = store.pull(&reference, &options, &|progress| {
-                if let (Some(line), Ok(mut bars)) = (pace.line(progress), bars.lock()) {
+                if let (Some(line), Ok(mut bars)) = (throttle.line(progress), bars.lock()) {
                     bars.hear(&line);
                 }
             });

@@ -1,4 +1,4 @@
-//! Taking a data directory over: its lock, its boxes, its images, its trash.
+//! Opening a data directory: its lock, its boxes, its images, its trash.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,33 +8,33 @@ use rustix::fs::{FlockOperation, flock};
 use stacyvm_image::ImageStore;
 use stacyvm_provider::{Notices, ProviderError};
 
-use crate::boxes::Boxes;
+use crate::boxes::BoxTable;
 use crate::config::NativeConfig;
 use crate::disk::Disks;
 use crate::host_view::Progress;
-use crate::images::Images;
+use crate::images::ImageResolver;
 use crate::layout::Layout;
-use crate::network::{Network, NetworkError};
+use crate::network::{NetworkError, NetworkSupport};
 use crate::trash::Trash;
 
 const IMAGES: &str = "images";
 
-/// The parts of a provider that stand on disk.
-pub(crate) struct Opened {
+/// What a provider has on disk and in the kernel, opened or taken over.
+pub(crate) struct DataDirectory {
     pub(crate) lock: File,
-    pub(crate) boxes: Boxes,
+    pub(crate) boxes: BoxTable,
     pub(crate) disks: Disks,
-    pub(crate) images: Images,
+    pub(crate) images: ImageResolver,
     pub(crate) store: Arc<ImageStore>,
-    /// Where archives wait that are to become images.
+    /// The directory of archives that are being loaded as images.
     pub(crate) incoming: PathBuf,
     pub(crate) trash: Trash,
-    pub(crate) network: Network,
+    pub(crate) network: NetworkSupport,
 }
 
-impl Opened {
-    /// Opens them all. Blocks; must run inside the async runtime.
-    pub(crate) fn new(
+impl DataDirectory {
+    /// Opens everything. Blocks; must run inside the async runtime.
+    pub(crate) fn open(
         config: &NativeConfig,
         progress: Progress<'_>,
         notices: &Arc<Notices>,
@@ -47,23 +47,23 @@ impl Opened {
         let lock = lock(&layout.root)?;
         let trash = Trash::start(layout.trash.clone()).map_err(failed)?;
         let store = open_store(&layout.root)?;
-        // What an earlier server did not get to use.
+        // Archives of an earlier server that were not loaded.
         empty(&layout.incoming).map_err(failed)?;
         let incoming = layout.incoming.clone();
         let mut hidden = config.hidden.clone();
         hidden.push(config.data_dir.clone());
         let disks = Disks::open(&layout.boxes).map_err(failed)?;
         let host_views = layout.host_views.clone();
-        let boxes = Boxes::adopt(layout).map_err(failed)?;
+        let boxes = BoxTable::adopt(layout).map_err(failed)?;
         let leases = boxes.leases();
         let runtime = tokio::runtime::Handle::current();
-        // Both take a while, and neither needs the other.
+        // Both take some time and are independent.
         let (images, network) = std::thread::scope(|scope| {
             let network = scope.spawn(|| {
                 let _runtime = runtime.enter();
-                Network::open(&config.instance, &config.network, &leases, notices)
+                NetworkSupport::open(&config.instance, &config.network, &leases, notices)
             });
-            let images = Images::open(
+            let images = ImageResolver::open(
                 Arc::clone(&store),
                 config.pull_missing,
                 host_views,
@@ -88,8 +88,8 @@ impl Opened {
     }
 }
 
-/// Opens the images. Their directory may be a link to one that several share: sandboxes record
-/// where it really is.
+/// Opens the image store. Its directory may be a link to one that several servers share: sandboxes
+/// record the real path.
 fn open_store(root: &Path) -> Result<Arc<ImageStore>, ProviderError> {
     let place = root.join(IMAGES);
     let place = place.canonicalize().unwrap_or(place);
@@ -105,7 +105,7 @@ fn empty(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Where the native provider's images are, below a data directory.
+/// The directory of the native provider's images, below a data directory.
 pub fn images_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("native").join(IMAGES)
 }

@@ -1,41 +1,45 @@
-//! The process that resolves names for sandboxes and lets those with a list out by name: started,
-//! told who may what, started again when it dies.
+//! The process that resolves names for sandboxes and limits those with a list to the servers on it.
 //!
-//! What each sandbox may stands here, so that a process that comes anew is told all of it. While
-//! none runs, names are not resolved and sandboxes with a list reach nothing: the rules of the
-//! kernel stay.
+//! The supervisor starts the process, tells it the policy of each sandbox and starts it again when
+//! it ends. All policies are kept here, so that a new process gets every one of them. While none
+//! runs, names are not resolved and sandboxes with a list reach nothing: the rules of the kernel
+//! stay.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use stacyvm_egress::{EgressError, EgressHandle, Identity, Limits, Policy, Program, Settings};
 use stacyvm_provider::{Egress, Notice, Notices};
 use stacyvm_types::{Cidr, SandboxId};
 use tokio::sync::{Notify, watch};
 
-use super::rules::EgressPlace;
-use super::{Lease, NetworkError, Site};
+use super::error::NetworkError;
+use super::layout::NetworkLayout;
+use super::lease::Lease;
+use super::rules::EgressEndpoints;
 
 /// The port of name servers.
-const DNS: u16 = 53;
-/// Above every range of ids that sandboxes get; each range of addresses has a user of its own.
+const DNS_PORT: u16 = 53;
+/// The user of the process of the first range of addresses, above every id that sandboxes get; each
+/// range of addresses has a user of its own.
 const FIRST_UID: u32 = 0x6000_0000;
-/// How many name servers are asked, as the C library does it.
-const MOST_UPSTREAMS: usize = 3;
-/// First wait before a process that died is started again; doubled up to `LONGEST_PAUSE`.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How many name servers are asked, as many as the C library asks.
+const MAX_UPSTREAMS: usize = 3;
+/// First wait before a process that has ended is started again; doubled up to `MAX_RESTART_DELAY`.
+const MIN_RESTART_DELAY: Duration = Duration::from_millis(20);
+const MAX_RESTART_DELAY: Duration = Duration::from_secs(5);
 /// How long a sandbox waits for a process that is being started again.
-const RESTART_LIMIT: Duration = Duration::from_secs(10);
-/// How long a sandbox that goes waits for the process to forget it.
-const FORGET_LIMIT: Duration = Duration::from_secs(2);
+const RESTART_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the removal of a sandbox waits for the process to drop its policy.
+const UNREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What never changes about it.
+/// The settings of every process that the supervisor starts.
 #[derive(Clone, Debug)]
-struct Plan {
+struct EgressConfig {
     program: Program,
     gateways: Vec<IpAddr>,
     allow_cidrs: Vec<Cidr>,
@@ -44,69 +48,71 @@ struct Plan {
     uid: u32,
 }
 
-/// The process and what it is told.
+/// The process and the policies that it enforces.
 #[derive(Debug)]
-pub(crate) struct Names {
-    plan: Plan,
-    members: Mutex<HashMap<SandboxId, (Vec<IpAddr>, Policy)>>,
+pub(crate) struct EgressSupervisor {
+    config: EgressConfig,
+    policies: Mutex<HashMap<SandboxId, (Vec<IpAddr>, Policy)>>,
     /// None while it is being started again.
     current: watch::Sender<Option<Arc<Running>>>,
-    /// It is to be started again although it lives.
-    renew: Notify,
+    /// Asks for another process although this one runs.
+    restart: Notify,
 }
 
+/// A process that runs.
 #[derive(Debug)]
 struct Running {
     handle: EgressHandle,
-    place: EgressPlace,
+    endpoints: EgressEndpoints,
 }
 
-impl Names {
-    /// Starts the process. `leases` are what boxes that live have.
+impl EgressSupervisor {
+    /// Starts the process. `leases` are those of living sandboxes.
     pub(crate) async fn start(
         program: Program,
-        site: &Site,
+        layout: &NetworkLayout,
         allow_cidrs: &[Cidr],
         name_servers: &[IpAddr],
         leases: &[(SandboxId, Lease)],
         notices: &Arc<Notices>,
     ) -> Result<Self, NetworkError> {
-        let mut gateways = vec![IpAddr::V4(site.subnet.gateway())];
-        gateways.extend(site.prefix.map(|prefix| IpAddr::V6(prefix.gateway())));
-        let plan = Plan {
+        let mut gateways = vec![IpAddr::V4(layout.subnet.gateway())];
+        gateways.extend(layout.prefix.map(|prefix| IpAddr::V6(prefix.gateway())));
+        let config = EgressConfig {
             program,
             gateways,
             allow_cidrs: allow_cidrs.to_vec(),
             name_servers: name_servers.to_vec(),
-            ipv6: site.prefix.is_some(),
-            uid: FIRST_UID + site.subnet.number(),
+            ipv6: layout.prefix.is_some(),
+            uid: FIRST_UID + layout.subnet.number(),
         };
-        let members = leases
+        let policies = leases
             .iter()
-            .map(|(id, lease)| (id.clone(), membership(lease)))
+            .map(|(id, lease)| (id.clone(), policy_of(lease)))
             .collect();
-        let names = Self {
-            plan,
-            members: Mutex::new(members),
+        let supervisor = Self {
+            config,
+            policies: Mutex::new(policies),
             current: watch::Sender::new(None),
-            renew: Notify::new(),
+            restart: Notify::new(),
         };
-        names.launch(notices).await?;
-        Ok(names)
+        supervisor.launch(notices).await?;
+        Ok(supervisor)
     }
 
-    /// Where it serves, while it does.
-    pub(crate) fn place(&self) -> Option<EgressPlace> {
+    /// The addresses of the process, while it runs.
+    pub(crate) fn endpoints(&self) -> Option<EgressEndpoints> {
         let current = self.current.borrow();
-        current.as_ref().map(|running| running.place.clone())
+        current.as_ref().map(|running| running.endpoints.clone())
     }
 
-    /// Says what a sandbox may; in force when this returns.
-    pub(crate) async fn set(&self, id: &SandboxId, lease: &Lease) -> Result<(), NetworkError> {
-        let (addresses, policy) = membership(lease);
-        self.members()
+    /// Sets the policy of a sandbox; it is in force when this returns.
+    pub(crate) async fn register(&self, id: &SandboxId, lease: &Lease) -> Result<(), NetworkError> {
+        let (addresses, policy) = policy_of(lease);
+        self.policies
+            .lock()
             .insert(id.clone(), (addresses.clone(), policy.clone()));
-        let told = async {
+        let setting = async {
             let mut current = self.current.subscribe();
             loop {
                 let running = current
@@ -117,7 +123,7 @@ impl Names {
                 let Some(running) = running else { continue };
                 match running.handle.set(id, &addresses, &policy).await {
                     Ok(()) => return Ok(()),
-                    // The next one is told with all the others; here it is waited for.
+                    // The next process gets this policy with all the others; wait for it.
                     Err(EgressError::Ended) => {
                         let gone = current.wait_for(|now| {
                             now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, &running))
@@ -128,118 +134,115 @@ impl Names {
                 }
             }
         };
-        tokio::time::timeout(RESTART_LIMIT, told)
+        tokio::time::timeout(RESTART_TIMEOUT, setting)
             .await
             .unwrap_or_else(|_| Err(NetworkError::Egress("it does not answer".to_owned())))
     }
 
-    /// Forgets a sandbox.
-    pub(crate) async fn forget(&self, id: &SandboxId) {
-        let Some((addresses, _)) = self.members().remove(id) else {
+    /// Removes the policy of a sandbox.
+    pub(crate) async fn unregister(&self, id: &SandboxId) {
+        let Some((addresses, _)) = self.policies.lock().remove(id) else {
             return;
         };
         let running = self.current.borrow().clone();
         if let Some(running) = running {
-            // One that does not answer is about to be started again, without it.
-            let _ = tokio::time::timeout(FORGET_LIMIT, running.handle.remove(&addresses)).await;
+            // A process that does not answer is about to be started again, without this policy.
+            let _ =
+                tokio::time::timeout(UNREGISTER_TIMEOUT, running.handle.remove(&addresses)).await;
         }
     }
 
-    /// Waits for the process to end, and starts another one, which may serve somewhere else.
-    pub(crate) async fn renewed(&self, notices: &Arc<Notices>) {
+    /// Waits for the process to end, and starts another one, which may have other addresses.
+    pub(crate) async fn restart_when_ended(&self, notices: &Arc<Notices>) {
         let running = self.current.borrow().clone();
         if let Some(running) = running {
             tokio::select! {
                 () = running.handle.ended() => {
                     tracing::warn!("the program that resolves names for sandboxes stopped and is started again");
                 }
-                () = self.renew.notified() => {}
+                () = self.restart.notified() => {}
             }
         }
-        // It ends with the last who holds it.
+        // The process ends when its last handle is dropped.
         self.current.send_replace(None);
-        let mut pause = FIRST_PAUSE;
+        let mut pause = MIN_RESTART_DELAY;
         loop {
-            // Also before the first try, so that one which dies at once keeps nobody busy.
+            // Also before the first try: a process that ends at once must not be restarted in a loop.
             tokio::time::sleep(pause).await;
             match self.launch(notices).await {
                 Ok(()) => return,
                 Err(error) => tracing::error!(%error, "sandboxes resolve no names"),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_RESTART_DELAY);
         }
     }
 
-    /// Has it started again when the host asks other name servers now.
+    /// Restarts the process when the host has other name servers now.
     pub(crate) fn follow_upstreams(&self) {
-        let place = self.place();
-        if place.is_some_and(|place| place.upstreams != self.upstreams()) {
-            self.renew.notify_one();
+        let endpoints = self.endpoints();
+        if endpoints.is_some_and(|endpoints| endpoints.upstreams != self.upstreams()) {
+            self.restart.notify_one();
         }
     }
 
-    /// Ends it.
+    /// Ends the process.
     pub(crate) fn stop(&self) {
         self.current.send_replace(None);
     }
 
     async fn launch(&self, notices: &Arc<Notices>) -> Result<(), NetworkError> {
-        let failed = |error: EgressError| NetworkError::Egress(full(&error));
+        let failed = |error: EgressError| NetworkError::Egress(error_chain(&error));
         let any_port = |address: &IpAddr| SocketAddr::new(*address, 0);
         let upstreams = self.upstreams();
         let settings = Settings {
-            dns: self.plan.gateways.iter().take(1).map(any_port).collect(),
-            proxy: self.plan.gateways.iter().map(any_port).collect(),
+            dns: self.config.gateways.iter().take(1).map(any_port).collect(),
+            proxy: self.config.gateways.iter().map(any_port).collect(),
             upstreams: upstreams.clone(),
-            allow_cidrs: self.plan.allow_cidrs.clone(),
-            ipv6: self.plan.ipv6,
+            allow_cidrs: self.config.allow_cidrs.clone(),
+            ipv6: self.config.ipv6,
             identity: Some(Identity {
-                uid: self.plan.uid,
-                gid: self.plan.uid,
+                uid: self.config.uid,
+                gid: self.config.uid,
             }),
             limits: Limits::default(),
         };
-        let (handle, refused) = EgressHandle::start(&self.plan.program, &settings)
+        let (handle, refused) = EgressHandle::start(&self.config.program, &settings)
             .await
             .map_err(failed)?;
-        let place = EgressPlace {
-            uid: self.plan.uid,
+        let endpoints = EgressEndpoints {
+            uid: self.config.uid,
             dns: handle.ready().dns.clone(),
             proxy: handle.ready().proxy.clone(),
             upstreams,
         };
-        let running = Arc::new(Running { handle, place });
-        // Who joins from here on tells it too; doing that twice changes nothing.
+        let running = Arc::new(Running { handle, endpoints });
+        // A sandbox that registers from here on sends its policy too; twice is harmless.
         self.current.send_replace(Some(running.clone()));
-        let members = self.members().clone();
-        for (id, (addresses, policy)) in members {
+        let policies = self.policies.lock().clone();
+        for (id, (addresses, policy)) in policies {
             running
                 .handle
                 .set(&id, &addresses, &policy)
                 .await
                 .map_err(failed)?;
         }
-        tokio::spawn(pass_on(refused, notices.clone()));
+        tokio::spawn(forward_refusals(refused, notices.clone()));
         Ok(())
     }
 
     fn upstreams(&self) -> Vec<SocketAddr> {
-        let mut servers = self.plan.name_servers.clone();
+        let mut servers = self.config.name_servers.clone();
         if servers.is_empty() {
-            servers = of_host(Path::new("/etc/resolv.conf"));
+            servers = servers_of_host(Path::new("/etc/resolv.conf"));
         }
         servers
             .into_iter()
-            .map(|address| SocketAddr::new(address, DNS))
+            .map(|address| SocketAddr::new(address, DNS_PORT))
             .collect()
-    }
-
-    fn members(&self) -> MutexGuard<'_, HashMap<SandboxId, (Vec<IpAddr>, Policy)>> {
-        self.members.lock().expect("no holder of this lock panics")
     }
 }
 
-fn membership(lease: &Lease) -> (Vec<IpAddr>, Policy) {
+fn policy_of(lease: &Lease) -> (Vec<IpAddr>, Policy) {
     let policy = match lease.egress() {
         Egress::Open => Policy::Open,
         Egress::Domains(domains) => Policy::Domains(domains),
@@ -248,7 +251,7 @@ fn membership(lease: &Lease) -> (Vec<IpAddr>, Policy) {
 }
 
 /// The name servers of a `resolv.conf(5)`.
-fn of_host(path: &Path) -> Vec<IpAddr> {
+fn servers_of_host(path: &Path) -> Vec<IpAddr> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     parse_servers(&text)
 }
@@ -259,12 +262,12 @@ fn parse_servers(text: &str) -> Vec<IpAddr> {
             let mut words = line.split_ascii_whitespace();
             (words.next() == Some("nameserver")).then(|| words.next()?.parse().ok())?
         })
-        .take(MOST_UPSTREAMS)
+        .take(MAX_UPSTREAMS)
         .collect()
 }
 
-/// Hands refusals to whoever listens to the provider.
-async fn pass_on(mut refused: stacyvm_egress::Notices, notices: Arc<Notices>) {
+/// Forwards the refusals of the process to the provider's notices.
+async fn forward_refusals(mut refused: stacyvm_egress::Notices, notices: Arc<Notices>) {
     while let Some(notice) = refused.next().await {
         notices.tell(match notice {
             stacyvm_egress::Notice::Refused {
@@ -286,7 +289,7 @@ async fn pass_on(mut refused: stacyvm_egress::Notices, notices: Arc<Notices>) {
 }
 
 /// An error with its causes.
-fn full(error: &dyn std::error::Error) -> String {
+fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
@@ -306,6 +309,6 @@ mod tests {
         let text = "# nameserver 1.1.1.1\nsearch example\nnameserver 127.0.0.53\nnameserver\t::1 # x\nnameserver fe80::1%eth0\nnameserver 10.0.0.1\nnameserver 10.0.0.2\noptions edns0\n";
         let found: Vec<_> = parse_servers(text).iter().map(IpAddr::to_string).collect();
         assert_eq!(found, ["127.0.0.53", "::1", "10.0.0.1"]);
-        assert!(of_host(Path::new("/nonexistent/resolv.conf")).is_empty());
+        assert!(servers_of_host(Path::new("/nonexistent/resolv.conf")).is_empty());
     }
 }

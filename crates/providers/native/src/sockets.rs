@@ -1,10 +1,9 @@
-//! Sockets of the server's own inside a sandbox's network.
+//! Sockets of the server inside a sandbox's network.
 //!
-//! A socket belongs to the network of the thread that made it, for good. So one thread enters a
-//! sandbox's network, makes a socket, and comes back; connected to a port there, its bytes pass no
-//! agent. Where threads may not do that (without root) there is no such thread, and the agent
-//! carries the bytes. Its rule: nothing inside ever gets a descriptor of such a socket, so nothing
-//! inside can make it block.
+//! A socket stays in the network namespace of the thread that made it. So one thread enters a
+//! sandbox's network, makes a socket, and returns; bytes to a port there then bypass the agent.
+//! Without root threads may not do that: there is no such thread, and the agent forwards the bytes.
+//! The rule: no program inside ever gets a descriptor of such a socket, so none can make it block.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream as StdStream};
@@ -20,52 +19,51 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::boxes::BoxEntry;
 
-/// Requests that may wait for the thread; each takes microseconds.
-const WAITING: usize = 64;
+/// How many requests may wait for the thread; each takes microseconds.
+const MAX_WAITING: usize = 64;
 
-/// One socket that is wanted.
-struct Wanted {
+/// A request for one socket.
+struct SocketRequest {
     network: OwnedFd,
     family: AddressFamily,
     reply: oneshot::Sender<io::Result<OwnedFd>>,
 }
 
-/// The way to the thread, which ends when the last way to it is gone.
+/// Sends requests to the thread, which ends with the last copy of this.
 #[derive(Clone, Debug)]
-pub(crate) struct Ports {
-    wanted: mpsc::Sender<Wanted>,
+pub(crate) struct SocketFactory {
+    requests: mpsc::Sender<SocketRequest>,
 }
 
-impl Ports {
+impl SocketFactory {
     /// Starts the thread; none where threads may not change networks.
     pub(crate) fn start() -> Option<Self> {
-        let (wanted, mut receiver) = mpsc::channel::<Wanted>(WAITING);
-        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let (requests, mut receiver) = mpsc::channel::<SocketRequest>(MAX_WAITING);
+        let (started, start) = std::sync::mpsc::sync_channel(1);
         let serve = move || {
-            let home = match home() {
-                Ok(home) => home,
+            let own = match own_namespace() {
+                Ok(own) => own,
                 Err(error) => {
-                    // Whoever started the thread waits for this.
-                    let _ = tell.send(Err(error));
+                    let _ = started.send(Err(error));
                     return;
                 }
             };
-            let _ = tell.send(Ok(()));
-            while let Some(wanted) = receiver.blocking_recv() {
-                let made = make(&wanted);
-                // Back at once: a network stays as long as anybody is in it.
-                let back = namespaces::enter(&home);
-                // Whoever asked may have gone away.
-                let _ = wanted.reply.send(made);
-                if let Err(error) = back {
+            let _ = started.send(Ok(()));
+            while let Some(request) = receiver.blocking_recv() {
+                let made = make(&request);
+                // At once: the network exists as long as this thread is in it.
+                let returned = namespaces::enter(&own);
+                // The request may have been given up.
+                let _ = request.reply.send(made);
+                if let Err(error) = returned {
                     tracing::error!(%error, "sockets in sandboxes cannot be made any more");
                     return;
                 }
             }
         };
         let thread = std::thread::Builder::new().name("sandbox-ports".to_owned());
-        match thread.spawn(serve).map(|_| told.recv()) {
-            Ok(Ok(Ok(()))) => Some(Self { wanted }),
+        match thread.spawn(serve).map(|_| start.recv()) {
+            Ok(Ok(Ok(()))) => Some(Self { requests }),
             Ok(Ok(Err(error))) => {
                 tracing::debug!(%error, "agents carry the bytes of ports");
                 None
@@ -82,7 +80,7 @@ impl Ports {
     ) -> Option<Result<PortConnection, OpError>> {
         let process = entry.process()?;
         let network = namespaces::network_namespace_of(process.pid).ok()?;
-        // Only now: while it lives, its number is nobody else's.
+        // Checked after the namespace was opened: while the process lives, its number is its own.
         if process.ended() {
             let message = "what ran in the sandbox has ended";
             return Some(Err(OpError::Gone(message.to_owned())));
@@ -110,32 +108,37 @@ impl Ports {
 
     async fn socket(&self, network: OwnedFd, family: AddressFamily) -> Option<TcpSocket> {
         let (reply, answer) = oneshot::channel();
-        let wanted = Wanted {
+        let request = SocketRequest {
             network,
             family,
             reply,
         };
-        self.wanted.send(wanted).await.ok()?;
+        self.requests.send(request).await.ok()?;
         let socket = answer.await.ok()?.ok()?;
         Some(TcpSocket::from_std_stream(StdStream::from(socket)))
     }
 }
 
-/// The thread's own network, after finding out that it may be entered.
-fn home() -> io::Result<OwnedFd> {
-    let home = namespaces::current(Kind::Network)?;
-    namespaces::enter(&home)?;
-    Ok(home)
+/// The thread's own network namespace; an error where the thread may not return to it.
+fn own_namespace() -> io::Result<OwnedFd> {
+    let own = namespaces::current(Kind::Network)?;
+    namespaces::enter(&own)?;
+    Ok(own)
 }
 
-fn make(wanted: &Wanted) -> io::Result<OwnedFd> {
-    namespaces::enter(&wanted.network)?;
+fn make(request: &SocketRequest) -> io::Result<OwnedFd> {
+    namespaces::enter(&request.network)?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    Ok(socket_with(wanted.family, SocketType::STREAM, flags, None)?)
+    Ok(socket_with(
+        request.family,
+        SocketType::STREAM,
+        flags,
+        None,
+    )?)
 }
 
 fn ready(stream: tokio::net::TcpStream) -> PortConnection {
-    // Small pieces go out at once; without it they wait for each other. Not worth failing for.
+    // Small pieces are sent at once instead of together. Without it the connection still works.
     let _ = stream.set_nodelay(true);
     PortConnection::socket(stream)
 }

@@ -1,8 +1,8 @@
-//! The interface that says whose a range is, and carries the gateway's addresses.
+//! The interface that claims a range for one instance and carries the gateway's addresses.
 //!
 //! Its name follows from the range, and the kernel gives a name once: so two servers that start at
-//! the same moment cannot both have one range. Its note says which server it belongs to, and what
-//! was switched on for it, for a server that starts after this one was killed.
+//! the same moment cannot both have one range. Its alias says which instance it belongs to and on
+//! which interfaces forwarding was enabled, for a server that starts after this one was killed.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -14,50 +14,48 @@ use stacyvm_types::Cidr;
 use super::addresses::{Prefix, Subnet};
 use super::error::NetworkError;
 
-/// How every interface of ours begins, of whatever instance.
-pub(crate) const OURS: &str = "svm";
-/// How the name of an anchor begins.
-const ANCHOR: &str = "svmg";
-/// How its note begins.
-const NOTE: &str = "stacyvm";
-/// Kinds of interfaces that may stand with nothing behind them, the plainest first.
+/// How the name of a gateway interface begins.
+const GATEWAY_PREFIX: &str = "svmg";
+/// How its alias begins.
+const ALIAS_PREFIX: &str = "stacyvm";
+/// Kinds of interfaces that need nothing behind them, the plainest first.
 const KINDS: [&str; 2] = ["dummy", "bridge"];
 
-/// What a note says.
+/// What the alias of a gateway interface says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Note {
-    /// Whose it is.
+pub(crate) struct AliasMetadata {
+    /// The instance that it belongs to.
     pub(crate) instance: String,
     /// Its range.
     pub(crate) subnet: Subnet,
-    /// Interfaces on which forwarding was switched on for sandboxes, `eth0` for IPv4 and `eth0/6`
+    /// Interfaces on which forwarding was enabled for sandboxes, `eth0` for IPv4 and `eth0/6`
     /// for IPv6.
-    pub(crate) opened: BTreeSet<String>,
+    pub(crate) forwarding: BTreeSet<String>,
 }
 
-impl Note {
-    fn write(&self) -> String {
-        let opened: Vec<_> = self.opened.iter().map(String::as_str).collect();
+impl AliasMetadata {
+    fn to_alias(&self) -> String {
+        let forwarding: Vec<_> = self.forwarding.iter().map(String::as_str).collect();
         format!(
-            "{NOTE} {} {} {}",
+            "{ALIAS_PREFIX} {} {} {}",
             self.instance,
             self.subnet.cidr(),
-            opened.join(",")
+            forwarding.join(",")
         )
     }
 
-    fn read(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         let mut words = text.split(' ');
-        if words.next() != Some(NOTE) {
+        if words.next() != Some(ALIAS_PREFIX) {
             return None;
         }
         let instance = words.next()?.to_owned();
         let subnet = Subnet::new(words.next()?.parse().ok()?)?;
-        let opened = words.next().unwrap_or_default().split(',');
+        let forwarding = words.next().unwrap_or_default().split(',');
         Some(Self {
             instance,
             subnet,
-            opened: opened
+            forwarding: forwarding
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned)
                 .collect(),
@@ -65,34 +63,34 @@ impl Note {
     }
 }
 
-/// The interface of one range that is ours.
+/// The gateway interface of one range.
 #[derive(Debug)]
-pub(crate) struct Anchor {
+pub(crate) struct GatewayInterface {
     pub(crate) device: u32,
-    pub(crate) note: Note,
+    pub(crate) metadata: AliasMetadata,
 }
 
-/// Every anchor on this machine.
-pub(crate) fn all(links: &[Link]) -> impl Iterator<Item = Anchor> {
+/// Every gateway interface on this machine.
+pub(crate) fn all(links: &[Link]) -> impl Iterator<Item = GatewayInterface> {
     links
         .iter()
-        .filter(|link| link.name.starts_with(ANCHOR))
+        .filter(|link| link.name.starts_with(GATEWAY_PREFIX))
         .filter_map(|link| {
-            Some(Anchor {
+            Some(GatewayInterface {
                 device: link.index,
-                note: Note::read(&link.alias)?,
+                metadata: AliasMetadata::parse(&link.alias)?,
             })
         })
 }
 
-/// The anchor of an instance, when it has one.
-pub(crate) fn find(links: &[Link], instance: &str) -> Option<Anchor> {
-    all(links).find(|anchor| anchor.note.instance == instance)
+/// The gateway interface of an instance, when it has one.
+pub(crate) fn find(links: &[Link], instance: &str) -> Option<GatewayInterface> {
+    all(links).find(|gateway| gateway.metadata.instance == instance)
 }
 
-impl Anchor {
-    /// Takes a range: the wanted one, or the first that nothing on this machine uses.
-    pub(crate) fn take(
+impl GatewayInterface {
+    /// Claims a range: the wanted one, or the first that nothing on this machine uses.
+    pub(crate) fn claim(
         netlink: &mut Netlink,
         instance: &str,
         wanted: Option<Cidr>,
@@ -106,9 +104,9 @@ impl Anchor {
         let Some(wanted) = wanted else {
             for subnet in Subnet::candidates(instance) {
                 if taken(subnet).is_none()
-                    && let Some(anchor) = Self::make(netlink, instance, subnet)?
+                    && let Some(gateway) = Self::make(netlink, instance, subnet)?
                 {
-                    return Ok(anchor);
+                    return Ok(gateway);
                 }
             }
             return Err(NetworkError::NoRange);
@@ -126,7 +124,7 @@ impl Anchor {
         })
     }
 
-    /// Makes the interface; none when somebody else has just made it.
+    /// Makes the interface; none when another server has just made it.
     fn make(
         netlink: &mut Netlink,
         instance: &str,
@@ -146,16 +144,16 @@ impl Anchor {
             other => other.map_err(NetworkError::at(STEP))?,
         }
         let device = netlink.link(&name).map_err(NetworkError::at(STEP))?.index;
-        let mut anchor = Self {
+        let mut gateway = Self {
             device,
-            note: Note {
+            metadata: AliasMetadata {
                 instance: instance.to_owned(),
                 subnet,
-                opened: BTreeSet::new(),
+                forwarding: BTreeSet::new(),
             },
         };
-        match anchor.record(netlink, BTreeSet::new()) {
-            Ok(()) => Ok(Some(anchor)),
+        match gateway.record(netlink, BTreeSet::new()) {
+            Ok(()) => Ok(Some(gateway)),
             Err(error) => {
                 let _ = netlink.remove_link(device);
                 Err(error)
@@ -163,42 +161,41 @@ impl Anchor {
         }
     }
 
-    /// Notes what has been switched on for us.
+    /// Records the interfaces on which forwarding is enabled.
     pub(crate) fn record(
         &mut self,
         netlink: &mut Netlink,
-        opened: BTreeSet<String>,
+        forwarding: BTreeSet<String>,
     ) -> Result<(), NetworkError> {
-        self.note.opened = opened;
+        self.metadata.forwarding = forwarding;
         netlink
-            .set_alias(self.device, &self.note.write())
+            .set_alias(self.device, &self.metadata.to_alias())
             .map_err(NetworkError::at("mark the network's interface"))
     }
 
-    /// Switches it on, with the gateway's addresses.
-    pub(crate) fn raise(
+    /// Brings the interface up, with the gateway's addresses.
+    pub(crate) fn set_up(
         &self,
         netlink: &mut Netlink,
         prefix: Option<Prefix>,
     ) -> Result<(), NetworkError> {
-        let raise = || -> Result<(), Errno> {
+        let mut set_up = || -> Result<(), Errno> {
             netlink.set_up(self.device, LinkSettings::default())?;
-            netlink.add_address(self.device, self.note.subnet.gateway().into())?;
+            netlink.add_address(self.device, self.metadata.subnet.gateway().into())?;
             if let Some(prefix) = prefix {
                 netlink.add_address(self.device, prefix.gateway().into())?;
             }
             Ok(())
         };
-        let mut raise = raise;
-        raise().map_err(NetworkError::at("give the gateway its address"))
+        set_up().map_err(NetworkError::at("give the gateway its address"))
     }
 }
 
 fn name(subnet: Subnet) -> String {
-    format!("{ANCHOR}{}", subnet.tag())
+    format!("{GATEWAY_PREFIX}{}", subnet.tag())
 }
 
-/// What routes of this machine lead to, and through what.
+/// The ranges that this machine uses, and what uses each.
 fn used_ranges(netlink: &mut Netlink) -> Result<Vec<(Cidr, String)>, Errno> {
     let links = netlink.links()?;
     let mut used: Vec<_> = netlink
@@ -212,9 +209,9 @@ fn used_ranges(netlink: &mut Netlink) -> Result<Vec<(Cidr, String)>, Errno> {
             Some((range, by))
         })
         .collect();
-    used.extend(all(&links).map(|anchor| {
-        let by = name(anchor.note.subnet);
-        (anchor.note.subnet.cidr(), by)
+    used.extend(all(&links).map(|gateway| {
+        let by = name(gateway.metadata.subnet);
+        (gateway.metadata.subnet.cidr(), by)
     }));
     // An address alone, with no route of its own in the main table.
     let local = std::fs::read_to_string("/proc/thread-self/net/fib_trie").unwrap_or_default();
@@ -244,15 +241,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_note_comes_back_as_written() {
-        let mut note = Note {
+    fn an_alias_comes_back_as_written() {
+        let mut metadata = AliasMetadata {
             instance: "a-b_1".to_owned(),
             subnet: Subnet::new("10.213.0.0/16".parse().unwrap()).unwrap(),
-            opened: BTreeSet::new(),
+            forwarding: BTreeSet::new(),
         };
-        assert_eq!(Note::read(&note.write()).unwrap(), note);
-        note.opened = ["eth0".to_owned(), "eth0/6".to_owned()].into();
-        assert_eq!(Note::read(&note.write()).unwrap(), note);
+        assert_eq!(
+            AliasMetadata::parse(&metadata.to_alias()).unwrap(),
+            metadata
+        );
+        metadata.forwarding = ["eth0".to_owned(), "eth0/6".to_owned()].into();
+        assert_eq!(
+            AliasMetadata::parse(&metadata.to_alias()).unwrap(),
+            metadata
+        );
         for other in [
             "",
             "stacyvm",
@@ -260,27 +263,27 @@ mod tests {
             "docker one 10.213.0.0/16",
             "stacyvm one x",
         ] {
-            assert_eq!(Note::read(other), None, "{other:?}");
+            assert_eq!(AliasMetadata::parse(other), None, "{other:?}");
         }
-        let anchors = [
+        let gateways = [
             Link {
                 index: 4,
                 name: "svmg0ad500".to_owned(),
-                alias: note.write(),
+                alias: metadata.to_alias(),
                 mtu: 1500,
                 group: 0,
             },
             Link {
                 index: 5,
                 name: "svm0ad500-2".to_owned(),
-                alias: note.write(),
+                alias: metadata.to_alias(),
                 mtu: 1500,
                 group: 0,
             },
         ];
-        assert_eq!(all(&anchors).count(), 1);
-        assert_eq!(find(&anchors, "a-b_1").unwrap().device, 4);
-        assert!(find(&anchors, "other").is_none());
+        assert_eq!(all(&gateways).count(), 1);
+        assert_eq!(find(&gateways, "a-b_1").unwrap().device, 4);
+        assert!(find(&gateways, "other").is_none());
     }
 
     #[test]

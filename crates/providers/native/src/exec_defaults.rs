@@ -1,16 +1,16 @@
-//! Who commands run as by an image and a spawn, and what is told to the agent of it.
+//! The defaults of a sandbox's execs, from its image and its spawn.
 //!
-//! An image's maker is a stranger: a user that is not there is an error.
+//! Images are not trusted: a user that the image names and does not have is an error.
 
 use std::path::Path;
 
 use stacyvm_image::ImageConfig;
+use stacyvm_provider::ops::Configure;
 use stacyvm_provider::{BoxSpec, ImageDefaults, ProviderError};
 
-use crate::agent::Configure;
 use crate::users::{self, User};
 
-/// Who commands run as: the spawn's user, else the image's, else uid 1000. Blocks.
+/// The user that commands run as: the spawn's, else the image's, else uid 1000. Blocks.
 pub(crate) fn user(
     spec: &BoxSpec,
     config: Option<&ImageConfig>,
@@ -30,7 +30,7 @@ pub(crate) fn user(
     })
 }
 
-/// What the agent gives to commands that say nothing.
+/// The environment, user and directory of commands that name none.
 pub(crate) fn defaults(spec: &BoxSpec, config: Option<&ImageConfig>, user: User) -> Configure {
     let image = config.map_or_else(ImageDefaults::default, |config| ImageDefaults {
         env: &config.env,

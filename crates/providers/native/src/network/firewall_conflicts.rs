@@ -1,9 +1,9 @@
-//! What other tables do to the packets of sandboxes.
+//! Firewall tables of other programs that drop the packets of sandboxes.
 
 use serde::Deserialize;
 use stacyvm_firewall::{TABLE_PREFIX, list};
 
-use super::anchor::OURS;
+use super::layout::INTERFACE_PREFIX;
 
 #[derive(Deserialize)]
 struct Listing {
@@ -25,8 +25,8 @@ struct Chain {
 }
 
 /// Other tables that drop what sandboxes send, one sentence each, with the command that opens
-/// them. Only a chain's policy is seen; what single rules do is their author's affair.
-pub(super) fn obstacles() -> Vec<String> {
+/// them. Only the policies of chains are checked, not single rules.
+pub(super) fn find() -> Vec<String> {
     let Some(text) = list(&["-j", "list", "chains"]) else {
         return Vec::new();
     };
@@ -40,27 +40,27 @@ pub(super) fn obstacles() -> Vec<String> {
         .filter(|chain| !chain.table.starts_with(TABLE_PREFIX))
         .collect();
     let docker = chains.iter().any(|chain| chain.name == "DOCKER-USER");
-    let mut said = Vec::new();
+    let mut found = Vec::new();
     for chain in &chains {
         let hook = chain.hook.as_deref().unwrap_or_default();
         if chain.policy.as_deref() != Some("drop")
             || !matches!(hook, "forward" | "input")
             || !matches!(chain.family.as_str(), "ip" | "ip6" | "inet")
             || (chain.family == "ip6" && hook == "input")
-            || lets_us_pass(chain, docker && hook == "forward")
+            || accepts_sandboxes(chain, docker && hook == "forward")
         {
             continue;
         }
-        said.push(sentence(chain, hook, docker));
+        found.push(sentence(chain, hook, docker));
     }
-    said
+    found
 }
 
-/// Whether somebody has opened the chain for our interfaces already.
-fn lets_us_pass(chain: &Chain, docker: bool) -> bool {
+/// Whether the chain has a rule for the interfaces of sandboxes already.
+fn accepts_sandboxes(chain: &Chain, docker: bool) -> bool {
     let named = |name: &str| {
         list(&["list", "chain", &chain.family, &chain.table, name])
-            .is_some_and(|text| text.contains(&format!("\"{OURS}")))
+            .is_some_and(|text| text.contains(&format!("\"{INTERFACE_PREFIX}")))
     };
     named(&chain.name) || (docker && named("DOCKER-USER"))
 }
@@ -82,7 +82,7 @@ fn sentence(chain: &Chain, hook: &str, docker: bool) -> String {
         ("ip6", "filter") => Some("ip6tables"),
         _ => None,
     };
-    let mend = match (iptables, hook) {
+    let remedy = match (iptables, hook) {
         (Some(program), "forward") => {
             let place = if docker && program == "iptables" {
                 "DOCKER-USER"
@@ -90,19 +90,21 @@ fn sentence(chain: &Chain, hook: &str, docker: bool) -> String {
                 name
             };
             format!(
-                "{program} -I {place} -i {OURS}+ -j ACCEPT && {program} -I {place} -o {OURS}+ -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
+                "{program} -I {place} -i {INTERFACE_PREFIX}+ -j ACCEPT && {program} -I {place} -o {INTERFACE_PREFIX}+ -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT"
             )
         }
-        (Some(program), _) => format!("{program} -I {name} -i {OURS}+ -j ACCEPT"),
+        (Some(program), _) => format!("{program} -I {name} -i {INTERFACE_PREFIX}+ -j ACCEPT"),
         (None, "forward") => format!(
-            "nft insert rule {family} {table} {name} iifname '\"{OURS}*\"' accept && nft insert rule {family} {table} {name} oifname '\"{OURS}*\"' ct state established,related accept"
+            "nft insert rule {family} {table} {name} iifname '\"{INTERFACE_PREFIX}*\"' accept && nft insert rule {family} {table} {name} oifname '\"{INTERFACE_PREFIX}*\"' ct state established,related accept"
         ),
         (None, _) => {
-            format!("nft insert rule {family} {table} {name} iifname '\"{OURS}*\"' accept")
+            format!(
+                "nft insert rule {family} {table} {name} iifname '\"{INTERFACE_PREFIX}*\"' accept"
+            )
         }
     };
     format!(
-        "{what}: the firewall chain {family} {table} {name} drops what it does not know; open it with: {mend}"
+        "{what}: the firewall chain {family} {table} {name} drops what it does not know; open it with: {remedy}"
     )
 }
 
