@@ -29,8 +29,8 @@ pub struct LaunchRequest {
     pub seq: u64,
     /// Host name inside, and name of its cgroups.
     pub id: String,
-    /// Whether what the sandbox writes stands on a file system of its own, which comes beside the
-    /// request and holds what else stands in `layers/`.
+    /// Whether the sandbox's writable layers are on a file system of its own, which comes beside the
+    /// request and has what is otherwise in `layers/`.
     #[serde(default)]
     pub disk: bool,
     /// The sandbox's own directory on the host, made by the provider, mode 0700. The launcher
@@ -135,7 +135,7 @@ pub struct Launched {
 }
 
 /// What the child writes to the status pipe when a step of its setup fails, as one JSON object;
-/// end of file without a word means that setup succeeded. Also the launcher's own failures.
+/// end of file without a failure means that the setup succeeded. Also a failure of the launcher itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{step}: {message}")]
 pub struct LaunchFailure {

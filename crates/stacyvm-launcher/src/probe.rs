@@ -24,7 +24,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const ID_BASE: u32 = 0x1fff_0000;
 const MEBIBYTE: u64 = 1 << 20;
 
-/// Launches a sandbox with an empty root below `place`, ends it and says what came of it.
+/// Launches a sandbox with an empty root below `place`, ends it and reports the outcome.
 #[must_use]
 pub fn probe(place: &Path, options: Options) -> ProbeReport {
     let mut report = ProbeReport {
@@ -131,7 +131,7 @@ fn request(id: &str, box_dir: PathBuf, lower: PathBuf) -> LaunchRequest {
     }
 }
 
-/// What the sandbox's first process said about its setup.
+/// Waits for the end of the setup; the failure that the first process reports is the error.
 fn read_status(status: OwnedFd) -> Result<(), LaunchFailure> {
     const STEP: &str = "wait for the trial";
     if !pidfd::wait(&status, PROBE_TIMEOUT).step(STEP)? {

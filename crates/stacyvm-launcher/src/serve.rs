@@ -58,7 +58,7 @@ fn is_readable(control: &OwnedFd) -> bool {
         tv_nsec: 0,
     };
     let mut watched = [PollFd::new(control, PollFlags::IN)];
-    // When it cannot be told, the read that follows finds out.
+    // Should poll fail, the read that follows reports it.
     poll(&mut watched, Some(&now)) != Ok(0)
 }
 

@@ -56,7 +56,7 @@ pub(crate) struct BoxResources {
     pub(crate) disk: Option<Disk>,
     /// Which of its limits have been reached and reported.
     pub(crate) reported_limits: ReportedLimits,
-    /// The generation of the host view that it stands on, for the image `host`.
+    /// The generation of the host view that it uses, for the image `host`.
     pub(crate) host_view: Option<String>,
     pub(crate) network: Option<Lease>,
     /// When the processor time was last measured, and what it was, in nanoseconds.
@@ -237,7 +237,7 @@ impl BoxTable {
         self.layout.box_dir(id)
     }
 
-    /// Names of directories that stand on disk. Blocks.
+    /// Ids that have a directory on disk. Blocks.
     pub(crate) fn on_disk(&self) -> io::Result<BTreeSet<SandboxId>> {
         let mut ids = BTreeSet::new();
         for entry in std::fs::read_dir(&self.layout.boxes)? {

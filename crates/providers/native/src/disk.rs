@@ -1,6 +1,6 @@
 //! Limits of what a box writes to its disk, held by the kernel.
 //!
-//! All that a box writes (its root, `/workspace`, `/tmp`) stands in its writable layers. Where the
+//! All that a box writes (its root, `/workspace`, `/tmp`) is in its writable layers. Where the
 //! file system of the boxes counts by project, the layers get a project of their own with a
 //! limit. Elsewhere they get a file system of their own, of the size asked for, in a file of the
 //! box's directory. Which one this machine can do is found out once, at the start. A box without

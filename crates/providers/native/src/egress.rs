@@ -15,7 +15,7 @@ pub(crate) async fn change(
     egress: &Egress,
 ) -> Result<(), ProviderError> {
     let lease = entry.resources().network.clone();
-    let (Some(mut lease), Some(network)) = (lease, network.network.clone()) else {
+    let (Some(mut lease), Some(network)) = (lease, network.existing().cloned()) else {
         return Err(ProviderError::Unsupported(format!(
             "sandbox {} has no network",
             entry.id

@@ -19,7 +19,7 @@ use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 
 use plan::Plan;
 
-/// How far the building of a view is, for a person who waits: entries done, entries in all.
+/// Reports the progress of building a view: entries done, entries in all.
 pub(crate) type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// One finished view. While it lives, no server deletes its directory.

@@ -35,7 +35,7 @@ pub use settings::{NetworkChoice, NetworkSettings};
 #[derive(Debug, Default)]
 pub(crate) struct NetworkSupport {
     /// None when sandboxes have no network.
-    pub(crate) network: Option<Arc<SandboxNetwork>>,
+    network: Option<Arc<SandboxNetwork>>,
     /// Why there is none although one was wanted.
     unavailable: Option<String>,
 }
@@ -68,6 +68,11 @@ impl NetworkSupport {
             }),
             Err(error) => Err(error),
         }
+    }
+
+    /// The network, also one that only sandboxes of before have.
+    pub(crate) fn existing(&self) -> Option<&Arc<SandboxNetwork>> {
+        self.network.as_ref()
     }
 
     /// The network that new sandboxes may have.

@@ -69,7 +69,7 @@ impl BoxRemover {
         if let Some(process) = process {
             end(entry, &process).await?;
         }
-        if let Some(network) = &self.network.network {
+        if let Some(network) = self.network.existing() {
             network.unregister(&entry.id).await;
         }
         let (remover, removed) = (self.clone(), entry.clone());
@@ -84,7 +84,7 @@ impl BoxRemover {
     /// later server finds a removal that was broken off. Blocks.
     fn remove_leftovers(&self, entry: &BoxEntry) -> Result<(), ProviderError> {
         let lease = entry.resources().network.take();
-        if let (Some(lease), Some(network)) = (lease, &self.network.network) {
+        if let (Some(lease), Some(network)) = (lease, self.network.existing()) {
             network.release(&lease);
         }
         let mut groups = entry.resources().cgroups.clone();

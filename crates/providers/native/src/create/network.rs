@@ -32,7 +32,7 @@ pub(super) async fn register(
     id: &SandboxId,
     lease: Option<&Lease>,
 ) -> Result<(), NetworkError> {
-    match (&support.network, lease) {
+    match (support.existing(), lease) {
         (Some(network), Some(lease)) => network.register(id, lease).await,
         _ => Ok(()),
     }
@@ -43,7 +43,7 @@ pub(super) fn set_group(
     support: &NetworkSupport,
     allocated: Option<&AllocatedNetwork>,
 ) -> Result<(), NetworkError> {
-    match (&support.network, allocated) {
+    match (support.existing(), allocated) {
         (Some(network), Some(allocated)) => {
             network.set_group(allocated.device, &allocated.lease.egress())
         }
@@ -57,6 +57,6 @@ pub(super) fn files(
     id: &SandboxId,
     lease: Option<&Lease>,
 ) -> Option<NetworkFiles> {
-    let network = support.network.as_ref()?;
+    let network = support.existing()?;
     Some(network.files(lease?, id.as_str()))
 }

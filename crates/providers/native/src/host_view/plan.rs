@@ -84,7 +84,7 @@ const ALLOWED: &[&str] = &[
     "vim",
 ];
 
-/// Parts of a name that mark a file as something to keep out, wherever it stands.
+/// Parts of a name that mark a file as something to keep out, in any directory.
 const SUSPICIOUS: &[&str] = &[
     "passw",
     "secret",

@@ -136,7 +136,7 @@ async fn a_launch_that_comes_just_after_a_launchers_end_waits_for_the_next_one()
     let (_dir, path) = program("exec cat");
     let launchers = Arc::new(Launchers::start(&path, 1).unwrap());
     let first = launchers.pids()[0];
-    // It has ended, and nobody has had a moment to notice.
+    // It has ended, and no task has run since to notice it.
     if let State::Running(connection) = &*launchers.all[0].current.borrow() {
         connection.close();
     }

@@ -107,7 +107,7 @@ impl NativeProvider {
             io,
         });
         tokio::spawn(limit_watch::run(Arc::downgrade(&boxes), notices.clone()));
-        let following = tokio::spawn(follow_host(network.network.clone(), notices.clone()));
+        let following = tokio::spawn(follow_host(network.existing().cloned(), notices.clone()));
         Self {
             boxes,
             creator,

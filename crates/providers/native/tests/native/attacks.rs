@@ -42,7 +42,7 @@ while True:
         "{made:?}"
     );
 
-    // The classic, with nobody who counts.
+    // The usual fork bomb.
     let mut spec = command(["bash", "-c", ":(){ :|:& };:; wait"]);
     spec.timeout = Some(Duration::from_secs(2));
     spec.kill_orphans = true;
@@ -87,7 +87,7 @@ async fn the_agent_cannot_be_killed_or_stopped_from_inside() {
     need_root!();
     let world = World::start().await;
     let sandbox = world.spawn().await;
-    // Its own root may ask the agent to end (2 and 15), as with any init; nobody may force it.
+    // Its own root may ask the agent to end (2 and 15), as with any init; no process may kill it.
     for (user, signals) in [("user", "1 2 3 9 15 19 20"), ("root", "1 3 9 19 20")] {
         // `kill` is the shell's own here, and -1 is everybody but the sender and the first process:
         // so one shell can go through all of them, and nothing but the agent is left to be hit.
@@ -122,7 +122,7 @@ async fn open_files_and_zombies_of_one_sandbox_hurt_nobody() {
     let (one, other) = (world.spawn().await, world.spawn().await);
     let code = "import os\nf = []\ntry:\n  while True: f.append(os.open('/dev/null', 0))\nexcept OSError as e: print(e.strerror)";
     assert_eq!(one.python(code).await.ok(), "Too many open files");
-    // Children that nobody waits for, made by a parent that ends: the first process must reap them.
+    // Children whose parent ends without waiting for them: the first process must reap them.
     let code = "import os\nfor i in range(60):\n  if os.fork() == 0:\n    if os.fork() == 0: os._exit(0)\n    os._exit(0)\n  os.wait()\nprint('done')";
     for _ in 0..4 {
         assert_eq!(one.python(code).await.ok(), "done");

@@ -8,7 +8,7 @@ use stacyvm_provider::{BoxState, ProviderError};
 use stacyvm_types::SandboxId;
 
 use crate::life::{has_ended, kill, states};
-use crate::support::{PATIENCE, World, eventually, need_root, spec};
+use crate::support::{TEST_TIMEOUT, World, eventually, need_root, spec};
 
 #[tokio::test]
 async fn sandboxes_outlive_a_killed_launcher() {
@@ -140,7 +140,7 @@ async fn eventually_state(world: &World, id: &SandboxId, wanted: BoxState) {
         }
     };
     assert!(
-        tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
+        tokio::time::timeout(TEST_TIMEOUT, waiting).await.is_ok(),
         "{:?}",
         states(world).await
     );
@@ -182,7 +182,7 @@ async fn half_made_boxes_are_found_and_removed() {
     for dir in &orphans {
         let _ = std::fs::create_dir(dir);
     }
-    // A process that nobody's file names, in the group that is left.
+    // A process that no file names, in the group that is left.
     let mut stray = std::process::Command::new("sleep")
         .arg("600")
         .spawn()
@@ -239,7 +239,7 @@ async fn a_creation_that_nobody_waits_for_leaves_nothing() {
             }
         };
         assert!(
-            tokio::time::timeout(PATIENCE, gone).await.is_ok(),
+            tokio::time::timeout(TEST_TIMEOUT, gone).await.is_ok(),
             "{:?}",
             states(&world).await
         );

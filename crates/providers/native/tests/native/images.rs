@@ -1,4 +1,4 @@
-//! What sandboxes can be made from, and who they run as.
+//! What sandboxes can be made from, and which user they run as.
 
 use std::path::Path;
 

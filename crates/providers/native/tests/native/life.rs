@@ -6,7 +6,7 @@ use stacyvm_provider::prelude::*;
 use stacyvm_provider::{BoxState, ProviderError};
 use stacyvm_types::{Isolation, SandboxId};
 
-use crate::support::{PATIENCE, World, copy_program, eventually, need_root, spec};
+use crate::support::{TEST_TIMEOUT, World, copy_program, eventually, need_root, spec};
 
 pub(crate) fn kill(pid: i32) {
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
@@ -163,7 +163,7 @@ async fn an_end_by_itself_is_noticed() {
     tokio::task::yield_now().await;
     assert!(!waiting.is_finished());
     kill(pid);
-    tokio::time::timeout(PATIENCE, waiting)
+    tokio::time::timeout(TEST_TIMEOUT, waiting)
         .await
         .unwrap()
         .unwrap();

@@ -1,4 +1,4 @@
-//! Limits, from inside and from outside: each one holds, is told, and shows in the figures.
+//! Limits, from inside and from outside: each one holds, is reported, and shows in the figures.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -10,17 +10,17 @@ use stacyvm_provider::{Capability, Notice};
 use stacyvm_types::{ExitReason, SandboxId, Vcpus};
 use tokio::sync::mpsc::Receiver;
 
-use crate::support::{PATIENCE, Sandbox, World, command, eventually, need_root};
+use crate::support::{Sandbox, TEST_TIMEOUT, World, command, eventually, need_root};
 
-/// Waits until the provider tells that this sandbox has come to this limit.
-async fn told(notices: &mut Receiver<Notice>, id: &SandboxId, limit: &'static str) {
+/// Waits until the provider reports that this sandbox has reached this limit.
+async fn limit_is_reported(notices: &mut Receiver<Notice>, id: &SandboxId, limit: &'static str) {
     let wanted = Notice::LimitReached {
         id: id.clone(),
         limit,
     };
     let waiting = async { while notices.recv().await.expect("it goes on") != wanted {} };
-    let told = tokio::time::timeout(PATIENCE, waiting).await;
-    assert!(told.is_ok(), "nobody told of {limit}");
+    let reported = tokio::time::timeout(TEST_TIMEOUT, waiting).await;
+    assert!(reported.is_ok(), "{limit} was not reported");
 }
 
 /// Whether disks can be limited here; says so when not.
@@ -113,7 +113,7 @@ async fn a_disk_is_full_at_its_limit_and_says_so() {
         OpError::Limit(message) => assert!(message.contains("disk full"), "{message}"),
         other => panic!("{other:?}"),
     }
-    told(&mut notices, &sandbox.id, "disk").await;
+    limit_is_reported(&mut notices, &sandbox.id, "disk").await;
     let stats = world.provider().stats(&sandbox.id).await.unwrap();
     assert_eq!(stats.disk_limit_bytes, 32 << 20);
     assert!(
@@ -180,7 +180,7 @@ async fn a_limited_disk_outlives_the_server_and_ends_with_its_sandbox() {
     let stats = world.provider().stats(&sandbox.id).await.unwrap();
     assert_eq!(stats.disk_limit_bytes, 32 << 20);
 
-    // Ended by somebody else, with nobody to take anything away.
+    // Ended from outside, while no provider removes anything.
     let pid = world.provider().first_process(&sandbox.id).unwrap();
     crate::life::kill(pid);
     gone(device.as_ref()).await;
@@ -254,7 +254,7 @@ async fn a_part_of_a_core_is_a_part_of_a_core() {
 }
 
 #[tokio::test]
-async fn processes_and_memory_that_are_refused_are_told() {
+async fn processes_and_memory_that_are_refused_are_reported() {
     need_root!();
     let world = World::start().await;
     let mut notices = world.provider().notices().unwrap();
@@ -264,7 +264,7 @@ async fn processes_and_memory_that_are_refused_are_told() {
     bomb.timeout = Some(Duration::from_secs(1));
     bomb.kill_orphans = true;
     forks.run(bomb).await;
-    told(&mut notices, &forks.id, "pids").await;
+    limit_is_reported(&mut notices, &forks.id, "pids").await;
     let stats = world.provider().stats(&forks.id).await.unwrap();
     assert!(stats.pids_limit == 24 && stats.pids <= 24, "{stats:?}");
 
@@ -272,7 +272,7 @@ async fn processes_and_memory_that_are_refused_are_told() {
         .python("blocks = []\nwhile True: blocks.append(bytearray(1 << 20))")
         .await;
     assert_eq!(outcome.exit.reason, ExitReason::Oom, "{outcome:?}");
-    told(&mut notices, &hog.id, "memory").await;
+    limit_is_reported(&mut notices, &hog.id, "memory").await;
     let stats = world.provider().stats(&hog.id).await.unwrap();
     assert!(stats.oom_kills >= 1, "{stats:?}");
     assert_eq!(stats.mem_limit_bytes, 64 << 20);

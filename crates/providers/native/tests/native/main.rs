@@ -1,4 +1,4 @@
-//! The native provider with real sandboxes: looked at from inside, from outside, and attacked.
+//! The native provider with real sandboxes: examined from inside and outside, and attacked.
 //!
 //! Needs root and the launcher program (`STACYVM_LAUNCHER_BIN`, or built here by cargo); a test
 //! that cannot run says so with its name.

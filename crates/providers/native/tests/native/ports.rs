@@ -1,4 +1,4 @@
-//! The short way to a port: a socket of the server's own, which no agent carries.
+//! Connecting to a port with a socket of the server, without the agent.
 
 use stacyvm_provider::ops::OpError;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -1,4 +1,4 @@
-//! A provider with a data directory of its own, and words to ask its sandboxes with.
+//! A provider with a data directory of its own, and helpers to run commands in its sandboxes.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use stacyvm_provider::{BoxSpec, NetworkMode, ProviderError, SandboxOps};
 use stacyvm_types::{FileMode, Isolation, OutputStream, SandboxId};
 
 /// Longer than anything here takes on a loaded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Whether native sandboxes can be made here with all rights; says so when not.
 pub(crate) fn ready(test: &str) -> bool {
@@ -86,7 +86,7 @@ pub(crate) fn copy_program(from: &Path, to: &Path) {
     );
 }
 
-/// Another name for every world, so that their cgroups never meet.
+/// A different instance name for every world, so that their cgroups never meet.
 fn instance() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -214,12 +214,12 @@ impl Drop for World {
                 && let Ok(Some(pidfd)) = stacyvm_sys::pidfd::open_started_at(pid, ticks)
             {
                 let _ = stacyvm_sys::pidfd::kill(&pidfd);
-                let _ = stacyvm_sys::pidfd::wait(&pidfd, PATIENCE);
+                let _ = stacyvm_sys::pidfd::wait(&pidfd, TEST_TIMEOUT);
             }
             if let Ok(groups) =
                 serde_json::from_value::<BTreeMap<String, PathBuf>>(value["cgroups"].clone())
             {
-                let _ = stacyvm_sys::cgroup::remove(&groups, PATIENCE);
+                let _ = stacyvm_sys::cgroup::remove(&groups, TEST_TIMEOUT);
                 for parent in groups.values().filter_map(|dir| dir.parent()) {
                     let _ = std::fs::remove_dir(parent);
                 }
@@ -288,7 +288,7 @@ impl Sandbox {
             }
             panic!("the connection was lost");
         };
-        let exit = tokio::time::timeout(PATIENCE, reading)
+        let exit = tokio::time::timeout(TEST_TIMEOUT, reading)
             .await
             .expect("the command does not end");
         Outcome {
@@ -389,7 +389,7 @@ pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) 
         }
     };
     assert!(
-        tokio::time::timeout(PATIENCE, waiting).await.is_ok(),
+        tokio::time::timeout(TEST_TIMEOUT, waiting).await.is_ok(),
         "it never came true that {what}"
     );
 }
