@@ -1,5 +1,6 @@
-//! What a command costs through the agent, by each way to it, beside the engine's own exec; and what
-//! a sandbox costs, made from nothing and made ahead. Prints medians of one run, interleaved.
+//! Measures the latency of a command through the agent, by each way to it, beside the engine's own
+//! exec; and of creating a sandbox, with and without warm containers. Prints percentiles of one run,
+//! whose measurements are interleaved.
 //!
 //! Needs `STACYVM_TEST_DOCKER`, `STACYVM_TEST_DOCKER_IMAGE` (with `/bin/true`) and `STACYVM_AGENT_BIN`;
 //! arguments: how many rounds (default 50), and names of runtimes (default `runc`).
@@ -35,7 +36,7 @@ fn main() -> Result<()> {
     })
 }
 
-/// A provider of its own for each way.
+/// Makes a provider for one way to the agent.
 async fn provider(tag: &str, runtime: &str, attach: bool, warm: u32) -> Result<DockerProvider> {
     let engine = std::env::var("STACYVM_TEST_DOCKER")?;
     let tag = format!("trips-{tag}-{}", std::process::id());
@@ -88,7 +89,7 @@ async fn measure(runtime: &str, rounds: usize) -> Result<()> {
     ahead.list().await?;
     for _ in 0..rounds.min(10) {
         took[0].push(create(&near).await?);
-        // Claimed when it is there; the making of the next one is nobody's wait.
+        // Claimed when a warm container is ready; making the next one is not measured.
         let count = async || Ok(warm_of(&docker).await == 1);
         eventually("a container waits", count).await?;
         took[1].push(create(&ahead).await?);

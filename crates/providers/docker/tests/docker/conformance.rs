@@ -41,7 +41,7 @@ impl Harness for World {
     }
 }
 
-/// Processes that belong to a container of this name: its agent has a host name of the sandbox's.
+/// The processes that have a container's name in their command lines.
 fn processes_of(container: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
@@ -56,7 +56,7 @@ fn processes_of(container: &str) -> Vec<String> {
 
 stacyvm_provider::conformance_tests!(harness);
 
-/// The same over the engine's attachment, which is the only way where the engine is elsewhere.
+/// The suite over the engine's attachment, which is the only way to an engine on another machine.
 mod attached {
     use super::*;
 
@@ -68,7 +68,7 @@ mod attached {
     stacyvm_provider::conformance_tests!(harness);
 }
 
-/// The same with another kernel under it.
+/// The suite with gVisor's kernel.
 mod gvisor {
     use super::*;
 
@@ -87,7 +87,7 @@ mod gvisor {
     stacyvm_provider::conformance_tests!(harness);
 }
 
-/// The same with every sandbox that can made of a warm container.
+/// The suite with warm containers, from which every fitting sandbox is made.
 mod warm {
     use super::*;
 

@@ -1,5 +1,5 @@
-//! A socket that answers as an engine does, for faults that a real one does not show when asked. It
-//! knows containers by name and state, and tells events only when the test says so.
+//! A socket that answers like an engine, for faults that a real one does not have on demand. It knows
+//! containers by name and state, and sends events only when the test says so.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,46 +16,46 @@ use tokio::task::JoinHandle;
 /// The tag of every provider over a fake engine.
 pub(crate) const TAG: &str = "fake";
 
-/// What is sent down the streams of events.
+/// What is sent on the streams of events.
 #[derive(Clone, Debug)]
-enum Piece {
+enum StreamPart {
     Bytes(Vec<u8>),
     /// The connection breaks.
     Cut,
 }
 
 #[derive(Debug)]
-struct Shared {
-    /// By name; the words of the API.
+struct EngineState {
+    /// The API's state of each container, by name.
     containers: Mutex<BTreeMap<String, &'static str>>,
-    pieces: broadcast::Sender<Piece>,
-    /// What was told since somebody asked for the time: who follows from then on hears it first.
+    parts: broadcast::Sender<StreamPart>,
+    /// The events since the engine was last asked for its time, for followers from that time on.
     since: Mutex<String>,
-    /// How often events were asked for.
+    /// How often the events were requested.
     followed: Mutex<usize>,
     listed: Mutex<usize>,
 }
 
-/// The engine; dropping it takes the socket away.
+/// The engine; dropping it removes the socket.
 #[derive(Debug)]
 pub(crate) struct FakeEngine {
     directory: TempDir,
-    shared: Arc<Shared>,
+    state: Arc<EngineState>,
     serving: Option<JoinHandle<()>>,
 }
 
 impl FakeEngine {
     pub(crate) fn start() -> Self {
-        let shared = Shared {
+        let state = EngineState {
             containers: Mutex::default(),
-            pieces: broadcast::channel(256).0,
+            parts: broadcast::channel(256).0,
             since: Mutex::default(),
             followed: Mutex::default(),
             listed: Mutex::default(),
         };
         let mut engine = Self {
             directory: tempfile::tempdir().unwrap(),
-            shared: Arc::new(shared),
+            state: Arc::new(state),
             serving: None,
         };
         engine.come_back();
@@ -66,15 +66,15 @@ impl FakeEngine {
         self.directory.path().join("engine.sock")
     }
 
-    /// A provider that uses it.
+    /// A provider of this engine.
     pub(crate) fn provider(&self) -> DockerProvider {
         let address = EngineAddress::Unix(self.socket());
         DockerProvider::new(DockerSettings::new(address, TAG, "/nonexistent")).unwrap()
     }
 
-    /// What a container does from now on; `gone` is none. Nobody is told.
+    /// Sets the state of a container, `gone` for none, without an event.
     pub(crate) fn set(&self, id: &SandboxId, state: &'static str) {
-        let mut containers = self.shared.containers.lock().unwrap();
+        let mut containers = self.state.containers.lock().unwrap();
         let name = name(id);
         if state == "gone" {
             containers.remove(&name);
@@ -83,7 +83,7 @@ impl FakeEngine {
         }
     }
 
-    /// One event in the engine's words.
+    /// One event in the engine's form.
     pub(crate) fn event(id: &SandboxId, action: &str, more: &[(&str, &str)]) -> String {
         let mut attributes = serde_json::json!({"name": name(id), "stacyvm.instance": TAG});
         for (key, value) in more {
@@ -94,25 +94,25 @@ impl FakeEngine {
             + "\n"
     }
 
-    /// Sends this down every stream of events.
+    /// Sends a text on every stream of events.
     pub(crate) fn say(&self, text: &str) {
-        let mut since = self.shared.since.lock().unwrap();
+        let mut since = self.state.since.lock().unwrap();
         since.push_str(text);
-        let _ = self.shared.pieces.send(Piece::Bytes(text.into()));
+        let _ = self.state.parts.send(StreamPart::Bytes(text.into()));
     }
 
     /// Breaks every stream of events.
     pub(crate) fn cut(&self) {
-        let _ = self.shared.pieces.send(Piece::Cut);
+        let _ = self.state.parts.send(StreamPart::Cut);
     }
 
-    /// How many streams of events there were, and lists.
+    /// How often the events were requested, and the containers listed.
     pub(crate) fn asked(&self) -> (usize, usize) {
-        let followed = *self.shared.followed.lock().unwrap();
-        (followed, *self.shared.listed.lock().unwrap())
+        let followed = *self.state.followed.lock().unwrap();
+        (followed, *self.state.listed.lock().unwrap())
     }
 
-    /// Nobody answers any more.
+    /// Stops answering.
     pub(crate) async fn go_away(&mut self) {
         if let Some(serving) = self.serving.take() {
             serving.abort();
@@ -124,10 +124,10 @@ impl FakeEngine {
 
     pub(crate) fn come_back(&mut self) {
         let listener = UnixListener::bind(self.socket()).unwrap();
-        let shared = Arc::clone(&self.shared);
+        let state = Arc::clone(&self.state);
         self.serving = Some(tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(Arc::clone(&shared), stream));
+                tokio::spawn(serve(Arc::clone(&state), stream));
             }
         }));
     }
@@ -137,8 +137,8 @@ fn name(id: &SandboxId) -> String {
     format!("stacyvm-{TAG}-{id}")
 }
 
-/// Answers one request and closes.
-async fn serve(shared: Arc<Shared>, mut stream: UnixStream) {
+/// Answers one request and closes the connection.
+async fn serve(state: Arc<EngineState>, mut stream: UnixStream) {
     let mut asked = Vec::new();
     while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
         let mut byte = [0; 512];
@@ -156,9 +156,9 @@ async fn serve(shared: Arc<Shared>, mut stream: UnixStream) {
     };
     if path == "/events" {
         let from_then = query.contains("since=1767225600.500000");
-        return tell(&shared, &mut stream, from_then).await;
+        return tell(&state, &mut stream, from_then).await;
     }
-    let (status, body) = answer(&shared, path);
+    let (status, body) = answer(&state, path);
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
@@ -166,17 +166,17 @@ async fn serve(shared: Arc<Shared>, mut stream: UnixStream) {
     let _ = stream.write_all(head.as_bytes()).await;
 }
 
-fn answer(shared: &Shared, path: &str) -> (&'static str, String) {
-    let containers = shared.containers.lock().unwrap();
+fn answer(state: &EngineState, path: &str) -> (&'static str, String) {
+    let containers = state.containers.lock().unwrap();
     match path {
         "/version" => ("200 OK", r#"{"ApiVersion":"1.41"}"#.to_owned()),
         "/info" => {
-            shared.since.lock().unwrap().clear();
+            state.since.lock().unwrap().clear();
             let time = r#"{"SystemTime":"2026-01-01T00:00:00.5Z"}"#;
             ("200 OK", time.to_owned())
         }
         "/containers/json" => {
-            *shared.listed.lock().unwrap() += 1;
+            *state.listed.lock().unwrap() += 1;
             let all = containers.iter().map(
                 |(name, state)| serde_json::json!({"Names": [format!("/{name}")], "State": state}),
             );
@@ -198,21 +198,21 @@ fn answer(shared: &Shared, path: &str) -> (&'static str, String) {
     }
 }
 
-async fn tell(shared: &Shared, stream: &mut UnixStream, from_then: bool) {
-    let (mut pieces, before) = {
-        let since = shared.since.lock().unwrap();
-        (shared.pieces.subscribe(), since.clone())
+async fn tell(state: &EngineState, stream: &mut UnixStream, from_then: bool) {
+    let (mut parts, before) = {
+        let since = state.since.lock().unwrap();
+        (state.parts.subscribe(), since.clone())
     };
     let head =
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     if stream.write_all(head.as_bytes()).await.is_err() {
         return;
     }
-    *shared.followed.lock().unwrap() += 1;
+    *state.followed.lock().unwrap() += 1;
     if from_then && !before.is_empty() && send(stream, before.as_bytes()).await.is_err() {
         return;
     }
-    while let Ok(Piece::Bytes(bytes)) = pieces.recv().await {
+    while let Ok(StreamPart::Bytes(bytes)) = parts.recv().await {
         if send(stream, &bytes).await.is_err() {
             return;
         }

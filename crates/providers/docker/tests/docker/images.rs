@@ -31,7 +31,7 @@ async fn an_image_is_saved_loaded_named_and_removed() {
             .all(|line| !line.name.starts_with("stacyvm/trial"))
     );
 
-    // Named after this process, so that no two runs meet.
+    // The name contains this process's id, so that two runs do not interfere.
     let second = format!("{}-second:1", image.name.trim_end_matches(":1"));
     images.tag(&image.name, &second).await.unwrap();
     assert_eq!(images.inspect(&second).await.unwrap().image.id, line.id);

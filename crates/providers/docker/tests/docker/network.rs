@@ -1,5 +1,5 @@
-//! What containers with a network reach and what not, and how long that holds. Everything happens in
-//! a world of the test's own (see `world`).
+//! What containers with a network can reach and what not, while servers and engines come and go. Each
+//! test has network namespaces of its own (see `isolated_network`).
 
 use std::sync::Arc;
 
@@ -9,13 +9,13 @@ use stacyvm_provider::prelude::*;
 use stacyvm_provider::{Capability, Egress, NetworkMode, ProviderError, SandboxOps};
 use stacyvm_types::{OutputStream, SandboxId};
 
+use crate::isolated_network::{ASK, IsolatedNetwork, LISTEN, PORT};
 use crate::support::{Surroundings, World, eventually};
 use crate::watch::spec;
-use crate::world::{ASK, LISTEN, PORT, Place};
 
-/// A range for the engine's own bridge and some for networks.
+/// The ranges of the engine's own bridge and of further networks.
 const POOLS: &str = r#"{"base":"172.30.0.0/16","size":24}"#;
-/// The host's port that is open.
+/// The port of the host that is open to containers.
 const OPEN: u16 = PORT + 2;
 
 fn open() -> NetworkMode {
@@ -24,11 +24,11 @@ fn open() -> NetworkMode {
 
 fn settings(settings: &mut DockerSettings) {
     settings.network.allow_host_ports = vec![OPEN];
-    // As private as the name server of many a house.
+    // A private address, as name servers often have.
     settings.network.name_servers = vec!["192.168.77.1".parse().unwrap()];
 }
 
-/// What a program inside prints.
+/// Runs a program in a sandbox and returns its standard output.
 async fn inside(sandbox: &dyn SandboxOps, argv: &[&str]) -> String {
     let spec = ExecSpec {
         argv: argv.iter().map(|&word| word.to_owned()).collect(),
@@ -54,7 +54,7 @@ async fn inside(sandbox: &dyn SandboxOps, argv: &[&str]) -> String {
     String::from_utf8(printed).unwrap()
 }
 
-/// What became of each target, asked from inside.
+/// Runs [`ASK`] in a sandbox.
 async fn ask(sandbox: &dyn SandboxOps, targets: &str) -> String {
     inside(sandbox, &["python3", "-c", ASK, targets]).await
 }
@@ -83,7 +83,7 @@ impl World {
     }
 }
 
-/// What must be refused whatever happens to servers and engines.
+/// The targets that must be closed whatever happens to servers and engines.
 fn forbidden(gateway: &str, neighbour: &str) -> String {
     let mut targets = String::new();
     for address in [
@@ -102,7 +102,7 @@ fn forbidden(gateway: &str, neighbour: &str) -> String {
     targets
 }
 
-/// Asserts that everything is refused but the outside and the open port.
+/// Asserts that everything is refused except for the outside and the open port.
 #[track_caller]
 fn assert_closed(outcomes: &str, gateway: &str) {
     for line in outcomes.lines() {
@@ -115,7 +115,7 @@ fn assert_closed(outcomes: &str, gateway: &str) {
 #[tokio::test]
 async fn containers_reach_the_outside_and_nothing_of_the_host() {
     const NAME: &str = "containers_reach_the_outside_and_nothing_of_the_host";
-    let Some((place, surroundings)) = Place::enter(NAME, POOLS) else {
+    let Some((network, surroundings)) = IsolatedNetwork::enter(NAME, POOLS) else {
         return;
     };
     let mut world = World::with(surroundings, settings).await;
@@ -148,22 +148,22 @@ async fn containers_reach_the_outside_and_nothing_of_the_host() {
         forbidden(&gateway, &there)
     );
     assert_closed(&ask(sandbox.as_ref(), &targets).await, &gateway);
-    // Names are asked of a private address, of which nothing else is reached.
+    // The name server has a private address, of which only its port is open.
     let resolved = inside(sandbox.as_ref(), &["getent", "hosts", "outside.example"]).await;
     assert!(resolved.contains("11.22.33.1"), "{resolved}");
     let ipv6 = inside(sandbox.as_ref(), &["cat", "/proc/net/if_inet6"]).await;
     assert!(!ipv6.contains("eth0"), "{ipv6}");
-    // The host opens no connections into containers, nor does the outside through it.
-    place
+    // Neither the host nor the outside can connect to containers.
+    network
         .outside
         .run(&format!("ip route add {there}/32 via 11.22.33.2"));
-    for namespace in [&place.host, &place.outside] {
+    for namespace in [&network.host, &network.outside] {
         let asked = namespace.ask(&format!("tcp {there} {PORT}\nudp {there} {PORT}"));
         assert!(!asked.contains("hello"), "{asked}");
     }
-    forged_senders_are_not_heard(&place, &world, &id, &own);
+    forged_senders_are_not_heard(&network, &world, &id, &own);
 
-    // One without a network has none, and what cannot be had is refused.
+    // A sandbox without a network has none, and an unsupported one is refused.
     let none = spec(&world, 3, NetworkMode::None);
     let alone = provider.create(&none).await.unwrap();
     let devices = inside(alone.as_ref(), &["cat", "/proc/net/dev"]).await;
@@ -179,11 +179,11 @@ async fn containers_reach_the_outside_and_nothing_of_the_host() {
     let changed = provider.set_egress(&id, &Egress::Open).await;
     assert!(matches!(changed, Err(ProviderError::Unsupported(_))));
 
-    // All of that is what the rules do: without them, nearly everything answers.
+    // It was the rules that closed these targets: without them every one answers.
     provider.close().await;
     let table = format!("stacyvm_docker_{}", world.settings.tag.replace('-', "_"));
     for family in ["inet", "bridge"] {
-        place
+        network
             .host
             .run(&format!("nft delete table {family} {table}"));
     }
@@ -191,7 +191,7 @@ async fn containers_reach_the_outside_and_nothing_of_the_host() {
     let asked = ask(sandbox.as_ref(), &forbidden(&gateway, "11.22.33.2")).await;
     let answered = asked.matches("hello").count();
     assert_eq!(answered, asked.lines().count(), "{asked}");
-    // And they are back when a server looks.
+    // The next health check loads the rules again.
     assert!(world.provider().health().await.healthy);
     assert_closed(&ask(sandbox.as_ref(), &targets).await, &gateway);
     listening.abort();
@@ -200,11 +200,16 @@ async fn containers_reach_the_outside_and_nothing_of_the_host() {
     }
     world.provider().close().await;
     assert_eq!(world.remains(), Vec::<String>::new());
-    assert!(!place.host.run("nft list tables").contains(&table));
+    assert!(!network.host.run("nft list tables").contains(&table));
 }
 
-/// With every right inside, and an address that is nobody's or another's.
-fn forged_senders_are_not_heard(place: &Place, world: &World, id: &SandboxId, own: &str) {
+/// Sends from the container's namespace, with all rights, under addresses of others.
+fn forged_senders_are_not_heard(
+    network: &IsolatedNetwork,
+    world: &World,
+    id: &SandboxId,
+    own: &str,
+) {
     let pid = world.looked_at(id, ".State.Pid");
     let send = |address: &str| {
         let script = format!(
@@ -226,10 +231,10 @@ fn forged_senders_are_not_heard(place: &Place, world: &World, id: &SandboxId, ow
     send("10.66.66.66");
     send("192.168.77.2");
     send(own);
-    // The last one was sent last and is heard, so the others are not on their way.
+    // The packet that was sent last has arrived, so the others were dropped.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
-        let heard = place.heard();
+        let heard = network.heard();
         if heard.contains(&format!("from-{own}")) {
             assert_eq!(heard.matches("from-").count(), 1, "{heard}");
             return;
@@ -241,7 +246,7 @@ fn forged_senders_are_not_heard(place: &Place, world: &World, id: &SandboxId, ow
 #[tokio::test]
 async fn the_rules_outlive_servers_and_engines_and_come_back() {
     const NAME: &str = "the_rules_outlive_servers_and_engines_and_come_back";
-    let Some((mut place, surroundings)) = Place::enter(NAME, POOLS) else {
+    let Some((mut network, surroundings)) = IsolatedNetwork::enter(NAME, POOLS) else {
         return;
     };
     let mut world = World::with(surroundings, settings).await;
@@ -253,50 +258,50 @@ async fn the_rules_outlive_servers_and_engines_and_come_back() {
     );
     assert_closed(&ask(sandbox.as_ref(), &targets).await, &gateway);
     let table = format!("stacyvm_docker_{}", world.settings.tag.replace('-', "_"));
-    // Somebody's firewall is loaded anew.
+    // Another firewall on the host is reloaded, which removes all rules.
     for family in ["inet", "bridge"] {
-        place.host.run("nft flush ruleset");
+        network.host.run("nft flush ruleset");
         let whole = format!("nft list table {family} {table}");
         eventually("the rules are back", async || {
             let mut words = whole.split(' ');
             let program = words.next().unwrap();
-            let listed = place.host.command(program).args(words).output().unwrap();
+            let listed = network.host.command(program).args(words).output().unwrap();
             listed.status.success()
         })
         .await;
     }
     assert_closed(&refused_still(sandbox.as_ref(), &targets).await, &gateway);
-    // The server is gone without a word, and comes back.
+    // The server is killed and started again.
     world.kill();
     assert!(world.provider().health().await.healthy);
     let sandbox = world.provider().open(&id).await.unwrap();
     assert_closed(&refused_still(sandbox.as_ref(), &targets).await, &gateway);
-    // The engine dies, and comes back.
-    place.kill_engine();
+    // The engine is killed and started again.
+    network.kill_engine();
     assert!(!world.provider().health().await.healthy);
     assert_closed(&refused_still(sandbox.as_ref(), &targets).await, &gateway);
-    place.start_engine(POOLS);
+    network.start_engine(POOLS);
     let health = world.provider().health().await;
     assert!(health.healthy, "{health:?}");
     assert_closed(&refused_still(sandbox.as_ref(), &targets).await, &gateway);
-    // While somebody is in it all of it stays; then nothing does.
+    // Network and rules stay while a container is connected, and no longer.
     world.provider().close().await;
-    assert!(place.host.run("nft list tables").contains(&table));
+    assert!(network.host.run("nft list tables").contains(&table));
     assert_closed(&refused_still(sandbox.as_ref(), &targets).await, &gateway);
     world.restart().await;
     world.provider().destroy(&id).await.unwrap();
-    // Somebody removes the network that nobody uses: it is there again when it is looked at.
-    let network = format!("stacyvm-{}", world.settings.tag);
-    world.surroundings.docker(&["network", "rm", &network]);
+    // An unused network that is removed outside StacyVM is there again after a health check.
+    let name = format!("stacyvm-{}", world.settings.tag);
+    world.surroundings.docker(&["network", "rm", &name]);
     assert!(world.provider().health().await.healthy);
     assert_eq!(world.provider().default_network(), open());
     world.provider().close().await;
     assert_eq!(world.remains(), Vec::<String>::new());
-    assert!(!place.host.run("nft list tables").contains(&table));
+    assert!(!network.host.run("nft list tables").contains(&table));
 }
 
-/// Asked while the engine's own rules may be gone: then the outside may be silent, but nothing that
-/// is closed may answer.
+/// The outcomes without those of the outside, for times at which the engine's own rules may be
+/// missing: then the outside may not answer, but no closed target may either.
 async fn refused_still(sandbox: &dyn SandboxOps, targets: &str) -> String {
     let asked = ask(sandbox, targets).await;
     let kept = asked.lines().filter(|line| !line.contains(" 11.22.33.1 "));
@@ -306,9 +311,9 @@ async fn refused_still(sandbox: &dyn SandboxOps, targets: &str) -> String {
 #[tokio::test]
 async fn ranges_that_are_taken_are_said_or_gone_around() {
     const NAME: &str = "ranges_that_are_taken_are_said_or_gone_around";
-    // One range, which is the engine's own bridge's.
+    // The one range is taken by the engine's own bridge.
     let one = r#"{"base":"172.30.0.0/24","size":24}"#;
-    let Some((_place, surroundings)) = Place::enter(NAME, one) else {
+    let Some((_network, surroundings)) = IsolatedNetwork::enter(NAME, one) else {
         return;
     };
     let wanted = |settings: &mut DockerSettings| {
@@ -332,7 +337,7 @@ async fn ranges_that_are_taken_are_said_or_gone_around() {
     assert_eq!(world.remains(), Vec::<String>::new());
 }
 
-/// The tests' engine is in a network of its own, and this thread is not.
+/// The tests' engine is in another network namespace than this thread.
 #[tokio::test]
 async fn an_engine_elsewhere_gives_no_network_unless_it_is_wanted_without_rules() {
     const NAME: &str = "an_engine_elsewhere_gives_no_network_unless_it_is_wanted_without_rules";

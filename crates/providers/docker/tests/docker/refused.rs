@@ -1,4 +1,4 @@
-//! What cannot be is refused with the remedy, and an engine that is away is no catastrophe.
+//! Unsupported requests are refused with the remedy, and an absent engine is only unavailable.
 
 use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress};
 use stacyvm_provider::conformance::spec;
@@ -37,7 +37,7 @@ async fn an_engine_that_is_away_is_unavailable_and_not_the_end() {
     away(provider.open(&nobody).await.map(drop));
     away(provider.destroy(&nobody).await);
     away(provider.create(&spec(&provider)).await.map(drop));
-    // The engine comes: nothing of ours has to be started again.
+    // The engine comes, and the same provider works.
     std::os::unix::fs::symlink(
         surroundings.engine.strip_prefix("unix://").unwrap(),
         &socket,

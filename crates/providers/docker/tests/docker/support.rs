@@ -1,4 +1,4 @@
-//! A provider with a tag of its own on the tests' engine.
+//! Support for tests: a provider with a tag of its own on the tests' engine.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -68,14 +68,14 @@ pub(crate) fn skip(reason: &str) {
     }
 }
 
-/// Another tag for every world, so that their containers never meet.
+/// A new tag for every provider, so that their containers are separate.
 fn tag() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     format!("test-{}-{number}", std::process::id())
 }
 
-/// One provider and all that it makes.
+/// One provider and everything that it makes in the engine.
 pub(crate) struct World {
     pub(crate) surroundings: Surroundings,
     pub(crate) settings: DockerSettings,
@@ -83,7 +83,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// With the settings that `change` makes of the usual ones.
+    /// A provider with the default settings as `change` has changed them.
     pub(crate) async fn with(
         surroundings: Surroundings,
         change: impl FnOnce(&mut DockerSettings),
@@ -112,7 +112,7 @@ impl World {
         self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
     }
 
-    /// As if the server had died here, and another one started.
+    /// Starts another server without closing the first, as after a crash.
     pub(crate) fn kill(&mut self) {
         self.provider = Arc::new(DockerProvider::new(self.settings.clone()).unwrap());
     }
@@ -122,7 +122,7 @@ impl World {
         format!("stacyvm-{}-{id}", self.settings.tag)
     }
 
-    /// The warm containers that run.
+    /// The names of the running warm containers.
     pub(crate) fn warm(&self) -> Vec<String> {
         let name = format!("name=^/?stacyvm-{}-warm-", self.settings.tag);
         let format = "{{.Names}}";
@@ -131,7 +131,7 @@ impl World {
         said.lines().map(str::to_owned).collect()
     }
 
-    /// Asks for all boxes, as a server does at its start, and waits for so many warm containers.
+    /// Lists the sandboxes, as a server does at its start, and waits for so many warm containers.
     pub(crate) async fn until_warm(&self, count: usize) -> Vec<String> {
         self.provider.list().await.unwrap();
         self.wait_for_warm(count).await
@@ -149,7 +149,7 @@ impl World {
         warm
     }
 
-    /// What the engine has of this world: names of containers, volumes and networks.
+    /// The names of the containers, volumes and networks that the engine has of this provider.
     pub(crate) fn remains(&self) -> Vec<String> {
         let label = format!("label=stacyvm.instance={}", self.settings.tag);
         let names = ["{{.Names}}", "{{.Name}}"];
@@ -165,7 +165,7 @@ impl World {
 }
 
 impl Drop for World {
-    /// After a failed test: nothing may stay.
+    /// Removes what a failed test has left.
     fn drop(&mut self) {
         let label = format!("label=stacyvm.instance={}", self.settings.tag);
         let containers = ["ps", "--all", "--quiet", "--filter", &label];
@@ -185,16 +185,16 @@ impl Drop for World {
     }
 }
 
-/// How long a machine under load may take for what takes a moment.
-const SOON: Duration = Duration::from_secs(60);
+/// How long a condition may take on a machine under load.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Waits for what comes soon.
+/// Waits for a future, and fails the test when it takes too long.
 pub(crate) async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
-    let outcome = tokio::time::timeout(SOON, coming).await;
+    let outcome = tokio::time::timeout(TIMEOUT, coming).await;
     outcome.unwrap_or_else(|_| panic!("never came: {what}"))
 }
 
-/// Looks again and again until it is so.
+/// Checks a condition until it is true, and fails the test when that takes too long.
 pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
     let looking = async {
         while !is_so().await {
@@ -204,14 +204,14 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
     soon(what, looking).await;
 }
 
-/// An image of a test's own, which goes with this.
+/// An image of one test, which is removed with this value.
 pub(crate) struct Image {
     surroundings: Surroundings,
     pub(crate) name: String,
 }
 
 impl Image {
-    /// The usual image with `changes`, as the instructions of a Dockerfile.
+    /// The default image with `changes`, instructions of a Dockerfile.
     pub(crate) fn derived(surroundings: &Surroundings, changes: &[&str]) -> Self {
         let name = Self::free_name();
         let container = surroundings.docker(&["create", &surroundings.image, "sh"]);
@@ -228,7 +228,7 @@ impl Image {
         }
     }
 
-    /// A name that no other test and no other run has.
+    /// A name that no other test or run uses.
     pub(crate) fn free_name() -> String {
         format!("stacyvm-{}:1", tag())
     }

@@ -1,4 +1,4 @@
-//! Who commands run as, where and with which variables, by image and spawn.
+//! The user, directory and variables of commands, as image and spawn set them.
 
 use stacyvm_provider::conformance::{Sandbox, spec};
 use stacyvm_provider::prelude::*;

@@ -8,7 +8,7 @@ use stacyvm_types::Vcpus;
 
 use crate::support::{Surroundings, World};
 
-/// Two of the usual image, as the conformance suite asks for sandboxes.
+/// Two containers of the default image, with the limits of the conformance suite's sandboxes.
 pub(crate) fn keep_two(settings: &mut DockerSettings) {
     settings.warm = WarmSettings {
         images: [(settings.default_image.clone(), 2)].into(),
@@ -30,7 +30,7 @@ impl World {
         self.surroundings.docker(&words)
     }
 
-    /// What a spawn that says nothing asks for.
+    /// The spec of a spawn without options.
     fn usual(&self) -> BoxSpec {
         let provider = &**self.provider();
         BoxSpec {
@@ -141,12 +141,12 @@ async fn one_that_has_died_is_passed_over() {
     assert_eq!(world.remains(), Vec::<String>::new());
 }
 
-/// What a server leaves that has made its warm containers and is killed.
+/// The containers that a server leaves which is killed after it has made its warm ones.
 async fn crash(world: &World) -> Vec<String> {
     let settings = world.settings.clone();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // All that it does ends with its runtime, wherever it was.
+            // All of the server's tasks end with its runtime, at any point.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -172,7 +172,7 @@ async fn what_a_killed_server_left_is_taken_over() {
     next.list().await.unwrap();
     let mut wanted = world.usual();
     let mut made = Vec::new();
-    // Until it has looked, it makes sandboxes the usual way.
+    // Before the server has listed them, it starts sandboxes the ordinary way.
     eventually("one that was left becomes a sandbox", async || {
         wanted.id = world.usual().id;
         next.create(&wanted).await?;

@@ -1,4 +1,4 @@
-//! What a real engine tells of containers that somebody else pauses, kills and removes.
+//! Events of a real engine about containers that are paused, killed and removed outside StacyVM.
 
 use std::collections::BTreeMap;
 

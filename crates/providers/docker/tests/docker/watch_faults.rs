@@ -1,4 +1,4 @@
-//! The engine's events when they break, stop, or come in pieces.
+//! Faults of the stream of events: it breaks, stops, or its events come in parts.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// Over an engine with these sandboxes, followed already.
+    /// A provider over an engine with these sandboxes, whose events are followed already.
     async fn with(sandboxes: &[u32]) -> Self {
         let engine = FakeEngine::start();
         for number in sandboxes {
@@ -36,7 +36,7 @@ impl Rig {
         rig
     }
 
-    /// Until events were asked for so often, and containers listed at least as often.
+    /// Waits until the events were requested so often, and the containers listed as often.
     async fn followed(&self, times: usize) {
         eventually("the events are followed", async || {
             let (followed, listed) = self.engine.asked();
@@ -73,7 +73,7 @@ async fn what_happened_while_the_stream_was_cut_is_found() {
     let waits: Vec<_> = (1..=4).map(|number| rig.wait_exit(number)).collect();
     rig.engine.say(&FakeEngine::event(&id(4), "pause", &[]));
     assert_eq!(rig.heard().await, paused(4));
-    // None of this is told.
+    // No event reports any of this.
     rig.engine.set(&id(1), "gone");
     rig.engine.set(&id(2), "exited");
     rig.engine.set(&id(3), "paused");
@@ -85,7 +85,7 @@ async fn what_happened_while_the_stream_was_cut_is_found() {
     for _ in 0..2 {
         soon("it has ended", waits.next().unwrap()).await.unwrap();
     }
-    // The living are followed on.
+    // The running sandboxes are still followed.
     let alive: Vec<_> = waits.collect();
     assert!(alive.iter().all(|wait| !wait.is_finished()));
     rig.engine.set(&id(3), "exited");
@@ -104,7 +104,7 @@ async fn half_an_event_is_none_and_pieces_are_one() {
     rig.engine.say(first);
     rig.engine.cut();
     rig.followed(2).await;
-    // Would it have been taken, or its rest, this came second.
+    // If the half event, or its rest, counted, this one would come second.
     let event = FakeEngine::event(&id(2), "pause", &[]);
     for byte in event.chars() {
         rig.engine.say(&byte.to_string());
@@ -114,7 +114,7 @@ async fn half_an_event_is_none_and_pieces_are_one() {
     rig.engine.say(second);
     rig.followed(3).await;
     rig.engine.say(&FakeEngine::event(&id(1), "pause", &[]));
-    // Listing found the second one running, which it is.
+    // The listing has found the second sandbox running, as the engine says.
     let heard = [rig.heard().await, rig.heard().await];
     assert_eq!(heard, [resumed(2), paused(1)]);
 }
@@ -124,7 +124,7 @@ async fn an_engine_that_is_away_ends_nothing_and_is_followed_when_it_is_back() {
     let mut rig = Rig::with(&[1, 2]).await;
     let (first, second) = (rig.wait_exit(1), rig.wait_exit(2));
     rig.engine.go_away().await;
-    // Asked while it is away, which says nothing of it.
+    // This wait begins while the engine is away, which does not end it.
     let asked = rig.wait_exit(1);
     eventually("it is noticed", async || rig.provider.list().await.is_err()).await;
     assert!(!first.is_finished() && !second.is_finished() && !asked.is_finished());
@@ -154,7 +154,7 @@ async fn want_of_memory_is_told_and_is_the_cause_of_an_end_that_follows() {
         rig.engine.say(&died);
         soon("it has ended", wait).await.unwrap();
     }
-    // The second one may have been looked at before its event came.
+    // The second end may have been inspected before its event came.
     rig.engine.say(&FakeEngine::event(&id(1), "pause", &[]));
     rig.heard().await;
     assert_eq!(rig.provider.cause_of_end(&id(1)).await, Some("memory"));

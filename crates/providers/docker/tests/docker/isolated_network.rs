@@ -1,13 +1,12 @@
-//! A small internet with an engine in it: network namespaces that play the host and the world
-//! outside, so that no test touches the network of the machine it runs on. The test's thread stands
-//! in the host's, where its engine is.
+//! Two network namespaces that play the host and the internet, with an engine in the host's, so that
+//! no test touches the network of the machine it runs on. The test's thread runs in the host's too.
 //!
 //! ```text
 //!  OUTSIDE 11.22.33.1, 192.168.77.1, 169.254.169.254 ─ up1 ═ up0 ─ HOST 11.22.33.2, 192.168.77.2
 //!                                                                   engine, bridges
 //! ```
-//! Addresses that play public ones are somebody's, but nothing leaves these namespaces. Everything in
-//! them ends with the thread of its test, however that ends.
+//! No packet leaves these namespaces, so any address may play a public one. Everything in them ends
+//! with the thread of its test, also when the test fails.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
@@ -19,12 +18,12 @@ use tempfile::TempDir;
 
 use crate::support::{Surroundings, skip};
 
-/// Where everybody listens: `hello` on TCP and UDP.
+/// The port on which every listener answers `hello`, on TCP and UDP.
 pub(crate) const PORT: u16 = 7000;
-/// Where the outside says what it has heard by UDP.
+/// The port on which the outside reports what it has received by UDP.
 const HEARD: u16 = 7001;
 
-/// Listens until its input closes; with a name, also resolves that.
+/// A Python program that listens until its input closes; with a second argument it also answers DNS.
 pub(crate) const LISTEN: &str = r#"
 import os, socket, sys, threading
 heard = []
@@ -55,8 +54,8 @@ for work in works: threading.Thread(target=work[0], args=work[1:], daemon=True).
 while os.read(0, 100): pass
 "#;
 
-/// Asks each target, `tcp ADDRESS PORT` or `udp ADDRESS PORT` a line, all at once; a line for each:
-/// `hello`, or how it was refused.
+/// A Python program that connects to targets, a line `tcp ADDRESS PORT` or `udp ADDRESS PORT` each, all
+/// at once, and prints a line for each: `hello`, or how the connection failed.
 pub(crate) const ASK: &str = r#"
 import socket, sys, threading
 def ask(line):
@@ -79,7 +78,7 @@ for thread in threads: thread.join()
 print('\n'.join(said[line] for line in lines))
 "#;
 
-/// A network namespace and the process that keeps it.
+/// A network namespace and the process that keeps it alive.
 #[derive(Debug)]
 pub(crate) struct Namespace {
     child: Child,
@@ -118,7 +117,7 @@ impl Namespace {
         command
     }
 
-    /// Runs words as a command and returns what it prints.
+    /// Runs a command of words without quotes, and returns its output.
     #[track_caller]
     pub(crate) fn run(&self, words: &str) -> String {
         let mut words = words.split(' ');
@@ -131,7 +130,7 @@ impl Namespace {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// What became of each target, asked from here.
+    /// Runs [`ASK`] in this namespace.
     pub(crate) fn ask(&self, targets: &str) -> String {
         let output = self.command("python3").args(["-c", ASK, targets]).output();
         String::from_utf8(output.unwrap().stdout).unwrap()
@@ -145,8 +144,8 @@ impl Drop for Namespace {
     }
 }
 
-/// The namespaces, who listens in them, and the engine.
-pub(crate) struct Place {
+/// The namespaces, the listeners in them, and the engine.
+pub(crate) struct IsolatedNetwork {
     pub(crate) host: Namespace,
     pub(crate) outside: Namespace,
     listeners: Vec<Child>,
@@ -155,9 +154,10 @@ pub(crate) struct Place {
     home: OwnedFd,
 }
 
-impl Place {
-    /// Makes it, with an engine that takes networks from `pools`, and moves the calling thread in;
-    /// none, said loudly, where that cannot be.
+impl IsolatedNetwork {
+    /// Creates the namespaces, with an engine that takes its networks from `pools`, and moves the
+    /// calling thread into the host's; none, with a line about the skipped test, where that is
+    /// impossible.
     pub(crate) fn enter(test: &str, pools: &str) -> Option<(Self, Surroundings)> {
         let mut surroundings = Surroundings::find(test)?;
         if !rustix::process::geteuid().is_root() {
@@ -177,17 +177,17 @@ impl Place {
             }
         }
         let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-        let mut place = Self {
+        let mut network = Self {
             host: Namespace::new(),
             outside: Namespace::new(),
             listeners: Vec::new(),
             engine: None,
-            directory: TempDir::with_prefix("svm-place-").unwrap(),
+            directory: TempDir::with_prefix("svm-network-").unwrap(),
             home: home.into(),
         };
-        place.lay_out();
-        place.start_engine(pools);
-        let from = std::mem::replace(&mut surroundings.engine, place.address());
+        network.lay_out();
+        network.start_engine(pools);
+        let from = std::mem::replace(&mut surroundings.engine, network.address());
         let images = [&surroundings.image];
         let copy = format!(
             "docker --host {from} save {} | docker --host {} load",
@@ -195,9 +195,9 @@ impl Place {
         );
         let copied = Command::new("sh").args(["-c", &copy]).output().unwrap();
         assert!(copied.status.success(), "{copied:?}");
-        let host = std::fs::File::open(place.host.path()).unwrap();
+        let host = std::fs::File::open(network.host.path()).unwrap();
         move_into_link_name_space(host.as_fd(), None).unwrap();
-        Some((place, surroundings))
+        Some((network, surroundings))
     }
 
     fn lay_out(&mut self) {
@@ -221,7 +221,7 @@ impl Place {
         }
         host.run("ip route add default via 11.22.33.1");
         host.run("ip route add 169.254.0.0/16 dev up0");
-        // What stops a forged packet must be our rule.
+        // Forged packets must be dropped by the rules, not by the kernel's own check.
         for which in ["all", "default"] {
             let words = format!("sysctl -qw net.ipv4.conf.{which}.rp_filter=0");
             host.run(&words);
@@ -264,7 +264,7 @@ impl Place {
         std::fs::write(self.path("daemon.json"), config).unwrap();
         let log = std::fs::File::create(self.path("log")).unwrap();
         let mut command = self.host.command("setpriv");
-        // It ends with this thread.
+        // The engine ends with this thread.
         command.args(["--pdeathsig", "KILL", "dockerd"]);
         for (flag, name) in [
             ("--config-file", "daemon.json"),
@@ -287,7 +287,7 @@ impl Place {
         });
     }
 
-    /// Kills the engine; containers live on.
+    /// Kills the engine; its containers keep running.
     pub(crate) fn kill_engine(&mut self) {
         if let Some(mut engine) = self.engine.take() {
             engine.kill().unwrap();
@@ -295,13 +295,13 @@ impl Place {
         }
     }
 
-    /// Everything that has arrived outside by UDP.
+    /// Everything that the outside has received by UDP.
     pub(crate) fn heard(&self) -> String {
         self.outside.ask(&format!("tcp 127.0.0.1 {HEARD}"))
     }
 }
 
-impl Drop for Place {
+impl Drop for IsolatedNetwork {
     fn drop(&mut self) {
         let address = self.address();
         let docker = |words: &str| {
@@ -310,7 +310,7 @@ impl Drop for Place {
         };
         docker("DOCKER rm --force $(DOCKER ps --all --quiet)");
         if let Some(mut engine) = self.engine.take() {
-            // As it would be asked to end, so that it takes its own mounts and processes along.
+            // A graceful end, so that the engine removes its own mounts and processes.
             let pid = rustix::process::Pid::from_child(&engine);
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             let deadline = Instant::now() + Duration::from_secs(30);
@@ -321,7 +321,7 @@ impl Drop for Place {
             let _ = engine.kill();
             let _ = engine.wait();
         }
-        // One that was killed left a mount of its own, and the next one another on top.
+        // A killed engine has left its mount, and the next engine has added another one.
         let unmounted = |path: &PathBuf| {
             let output = Command::new("umount").arg("--lazy").arg(path).output();
             output.is_ok_and(|output| output.status.success())

@@ -1,4 +1,4 @@
-//! An engine that does not see our files: reached over a port, in the clear and over TLS.
+//! An engine that does not see the server's files: reached over a port, without and with TLS.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,22 +16,22 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::{Surroundings, World};
 
-/// A port of this machine that leads to the tests' engine, for those whom `door` lets in.
-async fn port_to(engine: &str, door: Option<TlsAcceptor>) -> SocketAddr {
+/// A port of this machine that leads to the tests' engine, behind `acceptor` where there is one.
+async fn port_to(engine: &str, acceptor: Option<TlsAcceptor>) -> SocketAddr {
     let path = PathBuf::from(engine.strip_prefix("unix://").unwrap());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut peer, _)) = listener.accept().await {
-            let (path, door) = (path.clone(), door.clone());
+            let (path, acceptor) = (path.clone(), acceptor.clone());
             tokio::spawn(async move {
                 let mut engine = UnixStream::connect(path).await.unwrap();
-                let Some(door) = door else {
+                let Some(acceptor) = acceptor else {
                     let _ = copy_bidirectional(&mut peer, &mut engine).await;
                     return;
                 };
-                // Who has no certificate is left outside.
-                if let Ok(mut peer) = door.accept(peer).await {
+                // A client without a certificate is refused.
+                if let Ok(mut peer) = acceptor.accept(peer).await {
                     let _ = copy_bidirectional(&mut peer, &mut engine).await;
                 }
             });
@@ -77,7 +77,7 @@ async fn the_agent_comes_in_a_volume_and_answers_over_the_attachment() {
     assert_eq!(world.remains(), Vec::<String>::new());
 }
 
-/// An authority, and certificates that it gives away.
+/// A certificate authority.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,
@@ -95,20 +95,20 @@ impl Authority {
         }
     }
 
-    fn give(&self) -> (rcgen::Certificate, KeyPair) {
+    fn issue(&self) -> (rcgen::Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    /// What an engine's port asks for.
-    fn door(&self) -> TlsAcceptor {
+    /// The engine's side, which asks for a client's certificate.
+    fn acceptor(&self) -> TlsAcceptor {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut trusted = rustls::RootCertStore::empty();
         trusted.add(self.certificate.der().clone()).unwrap();
         let (trusted, ring) = (Arc::new(trusted), provider.clone());
         let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(trusted, ring);
-        let (certificate, key) = self.give();
+        let (certificate, key) = self.issue();
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -119,11 +119,11 @@ impl Authority {
         TlsAcceptor::from(Arc::new(config))
     }
 
-    /// What a client of that port has.
-    fn files(&self, place: &Path) -> TlsFiles {
-        let (certificate, key) = self.give();
+    /// The files of a client.
+    fn files(&self, directory: &Path) -> TlsFiles {
+        let (certificate, key) = self.issue();
         let write = |name: &str, label: &str, der: &[u8]| {
-            let path = place.join(name);
+            let path = directory.join(name);
             let text = BASE64_STANDARD.encode(der);
             let text = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
             std::fs::write(&path, text).unwrap();
@@ -143,10 +143,10 @@ async fn a_port_with_tls_lets_in_whom_its_authority_knows() {
         return;
     };
     let authority = Authority::new();
-    let port = port_to(&surroundings.engine, Some(authority.door())).await;
+    let port = port_to(&surroundings.engine, Some(authority.acceptor())).await;
     let address = format!("https://localhost:{}", port.port());
-    let place = tempfile::tempdir().unwrap();
-    let files = authority.files(place.path());
+    let directory = tempfile::tempdir().unwrap();
+    let files = authority.files(directory.path());
     let provider = |files: TlsFiles| {
         let address = EngineAddress::parse(&address, Some(files)).unwrap();
         let settings = DockerSettings::new(address, "test-tls", &surroundings.agent);
@@ -156,7 +156,7 @@ async fn a_port_with_tls_lets_in_whom_its_authority_knows() {
 
     let strangers = tempfile::tempdir().unwrap();
     let theirs = Authority::new().files(strangers.path());
-    // A certificate of somebody else's, and an engine that somebody else vouches for.
+    // A client's certificate of another authority, an engine's of another one, and no key at all.
     for wrong in [
         TlsFiles {
             ca: files.ca.clone(),
@@ -167,7 +167,7 @@ async fn a_port_with_tls_lets_in_whom_its_authority_knows() {
             ..files.clone()
         },
         TlsFiles {
-            key: place.path().join("missing.pem"),
+            key: directory.path().join("missing.pem"),
             ..files
         },
     ] {
