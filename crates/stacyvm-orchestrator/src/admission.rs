@@ -14,12 +14,14 @@ use stacyvm_types::{
     Admission, GoDuration, Isolation, OwnerId, PreviewAccess, SandboxId, SpawnRequest, Vcpus,
 };
 
+use crate::error::Error;
 use crate::health::ProviderSlot;
 use crate::limits::{self, DISK_BOUND, MEMORY_BOUND, bad, shown};
 use crate::registry::{Counts, Full};
 use crate::selection::{self, Selection};
-use crate::shared::Shared;
-use crate::{Caller, Error, Settings, network, quotas};
+use crate::settings::{Caller, Settings};
+use crate::state::OrchestratorState;
+use crate::{network, quotas};
 
 /// A request that makes sense.
 #[derive(Clone, Debug)]
@@ -211,8 +213,9 @@ pub(crate) fn ttl(settings: &Settings, text: &str) -> Result<Duration, Error> {
     }
 }
 
-/// How soon and how late a client whose spawn found no room is told to come back.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The bounds of the pause after which a client is told to repeat a spawn that found no room.
+const MIN_RETRY: Duration = Duration::from_secs(1);
+const MAX_RETRY: Duration = Duration::from_secs(30);
 
 /// What a full registry means to a client, in words.
 pub(crate) fn reason(settings: &Settings, full: Full) -> String {
@@ -230,20 +233,20 @@ pub(crate) fn reason(settings: &Settings, full: Full) -> String {
 }
 
 /// The refusal for want of room: worth another try when the next sandbox expires.
-pub(crate) fn full(shared: &Shared, message: String) -> Error {
-    let now = shared.clock.now();
-    let next = shared.expiry.next();
-    let until = next.map_or(RETRY.1, |next| next.saturating_since(now));
+pub(crate) fn full(state: &OrchestratorState, message: String) -> Error {
+    let now = state.clock.now();
+    let next = state.expiry.next();
+    let until = next.map_or(MAX_RETRY, |next| next.saturating_since(now));
     Error::Full {
         message,
-        retry_after: until.clamp(RETRY.0, RETRY.1),
+        retry_after: until.clamp(MIN_RETRY, MAX_RETRY),
     }
 }
 
 /// How many more sandboxes an owner may have; none when that is not limited.
-pub(crate) fn left(shared: &Shared, owner: Option<&OwnerId>) -> Option<u64> {
-    let max = shared.settings_for(owner).max_owner_sandboxes;
-    let counts = shared.registry.counts(owner);
+pub(crate) fn left(state: &OrchestratorState, owner: Option<&OwnerId>) -> Option<u64> {
+    let max = state.settings_for(owner).max_owner_sandboxes;
+    let counts = state.registry.counts(owner);
     (owner.is_some() && max != 0).then(|| max.saturating_sub(counts.of_owner))
 }
 

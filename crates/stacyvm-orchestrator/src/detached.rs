@@ -18,23 +18,28 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
 use crate::delivery::{EventSource, deliver};
+use crate::error::Error;
+use crate::handle::SandboxHandle;
+use crate::interactive::Interactive;
 use crate::metrics::Operation;
 use crate::operation_error::{public_error, silent};
+use crate::orchestrator::Orchestrator;
 use crate::registry::Entry;
-use crate::shared::Shared;
-use crate::{Caller, Error, Interactive, Orchestrator, SandboxHandle, command, exec};
+use crate::settings::Caller;
+use crate::state::OrchestratorState;
+use crate::{command, exec};
 
 /// How long an agent may take to answer what it need not wait for.
-const ANSWER: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a command may take to take its input.
-const INPUT: Duration = Duration::from_secs(30);
+const INPUT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest input that comes with the request, bytes: what the agent takes at once.
-const STDIN: usize = 64 * 1024;
+const MAX_STDIN: usize = 64 * 1024;
 /// Events between the sandbox and a slow listener: few, because what is lost here with a broken
 /// connection must still be kept inside.
-const BUFFERED: usize = 2;
+const EVENT_QUEUE: usize = 2;
 
-/// A detached command that somebody follows. Dropping it leaves the command alone.
+/// A detached command that is followed. Dropping it leaves the command alone.
 #[derive(Debug)]
 pub struct AttachedExec {
     /// What was known of it when the following began.
@@ -59,21 +64,21 @@ impl Orchestrator {
         request: ExecRequest,
         tty: Option<TtySize>,
     ) -> Result<ExecInfo, Error> {
-        let _token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
+        let _token = self.state.lifetime.enter()?;
+        let entry = self.state.find_running(caller, id)?;
         let owner = entry.facts.owner.as_ref().or(caller.owner.as_ref());
-        let plan = command::Plan::new(&self.shared.settings_for(owner), request);
+        let plan = command::Plan::new(&self.state.settings_for(owner), request);
         let named = Some(&entry.facts.id);
-        let plan = self.shared.noted("exec", named, owner, plan)?;
+        let plan = self.state.report_limits("exec", named, owner, plan)?;
         let mut plan = plan.connected(Interactive { tty, stdin: true });
         let stdin = plan.stdin.take();
-        if stdin.as_ref().is_some_and(|text| text.len() > STDIN) {
+        if stdin.as_ref().is_some_and(|text| text.len() > MAX_STDIN) {
             return Err(Error::BadRequest(format!(
-                "stdin of a detached exec may have {STDIN} bytes: start it without, and feed it \
+                "stdin of a detached exec may have {MAX_STDIN} bytes: start it without, and feed it \
                  through its /stdin"
             )));
         }
-        let sandbox = self.shared.open(&entry).await?;
+        let sandbox = self.state.open(&entry).await?;
         let began = Instant::now();
         let starting = sandbox.exec_detached(plan.spec);
         let (exec_id, pid) = match answer(&entry, starting).await {
@@ -81,15 +86,19 @@ impl Orchestrator {
             Err(error) => {
                 record(&entry, began, true);
                 let data = EventData::none().with("reason", "not_started");
-                self.shared.events.of(&entry, EventType::ExecFailed, data);
+                self.state
+                    .events
+                    .of(&entry.facts, EventType::ExecFailed, data);
                 return Err(error);
             }
         };
         let data = EventData::none().with("exec_id", exec::named(exec_id));
-        self.shared.events.of(&entry, EventType::ExecStarted, data);
+        self.state
+            .events
+            .of(&entry.facts, EventType::ExecStarted, data);
         tracing::debug!(sandbox = %entry.facts.id, exec = exec_id, pid, "detached exec started");
         watch(
-            &self.shared,
+            &self.state,
             Arc::clone(&entry),
             sandbox.clone(),
             exec_id,
@@ -147,10 +156,10 @@ impl Orchestrator {
             .await
             .map(info)?;
         let attached = answer(&entry, sandbox.attach(exec_id.0, offset, follow)).await?;
-        let (sender, events) = mpsc::channel(BUFFERED);
+        let (sender, events) = mpsc::channel(EVENT_QUEUE);
         let control = attached.control.clone();
         let follower = Follower {
-            shared: Arc::clone(&self.shared),
+            state: Arc::clone(&self.state),
             entry,
             started_at: info.started_at,
             attached,
@@ -158,7 +167,10 @@ impl Orchestrator {
         // No part of the work that a shutdown waits for: the command lives on, and so does its
         // output for the client that attaches to the next server.
         let delivering = deliver(follower, sender);
-        self.shared.tasks.spawn(delivering.in_current_span());
+        self.state
+            .lifetime
+            .tasks
+            .spawn(delivering.in_current_span());
         Ok(AttachedExec {
             info,
             events,
@@ -183,7 +195,7 @@ impl Orchestrator {
         drop(token);
         let waiting = async {
             tokio::select! {
-                () = self.shared.stop.cancelled() => Err(Error::shutting_down()),
+                () = self.state.lifetime.stop.cancelled() => Err(Error::shutting_down()),
                 ended = sandbox.wait_exec(exec_id.0) => ended,
             }
         };
@@ -223,11 +235,11 @@ impl Orchestrator {
             })?),
             _ => None,
         };
-        let told = timeout(INPUT, sandbox.tell_exec(exec_id.0, control)).await;
+        let told = timeout(INPUT_TIMEOUT, sandbox.tell_exec(exec_id.0, control)).await;
         match told {
             Ok(told) => told,
             Err(_) if input => Err(Error::Conflict(format!(
-                "the command has not read its input for {INPUT:?}; part of what was sent may have been taken"
+                "the command has not read its input for {INPUT_TIMEOUT:?}; part of what was sent may have been taken"
             ))),
             Err(_) => Err(public_error(&entry, silent())),
         }
@@ -257,9 +269,9 @@ impl Orchestrator {
         caller: &Caller,
         id: &SandboxId,
     ) -> Result<(TaskTrackerToken, Arc<Entry>, SandboxHandle), Error> {
-        let token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
-        let sandbox = self.shared.open(&entry).await?;
+        let token = self.state.lifetime.enter()?;
+        let entry = self.state.find_running(caller, id)?;
+        let sandbox = self.state.open(&entry).await?;
         Ok((token, entry, sandbox))
     }
 }
@@ -269,7 +281,7 @@ async fn answer<T>(
     entry: &Entry,
     asking: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
-    timeout(ANSWER, asking)
+    timeout(ANSWER_TIMEOUT, asking)
         .await
         .unwrap_or_else(|_| Err(public_error(entry, silent())))
 }
@@ -318,33 +330,33 @@ async fn feed(sandbox: &SandboxHandle, exec_id: u64, stdin: Bytes) -> Result<(),
 
 /// Counts a detached command while this server can see it.
 fn watch(
-    shared: &Arc<Shared>,
+    state: &Arc<OrchestratorState>,
     entry: Arc<Entry>,
     sandbox: SandboxHandle,
     exec_id: u64,
     began: Instant,
 ) {
-    let shared = Arc::clone(shared);
-    let tasks = shared.tasks.clone();
+    let state = Arc::clone(state);
+    let tasks = state.lifetime.tasks.clone();
     let watching = async move {
-        let execs = &shared.totals.active_execs;
+        let execs = &state.totals.active_execs;
         execs.fetch_add(1, Ordering::Relaxed);
         let ended = tokio::select! {
             ended = sandbox.wait_exec(exec_id) => Some(ended),
-            // It runs on; whoever looks at it next asks its agent.
-            () = shared.stop.cancelled() => None,
+            // It runs on; the next look at it asks its agent.
+            () = state.lifetime.stop.cancelled() => None,
         };
         execs.fetch_sub(1, Ordering::Relaxed);
         match ended {
             Some(Ok(exit)) => {
                 record(&entry, began, false);
-                exec::tell_end(&shared, &entry, exec_id, &exit, None);
+                exec::publish_end(&state, &entry, exec_id, &exit, None);
             }
             Some(Err(_)) => {
                 record(&entry, began, true);
                 let exit = killed(began.elapsed());
                 let lost = (!entry.ended.is_cancelled()).then_some("agent_lost");
-                exec::tell_end(&shared, &entry, exec_id, &exit, lost);
+                exec::publish_end(&state, &entry, exec_id, &exit, lost);
             }
             None => {}
         }
@@ -353,8 +365,8 @@ fn watch(
 }
 
 /// How long ago that was.
-fn age(shared: &Shared, started_at: Timestamp) -> Duration {
-    let micros = shared.clock.now().unix_micros() - started_at.unix_micros();
+fn age(state: &OrchestratorState, started_at: Timestamp) -> Duration {
+    let micros = state.clock.now().unix_micros() - started_at.unix_micros();
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
@@ -370,7 +382,7 @@ fn killed(duration: Duration) -> ExecExit {
 
 /// The events of a follower, with an exit when the sandbox is destroyed.
 struct Follower {
-    shared: Arc<Shared>,
+    state: Arc<OrchestratorState>,
     entry: Arc<Entry>,
     started_at: Timestamp,
     attached: Attached,
@@ -381,17 +393,17 @@ impl EventSource for Follower {
         tokio::select! {
             biased;
             () = self.entry.ended.cancelled() => {
-                Some(ExecEvent::Exit(killed(age(&self.shared, self.started_at))))
+                Some(ExecEvent::Exit(killed(age(&self.state, self.started_at))))
             }
             // The command lives on; a listener that hears no exit attaches again.
-            () = self.shared.stop.cancelled() => None,
+            () = self.state.lifetime.stop.cancelled() => None,
             event = self.attached.events.recv() => event,
         }
     }
 
     async fn interrupted(&self, last: bool) {
         tokio::select! {
-            () = self.shared.stop.cancelled() => {}
+            () = self.state.lifetime.stop.cancelled() => {}
             () = self.entry.ended.cancelled(), if !last => {}
         }
     }

@@ -1,22 +1,24 @@
-//! What happened, for whoever watches: one bounded ring of the newest events, and readers that
+//! What happened, for those who follow it: one bounded ring of the newest events, and readers that
 //! each have a place in it.
 //!
 //! Publishing is one push, and with a full ring a look at each reader's place, under a lock that
-//! nobody holds for longer, however slowly somebody reads. A reader has no queue of its own: the ring is everybody's. One that falls out
-//! of it goes on with the oldest event that is left and is told how many it missed.
+//! is never held for longer, however slow a reader is. A reader has no queue of its own: all share
+//! the ring. One that falls out of it goes on with the oldest event that is left and is told how many it missed.
 
 mod subscription;
 
 pub use subscription::{EventFilter, Subscription};
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use stacyvm_types::{Event, EventData, EventId, EventType, OwnerId, SandboxId, Timestamp};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::registry::Entry;
+use crate::facts::SandboxFacts;
+pub(crate) use subscription::EventScope;
 use subscription::Reader;
 
 /// Memory of the ring, whatever the events are like, bytes.
@@ -27,7 +29,7 @@ const BASE_BYTES: usize = 256;
 /// of its next start. 2^12 keeps ids below 2^53, which is where JavaScript's numbers end.
 const IDS_PER_MILLISECOND: u64 = 1 << 12;
 
-/// An event, and whose it is.
+/// An event and the owner of its sandbox.
 #[derive(Debug)]
 struct Published {
     event: Arc<Event>,
@@ -38,13 +40,13 @@ struct Published {
 #[derive(Debug)]
 pub(crate) struct Events {
     clock: Arc<dyn Clock>,
-    inner: Mutex<Inner>,
+    inner: Mutex<Ring>,
     /// The newest id, for readers that wait.
     newest: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct Ring {
     /// Before the first event of this server's life.
     start: u64,
     newest: u64,
@@ -64,7 +66,7 @@ impl Events {
         let start = millis.saturating_mul(IDS_PER_MILLISECOND);
         Self {
             clock,
-            inner: Mutex::new(Inner {
+            inner: Mutex::new(Ring {
                 start,
                 newest: start,
                 ring: VecDeque::new(),
@@ -97,18 +99,22 @@ impl Events {
     }
 
     /// The same for something about a known sandbox.
-    pub(crate) fn of(&self, entry: &Entry, kind: EventType, data: EventData) {
-        let facts = &entry.facts;
-        self.publish(kind, Some(&facts.id), facts.owner.as_ref(), data);
+    pub(crate) fn of(&self, sandbox: &SandboxFacts, kind: EventType, data: EventData) {
+        self.publish(kind, Some(&sandbox.id), sandbox.owner.as_ref(), data);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    /// How many readers follow.
+    pub(crate) fn reader_count(&self) -> usize {
+        self.lock().readers.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
         // Whole after any panic: counters are changed beside the pushes they count.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
-impl Inner {
+impl Ring {
     fn push(
         &mut self,
         kind: EventType,

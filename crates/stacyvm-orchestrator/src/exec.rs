@@ -1,5 +1,5 @@
-//! Commands in flight. Whoever listens hears an end, whatever becomes of the sandbox, its agent
-//! or the server; whoever stops listening ends the command.
+//! Commands in flight. A listener is always told an end, whatever becomes of the sandbox, its agent
+//! or the server; a listener that stops listening ends the command.
 //!
 //! The deadline is the agent's to keep. The server only steps in when the agent does not.
 
@@ -17,24 +17,24 @@ use tokio::time::{Instant as TokioInstant, sleep_until, timeout};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Instrument;
 
-use crate::Error;
 use crate::command::Plan;
 use crate::delivery::{EventSource, deliver};
+use crate::error::Error;
 use crate::metrics::Operation;
 use crate::operation_error::{destroyed, not_startable, paused, public_error, silent};
 use crate::registry::Entry;
-use crate::shared::Shared;
+use crate::state::OrchestratorState;
 
 /// How long an agent may take to start a command.
-const START: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long after the deadline the server waits for the agent to have kept it.
-const GRACE: Duration = Duration::from_secs(3);
+const DEADLINE_MARGIN: Duration = Duration::from_secs(3);
 /// How long after its own kill the server waits for the exit.
-const LAST: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pieces of output between the sandbox and a slow listener.
-const BUFFERED: usize = 8;
+const EVENT_QUEUE: usize = 8;
 /// The largest piece of standard input.
-const PIECE: usize = 64 * 1024;
+const CHUNK_SIZE: usize = 64 * 1024;
 
 /// A started command. Dropping `events` before the exit was read kills its whole process tree.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ pub struct RunningExec {
 
 /// Starts a command in a running sandbox.
 pub(crate) async fn start(
-    shared: &Arc<Shared>,
+    state: &Arc<OrchestratorState>,
     entry: Arc<Entry>,
     plan: Plan,
     token: TaskTrackerToken,
@@ -66,7 +66,7 @@ pub(crate) async fn start(
         () = entry.ended.cancelled() => Err(destroyed()),
         // Dropping the request takes it back: it is not carried out when the sandbox goes on.
         () = entry.paused() => Err(paused(&entry)),
-        started = timeout(START, ops.exec(plan.spec)) => started.unwrap_or_else(|_| {
+        started = timeout(START_TIMEOUT, ops.exec(plan.spec)) => started.unwrap_or_else(|_| {
             Err(silent())
         }),
     };
@@ -79,22 +79,22 @@ pub(crate) async fn start(
             let error = public_error(&entry, not_startable(error));
             // Without the message: it may name what the request brought.
             let data = EventData::none().with("reason", "not_started");
-            shared.events.of(&entry, EventType::ExecFailed, data);
+            state.events.of(&entry.facts, EventType::ExecFailed, data);
             return Err(error);
         }
     };
     let data = EventData::none().with("exec_id", named(session.exec_id));
-    shared.events.of(&entry, EventType::ExecStarted, data);
+    state.events.of(&entry.facts, EventType::ExecStarted, data);
     if let Some(stdin) = plan.stdin {
         let feeding = feed(session.control.clone(), stdin, plan.keep_stdin_open);
-        shared.tasks.spawn(feeding.in_current_span());
+        state.lifetime.tasks.spawn(feeding.in_current_span());
     }
-    let execs = &shared.totals.active_execs;
+    let execs = &state.totals.active_execs;
     execs.fetch_add(1, Ordering::Relaxed);
     Ok(Pump {
-        shared: Arc::clone(shared),
+        state: Arc::clone(state),
         entry,
-        deadline: limit.and_then(|limit| TokioInstant::now().checked_add(limit + GRACE)),
+        deadline: limit.and_then(|limit| TokioInstant::now().checked_add(limit + DEADLINE_MARGIN)),
         exec_id: session.exec_id,
         session: Some(session),
         limit,
@@ -109,7 +109,7 @@ pub(crate) async fn start(
 /// when the command no longer listens.
 async fn feed(control: mpsc::Sender<ExecControl>, mut stdin: Bytes, keep_open: bool) {
     while !stdin.is_empty() {
-        let piece = stdin.split_to(stdin.len().min(PIECE));
+        let piece = stdin.split_to(stdin.len().min(CHUNK_SIZE));
         if control.send(ExecControl::Stdin(piece)).await.is_err() {
             return;
         }
@@ -137,7 +137,7 @@ enum Ended {
 /// One command in flight. Dropping it abandons the command.
 #[derive(Debug)]
 pub(crate) struct Pump {
-    shared: Arc<Shared>,
+    state: Arc<OrchestratorState>,
     entry: Arc<Entry>,
     exec_id: u64,
     session: Option<ExecSession>,
@@ -166,7 +166,7 @@ impl Pump {
             tokio::select! {
                 biased;
                 () = self.entry.ended.cancelled() => return self.exit(Ended::Destroyed),
-                () = self.shared.abort.cancelled() => return self.exit(Ended::Shutdown),
+                () = self.state.lifetime.abort.cancelled() => return self.exit(Ended::Shutdown),
                 event = session.events.recv() => match event {
                     Some(ExecEvent::Exit(exit)) => {
                         self.close(Ended::Reported, &exit);
@@ -186,7 +186,7 @@ impl Pump {
                         return self.exit(Ended::Stuck);
                     }
                     self.killed = true;
-                    self.deadline = Some(TokioInstant::now() + LAST);
+                    self.deadline = Some(TokioInstant::now() + EXIT_TIMEOUT);
                     // A full queue belongs to an agent that no longer reads.
                     let _ = session.control.try_send(ExecControl::Kill);
                 }
@@ -213,18 +213,18 @@ impl Pump {
     fn close(&mut self, ended: Ended, exit: &ExecExit) {
         if self.session.take().is_some() {
             self.ended = Some(ended);
-            self.tell(ended, exit);
+            self.publish(ended, exit);
         }
     }
 
     /// Publishes how it ended.
-    fn tell(&self, ended: Ended, exit: &ExecExit) {
+    fn publish(&self, ended: Ended, exit: &ExecExit) {
         let other = match ended {
             Ended::Shutdown => Some("shutdown"),
             Ended::Lost => Some("agent_lost"),
             Ended::Reported | Ended::Stuck | Ended::Destroyed => None,
         };
-        tell_end(&self.shared, &self.entry, self.exec_id, exit, other);
+        publish_end(&self.state, &self.entry, self.exec_id, exit, other);
     }
 }
 
@@ -234,14 +234,14 @@ pub(crate) fn named(exec_id: u64) -> String {
 }
 
 /// Publishes how a command ended; `other` is a reason that is not the command's.
-pub(crate) fn tell_end(
-    shared: &Shared,
+pub(crate) fn publish_end(
+    state: &OrchestratorState,
     entry: &Entry,
     exec_id: u64,
     exit: &ExecExit,
     other: Option<&'static str>,
 ) {
-    let publish = |kind, data| shared.events.of(entry, kind, data);
+    let publish = |kind, data| state.events.of(&entry.facts, kind, data);
     let data = EventData::none()
         .with("exec_id", named(exec_id))
         .with("exit_code", exit.exit_code)
@@ -266,7 +266,7 @@ pub(crate) fn tell_end(
 
 impl Drop for Pump {
     fn drop(&mut self) {
-        let execs = &self.shared.totals.active_execs;
+        let execs = &self.state.totals.active_execs;
         execs.fetch_sub(1, Ordering::Relaxed);
         if self.ended.is_none() {
             let duration = GoDuration::from(self.began.elapsed()).to_string();
@@ -274,9 +274,9 @@ impl Drop for Pump {
                 .with("exec_id", named(self.exec_id))
                 .with("duration", duration)
                 .with("reason", "abandoned");
-            self.shared
+            self.state
                 .events
-                .of(&self.entry, EventType::ExecFailed, data);
+                .of(&self.entry.facts, EventType::ExecFailed, data);
         }
         let failed = self.ended != Some(Ended::Reported);
         if let Some(slot) = &self.entry.slot {
@@ -287,9 +287,9 @@ impl Drop for Pump {
 }
 
 /// Hands a command's events to a listener of its own pace.
-pub(crate) fn stream(shared: &Arc<Shared>, pump: Pump) -> RunningExec {
+pub(crate) fn stream(state: &Arc<OrchestratorState>, pump: Pump) -> RunningExec {
     let session = pump.session.as_ref().expect("a fresh pump has a session");
-    let (sender, events) = mpsc::channel(BUFFERED);
+    let (sender, events) = mpsc::channel(EVENT_QUEUE);
     let running = RunningExec {
         exec_id: session.exec_id,
         pid: session.pid,
@@ -297,7 +297,10 @@ pub(crate) fn stream(shared: &Arc<Shared>, pump: Pump) -> RunningExec {
         control: session.control.clone(),
         timeout: pump.limit,
     };
-    shared.tasks.spawn(deliver(pump, sender).in_current_span());
+    state
+        .lifetime
+        .tasks
+        .spawn(deliver(pump, sender).in_current_span());
     running
 }
 
@@ -309,7 +312,7 @@ impl EventSource for Pump {
     async fn interrupted(&self, last: bool) {
         tokio::select! {
             () = self.entry.ended.cancelled(), if !last => {}
-            () = self.shared.abort.cancelled(), if !last => {}
+            () = self.state.lifetime.abort.cancelled(), if !last => {}
             else => std::future::pending().await,
         }
     }

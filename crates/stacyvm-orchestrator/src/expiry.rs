@@ -1,21 +1,9 @@
 //! When which sandbox is to be destroyed: one ordered set for all of them.
-//!
-//! The wall clock is read at least every half second whatever the next expiry is, so a clock
-//! that jumps, or a machine that slept, is noticed within that time. The task only tells owners;
-//! it never waits for one, so a stuck destroy delays nobody.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
+use parking_lot::Mutex;
 use stacyvm_types::{SandboxId, Timestamp};
-use tokio::sync::mpsc::error::TrySendError;
-
-use crate::sandbox::{Command, Why};
-use crate::shared::Shared;
-
-/// The longest time between two looks at the clock.
-const LOOK: Duration = Duration::from_millis(500);
 
 /// The set. Every change is O(log n).
 #[derive(Debug, Default)]
@@ -33,7 +21,7 @@ impl Expiry {
     }
 
     /// Takes out what is due.
-    fn take_due(&self, now: Timestamp) -> Vec<SandboxId> {
+    pub(crate) fn take_due(&self, now: Timestamp) -> Vec<SandboxId> {
         let mut set = self.lock();
         let mut due = Vec::new();
         while set.first().is_some_and(|(at, _)| *at <= now) {
@@ -47,37 +35,9 @@ impl Expiry {
         self.lock().first().map(|(at, _)| *at)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<(Timestamp, SandboxId)>> {
+    fn lock(&self) -> parking_lot::MutexGuard<'_, BTreeSet<(Timestamp, SandboxId)>> {
         // A set is whole after any panic of its users: each change is one call.
-        self.set.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Tells owners that their sandbox's time is over, until the orchestrator stops.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    loop {
-        let now = shared.clock.now();
-        for id in shared.expiry.take_due(now) {
-            let Some(entry) = shared.registry.get(&id) else {
-                continue;
-            };
-            let command = Command::Destroy {
-                why: Why::Expired,
-                reply: None,
-                span: tracing::Span::none(),
-            };
-            if let Err(TrySendError::Full(_)) = entry.commands.try_send(command) {
-                shared.expiry.schedule(&id, now.saturating_add(LOOK));
-            }
-        }
-        let wait = shared.expiry.next().map_or(LOOK, |at| {
-            at.saturating_since(shared.clock.now())
-                .clamp(Duration::from_millis(1), LOOK)
-        });
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
+        self.set.lock()
     }
 }
 

@@ -1,16 +1,21 @@
 //! Logs that are followed: until their reader goes, the sandbox ends, or the server stops.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stacyvm_provider::ops::{LogBatch, LogReceiver, OpError};
 use stacyvm_types::SandboxId;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::Error;
 use crate::operation_error::{public_error, silent};
-use crate::orchestrator::LOGS;
+use crate::orchestrator::Orchestrator;
 use crate::registry::Entry;
-use crate::{Caller, Error, Orchestrator};
+use crate::settings::Caller;
+
+/// How long an agent may take to hand out log lines.
+pub(crate) const LOGS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A followed log. Dropping it ends the following.
 #[derive(Debug)]
@@ -34,16 +39,16 @@ impl Orchestrator {
         id: &SandboxId,
         lines: usize,
     ) -> Result<FollowedLogs, Error> {
-        let _token = self.shared.enter()?;
-        let entry = self.shared.find_running(caller, id)?;
-        let sandbox = self.shared.open(&entry).await?;
-        let batches = timeout(LOGS, sandbox.follow_logs(lines))
+        let _token = self.state.lifetime.enter()?;
+        let entry = self.state.find_running(caller, id)?;
+        let sandbox = self.state.open(&entry).await?;
+        let batches = timeout(LOGS_TIMEOUT, sandbox.follow_logs(lines))
             .await
             .unwrap_or_else(|_| Err(public_error(&entry, silent())))?;
         Ok(FollowedLogs {
             entry,
             batches,
-            stop: self.shared.stop.clone(),
+            stop: self.state.lifetime.stop.clone(),
             over: false,
         })
     }

@@ -65,7 +65,7 @@ impl SandboxHandle {
     /// Publishes that something happened to a file, named as the client named it.
     fn publish(&self, kind: EventType, path: &str) {
         let data = EventData::none().with("path", path.to_owned());
-        self.events.of(&self.entry, kind, data);
+        self.events.of(&self.entry.facts, kind, data);
     }
 
     fn public(&self, error: OpError) -> Error {

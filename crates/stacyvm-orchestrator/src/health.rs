@@ -1,9 +1,10 @@
 //! The configured providers with what their last check found. Requests read the cached result;
 //! only the schedule, an explicit test, and a spawn on an unhealthy provider check anew.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use stacyvm_provider::{Health, Provider};
 use stacyvm_types::{EventData, EventType, ProviderInfo, Timestamp};
 use tokio::sync::watch;
@@ -11,14 +12,11 @@ use tokio::time::Instant;
 
 use crate::events::Events;
 use crate::metrics::ProviderMetrics;
-use crate::shared::Shared;
 
 /// How long a check may take before the provider counts as unhealthy.
-const CHECK: Duration = Duration::from_secs(10);
-/// How soon one that was not healthy is checked again: what waits for it should not wait long.
-const AGAIN: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// A result this young answers a second asker too.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH_FOR: Duration = Duration::from_secs(1);
 
 /// A provider to start with.
 #[derive(Clone, Debug)]
@@ -122,11 +120,11 @@ impl ProviderSlot {
         self.lock().boxes = boxes as u64;
     }
 
-    /// Checks now, unless somebody just did, and says whether it is healthy.
+    /// Checks now, unless the last check is fresh, and says whether it is healthy.
     pub(crate) async fn check(&self, now: impl Fn() -> Timestamp) -> bool {
         let _one_at_a_time = self.checking.lock().await;
         let checked = self.lock().fresh_since;
-        if checked.is_some_and(|since| since.elapsed() < FRESH) {
+        if checked.is_some_and(|since| since.elapsed() < FRESH_FOR) {
             return self.healthy();
         }
         let health = self.ask().await;
@@ -145,7 +143,7 @@ impl ProviderSlot {
         }
         let healthy = health.healthy;
         let recovered = healthy && !was && !first;
-        let boxes = match tokio::time::timeout(CHECK, self.provider.list()).await {
+        let boxes = match tokio::time::timeout(CHECK_TIMEOUT, self.provider.list()).await {
             Ok(Ok(boxes)) if healthy => Some(boxes.len() as u64),
             _ => None,
         };
@@ -163,20 +161,16 @@ impl ProviderSlot {
 
     /// The provider's health: what was known at the start for the first time, its own answer then.
     async fn ask(&self) -> Health {
-        let known = self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let known = self.known.lock().take();
         if let Some(health) = known {
             return health;
         }
-        match tokio::time::timeout(CHECK, self.provider.health()).await {
+        match tokio::time::timeout(CHECK_TIMEOUT, self.provider.health()).await {
             Ok(health) => health,
             Err(_) => Health {
                 healthy: false,
-                error: Some(format!("its check did not end within {CHECK:?}")),
-                latency: CHECK,
+                error: Some(format!("its check did not end within {CHECK_TIMEOUT:?}")),
+                latency: CHECK_TIMEOUT,
             },
         }
     }
@@ -200,33 +194,6 @@ impl ProviderSlot {
     }
 
     fn lock(&self) -> MutexGuard<'_, Cached> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+        self.cached.lock()
     }
-}
-
-/// Checks a provider at its interval, and sooner while it is not healthy, until the orchestrator
-/// stops.
-pub(crate) async fn run(shared: Arc<Shared>, slot: Arc<ProviderSlot>) {
-    let usual = shared.settings.health_interval;
-    loop {
-        let wait = if slot.healthy() {
-            usual
-        } else {
-            usual.min(AGAIN)
-        };
-        tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-        slot.check(|| shared.clock.now()).await;
-    }
-}
-
-/// Checks every provider now, all at once.
-pub(crate) async fn check_all(shared: &Shared) {
-    let checks = shared
-        .providers
-        .values()
-        .map(|slot| slot.check(|| shared.clock.now()));
-    futures_util::future::join_all(checks).await;
 }

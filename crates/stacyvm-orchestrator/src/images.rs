@@ -10,19 +10,20 @@ use stacyvm_types::{
 use tokio::sync::mpsc;
 
 use crate::byte_stream::ByteStream;
+use crate::error::Error;
 use crate::limits::{self, bad, shown};
-use crate::shared::Shared;
+use crate::orchestrator::Orchestrator;
+use crate::state::OrchestratorState;
 use crate::upload::UploadData;
-use crate::{Error, Orchestrator};
 
 /// Names that one archive may be made of.
 const MAX_NAMES: usize = 64;
 
-/// The images of one provider. Whoever lets a future of it go ends what it began, unless others
+/// The images of one provider. Dropping a future of it ends what it began, unless others
 /// wait for the same.
 #[derive(Debug)]
 pub struct Images {
-    shared: Arc<Shared>,
+    state: Arc<OrchestratorState>,
     provider: String,
     ops: Arc<dyn ImageOps>,
 }
@@ -34,11 +35,11 @@ impl Orchestrator {
     /// `NotFound` for a provider that is not configured, `Unsupported` for one that has no images
     /// to manage.
     pub fn images(&self, provider: Option<&str>) -> Result<Images, Error> {
-        let shared = Arc::clone(&self.shared);
+        let state = Arc::clone(&self.state);
         let name = provider
             .filter(|name| !name.is_empty())
-            .unwrap_or(&shared.settings.default_provider);
-        let slot = shared.providers.get(name).ok_or_else(|| {
+            .unwrap_or(&state.settings.default_provider);
+        let slot = state.providers.get(name).ok_or_else(|| {
             Error::NotFound(format!("provider {:?} is not configured", shown(name)))
         })?;
         let ops = slot.provider.images().ok_or_else(|| {
@@ -50,13 +51,13 @@ impl Orchestrator {
         Ok(Images {
             provider: name.to_owned(),
             ops,
-            shared,
+            state,
         })
     }
 
     /// The name that a spawn of this image really looks for.
     pub fn resolve_image(&self, image: &str) -> String {
-        self.shared.settings.resolve_image(image).to_owned()
+        self.state.settings.resolve_image(image).to_owned()
     }
 }
 
@@ -66,7 +67,7 @@ impl Images {
     /// # Errors
     /// `Provider`; so for every method here.
     pub async fn list(&self) -> Result<Vec<ImageInfo>, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         self.public(self.ops.list().await)
     }
 
@@ -75,7 +76,7 @@ impl Images {
     /// # Errors
     /// `NotFound`, `BadRequest`.
     pub async fn inspect(&self, name: &str) -> Result<ImageDetails, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         let name = named("name", name)?;
         self.public(self.ops.inspect(name).await)
     }
@@ -90,11 +91,11 @@ impl Images {
         progress: Option<mpsc::Sender<PullLine>>,
     ) -> Result<PulledImage, Error> {
         let always = Self::asks_always(request)?;
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         let image = named("image", &request.image)?;
         tokio::select! {
             pulled = self.ops.pull(image, always, progress) => self.public(pulled),
-            () = self.shared.closing.cancelled() => Err(Error::shutting_down()),
+            () = self.state.lifetime.closing.cancelled() => Err(Error::shutting_down()),
         }
     }
 
@@ -125,7 +126,7 @@ impl Images {
         kind: ArchiveKind,
         name: Option<&str>,
     ) -> Result<Vec<ImageInfo>, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         let name = name.map(|name| named("name", name)).transpose()?;
         let loading = self.ops.load(archive.into_receiver(), kind, name);
         self.public(loading.await)
@@ -136,7 +137,7 @@ impl Images {
     /// # Errors
     /// `NotFound`, `BadRequest`.
     pub async fn save(&self, names: &[String]) -> Result<ByteStream, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         if names.is_empty() || names.len() > MAX_NAMES {
             return bad(format!("an archive is made of 1 to {MAX_NAMES} images"));
         }
@@ -152,7 +153,7 @@ impl Images {
     /// # Errors
     /// `NotFound`, `BadRequest`.
     pub async fn tag(&self, request: &TagRequest) -> Result<(), Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         let image = named("image", &request.image)?;
         let name = named("name", &request.name)?;
         self.public(self.ops.tag(image, name).await)
@@ -163,17 +164,17 @@ impl Images {
     /// # Errors
     /// `NotFound`, `BadRequest`; `Conflict` when a sandbox stands on it.
     pub async fn remove(&self, name: &str) -> Result<ImagesRemoved, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         let name = named("name", name)?;
         self.public(self.ops.remove(name).await)
     }
 
-    /// Removes images that nobody uses.
+    /// Removes unused images.
     ///
     /// # Errors
     /// See [`Images::list`].
     pub async fn prune(&self, request: &PruneRequest) -> Result<ImagesRemoved, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         self.public(self.ops.prune(request.all, request.dry_run).await)
     }
 

@@ -1,10 +1,10 @@
-//! Commands that somebody talks to while they run: a terminal, an input that stays open.
+//! Commands that a client talks to while they run: a terminal, an input that stays open.
 
 use stacyvm_provider::ops::TtySize;
 
 use crate::command::Plan;
 
-/// What a shell does itself, or reads as its own syntax, in any of the shells that are somebody's
+/// What a shell does itself, or reads as its own syntax, in any of the shells that stand as
 /// `/bin/sh`: dash, bash, busybox. `exec` would look for a program of that name.
 const SHELL_WORDS: &[&str] = &[
     ".",

@@ -2,8 +2,9 @@
 //! the store.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use stacyvm_types::{OwnerId, SpawnRequest};
 use tokio_util::sync::CancellationToken;
@@ -70,10 +71,8 @@ impl Keys {
         }))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, InFlight>> {
-        self.in_flight
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<Key, InFlight>> {
+        self.in_flight.lock()
     }
 }
 

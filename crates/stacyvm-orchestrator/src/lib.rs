@@ -1,4 +1,4 @@
-//! The life of every sandbox: admission, intents, owners, expiry, reconcile, execs.
+//! The life of every sandbox: admission, intents, tasks, expiry, reconcile, execs.
 //!
 //! Owns the truth about which sandboxes there are. Knows no concrete provider, no HTTP and no
 //! SQL. Its one rule: what is about to be done to a box is written down before it is done.
@@ -15,6 +15,7 @@ mod error;
 mod events;
 mod exec;
 mod expiry;
+mod facts;
 mod follow;
 mod handle;
 mod health;
@@ -22,23 +23,25 @@ mod images;
 mod interactive;
 mod keys;
 mod lifecycle;
+mod lifetime;
+mod limit_events;
 mod limits;
 mod metrics;
 mod network;
-mod news;
-mod notice;
 mod operation_error;
 mod orchestrator;
 mod ports;
+mod provider_events;
 mod queue;
 mod quotas;
 mod reconcile;
 mod registry;
 mod sandbox;
+mod schedules;
 mod selection;
 mod settings;
-mod shared;
 mod spawn;
+mod state;
 #[cfg(test)]
 mod tests;
 mod upload;

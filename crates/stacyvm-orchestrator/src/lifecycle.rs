@@ -3,11 +3,11 @@
 //! ```text
 //!               intent written
 //!                     │
-//!                 ┌───▼────┐  create failed, or nobody waits for it (its owner)
+//!                 ┌───▼────┐  create failed, or no caller waits for it (task)
 //!                 │creating├──────────────────────────────┐
 //!                 └───┬────┘                              │
-//!        box answers  │     stopped behind our back       │
-//!        (its owner)  │     (provider, reconciler)        │
+//!        box answers  │     stopped from outside          │
+//!        (its task)  │     (provider, reconciler)        │
 //!                 ┌───▼────┐ ─────────────────► ┌──────┐  │
 //!                 │running │                    │paused│  │
 //!                 └─┬─┬──┬─┘ ◄───────────────── └┬─┬─┬─┘  │
@@ -19,11 +19,11 @@
 //!                   │ ├────────────────────────────┘ │    │
 //!           ┌───────▼┐│  ┌────┐                   ┌──▼────▼──┐  every trace gone
 //!           │stopped │└──►lost├───────────────────►destroying├──────────► destroyed
-//!           └───┬────┘   └────┘  asked to,        └─▲────▲───┘ (its owner)
+//!           └───┬────┘   └────┘  asked to,        └─▲────▲───┘ (its task)
 //!               └───────────────────────────────────┘    │
-//!                                or expired  attempt failed (retried by its owner for ever)
+//!                                or expired  attempt failed (retried by its task for ever)
 //! ```
-//! Each transition is made by the sandbox's owner task; in brackets stands who tells it to.
+//! Each transition is made by the sandbox's task; the sender of its command stands in brackets.
 //! A sandbox that was `creating` when the server died comes back as `destroying`: its client
 //! never got an answer.
 
@@ -89,7 +89,7 @@ impl Phase {
             (Self::Running | Self::Paused, Event::WorkloadEnded) => Self::Stopped,
             (Self::Running | Self::Paused, Event::BoxMissing) => Self::Lost,
 
-            // Late news about what is known to be over changes nothing.
+            // A late report about what is known to be over changes nothing.
             (
                 Self::Stopped | Self::Lost | Self::Destroying | Self::Destroyed,
                 Event::Paused | Event::Resumed | Event::WorkloadEnded | Event::BoxMissing,

@@ -25,7 +25,7 @@ pub(crate) const MEMORY_BOUND: i64 = 16 * 1024 * 1024;
 /// More disk than any machine has, MiB.
 pub(crate) const DISK_BOUND: i64 = 1024 * 1024 * 1024;
 /// The smallest disk that a file system fits on, MiB.
-const DISK_LEAST: u64 = 16;
+const MIN_DISK: u64 = 16;
 
 /// A number of cores; 0 stands for none said.
 pub(crate) fn vcpus(name: &str, asked: f64) -> Result<Vcpus, Error> {
@@ -34,8 +34,8 @@ pub(crate) fn vcpus(name: &str, asked: f64) -> Result<Vcpus, Error> {
 
 /// A size of a disk that is not 0, MiB.
 pub(crate) fn disk(name: &str, asked: u64) -> Result<(), Error> {
-    if asked < DISK_LEAST {
-        return bad(format!("{name} must be at least {DISK_LEAST}"));
+    if asked < MIN_DISK {
+        return bad(format!("{name} must be at least {MIN_DISK}"));
     }
     Ok(())
 }

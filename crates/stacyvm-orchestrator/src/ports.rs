@@ -1,6 +1,6 @@
 //! The way to the ports of a running sandbox.
 //!
-//! Owns nothing but the handle; who may use it is decided by whoever asks for it.
+//! Owns nothing but the handle; its caller decides who may use it.
 
 use std::sync::Arc;
 
@@ -8,28 +8,30 @@ use stacyvm_provider::PortConnection;
 use stacyvm_types::{PreviewAccess, SandboxId};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+use crate::error::Error;
+use crate::orchestrator::Orchestrator;
 use crate::registry::Entry;
-use crate::shared::Shared;
-use crate::{Caller, Error, Orchestrator};
+use crate::settings::Caller;
+use crate::state::OrchestratorState;
 
 /// One running sandbox's ports. Holding it holds nothing of the sandbox up.
 #[derive(Clone, Debug)]
 pub struct Ports {
-    shared: Arc<Shared>,
+    state: Arc<OrchestratorState>,
     entry: Arc<Entry>,
 }
 
 impl Orchestrator {
-    /// The ports of a sandbox, whoever it belongs to: a preview is opened without a key.
+    /// The ports of a sandbox of any owner: a preview is opened without a key.
     ///
     /// # Errors
     /// `NotFound`, `Conflict` when not running, `Unavailable` when shutting down.
     pub fn ports(&self, id: &SandboxId) -> Result<Ports, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         let operator = Caller::default();
-        let entry = self.shared.find_running(&operator, id)?;
+        let entry = self.state.find_running(&operator, id)?;
         Ok(Ports {
-            shared: Arc::clone(&self.shared),
+            state: Arc::clone(&self.state),
             entry,
         })
     }
@@ -41,11 +43,7 @@ impl Ports {
     /// # Errors
     /// `NothingListens`; otherwise as for [`Orchestrator::sandbox`].
     pub async fn connect(&self, port: u16) -> Result<PortConnection, Error> {
-        self.shared
-            .open(&self.entry)
-            .await?
-            .connect_port(port)
-            .await
+        self.state.open(&self.entry).await?.connect_port(port).await
     }
 
     /// Who may open its previews; none when its spawn left that to the configuration.

@@ -11,26 +11,26 @@
 //! The turn is a semaphore of one, which tokio hands out in the order of asking. Only who has the
 //! turn tries; who comes while others wait gets in line without trying.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use stacyvm_types::OwnerId;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-/// The line.
+/// The queue.
 #[derive(Debug)]
 pub(crate) struct SpawnQueue {
     length: usize,
     timeout: Duration,
     turn: Semaphore,
-    /// Whose spawns wait, in no order.
+    /// The owners of the spawns that wait, in no order.
     waiting: Mutex<Vec<Option<OwnerId>>>,
 }
 
-/// Why there is no place.
+/// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoPlace {
+pub(crate) enum QueueRefusal {
     /// The line is as long as it may be.
     Full,
     /// What this owner has waiting fills all that they may have.
@@ -39,15 +39,15 @@ pub(crate) enum NoPlace {
 
 /// Why a wait is over without a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum WaitEnd {
     TimedOut,
     /// The server stops.
     Closed,
 }
 
-/// A place in the line; dropping it leaves the line.
+/// A slot in the queue; dropping it leaves the queue.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct QueueSlot<'a> {
     queue: &'a SpawnQueue,
     owner: Option<&'a OwnerId>,
     deadline: Instant,
@@ -80,8 +80,8 @@ impl SpawnQueue {
         !self.lock().is_empty()
     }
 
-    /// Whether a spawn of this owner, who may have so many more sandboxes, would find a place.
-    pub(crate) fn has_place(&self, owner: Option<&OwnerId>, left: Option<u64>) -> bool {
+    /// Whether a spawn of this owner, who may have so many more sandboxes, would find a slot.
+    pub(crate) fn has_slot(&self, owner: Option<&OwnerId>, left: Option<u64>) -> bool {
         self.check(&self.lock(), owner, left).is_ok()
     }
 
@@ -90,11 +90,11 @@ impl SpawnQueue {
         &'a self,
         owner: Option<&'a OwnerId>,
         left: Option<u64>,
-    ) -> Result<Place<'a>, NoPlace> {
+    ) -> Result<QueueSlot<'a>, QueueRefusal> {
         let mut waiting = self.lock();
         self.check(&waiting, owner, left)?;
         waiting.push(owner.cloned());
-        Ok(Place {
+        Ok(QueueSlot {
             queue: self,
             owner,
             deadline: Instant::now() + self.timeout,
@@ -117,15 +117,15 @@ impl SpawnQueue {
         waiting: &[Option<OwnerId>],
         owner: Option<&OwnerId>,
         left: Option<u64>,
-    ) -> Result<(), NoPlace> {
+    ) -> Result<(), QueueRefusal> {
         if waiting.len() >= self.length {
-            return Err(NoPlace::Full);
+            return Err(QueueRefusal::Full);
         }
         // Else one owner could fill the line with spawns that will be refused at its head.
         if let (Some(_), Some(left)) = (owner, left) {
             let same = waiting.iter().filter(|other| other.as_ref() == owner);
             if same.count() as u64 >= left {
-                return Err(NoPlace::OfOwner);
+                return Err(QueueRefusal::OfOwner);
             }
         }
         Ok(())
@@ -133,19 +133,19 @@ impl SpawnQueue {
 
     fn lock(&self) -> MutexGuard<'_, Vec<Option<OwnerId>>> {
         // A list is whole after any panic of its users: each change is one call.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 }
 
-impl Place<'_> {
+impl QueueSlot<'_> {
     /// Returns when it is worth trying: when the turn has come, and then each time that `freed`
     /// tells of a sandbox that has gone.
-    pub(crate) async fn wait(&mut self, freed: &Notify) -> Result<(), Ended> {
+    pub(crate) async fn wait(&mut self, freed: &Notify) -> Result<(), WaitEnd> {
         let queue = self.queue;
         if self.turn.is_none() {
             let turn = timeout_at(self.deadline, queue.turn.acquire()).await;
-            let turn = turn.map_err(|_| Ended::TimedOut)?;
-            self.turn = Some(turn.map_err(|_| Ended::Closed)?);
+            let turn = turn.map_err(|_| WaitEnd::TimedOut)?;
+            self.turn = Some(turn.map_err(|_| WaitEnd::Closed)?);
             return Ok(());
         }
         let closed = async {
@@ -155,16 +155,16 @@ impl Place<'_> {
         let next = async {
             tokio::select! {
                 () = freed.notified() => Ok(()),
-                () = closed => Err(Ended::Closed),
+                () = closed => Err(WaitEnd::Closed),
             }
         };
         timeout_at(self.deadline, next)
             .await
-            .unwrap_or(Err(Ended::TimedOut))
+            .unwrap_or(Err(WaitEnd::TimedOut))
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueueSlot<'_> {
     fn drop(&mut self) {
         let mut waiting = self.queue.lock();
         let found = waiting
@@ -193,7 +193,7 @@ mod tests {
         let mut first = queue.join(None, None).unwrap();
         let mut second = queue.join(None, None).unwrap();
         let mut third = queue.join(None, None).unwrap();
-        assert_eq!(queue.join(None, None).unwrap_err(), NoPlace::Full);
+        assert_eq!(queue.join(None, None).unwrap_err(), QueueRefusal::Full);
         assert_eq!(first.wait(&freed).await, Ok(()));
         {
             // The third asks for the turn after the second, whoever is woken first.
@@ -221,13 +221,13 @@ mod tests {
         let mut head = queue.join(None, None).unwrap();
         assert_eq!(head.wait(&freed).await, Ok(()));
         let mut next = queue.join(None, None).unwrap();
-        assert_eq!(next.wait(&freed).await, Err(Ended::TimedOut));
-        assert_eq!(head.wait(&freed).await, Err(Ended::TimedOut));
+        assert_eq!(next.wait(&freed).await, Err(WaitEnd::TimedOut));
+        assert_eq!(head.wait(&freed).await, Err(WaitEnd::TimedOut));
         let mut later = queue.join(None, None).unwrap();
         let mut waits = pin!(later.wait(&freed));
         assert!(ask(waits.as_mut()).is_pending());
         queue.close();
-        assert_eq!(waits.await, Err(Ended::Closed));
+        assert_eq!(waits.await, Err(WaitEnd::Closed));
     }
 
     #[test]
@@ -236,11 +236,11 @@ mod tests {
         let (alice, bob) = ("alice".parse().unwrap(), "bob".parse().unwrap());
         let place = queue.join(Some(&alice), Some(1)).unwrap();
         let refused = queue.join(Some(&alice), Some(1));
-        assert_eq!(refused.unwrap_err(), NoPlace::OfOwner);
-        assert!(!queue.has_place(Some(&alice), Some(1)));
-        assert!(queue.has_place(Some(&bob), Some(1)));
-        assert!(queue.has_place(Some(&alice), None));
+        assert_eq!(refused.unwrap_err(), QueueRefusal::OfOwner);
+        assert!(!queue.has_slot(Some(&alice), Some(1)));
+        assert!(queue.has_slot(Some(&bob), Some(1)));
+        assert!(queue.has_slot(Some(&alice), None));
         drop(place);
-        assert!(queue.has_place(Some(&alice), Some(1)));
+        assert!(queue.has_slot(Some(&alice), Some(1)));
     }
 }

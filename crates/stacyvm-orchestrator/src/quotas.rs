@@ -4,19 +4,17 @@
 //! A quota only ever tightens what the configuration allows: where both say something, the
 //! smaller wins.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use stacyvm_types::{GoDuration, OwnerId, Quota, QuotaRequest, QuotaSummary, Timestamp, Vcpus};
 
 use crate::limits::{self, DISK_BOUND, MEMORY_BOUND, bad};
-use crate::shared::Shared;
 use crate::{Error, Settings};
 
-/// More owners than this get no quota of their own.
-const MOST: usize = 100_000;
+/// How many owners may have a quota of their own.
+const MAX_QUOTAS: usize = 100_000;
 /// The owner id that GET `/quotas/summary` could not be told from.
 const RESERVED: &str = "summary";
 
@@ -57,7 +55,7 @@ impl Quotas {
 
     /// Whether one more owner can have one.
     pub(crate) fn has_room(&self) -> bool {
-        self.lock().len() < MOST
+        self.lock().len() < MAX_QUOTAS
     }
 
     pub(crate) fn summary(&self) -> QuotaSummary {
@@ -73,23 +71,12 @@ impl Quotas {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<OwnerId, Quota>> {
         // A map is whole after any panic of its users: each change is one call.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Shared {
-    /// The settings as they hold for this owner. Everything that checks a request against a limit
-    /// starts here.
-    pub(crate) fn settings_for(&self, owner: Option<&OwnerId>) -> Cow<'_, Settings> {
-        match owner.and_then(|owner| self.quotas.get(owner)) {
-            None => Cow::Borrowed(&self.settings),
-            Some(quota) => Cow::Owned(tightened(&self.settings, &quota)),
-        }
+        self.held.lock()
     }
 }
 
 /// The settings with a quota laid over them.
-fn tightened(settings: &Settings, quota: &Quota) -> Settings {
+pub(crate) fn tightened(settings: &Settings, quota: &Quota) -> Settings {
     let max_ttl = shorter(settings.max_ttl, quota.max_ttl);
     let max_memory_mb = smaller(settings.max_memory_mb, quota.max_memory_mb);
     let max_vcpus = smaller(settings.max_vcpus, quota.max_vcpus);
@@ -121,7 +108,7 @@ fn shorter(one: Option<Duration>, other: Option<GoDuration>) -> Option<Duration>
     smaller(one, other.map(GoDuration::to_std))
 }
 
-/// Whose quota a text names.
+/// The owner that a text names, who may have a quota.
 pub(crate) fn owner(text: &str) -> Result<OwnerId, Error> {
     let owner: OwnerId = text
         .parse()

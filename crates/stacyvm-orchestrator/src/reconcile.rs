@@ -17,37 +17,43 @@ use stacyvm_types::{EventData, EventType, OwnerId, SandboxId};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::facts::SandboxFacts;
 use crate::health::ProviderSlot;
 use crate::lifecycle::{Observed, Phase};
-use crate::registry::{Entry, Facts, View};
-use crate::sandbox::{Command, Owner, QUEUE};
-use crate::shared::Shared;
+use crate::registry::{Entry, View};
+use crate::sandbox::SandboxTask;
+use crate::sandbox::command::{COMMAND_QUEUE, Command};
+use crate::state::OrchestratorState;
 
 /// How long a backend may take to list its boxes.
-const LIST: Duration = Duration::from_secs(20);
+const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the removal of an orphan may take before it is left to the next pass.
-const ORPHAN: Duration = Duration::from_secs(30);
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(30);
 
 type Boxes = HashMap<SandboxId, BoxState>;
 
 /// Takes over every sandbox of the store, before anything else runs.
-pub(crate) async fn recover(shared: &Arc<Shared>, records: Vec<SandboxRecord>) {
-    let lists = shared
+pub(crate) async fn recover(state: &Arc<OrchestratorState>, records: Vec<SandboxRecord>) {
+    let lists = state
         .providers
         .iter()
         .map(|(name, slot)| async move { (name.clone(), list(slot).await) });
     let lists: HashMap<String, Option<Boxes>> = join_all(lists).await.into_iter().collect();
     for record in records {
-        adopt(shared, record, &lists);
+        adopt(state, record, &lists);
     }
     for (name, boxes) in &lists {
-        if let (Some(slot), Some(boxes)) = (shared.providers.get(name), boxes) {
-            remove_orphans(shared, slot, boxes);
+        if let (Some(slot), Some(boxes)) = (state.providers.get(name), boxes) {
+            remove_orphans(state, slot, boxes);
         }
     }
 }
 
-fn adopt(shared: &Arc<Shared>, record: SandboxRecord, lists: &HashMap<String, Option<Boxes>>) {
+fn adopt(
+    state: &Arc<OrchestratorState>,
+    record: SandboxRecord,
+    lists: &HashMap<String, Option<Boxes>>,
+) {
     let boxes = lists.get(&record.provider).and_then(Option::as_ref);
     let observed = boxes.map(|boxes| observe(boxes, &record.id));
     let phase = Phase::recovered(record.state, observed);
@@ -65,10 +71,10 @@ fn adopt(shared: &Arc<Shared>, record: SandboxRecord, lists: &HashMap<String, Op
     };
     if let Some(action) = action {
         let owner = record.owner.as_ref();
-        tell(shared, action, &record.id, owner, &record.provider);
+        publish(state, action, &record.id, owner, &record.provider);
     }
-    let slot = shared.providers.get(&record.provider).cloned();
-    let facts = Facts {
+    let slot = state.providers.get(&record.provider).cloned();
+    let facts = SandboxFacts {
         id: record.id,
         provider: record.provider,
         image: record.image,
@@ -82,36 +88,36 @@ fn adopt(shared: &Arc<Shared>, record: SandboxRecord, lists: &HashMap<String, Op
         metadata: record.metadata,
         preview: record.preview,
     };
-    let (sender, commands) = mpsc::channel(QUEUE);
+    let (sender, commands) = mpsc::channel(COMMAND_QUEUE);
     let entry = Arc::new(Entry::new(facts, slot, sender, view));
     let id = entry.facts.id.clone();
-    if shared.registry.admit(&entry, 0, 0).is_err() {
+    if state.registry.admit(&entry, 0, 0).is_err() {
         return;
     }
     if phase == Phase::Destroying {
         entry.ended.cancel();
     } else {
-        shared.expiry.schedule(&id, record.expires_at);
+        state.expiry.schedule(&id, record.expires_at);
     }
     tracing::info!(sandbox = %id, ?phase, ?stored, "sandbox recovered");
-    let owner = Owner::recovered(Arc::clone(shared), entry, commands, observed.is_some());
-    shared.tasks.spawn(owner.run_recovered(stored));
+    let task = SandboxTask::recovered(Arc::clone(state), entry, commands, observed.is_some());
+    state.lifetime.tasks.spawn(task.run_recovered(stored));
 }
 
 /// Compares at every interval, until the orchestrator stops.
-pub(crate) async fn run(shared: Arc<Shared>) {
+pub(crate) async fn run(state: Arc<OrchestratorState>) {
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = tokio::time::sleep(shared.settings.reconcile_interval) => {}
+            () = state.lifetime.stop.cancelled() => return,
+            () = tokio::time::sleep(state.settings.reconcile_interval) => {}
         }
-        let passes = shared.providers.values().map(|slot| pass(&shared, slot));
+        let passes = state.providers.values().map(|slot| pass(&state, slot));
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = state.lifetime.stop.cancelled() => return,
             _ = join_all(passes) => {}
         }
-        let now = shared.clock.now();
-        if let Err(error) = shared.store.prune_idempotency(now).await {
+        let now = state.clock.now();
+        if let Err(error) = state.store.prune_idempotency(now).await {
             tracing::warn!(%error, "expired idempotency keys could not be dropped");
         }
     }
@@ -119,28 +125,28 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 /// Compares whenever the provider has recovered, until the orchestrator stops: what happened to its
 /// boxes while it could not be asked is known at once.
-pub(crate) async fn after_recoveries(shared: Arc<Shared>, slot: Arc<ProviderSlot>) {
+pub(crate) async fn after_recoveries(state: Arc<OrchestratorState>, slot: Arc<ProviderSlot>) {
     let mut recoveries = slot.recoveries();
     loop {
         tokio::select! {
-            () = shared.stop.cancelled() => return,
+            () = state.lifetime.stop.cancelled() => return,
             recovered = recoveries.changed() => if recovered.is_err() { return },
         }
         tokio::select! {
-            () = shared.stop.cancelled() => return,
-            () = pass(&shared, &slot) => {}
+            () = state.lifetime.stop.cancelled() => return,
+            () = pass(&state, &slot) => {}
         }
     }
 }
 
-async fn pass(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>) {
+async fn pass(state: &Arc<OrchestratorState>, slot: &Arc<ProviderSlot>) {
     let _one_at_a_time = slot.comparing.lock().await;
     let name = slot.provider.name();
-    let mut alive = shared.registry.snapshot();
+    let mut alive = state.registry.snapshot();
     alive.retain(|entry| entry.facts.provider == name && entry.view().phase.is_alive());
     let alive: Vec<_> = alive
         .into_iter()
-        .map(|entry| (entry.news(), entry))
+        .map(|entry| (entry.generation(), entry))
         .collect();
     let Some(boxes) = list(slot).await else {
         return;
@@ -148,20 +154,20 @@ async fn pass(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>) {
     for (as_of, entry) in alive {
         let observed = observe(&boxes, &entry.facts.id);
         if observed.is_end() {
-            act(shared);
+            count_action(state);
             let facts = &entry.facts;
-            tell(shared, "end_noticed", &facts.id, facts.owner.as_ref(), name);
+            publish(state, "end_noticed", &facts.id, facts.owner.as_ref(), name);
         }
-        // An owner with a full queue is busy; the next pass tells it again.
+        // A task with a full queue is busy; the next pass tells it again.
         let _ = entry.commands.try_send(Command::Seen { observed, as_of });
     }
-    remove_orphans(shared, slot, &boxes);
+    remove_orphans(state, slot, &boxes);
 }
 
 /// The backend's boxes; none, with a warning, when it cannot be asked.
 async fn list(slot: &ProviderSlot) -> Option<Boxes> {
     let provider = slot.provider.name();
-    match timeout(LIST, slot.provider.list()).await {
+    match timeout(LIST_TIMEOUT, slot.provider.list()).await {
         Ok(Ok(boxes)) => {
             slot.saw_boxes(boxes.len());
             Some(
@@ -189,21 +195,21 @@ fn observe(boxes: &Boxes, id: &SandboxId) -> Observed {
 }
 
 /// Destroys the boxes that no sandbox owns, each by itself. What fails is found again.
-fn remove_orphans(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>, boxes: &Boxes) {
+fn remove_orphans(state: &Arc<OrchestratorState>, slot: &Arc<ProviderSlot>, boxes: &Boxes) {
     for id in boxes.keys() {
-        if shared.registry.get(id).is_some() {
+        if state.registry.get(id).is_some() {
             continue;
         }
-        act(shared);
+        count_action(state);
         let name = slot.provider.name();
-        tell(shared, "orphan_destroyed", id, None, name);
-        let (id, slot, abort) = (id.clone(), Arc::clone(slot), shared.abort.clone());
-        shared.tasks.spawn(async move {
+        publish(state, "orphan_destroyed", id, None, name);
+        let (id, slot, abort) = (id.clone(), Arc::clone(slot), state.lifetime.abort.clone());
+        state.lifetime.tasks.spawn(async move {
             let provider = slot.provider.name();
             tracing::warn!(sandbox = %id, provider, "box without a sandbox is destroyed");
             let outcome = tokio::select! {
                 () = abort.cancelled() => return,
-                outcome = timeout(ORPHAN, slot.provider.destroy(&id)) => outcome,
+                outcome = timeout(ORPHAN_TIMEOUT, slot.provider.destroy(&id)) => outcome,
             };
             match outcome {
                 Ok(Ok(())) => {}
@@ -217,8 +223,8 @@ fn remove_orphans(shared: &Arc<Shared>, slot: &Arc<ProviderSlot>, boxes: &Boxes)
 }
 
 /// Publishes what is put right.
-fn tell(
-    shared: &Shared,
+fn publish(
+    state: &OrchestratorState,
     action: &'static str,
     id: &SandboxId,
     owner: Option<&OwnerId>,
@@ -228,10 +234,10 @@ fn tell(
         .with("action", action)
         .with("provider", provider.to_owned());
     let kind = EventType::ReconcileAction;
-    shared.events.publish(kind, Some(id), owner, data);
+    state.events.publish(kind, Some(id), owner, data);
 }
 
-fn act(shared: &Shared) {
-    let actions = &shared.totals.reconcile_actions;
+fn count_action(state: &OrchestratorState) {
+    let actions = &state.totals.reconcile_actions;
     actions.fetch_add(1, Ordering::Relaxed);
 }

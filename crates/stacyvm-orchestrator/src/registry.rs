@@ -1,42 +1,25 @@
-//! Every living sandbox in memory: what never changes about it, what its owner last said about
-//! it, and the way to its owner. Lookups and admission are O(1); the lock is never held long.
+//! Every living sandbox in memory: its facts, the view that its task last published, and the
+//! channel to its task. Lookups and admission are O(1); the lock is never held long.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
+use parking_lot::{Mutex, MutexGuard};
 use stacyvm_provider::SandboxOps;
-use stacyvm_types::{
-    Isolation, OwnerId, PreviewAccess, Sandbox, SandboxId, SandboxState, Timestamp, Vcpus,
-};
+use stacyvm_types::{OwnerId, Sandbox, SandboxId, SandboxState, Timestamp};
 use tokio::sync::{Notify, OnceCell, Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::facts::SandboxFacts;
 use crate::health::ProviderSlot;
 use crate::lifecycle::Phase;
-use crate::sandbox::Command;
+use crate::sandbox::command::Command;
 
 /// Inputs that may wait for the detached commands of one sandbox at once.
 const FEEDING: usize = 8;
 
-/// What never changes about a sandbox.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    pub(crate) id: SandboxId,
-    pub(crate) provider: String,
-    pub(crate) image: String,
-    pub(crate) memory_mb: u64,
-    pub(crate) vcpus: Vcpus,
-    pub(crate) disk_mb: Option<u64>,
-    pub(crate) owner: Option<OwnerId>,
-    pub(crate) template: Option<String>,
-    pub(crate) isolation: Isolation,
-    pub(crate) created_at: Timestamp,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) preview: Option<PreviewAccess>,
-}
-
-/// What its owner task last said about a sandbox.
+/// The state of a sandbox as its task last published it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View {
     pub(crate) phase: Phase,
@@ -47,7 +30,7 @@ pub(crate) struct View {
 /// One living sandbox.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) facts: Facts,
+    pub(crate) facts: SandboxFacts,
     /// None when its provider is not configured any more.
     pub(crate) slot: Option<Arc<ProviderSlot>>,
     pub(crate) commands: mpsc::Sender<Command>,
@@ -58,18 +41,18 @@ pub(crate) struct Entry {
     pub(crate) feeding: Semaphore,
     /// Opened when first needed.
     pub(crate) ops: OnceCell<Arc<dyn SandboxOps>>,
-    /// Which limit its workload ended of, once that is known.
+    /// The limit that ended its workload, once that is known.
     pub(crate) ended_of: OnceLock<&'static str>,
     /// Whether nothing in it moves now.
     paused: watch::Sender<bool>,
-    /// How often its provider has said of its own accord that it was paused or goes on.
-    news: AtomicU64,
+    /// How often its provider has reported, unasked, that it was paused or goes on.
+    generation: AtomicU64,
     view: Mutex<View>,
 }
 
 impl Entry {
     pub(crate) fn new(
-        facts: Facts,
+        facts: SandboxFacts,
         slot: Option<Arc<ProviderSlot>>,
         commands: mpsc::Sender<Command>,
         view: View,
@@ -83,7 +66,7 @@ impl Entry {
             ops: OnceCell::new(),
             ended_of: OnceLock::new(),
             paused: watch::Sender::new(view.phase == Phase::Paused),
-            news: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             view: Mutex::new(view),
         }
     }
@@ -107,14 +90,14 @@ impl Entry {
         let _ = self.paused.subscribe().wait_for(|paused| *paused).await;
     }
 
-    /// The state of its provider's news; what was seen before the newest is out of date.
-    pub(crate) fn news(&self) -> u64 {
-        self.news.load(Ordering::SeqCst)
+    /// The number of reports so far; what was observed before the newest one is out of date.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::SeqCst)
     }
 
-    /// Counts one more, before its owner is told of it.
-    pub(crate) fn add_news(&self) -> u64 {
-        self.news.fetch_add(1, Ordering::SeqCst) + 1
+    /// Counts one more report, before the sandbox's task is told of it.
+    pub(crate) fn next_generation(&self) -> u64 {
+        self.generation.fetch_add(1, Ordering::SeqCst) + 1
     }
 
     /// Why nothing runs in it any more, in words.
@@ -127,7 +110,7 @@ impl Entry {
     }
 
     fn lock_view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        self.view.lock()
     }
 
     pub(crate) fn state(&self) -> Option<SandboxState> {
@@ -179,13 +162,13 @@ pub(crate) enum Full {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    inner: Mutex<Inner>,
+    inner: Mutex<Entries>,
     /// Told when one has gone.
     pub(crate) freed: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct Entries {
     entries: HashMap<SandboxId, Arc<Entry>>,
     of_owner: HashMap<OwnerId, u64>,
 }
@@ -248,13 +231,13 @@ impl Registry {
         self.lock().entries.values().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         // Maps and counts are changed together without anything in between that could panic.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 }
 
-impl Inner {
+impl Entries {
     fn counts(&self, owner: Option<&OwnerId>) -> Counts {
         Counts {
             all: self.entries.len() as u64,

@@ -1,11 +1,12 @@
-//! The owner of one sandbox: a task that alone changes its phase, in the order in which it was
-//! told to. Whoever wants something sends a command and awaits the answer; when the asker goes
-//! away, what was begun is still brought to its end.
+//! The task of one sandbox, which alone changes its phase, in the order of the commands that it
+//! receives. A caller sends a command and awaits the answer; when the caller goes away, what was
+//! begun is still brought to its end.
 //!
 //! It writes down what it is about to do before it does it, and tells its asker after what was
 //! done is written down. What it logs while it obeys stands in the span of the request that told it
 //! to; what it logs of its own accord stands in none.
 
+pub(crate) mod command;
 mod create;
 mod destroy;
 
@@ -20,58 +21,19 @@ use stacyvm_types::{EventData, EventType, Sandbox, SandboxId, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument, Span};
 
-use crate::Error;
+use crate::error::Error;
 use crate::lifecycle::{Event, Observed, Phase};
 use crate::registry::Entry;
-use crate::shared::Shared;
+use crate::state::OrchestratorState;
+use command::{Command, DestroyReason};
 
-/// How many commands may wait for an owner; more wait in their senders.
-pub(crate) const QUEUE: usize = 16;
 /// How long a provider may take to say what a sandbox ended of.
-const CAUSE: Duration = Duration::from_secs(5);
-
-/// Why a sandbox is to be destroyed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Why {
-    /// A client said so.
-    Asked,
-    /// Its time is over; the owner looks once more, it may have been extended meanwhile.
-    Expired,
-}
-
-/// What an owner can be told.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Destroy it; the answer comes after the first attempt, `false` when it was not to be done.
-    Destroy {
-        why: Why,
-        reply: Option<oneshot::Sender<Result<bool, Error>>>,
-        span: Span,
-    },
-    /// Let it live until now plus `ttl`.
-    Extend {
-        ttl: Duration,
-        reply: oneshot::Sender<Result<Sandbox, Error>>,
-        span: Span,
-    },
-    /// What the backend said of it, and how its news stood when it was asked.
-    Seen { observed: Observed, as_of: u64 },
-}
-
-impl Command {
-    /// The span of whoever told it.
-    fn span(&self) -> Span {
-        match self {
-            Self::Destroy { span, .. } | Self::Extend { span, .. } => span.clone(),
-            Self::Seen { .. } => Span::none(),
-        }
-    }
-}
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The task's state.
 #[derive(Debug)]
-pub(crate) struct Owner {
-    shared: Arc<Shared>,
+pub(crate) struct SandboxTask {
+    state: Arc<OrchestratorState>,
     entry: Arc<Entry>,
     commands: mpsc::Receiver<Command>,
     phase: Phase,
@@ -79,22 +41,22 @@ pub(crate) struct Owner {
     /// Whether the end of the workload is awaited; not while the backend cannot be asked,
     /// because it then says of every box that it has ended.
     watched: bool,
-    /// Who waits for the destruction.
+    /// The callers that wait for the destruction.
     waiting: Vec<oneshot::Sender<Result<bool, Error>>>,
 }
 
-impl Owner {
+impl SandboxTask {
     /// Of a sandbox from the store. `stored` is what the store says, `observed` whether the
     /// backend was asked.
     pub(crate) fn recovered(
-        shared: Arc<Shared>,
+        state: Arc<OrchestratorState>,
         entry: Arc<Entry>,
         commands: mpsc::Receiver<Command>,
         observed: bool,
     ) -> Self {
         let view = entry.view();
         Self {
-            shared,
+            state,
             entry,
             commands,
             phase: view.phase,
@@ -108,7 +70,7 @@ impl Owner {
     pub(crate) async fn run_recovered(self, stored: StoredState) {
         match (stored, self.phase) {
             (StoredState::Running, Phase::Stopped | Phase::Lost) => {
-                self.tell_end().await;
+                self.publish_end().await;
                 self.record().await;
             }
             (StoredState::Creating, _) => {
@@ -117,8 +79,8 @@ impl Owner {
             (StoredState::Destroying, _) => {
                 return self.destroy(destroy::Start::Marked).await;
             }
-            // Whoever follows events of this server has heard nothing of it yet.
-            (_, Phase::Paused) => self.tell(EventType::SandboxPaused, EventData::none()),
+            // The followers of this server's events have heard nothing of it yet.
+            (_, Phase::Paused) => self.publish(EventType::SandboxPaused, EventData::none()),
             _ => {}
         }
         self.live().await;
@@ -126,7 +88,7 @@ impl Owner {
 
     /// Obeys until the sandbox is destroyed or the orchestrator stops.
     async fn live(mut self) {
-        let stop = self.shared.stop.clone();
+        let stop = self.state.lifetime.stop.clone();
         let mut span = Span::none();
         while self.phase != Phase::Destroying {
             let watched = self.phase.is_alive() && self.watched;
@@ -143,7 +105,7 @@ impl Owner {
                 command = self.commands.recv() => command,
                 () = workload_ended => Some(Command::Seen {
                     observed: Observed::Box(BoxState::Dead),
-                    as_of: self.entry.news(),
+                    as_of: self.entry.generation(),
                 }),
             };
             let Some(command) = command else { return };
@@ -155,17 +117,17 @@ impl Owner {
 
     async fn obey(&mut self, command: Command) {
         match command {
-            Command::Destroy { why, reply, .. } => {
-                if why == Why::Expired && self.expires_at > self.shared.clock.now() {
+            Command::Destroy { reason, reply, .. } => {
+                if reason == DestroyReason::Expired && self.expires_at > self.state.clock.now() {
                     self.schedule();
                     answer(reply, Ok(false));
                     return;
                 }
-                if why == Why::Expired {
+                if reason == DestroyReason::Expired {
                     tracing::info!(sandbox = %self.id(), "sandbox expired");
-                    let expired = &self.shared.totals.expired;
+                    let expired = &self.state.totals.expired;
                     expired.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    self.tell(EventType::SandboxExpired, EventData::none());
+                    self.publish(EventType::SandboxExpired, EventData::none());
                 }
                 self.apply(Event::DestroyAsked);
                 self.waiting.extend(reply);
@@ -183,7 +145,7 @@ impl Owner {
     async fn see(&mut self, observed: Observed, as_of: u64) {
         if !observed.is_end() {
             self.watched = true;
-            if as_of < self.entry.news() {
+            if as_of < self.entry.generation() {
                 return;
             }
         }
@@ -194,16 +156,16 @@ impl Owner {
         }
         match self.phase {
             Phase::Paused => {
-                tracing::info!(sandbox = %self.id(), "sandbox was paused behind our back");
-                self.tell(EventType::SandboxPaused, EventData::none());
+                tracing::info!(sandbox = %self.id(), "sandbox was paused outside of StacyVM");
+                self.publish(EventType::SandboxPaused, EventData::none());
             }
             Phase::Running => {
                 tracing::info!(sandbox = %self.id(), "sandbox goes on");
-                self.tell(EventType::SandboxResumed, EventData::none());
+                self.publish(EventType::SandboxResumed, EventData::none());
             }
             _ => {
                 tracing::info!(sandbox = %self.id(), phase = ?self.phase, "sandbox ended by itself");
-                self.tell_end().await;
+                self.publish_end().await;
                 self.record().await;
             }
         }
@@ -214,23 +176,23 @@ impl Owner {
             let id = self.id();
             return Err(Error::Conflict(format!("sandbox {id} is not running")));
         }
-        let expires_at = self.shared.clock.now().saturating_add(ttl);
-        self.shared.store.extend(self.id(), expires_at).await?;
-        self.shared.expiry.cancel(self.id(), self.expires_at);
+        let expires_at = self.state.clock.now().saturating_add(ttl);
+        self.state.store.extend(self.id(), expires_at).await?;
+        self.state.expiry.cancel(self.id(), self.expires_at);
         self.expires_at = expires_at;
         self.entry.update(|view| view.expires_at = expires_at);
         self.schedule();
         self.entry
-            .public(&self.shared.settings.preview_domain)
+            .public(&self.state.settings.preview_domain)
             .ok_or_else(|| Error::no_sandbox(self.id()))
     }
 
     fn schedule(&self) {
-        self.shared.expiry.schedule(self.id(), self.expires_at);
+        self.state.expiry.schedule(self.id(), self.expires_at);
     }
 
     /// Makes the transition and shows it. Events that the phase refuses are ignored: they are
-    /// late news.
+    /// late reports.
     fn apply(&mut self, event: Event) {
         match self.phase.on(event) {
             Ok(next) => {
@@ -249,7 +211,7 @@ impl Owner {
     /// Writes down a phase that the sandbox came to by itself. A failure is tolerated: after a
     /// restart the backend's list says the same again.
     async fn record(&self) {
-        let store = &self.shared.store;
+        let store = &self.state.store;
         let written = match self.phase {
             Phase::Stopped => store.mark_stopped(self.id()).await,
             Phase::Lost => store.mark_error(self.id()).await,
@@ -260,16 +222,16 @@ impl Owner {
         }
     }
 
-    fn tell(&self, kind: EventType, data: EventData) {
-        self.shared.events.of(&self.entry, kind, data);
+    fn publish(&self, kind: EventType, data: EventData) {
+        self.state.events.of(&self.entry.facts, kind, data);
     }
 
-    /// That it came to an end that nobody asked for.
-    async fn tell_end(&self) {
+    /// Publishes that it came to an end that no client asked for.
+    async fn publish_end(&self) {
         if let (Phase::Stopped, Some(slot)) = (self.phase, &self.entry.slot) {
             // A provider that hangs must not keep the sandbox's end a secret.
             let cause = slot.provider.cause_of_end(self.id());
-            if let Ok(Some(limit)) = tokio::time::timeout(CAUSE, cause).await {
+            if let Ok(Some(limit)) = tokio::time::timeout(CAUSE_TIMEOUT, cause).await {
                 let _ = self.entry.ended_of.set(limit);
             }
         }
@@ -284,7 +246,7 @@ impl Owner {
             Some(limit) => data.with("limit", *limit),
             None => data,
         };
-        self.tell(EventType::SandboxError, data);
+        self.publish(EventType::SandboxError, data);
     }
 
     fn id(&self) -> &SandboxId {

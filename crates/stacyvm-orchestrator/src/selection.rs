@@ -21,7 +21,7 @@ pub(crate) struct Selection {
 }
 
 /// Finds it for a request that names a provider, a floor, both or none of them. Without a name
-/// the default provider gets it when it can, and else whoever is healthy and gives the least that
+/// the default provider gets it when it can, and else the healthy one that gives the least that
 /// will do.
 pub(crate) fn select(
     providers: &BTreeMap<String, Arc<ProviderSlot>>,

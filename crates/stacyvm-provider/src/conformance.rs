@@ -1,4 +1,4 @@
-//! The one suite that every provider passes: what a sandbox does, whoever makes it.
+//! The one suite that every provider passes: what a sandbox does, whichever provider makes it.
 //!
 //! Owns the checks and how they are run; not the machinery that a provider needs to be set up,
 //! which its own tests bring as a `Harness`. Its rule: where a provider lacks a capability, the
@@ -13,43 +13,21 @@ pub mod commands;
 pub mod detached;
 pub mod escapes;
 pub mod files;
+pub(crate) mod harness;
 pub mod life;
 pub mod network;
 mod sandbox;
 pub mod trees;
 
-use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use async_trait::async_trait;
-use stacyvm_types::SandboxId;
 
+pub use harness::{Harness, WAIT_TIMEOUT, eventually};
 pub use sandbox::{Finished, Sandbox, spec};
 
-use crate::Provider;
-
-/// Longer than anything here takes on a loaded machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 /// When a check hangs.
-const CHECK_WITHIN: Duration = Duration::from_secs(240);
-
-/// What a provider's tests bring.
-#[async_trait]
-pub trait Harness: Send {
-    /// The provider under test.
-    fn provider(&self) -> Arc<dyn Provider>;
-
-    /// Ends the provider as a server's end would, and starts another one over the same state.
-    async fn restart(&mut self);
-
-    /// Kills the sandbox's workload (its agent) from outside, as a crash would.
-    async fn kill_workload(&self, id: &SandboxId);
-
-    /// What is left of a destroyed sandbox on this machine: directories, processes, cgroups, …
-    async fn leftovers(&self, id: &SandboxId) -> Vec<String>;
-}
+const CHECK_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Runs one check; used by [`conformance_tests!`](crate::conformance_tests).
 ///
@@ -65,7 +43,7 @@ pub async fn run<H: Harness>(
         return;
     };
     let provider = harness.provider().name();
-    let outcome = tokio::time::timeout(CHECK_WITHIN, check(&mut harness))
+    let outcome = tokio::time::timeout(CHECK_TIMEOUT, check(&mut harness))
         .await
         .context("it takes too long")
         .flatten();
@@ -88,62 +66,6 @@ async fn clean_up(harness: &mut dyn Harness) -> Result<()> {
     provider.close().await;
     Ok(())
 }
-
-/// Asks `question` again and again until its answer is yes.
-///
-/// # Errors
-/// When it is still no after `PATIENCE`.
-pub async fn eventually(what: &str, mut question: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while !question().await? {
-        anyhow::ensure!(
-            tokio::time::Instant::now() < deadline,
-            "still not after {PATIENCE:?}: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    Ok(())
-}
-
-/// Fails unless `result` is an error of the given variant.
-macro_rules! ensure_error {
-    ($result:expr, $variant:pat) => {{
-        let result = $result;
-        anyhow::ensure!(
-            matches!(result, Err($variant)),
-            "{} should be {}, is {}",
-            stringify!($result),
-            stringify!($variant),
-            $crate::conformance::shown(&result)
-        );
-    }};
-}
-pub(crate) use ensure_error;
-
-/// A result in an error message.
-pub(crate) fn shown<T, E: Debug>(result: &std::result::Result<T, E>) -> String {
-    match result {
-        Ok(_) => "success".to_owned(),
-        Err(error) => format!("{error:?}"),
-    }
-}
-
-/// Fails unless both are equal.
-macro_rules! ensure_equal {
-    ($left:expr, $right:expr) => {
-        ensure_equal!($left, $right, "")
-    };
-    ($left:expr, $right:expr, $($what:tt)+) => {{
-        let (left, right) = (&$left, &$right);
-        anyhow::ensure!(
-            left == right,
-            "{} is {left:?}, should be {right:?} {}",
-            stringify!($left),
-            format_args!($($what)+)
-        );
-    }};
-}
-pub(crate) use ensure_equal;
 
 /// Makes one `#[tokio::test]` of each check. The argument is an `async fn() -> Option<impl Harness>`.
 #[macro_export]

@@ -45,7 +45,7 @@ impl ImageDefaults<'_> {
 /// it, so it comes into being where that user may.
 pub async fn directory_stands(sandbox: &AgentSandbox, place: &str) -> bool {
     match sandbox.stat(place).await {
-        // A link is followed by whoever starts a command there.
+        // A link is followed when a command starts there.
         Ok(info) => info.is_dir || info.is_symlink,
         Err(OpError::NotFound(_)) => sandbox.mkdir(place, FileMode::DIRECTORY).await.is_ok(),
         Err(_) => false,

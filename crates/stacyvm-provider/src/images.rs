@@ -55,8 +55,8 @@ pub trait ImageOps: Send + Sync + fmt::Debug {
     async fn inspect(&self, name: &str) -> Result<ImageDetails, ProviderError>;
 
     /// Makes the image be there. With `always` its registry is asked even when it is. Says on
-    /// `progress` how far it is, and leaves words out where nobody reads them in time. When the
-    /// future is dropped and nobody else waits for the same image, the pull ends.
+    /// `progress` how far it is, and leaves lines out that are not read in time. When the
+    /// future is dropped and no other caller waits for the same image, the pull ends.
     ///
     /// # Errors
     /// `NotFound` when the registry has no such image, `Backend` when the registry or the disk
@@ -98,7 +98,7 @@ pub trait ImageOps: Send + Sync + fmt::Debug {
     /// `NotFound`, `Conflict` when a sandbox stands on it.
     async fn remove(&self, name: &str) -> Result<ImagesRemoved, ProviderError>;
 
-    /// Removes images that nobody uses: with `all` also those that have a name. With `dry_run`
+    /// Removes unused images: with `all` also those that have a name. With `dry_run`
     /// only says which.
     ///
     /// # Errors

@@ -1,13 +1,12 @@
-//! The way of notices from a provider's parts to whoever listens.
+//! The channel of notices from a provider's parts to the orchestrator.
 
-use std::sync::{Mutex, PoisonError};
-
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::Notice;
 
 /// How many notices wait for the listener; what comes then is dropped.
-const WAITING: usize = 256;
+const CAPACITY: usize = 256;
 
 /// One end that every part of a provider may tell, one that is handed out once.
 #[derive(Debug)]
@@ -18,7 +17,7 @@ pub struct Notices {
 
 impl Default for Notices {
     fn default() -> Self {
-        let (sender, receiver) = mpsc::channel(WAITING);
+        let (sender, receiver) = mpsc::channel(CAPACITY);
         Self {
             sender,
             receiver: Mutex::new(Some(receiver)),
@@ -35,7 +34,6 @@ impl Notices {
 
     /// The listener's end, for the first who asks.
     pub fn listen(&self) -> Option<mpsc::Receiver<Notice>> {
-        let mut receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
-        receiver.take()
+        self.receiver.lock().take()
     }
 }

@@ -32,7 +32,7 @@ pub enum Egress {
 pub enum Notice {
     /// A connection or a name that its egress rules do not allow was refused.
     Refused {
-        /// Whose.
+        /// The box.
         id: SandboxId,
         /// The name asked for, or the address where no name was given.
         host: String,
@@ -43,26 +43,26 @@ pub enum Notice {
     },
     /// More was refused than is told one by one.
     RefusedMore {
-        /// Whose.
+        /// The box.
         id: SandboxId,
         /// How many were left out since the last notice.
         count: u64,
     },
     /// It asked for more of something than its limit gives, and was refused or lost a process.
     LimitReached {
-        /// Whose.
+        /// The box.
         id: SandboxId,
         /// Of what: `memory`, `pids` or `disk`.
         limit: &'static str,
     },
-    /// Somebody stopped its processes behind our back: it lives, but nothing in it moves.
+    /// Its processes were stopped from outside StacyVM: it lives, but nothing in it moves.
     Paused {
-        /// Whose.
+        /// The box.
         id: SandboxId,
     },
     /// They move again.
     Resumed {
-        /// Whose.
+        /// The box.
         id: SandboxId,
     },
 }
@@ -125,7 +125,7 @@ impl fmt::Debug for BoxSpec {
 pub enum BoxState {
     /// Its agent's process lives.
     Running,
-    /// Its processes were stopped behind our back and can go on.
+    /// Its processes were stopped from outside StacyVM and can go on.
     Paused,
     /// Its workload has ended; what is left wants to be destroyed.
     Dead,

@@ -1,6 +1,6 @@
 //! A box between the task that made it and the caller who asked for it.
 //!
-//! The caller may have gone meanwhile, and then nobody would ever destroy the box. Its rule: whoever
+//! The caller may have gone meanwhile, and then nothing would ever destroy the box. Its rule: the caller that
 //! drops it unclaimed sets its removal going; the removal itself is the provider's.
 
 use std::fmt;
@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use crate::AgentSandbox;
 
-/// A box that is removed unless somebody claims it.
+/// A box that is removed unless it is claimed.
 pub struct Unclaimed {
     sandbox: Arc<AgentSandbox>,
     removal: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl Unclaimed {
-    /// `removal` runs as a task of its own when nobody claims the box, and is dropped otherwise, with
+    /// `removal` runs as a task of its own when the box is not claimed, and is dropped otherwise, with
     /// whatever it holds.
     pub fn new(
         sandbox: Arc<AgentSandbox>,
@@ -28,7 +28,7 @@ impl Unclaimed {
         }
     }
 
-    /// The box is somebody's now.
+    /// Hands the box over to the caller.
     pub fn claim(mut self) -> Arc<AgentSandbox> {
         self.removal = None;
         self.sandbox.clone()

@@ -8,8 +8,7 @@ use stacyvm_types::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Events, Inner, Published};
-use crate::{Caller, Error, Orchestrator};
+use super::{Events, Published, Ring};
 
 /// Events handed out at once.
 const BATCH: usize = 64;
@@ -35,15 +34,15 @@ impl Default for EventFilter {
     }
 }
 
-/// What a reader may and wants to see.
+/// The events that a reader may and wants to see.
 #[derive(Debug)]
-pub(super) struct Sight {
-    pub(super) filter: EventFilter,
+pub(crate) struct EventScope {
+    pub(crate) filter: EventFilter,
     /// In pool mode, an owner sees only what happens to their own sandboxes.
-    pub(super) only: Option<OwnerId>,
+    pub(crate) only: Option<OwnerId>,
 }
 
-impl Sight {
+impl EventScope {
     fn sees(&self, published: &Published) -> bool {
         let event = &published.event;
         self.filter.types.contains(event.kind)
@@ -67,7 +66,7 @@ enum Gap {
     /// The id that it went on from is older than what is kept: so many events of any kind, known
     /// or not to be for it.
     Forgotten(u64),
-    /// The id is another server life's; nobody knows how many.
+    /// The id was given out before this start of the server; the number is unknown.
     Restarted,
 }
 
@@ -96,7 +95,7 @@ impl Gap {
 /// A reader, as the ring knows it.
 #[derive(Debug)]
 pub(super) struct Reader {
-    sight: Arc<Sight>,
+    scope: Arc<EventScope>,
     /// The next event to look at.
     next: u64,
     gap: Option<Gap>,
@@ -110,7 +109,7 @@ impl Reader {
             return;
         }
         self.next = id + 1;
-        if self.sight.sees(published) {
+        if self.scope.sees(published) {
             self.gap = Some(match self.gap {
                 None => Gap::Slow(1),
                 Some(Gap::Slow(count)) => Gap::Slow(count + 1),
@@ -130,43 +129,10 @@ pub struct Subscription {
     stop: CancellationToken,
 }
 
-/// Those who may follow at once: an event that pushes another out of a full ring looks at each.
-const MAX_READERS: usize = 1000;
-
-impl Orchestrator {
-    /// Follows what happens, as far as `caller` may see it: what was published after `after`,
-    /// when it is given, and everything from now on. `evt-0` asks for all that is kept.
-    ///
-    /// Events that cannot be had any more are told as one of type `events.lost`.
-    ///
-    /// # Errors
-    /// `ResourceLimit` when as many follow already as may.
-    pub fn events(
-        &self,
-        caller: &Caller,
-        filter: EventFilter,
-        after: Option<EventId>,
-    ) -> Result<Subscription, Error> {
-        let shared = &self.shared;
-        if shared.events.lock().readers.len() >= MAX_READERS {
-            return Err(Error::ResourceLimit(format!(
-                "{MAX_READERS} readers follow the events already, which is the most"
-            )));
-        }
-        let only = caller.owner.clone().filter(|_| shared.settings.pool_mode);
-        Ok(Subscription::new(
-            Arc::clone(&shared.events),
-            Sight { filter, only },
-            after,
-            shared.stop.clone(),
-        ))
-    }
-}
-
 impl Subscription {
-    pub(super) fn new(
+    pub(crate) fn new(
         events: Arc<Events>,
-        sight: Sight,
+        scope: EventScope,
         after: Option<EventId>,
         stop: CancellationToken,
     ) -> Self {
@@ -175,8 +141,8 @@ impl Subscription {
         let (next, gap) = inner.place(after);
         let number = inner.next_reader;
         inner.next_reader += 1;
-        let sight = Arc::new(sight);
-        inner.readers.insert(number, Reader { sight, next, gap });
+        let scope = Arc::new(scope);
+        inner.readers.insert(number, Reader { scope, next, gap });
         drop(inner);
         Self {
             events,
@@ -225,7 +191,7 @@ impl Drop for Subscription {
     }
 }
 
-impl Inner {
+impl Ring {
     /// Where a reader begins that has seen everything up to `after`.
     fn place(&self, after: Option<EventId>) -> (u64, Option<Gap>) {
         let oldest = self.oldest();
@@ -256,7 +222,7 @@ impl Inner {
         let until = reader.next.saturating_add(LOOKS).min(self.newest + 1);
         for published in self.ring.range(place(reader.next)..place(until)) {
             reader.next += 1;
-            if reader.sight.sees(published) {
+            if reader.scope.sees(published) {
                 batch.push(Arc::clone(&published.event));
                 if batch.len() >= BATCH {
                     break;

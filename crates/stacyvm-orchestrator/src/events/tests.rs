@@ -6,7 +6,7 @@ use stacyvm_types::{EventTypes, EventValue};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::subscription::Sight;
+use super::subscription::EventScope;
 use super::*;
 use crate::clock::SystemClock;
 
@@ -26,14 +26,14 @@ fn many(events: &Events, count: u64) {
     }
 }
 
-fn all() -> Sight {
-    Sight {
+fn all() -> EventScope {
+    EventScope {
         filter: EventFilter::default(),
         only: None,
     }
 }
 
-fn follow(events: &Arc<Events>, sight: Sight, after: Option<u64>) -> Subscription {
+fn follow(events: &Arc<Events>, sight: EventScope, after: Option<u64>) -> Subscription {
     let after = after.map(EventId);
     Subscription::new(Arc::clone(events), sight, after, CancellationToken::new())
 }
@@ -178,7 +178,7 @@ fn filters_and_owners_narrow_what_is_heard() {
             sandbox: sandbox.map(SandboxId::from_u32),
         };
         let only = only.map(|owner| owner.parse().unwrap());
-        drain(&mut follow(&events, Sight { filter, only }, Some(0))).len()
+        drain(&mut follow(&events, EventScope { filter, only }, Some(0))).len()
     };
     let sandboxes: EventTypes = "sandbox.*".parse().unwrap();
     assert_eq!(count(EventTypes::ALL, None, None), 5);

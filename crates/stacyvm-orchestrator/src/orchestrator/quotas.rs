@@ -7,14 +7,14 @@ use stacyvm_types::{Quota, QuotaRequest, QuotaSummary};
 
 use tracing::Instrument;
 
-use crate::notice::Notice;
-use crate::shared::Shared;
+use crate::limit_events::LimitEvent;
+use crate::state::OrchestratorState;
 use crate::{Caller, Error, Orchestrator, quotas};
 
 impl Orchestrator {
     /// Every quota that the caller may see, sorted by owner.
     pub fn quotas(&self, caller: &Caller) -> Vec<Quota> {
-        let mut list = self.shared.quotas.list();
+        let mut list = self.state.quotas.list();
         if let Some(owner) = self.confined(caller) {
             list.retain(|quota| quota.owner_id == *owner);
         }
@@ -23,7 +23,7 @@ impl Orchestrator {
 
     /// How many owners have which limits.
     pub fn quota_summary(&self) -> QuotaSummary {
-        self.shared.quotas.summary()
+        self.state.quotas.summary()
     }
 
     /// One owner's quota.
@@ -32,7 +32,7 @@ impl Orchestrator {
     /// `BadRequest` for what is no owner id; `NotFound`.
     pub fn quota(&self, caller: &Caller, owner: &str) -> Result<Quota, Error> {
         let owner = quotas::owner(owner)?;
-        self.shared
+        self.state
             .quotas
             .get(&owner)
             .filter(|_| self.confined(caller).is_none_or(|own| *own == owner))
@@ -78,16 +78,16 @@ impl Orchestrator {
     /// # Errors
     /// `BadRequest`; `NotFound`; `Forbidden` in pool mode for an owner.
     pub async fn delete_quota(&self, caller: &Caller, owner: &str) -> Result<(), Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         self.check_operator(caller)?;
         let owner = quotas::owner(owner)?;
-        self.to_the_end(|shared| async move {
-            let _changing = shared.quotas.changing.lock().await;
-            if !shared.store.delete_quota(&owner).await? {
+        self.to_the_end(|state| async move {
+            let _changing = state.quotas.changing.lock().await;
+            if !state.store.delete_quota(&owner).await? {
                 return Err(missing(owner.as_str()));
             }
-            shared.quotas.remove(&owner);
-            shared.notice(Notice::QuotaDeleted { owner: &owner });
+            state.quotas.remove(&owner);
+            state.publish_limit(LimitEvent::QuotaDeleted { owner: &owner });
             Ok(())
         })
         .await
@@ -100,47 +100,51 @@ impl Orchestrator {
         request: QuotaRequest,
         must_be_new: bool,
     ) -> Result<Quota, Error> {
-        let _token = self.shared.enter()?;
+        let _token = self.state.lifetime.enter()?;
         self.check_operator(caller)?;
         let owner = quotas::owner(&owner)?;
-        self.to_the_end(move |shared| async move {
-            let _changing = shared.quotas.changing.lock().await;
-            let before = shared.quotas.get(&owner);
+        self.to_the_end(move |state| async move {
+            let _changing = state.quotas.changing.lock().await;
+            let before = state.quotas.get(&owner);
             if before.is_some() && must_be_new {
                 return Err(Error::Conflict(format!(
                     "a quota of owner {:?} already exists",
                     owner.as_str()
                 )));
             }
-            let now = shared.clock.now();
+            let now = state.clock.now();
             let quota = quotas::changed(before.as_ref(), owner, &request, now)?;
-            if before.is_none() && !shared.quotas.has_room() {
+            if before.is_none() && !state.quotas.has_room() {
                 return Err(Error::ResourceLimit("there are too many quotas".to_owned()));
             }
-            shared.store.set_quota(quota.clone()).await?;
-            shared.quotas.set(quota.clone());
+            state.store.set_quota(quota.clone()).await?;
+            state.quotas.set(quota.clone());
             let owner = &quota.owner_id;
-            shared.notice(match before {
-                None => Notice::QuotaCreated { owner },
-                Some(_) => Notice::QuotaUpdated { owner },
+            state.publish_limit(match before {
+                None => LimitEvent::QuotaCreated { owner },
+                Some(_) => LimitEvent::QuotaUpdated { owner },
             });
             Ok(quota)
         })
         .await
     }
 
-    /// Brings a change to its end also when nobody waits for it any more, so that memory never
+    /// Brings a change to its end also when its caller has gone, so that memory never
     /// says other than the store.
     async fn to_the_end<T, F>(
         &self,
-        change: impl FnOnce(Arc<Shared>) -> F + Send + 'static,
+        change: impl FnOnce(Arc<OrchestratorState>) -> F + Send + 'static,
     ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let shared = Arc::clone(&self.shared);
-        let task = self.shared.tasks.spawn(change(shared).in_current_span());
+        let state = Arc::clone(&self.state);
+        let task = self
+            .state
+            .lifetime
+            .tasks
+            .spawn(change(state).in_current_span());
         task.await.unwrap_or_else(|_| Err(Error::shutting_down()))
     }
 
@@ -149,7 +153,7 @@ impl Orchestrator {
         caller
             .owner
             .as_ref()
-            .filter(|_| self.shared.settings.pool_mode)
+            .filter(|_| self.state.settings.pool_mode)
     }
 
     fn check_operator(&self, caller: &Caller) -> Result<(), Error> {

@@ -2,33 +2,35 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use stacyvm_store::Store;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::clock::{Clock, SystemClock};
+use crate::error::StartError;
 use crate::events::Events;
 use crate::expiry::Expiry;
 use crate::health::{ConfiguredProvider, ProviderSlot};
 use crate::keys::Keys;
+use crate::lifetime::Lifetime;
 use crate::metrics::Totals;
+use crate::orchestrator::Orchestrator;
 use crate::queue::SpawnQueue;
 use crate::quotas::Quotas;
 use crate::registry::Registry;
-use crate::shared::Shared;
-use crate::{Orchestrator, Settings, StartError, expiry, health, news, reconcile};
+use crate::settings::Settings;
+use crate::state::OrchestratorState;
+use crate::{provider_events, reconcile, schedules};
 
 /// What is given to tasks to come to their end, at each step of a shutdown.
-const STEP: Duration = Duration::from_secs(2);
+const SHUTDOWN_STEP_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Orchestrator {
-    /// Loads the store, reconciles it with the providers, and starts owners, expiry, health
+    /// Loads the store, reconciles it with the providers, and starts the tasks of sandboxes, expiry, health
     /// checks and schedules. A provider that does not answer does not stop the start.
     ///
     /// # Errors
@@ -64,7 +66,7 @@ impl Orchestrator {
         let quotas = store.list_quotas().await.map_err(StartError::Store)?;
         let queue = SpawnQueue::new(settings.spawn_queue, settings.spawn_queue_timeout);
         let creates = Some(settings.concurrent_creates).filter(|&most| most > 0);
-        let shared = Arc::new(Shared {
+        let state = Arc::new(OrchestratorState {
             settings,
             quotas: Quotas::load(quotas),
             queue,
@@ -79,63 +81,73 @@ impl Orchestrator {
             events,
             draw,
             started: Instant::now(),
-            closed: AtomicBool::new(false),
-            closing: CancellationToken::new(),
-            stop: CancellationToken::new(),
-            abort: CancellationToken::new(),
-            work: TaskTracker::new(),
-            tasks: TaskTracker::new(),
+            lifetime: Lifetime::default(),
         });
-        shared.totals.sandboxes.store(total, Ordering::Relaxed);
+        state.totals.sandboxes.store(total, Ordering::Relaxed);
         tokio::join!(
-            reconcile::recover(&shared, records),
-            health::check_all(&shared)
+            reconcile::recover(&state, records),
+            schedules::check_all_providers(&state)
         );
-        for slot in shared.providers.values() {
+        for slot in state.providers.values() {
             if let Some(notices) = slot.provider.notices() {
-                let telling = news::follow(Arc::clone(&shared), notices);
-                shared.tasks.spawn(telling);
+                let telling = provider_events::follow(Arc::clone(&state), notices);
+                state.lifetime.tasks.spawn(telling);
             }
         }
-        shared.tasks.spawn(expiry::run(Arc::clone(&shared)));
-        shared.tasks.spawn(reconcile::run(Arc::clone(&shared)));
-        for slot in shared.providers.values() {
-            let checking = health::run(Arc::clone(&shared), Arc::clone(slot));
-            shared.tasks.spawn(checking);
-            let catching_up = reconcile::after_recoveries(Arc::clone(&shared), Arc::clone(slot));
-            shared.tasks.spawn(catching_up);
+        state
+            .lifetime
+            .tasks
+            .spawn(schedules::expire_sandboxes(Arc::clone(&state)));
+        state
+            .lifetime
+            .tasks
+            .spawn(reconcile::run(Arc::clone(&state)));
+        for slot in state.providers.values() {
+            let checking = schedules::check_provider(Arc::clone(&state), Arc::clone(slot));
+            state.lifetime.tasks.spawn(checking);
+            let catching_up = reconcile::after_recoveries(Arc::clone(&state), Arc::clone(slot));
+            state.lifetime.tasks.spawn(catching_up);
         }
-        Ok(Self { shared })
+        Ok(Self { state })
     }
 
     /// Takes nothing new, lets what is in flight end until `deadline`, cuts off what is left,
     /// closes providers and store. Sandboxes live on.
     pub async fn shutdown(&self, deadline: Duration) {
-        let shared = &self.shared;
-        shared.closed.store(true, Ordering::SeqCst);
-        shared.closing.cancel();
-        shared.work.close();
-        shared.queue.close();
-        if timeout(deadline, shared.work.wait()).await.is_err() {
-            let left = shared.work.len();
+        let state = &self.state;
+        state.lifetime.closed.store(true, Ordering::SeqCst);
+        state.lifetime.closing.cancel();
+        state.lifetime.work.close();
+        state.queue.close();
+        if timeout(deadline, state.lifetime.work.wait()).await.is_err() {
+            let left = state.lifetime.work.len();
             tracing::warn!(left, "requests in flight are cut off");
         }
-        shared.tasks.close();
-        shared.stop.cancel();
-        if timeout(STEP, shared.tasks.wait()).await.is_err() {
+        state.lifetime.tasks.close();
+        state.lifetime.stop.cancel();
+        if timeout(SHUTDOWN_STEP_TIMEOUT, state.lifetime.tasks.wait())
+            .await
+            .is_err()
+        {
             // What is half done is finished after the next start: its intent is written.
-            shared.abort.cancel();
-            if timeout(STEP, shared.tasks.wait()).await.is_err() {
-                tracing::warn!(left = shared.tasks.len(), "tasks did not end");
+            state.lifetime.abort.cancel();
+            if timeout(SHUTDOWN_STEP_TIMEOUT, state.lifetime.tasks.wait())
+                .await
+                .is_err()
+            {
+                tracing::warn!(left = state.lifetime.tasks.len(), "tasks did not end");
             }
         }
-        shared.abort.cancel();
-        let slots = shared.providers.values();
+        state.lifetime.abort.cancel();
+        let slots = state.providers.values();
         let closing = join_all(slots.map(|slot| slot.provider.close()));
-        if timeout(STEP, closing).await.is_err() {
+        if timeout(SHUTDOWN_STEP_TIMEOUT, closing).await.is_err() {
             tracing::warn!("providers did not close in time");
         }
-        if timeout(STEP, shared.store.close()).await.is_err() {
+        if timeout(SHUTDOWN_STEP_TIMEOUT, state.store.close())
+            .await
+            .is_err()
+        {
             tracing::warn!("store did not close in time");
         }
     }

@@ -12,17 +12,18 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use crate::Error;
+use crate::error::Error;
 use crate::keys::KeyGuard;
 use crate::lifecycle::{Event, Phase};
 use crate::metrics::Operation;
 use crate::registry::{Entry, Full};
+use crate::sandbox::SandboxTask;
+use crate::sandbox::command::Command;
 use crate::sandbox::destroy::Start;
-use crate::sandbox::{Command, Owner};
-use crate::shared::Shared;
+use crate::state::OrchestratorState;
 
 /// How long a backend may take to make a box.
-const CREATE: Duration = Duration::from_secs(120);
+const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Why there is no sandbox.
 #[derive(Debug)]
@@ -46,16 +47,16 @@ pub(crate) struct NewSandbox {
     pub(crate) span: Span,
 }
 
-impl Owner {
+impl SandboxTask {
     /// Of a sandbox that is about to be made.
     pub(crate) fn creating(
-        shared: Arc<Shared>,
+        state: Arc<OrchestratorState>,
         entry: Arc<Entry>,
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let expires_at = entry.view().expires_at;
         Self {
-            shared,
+            state,
             entry,
             commands,
             phase: Phase::Creating,
@@ -73,7 +74,7 @@ impl Owner {
         }
     }
 
-    /// Makes the sandbox; none when it failed or nobody wants it any more, and nothing of it is
+    /// Makes the sandbox; none when it failed or no caller wants it any more, and nothing of it is
     /// left then.
     async fn begin(mut self, new: NewSandbox) -> Option<Self> {
         let NewSandbox {
@@ -85,7 +86,7 @@ impl Owner {
         } = new;
         let keyed = claim.is_some();
         let began = Instant::now();
-        let written = self.shared.store.insert_intent(self.intent(), claim).await;
+        let written = self.state.store.insert_intent(self.intent(), claim).await;
         match written {
             Ok(IntentOutcome::Written) => {}
             Ok(IntentOutcome::IdTaken) => {
@@ -98,13 +99,13 @@ impl Owner {
                 return None;
             }
         }
-        let given_out = &self.shared.totals.sandboxes;
+        let given_out = &self.state.totals.sandboxes;
         given_out.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let facts = &self.entry.facts;
         let data = EventData::none()
             .with("provider", facts.provider.clone())
             .with("image", facts.image.clone());
-        self.tell(EventType::SandboxCreated, data);
+        self.publish(EventType::SandboxCreated, data);
         let made = self.make(&spec).await;
         self.measure(Operation::Spawn, began, made.is_err());
         if let Err(error) = made {
@@ -115,7 +116,7 @@ impl Owner {
             let data = EventData::none()
                 .with("state", "error")
                 .with("reason", error.to_string());
-            self.tell(EventType::SandboxError, data);
+            self.publish(EventType::SandboxError, data);
             self.apply(Event::CreateFailed);
             let start = Start::Failed {
                 reply,
@@ -129,10 +130,10 @@ impl Owner {
         tracing::info!(sandbox = %self.id(), provider = self.entry.facts.provider, "sandbox runs");
         let provider = self.entry.facts.provider.clone();
         let data = EventData::none().with("provider", provider);
-        self.tell(EventType::SandboxRunning, data);
+        self.publish(EventType::SandboxRunning, data);
         self.schedule();
         drop(key);
-        let sandbox = self.entry.public(&self.shared.settings.preview_domain);
+        let sandbox = self.entry.public(&self.state.settings.preview_domain);
         let sandbox = sandbox.expect("a running sandbox is shown");
         if reply.send(Ok(sandbox)).is_err() && !keyed {
             // Its client went away without ever learning its id. With a key it may come back.
@@ -147,16 +148,16 @@ impl Owner {
     /// The box, its operations, and the record that it runs.
     async fn make(&self, spec: &BoxSpec) -> Result<(), Made> {
         let slot = self.entry.slot.as_ref().expect("a spawn has a provider");
-        let abort = self.shared.abort.clone();
+        let abort = self.state.lifetime.abort.clone();
         let ops = tokio::select! {
             biased;
             () = abort.cancelled() => return Err(Made::Aborted),
-            made = timeout(CREATE, self.create(slot.provider.as_ref(), spec)) => made,
+            made = timeout(CREATE_TIMEOUT, self.create(slot.provider.as_ref(), spec)) => made,
         };
         let ops = ops.map_err(|_| Made::TooSlow)?.map_err(Made::Provider)?;
         // Set once: this is the only writer before the sandbox is shown as running.
         let _ = self.entry.ops.set(ops);
-        match self.shared.store.mark_running(self.id()).await {
+        match self.state.store.mark_running(self.id()).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Made::Store(Error::Internal {
                 message: "the store lost the sandbox's intent".to_owned(),
@@ -172,7 +173,7 @@ impl Owner {
         provider: &dyn Provider,
         spec: &BoxSpec,
     ) -> Result<Arc<dyn SandboxOps>, ProviderError> {
-        let _permit = match &self.shared.creates {
+        let _permit = match &self.state.creates {
             None => None,
             Some(creates) => Some(creates.acquire().await),
         };
@@ -187,7 +188,7 @@ impl Owner {
     ) {
         self.apply(Event::CreateFailed);
         self.apply(Event::BoxGone);
-        self.shared.registry.remove(self.id());
+        self.state.registry.remove(self.id());
         self.settle_queue();
         let _ = reply.send(Err(failure));
     }
@@ -233,7 +234,7 @@ impl Made {
             Self::Aborted => Error::shutting_down(),
             Self::TooSlow => Error::Provider {
                 provider: provider.to_owned(),
-                message: format!("the sandbox was not ready within {CREATE:?}"),
+                message: format!("the sandbox was not ready within {CREATE_TIMEOUT:?}"),
                 source: None,
             },
             Self::Provider(error) => Error::from_provider(provider, error),

@@ -10,14 +10,15 @@ use stacyvm_types::{EventData, EventType, Sandbox};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::Error;
 use crate::backoff::Backoff;
+use crate::error::Error;
 use crate::lifecycle::{Event, Observed};
 use crate::metrics::Operation;
-use crate::sandbox::{Command, Owner, SpawnFailure, answer};
+use crate::sandbox::command::Command;
+use crate::sandbox::{SandboxTask, SpawnFailure, answer};
 
 /// How long one attempt may take.
-const ATTEMPT: Duration = Duration::from_secs(30);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Tells when the sandbox's provider has recovered.
 type Recoveries = watch::Receiver<u64>;
@@ -62,11 +63,11 @@ pub(crate) enum Start {
     },
 }
 
-impl Owner {
+impl SandboxTask {
     /// Destroys until it is done or the orchestrator stops; whatever is left then is finished
     /// after the next start.
     pub(super) async fn destroy(mut self, start: Start) {
-        self.shared.expiry.cancel(self.id(), self.expires_at);
+        self.state.expiry.cancel(self.id(), self.expires_at);
         let mut abandon = true;
         let mut failed_spawn = None;
         match start {
@@ -74,7 +75,7 @@ impl Owner {
                 abandon = false;
                 // Without the mark a crash now would bring it back as lost. Still better than
                 // letting it run: a full disk is often the reason for destroying.
-                if let Err(error) = self.shared.store.mark_destroying(self.id()).await {
+                if let Err(error) = self.state.store.mark_destroying(self.id()).await {
                     tracing::warn!(sandbox = %self.id(), %error, "sandbox could not be marked for destruction");
                 }
             }
@@ -96,7 +97,7 @@ impl Owner {
                 let data = EventData::none()
                     .with("state", "error")
                     .with("reason", format!("it could not be destroyed: {message}"));
-                self.tell(EventType::SandboxError, data);
+                self.publish(EventType::SandboxError, data);
             }
             self.entry.update(|view| view.destroy_failed = true);
             for reply in self.waiting.drain(..) {
@@ -111,9 +112,9 @@ impl Owner {
         }
         self.apply(Event::BoxGone);
         let written = self.write_down(abandon).await;
-        self.shared.registry.remove(self.id());
+        self.state.registry.remove(self.id());
         tracing::info!(sandbox = %self.id(), "sandbox destroyed");
-        self.tell(EventType::SandboxDestroyed, EventData::none());
+        self.publish(EventType::SandboxDestroyed, EventData::none());
         for reply in self.waiting.drain(..) {
             let _ = reply.send(Ok(true));
         }
@@ -139,11 +140,11 @@ impl Owner {
             return Some(Err(failure(message)));
         };
         let began = Instant::now();
-        let abort = self.shared.abort.clone();
+        let abort = self.state.lifetime.abort.clone();
         let outcome = tokio::select! {
             biased;
             () = abort.cancelled() => return None,
-            outcome = timeout(ATTEMPT, slot.provider.destroy(self.id())) => outcome,
+            outcome = timeout(ATTEMPT_TIMEOUT, slot.provider.destroy(self.id())) => outcome,
         };
         let outcome = match outcome {
             Ok(Ok(())) => Ok(()),
@@ -157,7 +158,7 @@ impl Owner {
                 })
             }
             Err(_) => Err(failure(format!(
-                "destroying it did not end within {ATTEMPT:?}"
+                "destroying it did not end within {ATTEMPT_TIMEOUT:?}"
             ))),
         };
         self.measure(Operation::Destroy, began, outcome.is_err());
@@ -169,7 +170,7 @@ impl Owner {
     async fn pause(&mut self, wait: Duration, recoveries: &mut Option<Recoveries>) -> bool {
         let over = sleep(wait);
         tokio::pin!(over);
-        let stop = self.shared.stop.clone();
+        let stop = self.state.lifetime.stop.clone();
         let recovered = async {
             let Some(recoveries) = recoveries else {
                 return std::future::pending().await;
@@ -208,7 +209,7 @@ impl Owner {
     }
 
     async fn write_down(&self, abandon: bool) -> Result<(), StoreError> {
-        let store = &self.shared.store;
+        let store = &self.state.store;
         if abandon {
             store.abandon(self.id()).await.map(drop)
         } else {
@@ -216,13 +217,13 @@ impl Owner {
         }
     }
 
-    /// Nothing runs any more and everybody has been told; only the record still says otherwise.
+    /// Nothing runs any more and every caller has been told; only the record still says otherwise.
     async fn write_down_later(&self, abandon: bool, mut error: StoreError) {
         let mut backoff = Backoff::default();
         loop {
             tracing::warn!(sandbox = %self.id(), %error, "sandbox destruction could not be stored and is tried again");
             tokio::select! {
-                () = self.shared.stop.cancelled() => return,
+                () = self.state.lifetime.stop.cancelled() => return,
                 () = sleep(backoff.next()) => {}
             }
             match self.write_down(abandon).await {
@@ -232,7 +233,7 @@ impl Owner {
         }
     }
 
-    /// Answers who came too late.
+    /// Answers the commands that came too late.
     pub(super) fn settle_queue(&mut self) {
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {

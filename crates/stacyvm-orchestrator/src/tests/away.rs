@@ -86,7 +86,7 @@ async fn what_happened_meanwhile_is_known_at_once_when_it_is_back() {
     assert_eq!(run.await.unwrap().stdout, "x");
     // And its end is followed again.
     rig.fake.kill(&ids[0]);
-    let entry = rig.orchestrator.shared.registry.get(&ids[0]).unwrap();
+    let entry = rig.orchestrator.state.registry.get(&ids[0]).unwrap();
     eventually("it is stopped", || {
         entry.state() == Some(SandboxState::Stopped)
     })

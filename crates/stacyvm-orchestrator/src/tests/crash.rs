@@ -81,9 +81,9 @@ impl World {
             .unwrap();
         let orchestrator = self.start().await;
         let caller = Caller::default();
-        let shared = &orchestrator.shared;
+        let state = &orchestrator.state;
         eventually("what was half done is finished", || {
-            let left = shared.registry.snapshot();
+            let left = state.registry.snapshot();
             let boxes = self.fake.ids();
             left.iter().all(|entry| entry.state().is_some())
                 && left.len() == boxes.len()

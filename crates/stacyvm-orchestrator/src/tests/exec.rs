@@ -221,7 +221,7 @@ async fn file_operations_tell_what_is_the_matter() {
     let ops = rig.orchestrator.sandbox(&rig.caller, &id).await.unwrap();
     let missing = ops.stat("/nowhere").await.unwrap_err();
     assert_eq!(missing.code(), ErrorCode::NotFound);
-    let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
+    let entry = rig.orchestrator.state.registry.get(&id).unwrap();
     for (error, expected) in [
         (OpError::Invalid(String::new()), ErrorCode::BadRequest),
         (OpError::Denied(String::new()), ErrorCode::BadRequest),

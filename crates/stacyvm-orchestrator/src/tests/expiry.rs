@@ -6,7 +6,7 @@ use std::time::Duration;
 use stacyvm_types::{ErrorCode, SandboxState};
 
 use crate::Settings;
-use crate::sandbox::{Command, Why};
+use crate::sandbox::command::{Command, DestroyReason};
 use crate::tests::support::{Rig, code, eventually, pass, settings, settle};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -83,11 +83,11 @@ async fn a_timer_that_fired_just_before_an_extension_is_too_late() {
     let id = rig.spawn(r#"{"ttl":"10s"}"#).await.id;
     let (reply, answer) = tokio::sync::oneshot::channel();
     let command = Command::Destroy {
-        why: Why::Expired,
+        reason: DestroyReason::Expired,
         reply: Some(reply),
         span: tracing::Span::none(),
     };
-    let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
+    let entry = rig.orchestrator.state.registry.get(&id).unwrap();
     entry.commands.send(command).await.unwrap();
     assert!(!answer.await.unwrap().unwrap());
     assert_eq!(rig.get(&id).await.unwrap().state, SandboxState::Running);

@@ -97,7 +97,7 @@ async fn lists_are_newest_first_and_filtered() {
     let both = ids(labelled(&[("a", "1"), ("b", "2")])).await;
     assert_eq!(both, std::slice::from_ref(&one.id));
     assert_eq!(ids(labelled(&[("a", "2")])).await, []);
-    let stopped = rig.orchestrator.shared.registry.get(&three.id).unwrap();
+    let stopped = rig.orchestrator.state.registry.get(&three.id).unwrap();
     eventually("the dead one is stopped", || {
         stopped.state() == Some(SandboxState::Stopped)
     })
@@ -236,7 +236,7 @@ async fn a_client_that_leaves_during_destruction_changes_nothing() {
     }
     eventually("the box is gone", || rig.fake.ids().is_empty()).await;
     eventually("it is forgotten", || {
-        rig.orchestrator.shared.registry.get(&id).is_none()
+        rig.orchestrator.state.registry.get(&id).is_none()
     })
     .await;
     assert_eq!(rig.store.list_active().await.unwrap(), []);

@@ -27,7 +27,7 @@ fn tell(rig: &Rig, id: &SandboxId, moving: bool) {
 }
 
 async fn reaches(rig: &Rig, id: &SandboxId, state: SandboxState) {
-    let entry = rig.orchestrator.shared.registry.get(id).unwrap();
+    let entry = rig.orchestrator.state.registry.get(id).unwrap();
     eventually(state.as_str(), || entry.state() == Some(state)).await;
     // What is shown is told a moment later.
     settle(rig).await;

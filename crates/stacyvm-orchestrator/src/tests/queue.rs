@@ -39,7 +39,7 @@ async fn queued(rig: &Rig, owner: &str) -> JoinHandle<Result<Sandbox, Error>> {
 
 impl Rig {
     fn waiting(&self) -> usize {
-        self.orchestrator.shared.queue.waiting()
+        self.orchestrator.state.queue.waiting()
     }
 }
 
@@ -74,9 +74,9 @@ async fn who_came_first_is_served_first() {
 #[tokio::test(start_paused = true)]
 async fn a_newcomer_does_not_take_what_somebody_waits_for() {
     let rig = rig(1, 5).await;
-    let shared = Arc::clone(&rig.orchestrator.shared);
-    let mut earlier = shared.queue.join(None, None).unwrap();
-    earlier.wait(&shared.registry.freed).await.unwrap();
+    let state = Arc::clone(&rig.orchestrator.state);
+    let mut earlier = state.queue.join(None, None).unwrap();
+    earlier.wait(&state.registry.freed).await.unwrap();
     // There is room, but it is another's turn.
     let newcomer = queued(&rig, "a").await;
     pass(&rig, Duration::from_secs(1)).await;

@@ -95,7 +95,7 @@ async fn a_sandbox_that_ended_of_a_limit_says_so() {
         let run = rig.orchestrator.exec_captured(&rig.caller, &id, command);
         run.await.map(drop).unwrap_err().to_string()
     };
-    let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
+    let entry = rig.orchestrator.state.registry.get(&id).unwrap();
     eventually("it has a cause", || entry.ended_of.get().is_some()).await;
     let said = asked().await;
     assert!(said.contains("its memory limit was reached"), "{said}");
@@ -106,7 +106,7 @@ async fn a_workload_that_ends_stops_its_sandbox_until_it_expires() {
     let rig = Rig::new().await;
     let id = rig.spawn(r#"{"ttl":"10m"}"#).await.id;
     rig.fake.kill(&id);
-    let entry = rig.orchestrator.shared.registry.get(&id).unwrap();
+    let entry = rig.orchestrator.state.registry.get(&id).unwrap();
     eventually("it is stopped", || {
         entry.state() == Some(SandboxState::Stopped)
     })
@@ -132,7 +132,7 @@ async fn what_ended_or_vanished_while_the_server_was_down_does_not_run() {
         ids.push(rig.spawn(r#"{"ttl":"10m"}"#).await.id);
     }
     // Stopped first, so that no watcher of the old server notices.
-    rig.orchestrator.shared.stop.cancel();
+    rig.orchestrator.state.lifetime.stop.cancel();
     pass(&rig, Duration::from_millis(1)).await;
     rig.fake.kill(&ids[0]);
     rig.fake.vanish(&ids[1]);

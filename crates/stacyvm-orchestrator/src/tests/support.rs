@@ -130,11 +130,11 @@ impl Rig {
     /// As if the process had died here: every task is left where it stands, and another server
     /// starts over the same store and backend.
     pub(super) async fn restart(self) -> Self {
-        let shared = &self.orchestrator.shared;
-        shared.stop.cancel();
-        shared.abort.cancel();
-        shared.tasks.close();
-        shared.tasks.wait().await;
+        let state = &self.orchestrator.state;
+        state.lifetime.stop.cancel();
+        state.lifetime.abort.cancel();
+        state.lifetime.tasks.close();
+        state.lifetime.tasks.wait().await;
         let (mut fakes, store, clock) = (self.others, self.store, self.clock);
         fakes.insert(0, self.fake);
         Self::over(

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::sandbox::{collect, stream};
-use super::{Harness, Sandbox, ensure_equal, ensure_error};
+use super::harness::{Harness, ensure_equal, ensure_error};
+use super::sandbox::{Sandbox, collect, stream};
 use crate::ops::OpError;
 
 /// One member of a tar stream in the ustar form (source: POSIX, pax interchange format), with a
@@ -102,7 +102,7 @@ pub async fn hostile_entries_are_refused(harness: &mut dyn Harness) -> Result<()
         ensure!(
             matches!(result, Err(OpError::Invalid(_))),
             "{what}: {}",
-            super::shown(&result)
+            super::harness::shown(&result)
         );
         for path in ["escaped", "/tmp/escaped", "target/after"] {
             let made = sandbox.ops.stat(path).await;

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use stacyvm_types::{ExitReason, OutputStream};
 
-use super::sandbox::{argv, finish, first_line, next, shell, tell};
-use super::{Harness, PATIENCE, Sandbox, ensure_equal, ensure_error, eventually};
+use super::harness::{Harness, WAIT_TIMEOUT, ensure_equal, ensure_error, eventually};
+use super::sandbox::{Sandbox, argv, finish, first_line, next, shell, tell};
 use crate::Capability;
 use crate::ops::{Credentials, ExecControl, ExecEvent, ExecSpec, OpError, Signal, TtySize};
 
@@ -206,7 +206,7 @@ pub async fn much_output_arrives_whole(harness: &mut dyn Harness) -> Result<()> 
     let mut session = sandbox.ops.exec(shell(&text)).await?;
     let (mut bytes, mut end) = (0, Vec::new());
     loop {
-        match next(&mut session, PATIENCE).await? {
+        match next(&mut session, WAIT_TIMEOUT).await? {
             ExecEvent::Output(OutputStream::Stdout, piece) => {
                 ensure!(piece.len() <= 64 * 1024, "a piece of {} bytes", piece.len());
                 let right = piece

@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use stacyvm_types::ExitReason;
 
-use super::sandbox::shell;
-use super::{Harness, Sandbox, ensure_equal, ensure_error};
+use super::harness::{Harness, ensure_equal, ensure_error};
+use super::sandbox::{Sandbox, shell};
 use crate::Capability;
 use crate::ops::{ExecControl, ExecEvent, ExecExit, ExecSpec, OpError, Signal};
 

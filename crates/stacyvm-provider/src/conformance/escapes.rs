@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use stacyvm_types::FileMode;
 
-use super::{Harness, Sandbox, ensure_equal, ensure_error};
+use super::harness::{Harness, ensure_equal, ensure_error};
+use super::sandbox::Sandbox;
 use crate::ops::OpError;
 
 const CONTENT: &str = "nobody was here";
 
-/// A file of the host that nobody inside may reach, removed at the end.
+/// A file of the host that no process inside may reach, removed at the end.
 struct Canary(PathBuf);
 
 impl Canary {

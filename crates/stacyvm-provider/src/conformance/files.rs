@@ -5,8 +5,8 @@ use bytes::Bytes;
 use stacyvm_types::FileMode;
 use tokio::sync::mpsc;
 
-use super::sandbox::stream;
-use super::{Harness, Sandbox, ensure_equal, ensure_error};
+use super::harness::{Harness, ensure_equal, ensure_error};
+use super::sandbox::{Sandbox, stream};
 use crate::ops::{OpError, ReadRange, WriteOptions};
 
 /// Content, mode and owner; parents are made when asked.
@@ -265,7 +265,7 @@ pub async fn bad_paths_are_invalid(harness: &mut dyn Harness) -> Result<()> {
     ensure_error!(sandbox.ops.stat("file/below").await, OpError::NotFound(_));
     sandbox.say("ln -s loop loop && mkfifo pipe").await?;
     ensure_error!(sandbox.read("loop").await, OpError::Invalid(_));
-    // A pipe that nobody writes to must not hold anybody up.
+    // A pipe without a writer must not hold the operation up.
     ensure_error!(sandbox.read("pipe").await, OpError::Invalid(_));
     Ok(())
 }

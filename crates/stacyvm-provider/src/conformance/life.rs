@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, ensure};
 use stacyvm_types::SandboxId;
 
-use super::sandbox::{finish, first_line, shell};
-use super::{Harness, PATIENCE, Sandbox, ensure_equal, ensure_error, eventually, spec};
+use super::harness::{Harness, WAIT_TIMEOUT, ensure_equal, ensure_error, eventually};
+use super::sandbox::{Sandbox, finish, first_line, shell, spec};
 use crate::ops::{ExecSpec, OnDisconnect, OpError};
 use crate::{BoxInfo, BoxState, Capability, ProviderError};
 
@@ -48,14 +48,14 @@ pub async fn a_sandbox_lives_and_is_gone_when_destroyed(harness: &mut dyn Harnes
     provider.destroy(&sandbox.id).await.context("destroy again")
 }
 
-/// Ids that nobody has.
+/// Ids of no box.
 pub async fn unknown_ids_are_answered_as_such(harness: &mut dyn Harness) -> Result<()> {
     let provider = harness.provider();
     let nobody = SandboxId::from_u32(0);
     ensure_error!(provider.open(&nobody).await, ProviderError::NotFound(_));
     ensure_error!(provider.stats(&nobody).await, ProviderError::NotFound(_));
     provider.destroy(&nobody).await?;
-    tokio::time::timeout(PATIENCE, provider.wait_exit(&nobody))
+    tokio::time::timeout(WAIT_TIMEOUT, provider.wait_exit(&nobody))
         .await
         .context("waiting for an unknown sandbox's end does not end")
 }
@@ -160,7 +160,7 @@ pub async fn limits_or_no_claim_of_them(harness: &mut dyn Harness) -> Result<()>
     let sandbox = Sandbox::make_with(harness, |spec| spec.pids_limit = 32).await?;
     // A shell that goes on without them ends with its tree when the time is over.
     let mut many = shell("i=0; while [ $i -lt 64 ]; do sleep 600 & i=$((i+1)); done; wait");
-    many.timeout = Some(PATIENCE / 2);
+    many.timeout = Some(WAIT_TIMEOUT / 2);
     let finished = sandbox.run(many).await?;
     ensure!(
         !finished.stderr.is_empty(),
@@ -262,7 +262,7 @@ pub async fn a_dead_workload_is_noticed(harness: &mut dyn Harness) -> Result<()>
     };
     let session = sandbox.ops.exec(shell("sleep 600")).await?;
     harness.kill_workload(&sandbox.id).await;
-    tokio::time::timeout(PATIENCE, waiting)
+    tokio::time::timeout(WAIT_TIMEOUT, waiting)
         .await
         .context("nobody noticed the end")??;
     let dead = BoxInfo {
@@ -281,7 +281,7 @@ pub async fn a_dead_workload_is_noticed(harness: &mut dyn Harness) -> Result<()>
     Ok(())
 }
 
-/// Nothing of a destroyed sandbox runs, and whoever followed a command or the sandbox hears of it.
+/// Nothing of a destroyed sandbox runs, and the followers of a command or the sandbox hear of it.
 pub async fn destroying_ends_running_commands(harness: &mut dyn Harness) -> Result<()> {
     let provider = harness.provider();
     let sandbox = Sandbox::make(harness).await?;
@@ -298,11 +298,11 @@ pub async fn destroying_ends_running_commands(harness: &mut dyn Harness) -> Resu
     };
     provider.destroy(&sandbox.id).await?;
     ensure_equal!(harness.leftovers(&sandbox.id).await, Vec::<String>::new());
-    tokio::time::timeout(PATIENCE, waiting)
+    tokio::time::timeout(WAIT_TIMEOUT, waiting)
         .await
         .context("waiting for the end does not end")??;
     // Either its exit was still told, or the connection was lost; it must not hang.
-    let heard = tokio::time::timeout(PATIENCE, finish(session)).await;
+    let heard = tokio::time::timeout(WAIT_TIMEOUT, finish(session)).await;
     ensure!(heard.is_ok(), "the command's session does not end");
     Ok(())
 }

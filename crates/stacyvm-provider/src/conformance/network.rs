@@ -5,8 +5,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
-use super::sandbox::{argv, collect, finish, first_line, tell};
-use super::{Harness, PATIENCE, Sandbox, ensure_equal, ensure_error};
+use super::harness::{Harness, WAIT_TIMEOUT, ensure_equal, ensure_error};
+use super::sandbox::{Sandbox, argv, collect, finish, first_line, tell};
 use crate::Capability;
 use crate::ops::{ExecControl, OpError};
 
@@ -56,7 +56,7 @@ pub async fn a_port_inside_is_reached(harness: &mut dyn Harness) -> Result<()> {
         // Dropping the sender is the end of what we say.
         anyhow::Ok(())
     });
-    let back = tokio::time::timeout(PATIENCE, collect(outbound))
+    let back = tokio::time::timeout(WAIT_TIMEOUT, collect(outbound))
         .await
         .context("the connection does not end")??;
     feeding.await??;
@@ -108,20 +108,20 @@ pub async fn a_port_inside_is_one_stream(harness: &mut dyn Harness) -> Result<()
         };
         let mut back = Vec::new();
         let both = async { tokio::join!(feeding, read.read_to_end(&mut back)) };
-        let (fed, heard) = tokio::time::timeout(PATIENCE, both)
+        let (fed, heard) = tokio::time::timeout(WAIT_TIMEOUT, both)
             .await
             .context("the connection does not end")?;
         fed?;
         heard?;
         ensure!(back == content, "{} bytes, or others", back.len());
         ensure_equal!(finish(server).await?.exit.exit_code, 0);
-        // Whoever listened has gone.
+        // The server inside has ended.
         ensure_error!(sandbox.ops.connect_port(port).await, OpError::NotFound(_));
     }
     Ok(())
 }
 
-/// Nobody listens: an error, not a silence.
+/// A port without a listener is an error, not a silence.
 pub async fn a_closed_port_is_an_error(harness: &mut dyn Harness) -> Result<()> {
     let capable = harness
         .provider()
@@ -135,7 +135,7 @@ pub async fn a_closed_port_is_an_error(harness: &mut dyn Harness) -> Result<()> 
         eprintln!("SKIPPED a_closed_port_is_an_error: the image has no python3");
         return Ok(());
     }
-    // A port that is bound but not listened on is nobody else's either.
+    // A port that is bound but not listened on is free for no other program.
     let hold = "import socket,sys\ns=socket.socket()\ns.bind(('127.0.0.1',0))\nprint(s.getsockname()[1],flush=True)\nsys.stdin.read()\n";
     let mut spec = argv(&["python3", "-c", hold]);
     spec.stdin = true;
@@ -144,7 +144,7 @@ pub async fn a_closed_port_is_an_error(harness: &mut dyn Harness) -> Result<()> 
     let (_sender, inbound) = mpsc::channel(1);
     let refused = match sandbox.ops.forward(port, inbound).await {
         Err(_) => true,
-        Ok(outbound) => tokio::time::timeout(PATIENCE, collect(outbound))
+        Ok(outbound) => tokio::time::timeout(WAIT_TIMEOUT, collect(outbound))
             .await
             .context("a connection to nobody does not end")?
             .is_err(),

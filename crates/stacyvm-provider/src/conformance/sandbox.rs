@@ -10,14 +10,14 @@ use bytes::Bytes;
 use stacyvm_types::{FileMode, OutputStream, SandboxId};
 use tokio::sync::mpsc;
 
-use super::{Harness, PATIENCE};
+use super::harness::{Harness, WAIT_TIMEOUT};
 use crate::ops::{
     ByteReceiver, ExecControl, ExecEvent, ExecExit, ExecSession, ExecSpec, OpError, ReadRange,
     WriteOptions,
 };
 use crate::{BoxSpec, NetworkMode, Provider, SandboxOps};
 
-/// The usual spec, with an id that nobody else has.
+/// The usual spec, with an id of its own.
 pub fn spec(provider: &dyn Provider) -> BoxSpec {
     // Seeded with the process's random keys and a counter.
     let random = std::hash::RandomState::new().build_hasher().finish();
@@ -124,7 +124,7 @@ impl Sandbox {
     /// # Errors
     /// When it cannot be asked.
     pub async fn lives(&self, pid: &str) -> Result<bool> {
-        // A zombie that nobody has reaped yet is not alive.
+        // A zombie that is not reaped yet is not alive.
         let question = format!(
             "kill -0 {pid} 2>/dev/null && ! grep -q '^State:.*Z' /proc/{pid}/status 2>/dev/null"
         );
@@ -177,7 +177,7 @@ pub(crate) fn argv(words: &[&str]) -> ExecSpec {
 pub(crate) async fn finish(mut session: ExecSession) -> Result<Finished> {
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     loop {
-        match next(&mut session, PATIENCE).await? {
+        match next(&mut session, WAIT_TIMEOUT).await? {
             ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
             ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.extend_from_slice(&bytes),
             ExecEvent::Resumed(_) | ExecEvent::End => bail!("an event of a follower"),
@@ -204,7 +204,7 @@ pub(crate) async fn next(session: &mut ExecSession, within: Duration) -> Result<
 pub(crate) async fn first_line(session: &mut ExecSession) -> Result<String> {
     let mut text = Vec::new();
     loop {
-        match next(session, PATIENCE).await? {
+        match next(session, WAIT_TIMEOUT).await? {
             ExecEvent::Output(OutputStream::Stdout, bytes) => {
                 text.extend_from_slice(&bytes);
                 if let Some(end) = text.iter().position(|byte| *byte == b'\n') {
@@ -231,12 +231,12 @@ pub(crate) async fn tell(session: &ExecSession, control: ExecControl) -> Result<
 
 /// Bytes as a stream in pieces.
 pub(crate) fn stream(content: impl Into<Bytes>) -> ByteReceiver {
-    const PIECE: usize = 48 * 1024;
+    const CHUNK_SIZE: usize = 48 * 1024;
     let mut content = content.into();
     let (sender, receiver) = mpsc::channel(4);
     tokio::spawn(async move {
         while !content.is_empty() {
-            let piece = content.split_to(PIECE.min(content.len()));
+            let piece = content.split_to(CHUNK_SIZE.min(content.len()));
             if sender.send(Ok(piece)).await.is_err() {
                 return;
             }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use stacyvm_types::ExitReason;
 
-use super::sandbox::{finish, first_line, shell, tell};
-use super::{Harness, Sandbox, ensure_equal, eventually};
+use super::harness::{Harness, ensure_equal, eventually};
+use super::sandbox::{Sandbox, finish, first_line, shell, tell};
 use crate::ops::{ExecControl, ExecSpec, OnDisconnect};
 
 /// A child, one in the background, and one that tried to get away by a session of its own and a
@@ -74,7 +74,7 @@ pub async fn a_survivor_survives_its_client(harness: &mut dyn Harness) -> Result
     let sandbox = Sandbox::make(harness).await?;
     let spec = ExecSpec {
         on_disconnect: OnDisconnect::Detach,
-        // It goes on printing: nobody listening must neither stop nor kill it.
+        // It goes on printing: the want of a listener must neither stop nor kill it.
         ..shell("echo $$; while [ ! -e stop ]; do echo working; sleep 0.02; done; echo done > done")
     };
     let mut session = sandbox.ops.exec(spec).await?;

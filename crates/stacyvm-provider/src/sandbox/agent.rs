@@ -2,18 +2,18 @@
 //!
 //! Owns one `Agent` at a time and the rule that at most one attempt to connect is under way. An
 //! operation that was under way when the connection broke fails with `Gone`; it is never repeated
-//! behind the caller's back, because it may have happened.
+//! by itself, because it may have happened.
 
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use stacyvm_types::{FileInfo, FileMode};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::operations::{Execs, Files, Liveness, Logs, Ports};
-use super::port::{PortConnection, QUEUE};
+use super::port::{CHUNK_QUEUE, PortConnection};
 use crate::ops::{
     Agent, Attached, ByteReceiver, Configure, ExecControl, ExecExit, ExecRecord, ExecSession,
     ExecSpec, FileRead, LogReceiver, OpError, ReadRange, UsageStats, WriteOptions,
@@ -21,9 +21,9 @@ use crate::ops::{
 
 /// The two halves of a connection to an agent.
 pub struct ByteStream {
-    /// What the agent says.
+    /// Bytes from the agent.
     pub read: Box<dyn AsyncRead + Send + Unpin>,
-    /// What is said to it.
+    /// Bytes to the agent.
     pub write: Box<dyn AsyncWrite + Send + Unpin>,
 }
 
@@ -39,7 +39,7 @@ pub trait AgentConnector: Send + Sync + fmt::Debug {
     /// A new byte stream to the agent.
     ///
     /// # Errors
-    /// `Gone` when nobody takes the connection.
+    /// `Gone` when nothing takes the connection.
     async fn connect(&self) -> Result<ByteStream, OpError>;
 
     /// A connection to a TCP port on the box's loopback that passes no agent; none where there is
@@ -110,9 +110,8 @@ impl AgentSandbox {
         slot.clone()
     }
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<Agent>> {
-        // The slot is one pointer; a panic elsewhere cannot have left it half changed.
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn slot(&self) -> MutexGuard<'_, Option<Agent>> {
+        self.current.lock()
     }
 }
 
@@ -235,7 +234,7 @@ impl Ports for AgentSandbox {
         match self.connector.dial(port).await {
             Some(dialled) => dialled,
             None => {
-                let (inbound, taken) = tokio::sync::mpsc::channel(QUEUE);
+                let (inbound, taken) = tokio::sync::mpsc::channel(CHUNK_QUEUE);
                 let outbound = self.forward(port, taken).await?;
                 Ok(PortConnection::carried(inbound, outbound))
             }

@@ -1,8 +1,8 @@
 //! A connection to a TCP port inside a box.
 //!
 //! Owns the two forms that there are: a socket of the server's own inside the box's network, and
-//! bytes that the agent carries. Whoever uses one sees a byte stream and no difference. Its rule:
-//! a socket is only ever one that nobody inside has a descriptor of, so nothing inside can change
+//! bytes that the agent carries. Its user sees a byte stream and no difference. Its rule:
+//! a socket is only ever one of which no process inside has a descriptor, so nothing inside can change
 //! how it behaves.
 
 use std::fmt;
@@ -18,10 +18,10 @@ use tokio_util::sync::PollSender;
 
 use crate::ops::{ByteReceiver, OpError};
 
-/// Pieces that wait to be carried inside.
-pub(super) const QUEUE: usize = 4;
-/// The longest piece.
-const PIECE: usize = 64 * 1024;
+/// Chunks that wait to be carried inside.
+pub(super) const CHUNK_QUEUE: usize = 4;
+/// The longest chunk.
+const CHUNK_SIZE: usize = 64 * 1024;
 
 /// A byte stream to and from a port. Dropping it closes both directions.
 pub struct PortConnection(Form);
@@ -106,9 +106,9 @@ impl AsyncWrite for PortConnection {
             Form::Carried { inbound, .. } => {
                 let closed = |_| io::Error::from(io::ErrorKind::BrokenPipe);
                 ready!(inbound.poll_reserve(context)).map_err(closed)?;
-                let count = bytes.len().min(PIECE);
-                let piece = Bytes::copy_from_slice(&bytes[..count]);
-                inbound.send_item(piece).map_err(closed)?;
+                let count = bytes.len().min(CHUNK_SIZE);
+                let chunk = Bytes::copy_from_slice(&bytes[..count]);
+                inbound.send_item(chunk).map_err(closed)?;
                 Poll::Ready(Ok(count))
             }
         }
@@ -157,8 +157,8 @@ mod tests {
 
     #[tokio::test]
     async fn carried_bytes_keep_their_order_and_each_direction_ends_alone() {
-        let (inbound, mut taken) = mpsc::channel(QUEUE);
-        let (give, outbound) = mpsc::channel(QUEUE);
+        let (inbound, mut taken) = mpsc::channel(CHUNK_QUEUE);
+        let (give, outbound) = mpsc::channel(CHUNK_QUEUE);
         let mut connection = PortConnection::carried(inbound, outbound);
         connection.write_all(b"abc").await.unwrap();
         connection.shutdown().await.unwrap();
@@ -175,8 +175,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_box_is_an_error_and_not_an_end() {
-        let (inbound, _taken) = mpsc::channel(QUEUE);
-        let (give, outbound) = mpsc::channel(QUEUE);
+        let (inbound, _taken) = mpsc::channel(CHUNK_QUEUE);
+        let (give, outbound) = mpsc::channel(CHUNK_QUEUE);
         let mut connection = PortConnection::carried(inbound, outbound);
         give.send(Err(OpError::Gone("gone".to_owned())))
             .await

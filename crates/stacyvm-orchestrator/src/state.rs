@@ -1,34 +1,34 @@
-//! What every part of the orchestrator reaches: settings, store, clock, providers, registry,
-//! and the tokens and trackers that shut it down in order.
+//! The state of a running orchestrator: settings, store, clock, providers, registry and the rest,
+//! and who may see which sandbox of it.
+//!
+//! Everything that it holds stands below it; the tasks that work on it stand above it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use stacyvm_store::Store;
-use stacyvm_types::SandboxId;
+use stacyvm_types::{OwnerId, SandboxId};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::clock::Clock;
-use crate::error::PAUSED;
+use crate::error::{Error, PAUSED};
 use crate::events::Events;
 use crate::expiry::Expiry;
 use crate::handle::SandboxHandle;
 use crate::health::ProviderSlot;
 use crate::keys::Keys;
 use crate::lifecycle::Phase;
+use crate::lifetime::Lifetime;
 use crate::metrics::Totals;
 use crate::queue::SpawnQueue;
-use crate::quotas::Quotas;
+use crate::quotas::{Quotas, tightened};
 use crate::registry::{Entry, Registry};
-use crate::{Caller, Error, Settings};
+use crate::settings::{Caller, Settings};
 
-pub(crate) struct Shared {
+pub(crate) struct OrchestratorState {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) clock: Arc<dyn Clock>,
@@ -45,37 +45,26 @@ pub(crate) struct Shared {
     /// Draws the number of a new id.
     pub(crate) draw: Box<dyn Fn() -> u32 + Send + Sync>,
     pub(crate) started: Instant,
-    pub(crate) closed: AtomicBool,
-    /// Nothing new is begun, and what may take long is given up.
-    pub(crate) closing: CancellationToken,
-    /// Schedules and idle owners end.
-    pub(crate) stop: CancellationToken,
-    /// Everything ends where it stands.
-    pub(crate) abort: CancellationToken,
-    /// Requests and commands in flight.
-    pub(crate) work: TaskTracker,
-    /// Owners and schedules.
-    pub(crate) tasks: TaskTracker,
+    pub(crate) lifetime: Lifetime,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for OrchestratorState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("OrchestratorState")
             .field("settings", &self.settings)
             .field("providers", &self.providers.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
 
-impl Shared {
-    /// Lets a request in; shutdown waits for the token.
-    pub(crate) fn enter(&self) -> Result<TaskTrackerToken, Error> {
-        // The token first: a shutdown that does not see it has set the flag already.
-        let token = self.work.token();
-        if self.closed.load(Ordering::SeqCst) {
-            return Err(Error::shutting_down());
+impl OrchestratorState {
+    /// The settings as they hold for this owner. Everything that checks a request against a limit
+    /// starts here.
+    pub(crate) fn settings_for(&self, owner: Option<&OwnerId>) -> Cow<'_, Settings> {
+        match owner.and_then(|owner| self.quotas.get(owner)) {
+            None => Cow::Borrowed(&self.settings),
+            Some(quota) => Cow::Owned(tightened(&self.settings, &quota)),
         }
-        Ok(token)
     }
 
     /// A handle to a sandbox.
@@ -83,8 +72,8 @@ impl Shared {
         SandboxHandle::open(Arc::clone(entry), Arc::clone(&self.events)).await
     }
 
-    /// Whether `caller` may know of this sandbox. In pool mode owners see their own only; who
-    /// names no owner is the operator.
+    /// Whether `caller` may know of this sandbox. In pool mode owners see their own only; a caller
+    /// without an owner is the operator.
     pub(crate) fn may_see(&self, caller: &Caller, entry: &Entry) -> bool {
         !self.settings.pool_mode || caller.owner.is_none() || caller.owner == entry.facts.owner
     }

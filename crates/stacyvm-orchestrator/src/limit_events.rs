@@ -1,13 +1,13 @@
-//! What happens to limits, said once and in one place: a log line and an event.
+//! Events about limits, logged and published in one place.
 
 use stacyvm_types::{ErrorCode, EventData, EventType, OwnerId, SandboxId};
 
 use crate::Error;
-use crate::shared::Shared;
+use crate::state::OrchestratorState;
 
 /// Something about limits that an operator may want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Notice<'a> {
+pub(crate) enum LimitEvent<'a> {
     /// A spawn found every sandbox in use and waits.
     SpawnQueued { owner: Option<&'a OwnerId> },
     /// A spawn that waited goes on.
@@ -29,7 +29,7 @@ pub(crate) enum Notice<'a> {
     },
 }
 
-impl<'a> Notice<'a> {
+impl<'a> LimitEvent<'a> {
     /// The event's type.
     pub(crate) const fn kind(self) -> EventType {
         match self {
@@ -57,13 +57,13 @@ impl<'a> Notice<'a> {
     }
 }
 
-impl Shared {
-    /// The one place that every notice passes.
-    pub(crate) fn notice(&self, notice: Notice<'_>) {
-        let owner = notice.owner();
+impl OrchestratorState {
+    /// Logs and publishes it; the one place that does.
+    pub(crate) fn publish_limit(&self, event: LimitEvent<'_>) {
+        let owner = event.owner();
         let name = owner.map_or("", |owner| owner.as_str());
-        let (sandbox, operation, data) = match notice {
-            Notice::ResourceLimit {
+        let (sandbox, operation, data) = match event {
+            LimitEvent::ResourceLimit {
                 sandbox,
                 operation,
                 message,
@@ -81,13 +81,13 @@ impl Shared {
                 EventData::none().with("owner_id", name.to_owned()),
             ),
         };
-        let kind = notice.kind();
+        let kind = event.kind();
         tracing::info!(%kind, owner = name, operation, "limits noticed");
         self.events.publish(kind, sandbox, owner, data);
     }
 
     /// Passes a result on, after saying that a limit refused it.
-    pub(crate) fn noted<T>(
+    pub(crate) fn report_limits<T>(
         &self,
         operation: &'static str,
         sandbox: Option<&SandboxId>,
@@ -96,7 +96,7 @@ impl Shared {
     ) -> Result<T, Error> {
         result.inspect_err(|error| {
             if error.code() == ErrorCode::ResourceLimit {
-                self.notice(Notice::ResourceLimit {
+                self.publish_limit(LimitEvent::ResourceLimit {
                     sandbox,
                     owner,
                     operation,
