@@ -1,4 +1,4 @@
-//! Bytes on their way out of a sandbox.
+//! Bodies that are read from a sandbox while they are sent.
 
 use std::io::Write;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tracing::Span;
 
 use crate::error::Chain;
 
-/// What breaks a body off; the client sees a connection that ends before its answer does.
+/// Why a body was aborted; the client sees a connection that ends before its answer does.
 pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a file or archive answer.

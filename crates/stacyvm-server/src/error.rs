@@ -13,7 +13,7 @@ use serde::Serialize;
 use stacyvm_orchestrator::Error as OrchestratorError;
 use stacyvm_types::{ErrorCode, ParseIdError, ParseModeError};
 
-/// What a handler answers.
+/// The result of a handler.
 pub(crate) type Reply = Result<Response, Failure>;
 
 /// A request that cannot be answered as asked.
@@ -21,7 +21,7 @@ pub(crate) type Reply = Result<Response, Failure>;
 pub(crate) struct Failure {
     code: ErrorCode,
     message: Cow<'static, str>,
-    /// When it is worth asking again.
+    /// The time until a further try makes sense.
     retry_after: Option<Duration>,
     /// For the log only.
     cause: Option<Box<dyn StdError + Send + Sync>>,
@@ -37,7 +37,7 @@ impl Failure {
         }
     }
 
-    /// Too often or too many; `wait` is how long until it may be asked again.
+    /// A rate or limit is exceeded; `wait` is the time until a further try makes sense.
     pub(crate) fn limited(message: impl Into<Cow<'static, str>>, wait: Duration) -> Self {
         Self {
             retry_after: Some(wait),
@@ -71,8 +71,8 @@ impl Failure {
         }
     }
 
-    /// What the client is told; the log is told the cause.
-    pub(crate) fn told(self) -> (ErrorCode, Cow<'static, str>) {
+    /// The code and message for the client; the cause goes to the log.
+    pub(crate) fn into_parts(self) -> (ErrorCode, Cow<'static, str>) {
         self.log();
         (self.code, self.message)
     }

@@ -2,8 +2,8 @@
 //!
 //! A page of a foreign site can point its own name at this machine (DNS rebinding) and then talk
 //! to the server as its own origin. It cannot make the browser send another `Host`, so names that
-//! nobody configured are refused. Names of previews are refused too: what answers there belongs
-//! to a sandbox, and must not reach the API.
+//! are not configured are refused. Names of previews are refused too: the program that answers
+//! there runs in a sandbox, and must not reach the API.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

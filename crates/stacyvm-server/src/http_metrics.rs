@@ -1,4 +1,4 @@
-//! Every request that came in, counted and timed by the route that it met.
+//! Counts and times of requests, by route.
 //!
 //! Owns the counters, not how they are shown. Its labels are closed sets whatever a client sends:
 //! routes as our own table writes them, the methods that HTTP names, and classes of status.

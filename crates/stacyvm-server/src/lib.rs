@@ -1,8 +1,8 @@
-//! The front door: HTTP in, orchestrator calls out.
+//! The HTTP server: requests in, orchestrator calls out.
 //!
 //! Owns the wire: routes, authentication, limits, the one mapping of errors to statuses, streams.
 //! Decides nothing about sandboxes. Its one non-obvious rule: a request that its client abandons is
-//! dropped at once, wherever it stands, so everything behind a handler must bear being dropped.
+//! dropped at once, wherever it is, so everything that a handler calls must tolerate being dropped.
 #![forbid(unsafe_code)]
 
 mod api_key;

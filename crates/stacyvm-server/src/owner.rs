@@ -9,7 +9,7 @@ use crate::error::Failure;
 
 pub(crate) const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
-/// The caller of a request. A header that is absent or blank names nobody.
+/// The caller of a request. A header that is absent or blank names no owner.
 pub(crate) struct RequestCaller(pub(crate) Caller);
 
 impl<S: Sync> FromRequestParts<S> for RequestCaller {

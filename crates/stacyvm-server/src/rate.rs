@@ -1,4 +1,4 @@
-//! Token buckets: how often something may be done, for each of many keys.
+//! Token buckets: rates for each of many keys.
 //!
 //! A bucket holds at most `burst` tokens and gets new ones evenly; each time takes one. Time is
 //! handed in. Memory is bounded: of the keys only those used lately are remembered, in two

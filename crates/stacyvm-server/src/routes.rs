@@ -1,4 +1,4 @@
-//! Which path leads where. Every route stands here, so that the whole surface is seen at once.
+//! The table of routes. Every route is here, so that the whole API is seen at once.
 
 mod archive;
 mod description;

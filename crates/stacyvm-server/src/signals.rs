@@ -1,4 +1,4 @@
-//! Signals by the names that people use for them.
+//! Signals by name and number.
 
 /// Linux names and numbers that are the same on every machine we run on; see signal(7).
 const NAMES: [(&str, i32); 31] = [
@@ -48,7 +48,7 @@ pub(crate) fn number(text: &str) -> Option<i32> {
         .map(|(_, number)| *number)
 }
 
-/// Those with a name; what real-time signals mean is the C library's own affair.
+/// Whether a signal has a name; the meaning of real-time signals is up to the C library.
 fn is_signal(number: i32) -> bool {
     (1..=31).contains(&number)
 }

@@ -1,4 +1,4 @@
-//! Bytes on their way into a sandbox, bounded in memory and in length.
+//! Bodies that are written into a sandbox while they arrive, bounded in memory and in length.
 //!
 //! The sandbox commits when it sees the end of the data, so an end that is none must never look
 //! like one: whatever goes wrong here, also that this very request is dropped, leaves the upload

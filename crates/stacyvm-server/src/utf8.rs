@@ -1,4 +1,4 @@
-//! Bytes that come in pieces, as text whose characters are never cut in two.
+//! Bytes that come in chunks, as text whose characters are never cut in two.
 //!
 //! What is no UTF-8 becomes U+FFFD, once for each maximal ill-formed part, exactly as a whole
 //! conversion at the end would have it.

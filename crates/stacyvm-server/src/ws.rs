@@ -8,8 +8,12 @@
 mod client_input;
 mod frame_encoder;
 mod input;
+mod progress;
+mod reader;
 mod session;
+mod socket;
 mod start_frame;
+mod writer;
 
 pub(crate) use frame_encoder::FrameEncoder;
 pub(crate) use session::{Session, close_as_invalid, close_with_failure, first_frame, run_session};

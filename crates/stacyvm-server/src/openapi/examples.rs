@@ -1,5 +1,5 @@
-//! One example of each type: it stands at the type, and at every body of that type that has none
-//! of its own.
+//! One example of each type: it is shown at the type, and at every body of that type that has no
+//! example of its own.
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,5 @@
-//! What can go wrong, in groups that routes name. One kind of failure is described once, under
-//! `components/responses`; routes point there.
+//! Failures in groups that routes name. Each kind of failure is described once, under
+//! `components/responses`; routes refer to it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! Whole directories at once, as tar.
+//! Whole directories as tar archives.
 //!
 //! PUT tells gzip from plain tar by how the body begins. GET answers plain tar, or tar.gz with
 //! `?format=tar.gz`; `Accept-Encoding` is not looked at, so that what arrives is what was named.

@@ -94,7 +94,7 @@ fn write(buffer: &mut BytesMut, event: PullEvent) -> bool {
         PullEvent::End(end) => match *end {
             Ok(pulled) => (PullLine::Done(pulled), true),
             Err(error) => {
-                let (code, message) = Failure::from(error).told();
+                let (code, message) = Failure::from(error).into_parts();
                 let error = ApiError::new(code, message);
                 (PullLine::Error { error }, true)
             }

@@ -155,7 +155,7 @@ impl FrameEncoder {
 
     /// The frame that reports a failure; its cause goes to the log.
     pub(crate) fn failed(failure: Failure) -> Message {
-        let (code, words) = failure.told();
+        let (code, words) = failure.into_parts();
         message(&Frame::Error {
             code,
             message: &words,

@@ -2,7 +2,7 @@
 //!
 //! Two bounds. So much may wait here; when it is full the reader of frames waits, and with it the
 //! client. And only so many pieces are on their way to the sandbox at once: the way is shared with
-//! signals and sizes, and must never be full of input that nobody takes. A piece is on its way
+//! signals and sizes, and must never be full of input that is not taken. A piece is on its way
 //! until the last of its bytes has been dropped at the other end, so it carries its own permit.
 
 use std::sync::Arc;

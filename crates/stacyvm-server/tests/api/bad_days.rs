@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::fake::HOST_PATH;
-use crate::http::{PATIENCE, connect_narrow, exchange, get, post, read_head, send};
+use crate::http::{TEST_TIMEOUT, connect_narrow, exchange, get, post, read_head, send};
 use crate::support::{Options, Server};
 
 async fn spawn(server: &Server) -> String {
@@ -132,7 +132,7 @@ async fn a_slow_reader_stops_the_command_and_not_the_memory() {
     assert_eq!(status, 200);
     // Nothing is read any more. The count must come to rest while others are served.
     let mut before = u64::MAX;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     loop {
         for _ in 0..200 {
             get(server.address, "/api/v1/health").await;
@@ -159,7 +159,7 @@ async fn a_slow_reader_stops_the_command_and_not_the_memory() {
     }
     // The reader goes, and so does the command.
     drop(stream);
-    tokio::time::timeout(PATIENCE, seen.abandoned.notified())
+    tokio::time::timeout(TEST_TIMEOUT, seen.abandoned.notified())
         .await
         .unwrap();
     server.stop().await;
@@ -173,7 +173,7 @@ async fn a_dropped_stream_and_a_dropped_synchronous_exec_end_the_command() {
     let mut lines = server.client.exec_stream(&id, &flood()).await.unwrap();
     assert_eq!(lines.next().await.unwrap().unwrap().stream, "stdout");
     drop(lines);
-    tokio::time::timeout(PATIENCE, seen.abandoned.notified())
+    tokio::time::timeout(TEST_TIMEOUT, seen.abandoned.notified())
         .await
         .unwrap();
     let client = server.client.clone();
@@ -186,7 +186,7 @@ async fn a_dropped_stream_and_a_dropped_synchronous_exec_end_the_command() {
         tokio::task::yield_now().await;
     }
     exec.abort();
-    tokio::time::timeout(PATIENCE, seen.abandoned.notified())
+    tokio::time::timeout(TEST_TIMEOUT, seen.abandoned.notified())
         .await
         .unwrap();
     server.stop().await;
@@ -207,7 +207,7 @@ async fn an_upload_that_breaks_off_is_never_committed() {
         stream.write_all(request.as_bytes()).await.unwrap();
         stream.write_all(&sent).await.unwrap();
         drop(stream);
-        tokio::time::timeout(PATIENCE, seen.uploaded.notified())
+        tokio::time::timeout(TEST_TIMEOUT, seen.uploaded.notified())
             .await
             .unwrap();
         let outcome = seen.upload.lock().unwrap().take().unwrap();
@@ -215,7 +215,7 @@ async fn an_upload_that_breaks_off_is_never_committed() {
     }
     let done = post(server.address, &path, "whole").await;
     assert_eq!(done.text(), "{\"status\":\"written\"}");
-    tokio::time::timeout(PATIENCE, seen.uploaded.notified())
+    tokio::time::timeout(TEST_TIMEOUT, seen.uploaded.notified())
         .await
         .unwrap();
     assert_eq!(
@@ -292,10 +292,10 @@ async fn a_shutdown_ends_streams_and_refuses_new_work() {
     let client = server.client.clone();
     let orchestrator = server.orchestrator.clone();
     let stopping = tokio::spawn(server.stop_within(Duration::from_millis(50)));
-    tokio::time::timeout(PATIENCE, seen.abandoned.notified())
+    tokio::time::timeout(TEST_TIMEOUT, seen.abandoned.notified())
         .await
         .unwrap();
-    tokio::time::timeout(PATIENCE, stopping)
+    tokio::time::timeout(TEST_TIMEOUT, stopping)
         .await
         .unwrap()
         .unwrap();
@@ -325,7 +325,7 @@ async fn connections_that_are_idle_do_not_hold_a_shutdown_up() {
     let mut slow = TcpStream::connect(server.address).await.unwrap();
     slow.write_all(b"GET /api/v1/he").await.unwrap();
     get(server.address, "/api/v1/health").await;
-    let stopped = tokio::time::timeout(PATIENCE, server.stop()).await;
+    let stopped = tokio::time::timeout(TEST_TIMEOUT, server.stop()).await;
     assert!(stopped.is_ok(), "an idle connection holds the shutdown up");
     drop((silent, slow));
 }

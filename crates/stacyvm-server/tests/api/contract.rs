@@ -12,7 +12,7 @@ use crate::mock::Mocked;
 type Step<'a> = (&'a str, String, Value, u16);
 
 /// Asks something of every route that answers in JSON, and gives what it said. Every body has a
-/// field that nobody knows, and no request says that it is JSON.
+/// field that is unknown, and no request says that it is JSON.
 async fn tour(server: &Mocked) -> Vec<(String, Answer)> {
     let unknown = json!([1, {"deep": null}]);
     let kind = "Content-Type: text/plain; charset=latin1\r\nX-User-ID: alice\r\n";

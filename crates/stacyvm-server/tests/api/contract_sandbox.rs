@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::contract_doors::everything_of;
+use crate::contract_access::everything_of;
 use crate::http::{get, post, send};
 use crate::mock::{Mocked, eventually};
 

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::fake::Fake;
-use crate::http::{PATIENCE, get, post, read_head, send};
+use crate::http::{TEST_TIMEOUT, get, post, read_head, send};
 use crate::mock::Mocked;
 use crate::support::{Options, Server};
 
@@ -302,7 +302,9 @@ async fn what_is_done_over_http_is_told_in_events() {
     let mut events = server.client.events(&query).await.unwrap();
     let mut heard = Vec::new();
     while heard.last().is_none_or(|kind| kind != "sandbox.destroyed") {
-        let event = tokio::time::timeout(PATIENCE, events.next()).await.unwrap();
+        let event = tokio::time::timeout(TEST_TIMEOUT, events.next())
+            .await
+            .unwrap();
         let event = event.unwrap().unwrap();
         assert!(!format!("{event:?}").contains("secret-words"), "{event:?}");
         let about = event.kind.starts_with("quota.") || event.kind == "resource.limit";

@@ -4,7 +4,7 @@ use stacyvm_server::ServerSettings;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::contract_doors::UPGRADE;
+use crate::contract_access::UPGRADE;
 use crate::fake::HOST_PATH;
 use crate::http::{get, post, read_head, send};
 use crate::mock::Mocked;

@@ -7,11 +7,11 @@ use stacyvm_types::EventsQuery;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::http::{PATIENCE, connect_narrow, get, read_head, send};
+use crate::http::{TEST_TIMEOUT, connect_narrow, get, read_head, send};
 use crate::support::{Options, Server};
 
 async fn next(stream: &mut EventStream) -> ServerEvent {
-    let next = tokio::time::timeout(PATIENCE, stream.next()).await;
+    let next = tokio::time::timeout(TEST_TIMEOUT, stream.next()).await;
     next.expect("an event in time")
         .expect("the stream goes on")
         .unwrap()
@@ -70,7 +70,7 @@ async fn the_wire_is_the_contracts() {
     }
     // The head has come, so whatever happens from now on is heard.
     let id = spawn(&server).await;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     let text = loop {
         let text = String::from_utf8(body.clone()).unwrap();
         if text.contains("sandbox.running") && text.matches(": heartbeat\n\n").count() >= 2 {
@@ -165,7 +165,7 @@ async fn ten_thousand_events_and_one_that_does_not_read() {
     let (mut heard, mut missed, mut text) = (0, 0, String::from_utf8(rest).unwrap());
     while heard + missed < 10_000 {
         let mut bytes = vec![0; 1 << 16];
-        let reading = tokio::time::timeout(PATIENCE, stalled.read(&mut bytes));
+        let reading = tokio::time::timeout(TEST_TIMEOUT, stalled.read(&mut bytes));
         let count = reading.await.unwrap().unwrap();
         assert!(count > 0);
         text.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
@@ -258,9 +258,11 @@ async fn a_stop_ends_the_stream_cleanly_and_at_once() {
     let server = Server::start(options).await;
     let mut stream = follow(&server, &EventsQuery::default()).await;
     let stopping = tokio::spawn(server.stop());
-    let end = tokio::time::timeout(PATIENCE, stream.next()).await.unwrap();
+    let end = tokio::time::timeout(TEST_TIMEOUT, stream.next())
+        .await
+        .unwrap();
     assert!(end.is_none(), "{end:?}");
-    tokio::time::timeout(PATIENCE, stopping)
+    tokio::time::timeout(TEST_TIMEOUT, stopping)
         .await
         .unwrap()
         .unwrap();

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use stacyvm_types::{ErrorCode, ExecRequest, ExitReason, GoDuration, StreamLine};
 
-use crate::http::{PATIENCE, post};
+use crate::http::{TEST_TIMEOUT, post};
 use crate::mock::{Mocked, eventually};
 use crate::sandboxes::alive;
 
@@ -199,7 +199,7 @@ async fn a_deadline_kills_the_whole_tree() {
 async fn a_child_in_the_background_lives_on() {
     let server = Mocked::start().await;
     let id = server.spawn().await;
-    let said = tokio::time::timeout(PATIENCE, server.shell(&id, "sleep 1000 & echo $!")).await;
+    let said = tokio::time::timeout(TEST_TIMEOUT, server.shell(&id, "sleep 1000 & echo $!")).await;
     let pid: u32 = said.unwrap().stdout.trim().parse().unwrap();
     assert_eq!(server.shell(&id, "true").await.exit_code, 0);
     assert!(alive(pid));
@@ -258,7 +258,7 @@ async fn the_first_piece_comes_while_the_command_runs() {
     // The command ends only when it sees the file that is written after its first line was read.
     let wait = shell("echo ready; until [ -e go ]; do sleep 0.02; done; echo done");
     let mut lines = server.client.exec_stream(&id, &wait).await.unwrap();
-    let first = tokio::time::timeout(PATIENCE, lines.next())
+    let first = tokio::time::timeout(TEST_TIMEOUT, lines.next())
         .await
         .unwrap()
         .unwrap()

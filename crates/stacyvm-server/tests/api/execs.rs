@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::http::{Answer, PATIENCE, get, post, send};
+use crate::http::{Answer, TEST_TIMEOUT, get, post, send};
 use crate::mock::{Mocked, eventually};
 use crate::support::Server;
 
@@ -325,7 +325,7 @@ async fn who_follows_hears_when_the_sandbox_is_destroyed() {
     .await;
     let path = format!("{}/attach", exec.path);
     let (answer, destroyed) = tokio::join!(
-        tokio::time::timeout(PATIENCE, get(server.address, &path)),
+        tokio::time::timeout(TEST_TIMEOUT, get(server.address, &path)),
         server.client.destroy(&id),
     );
     destroyed.unwrap();

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 /// Longer than anything here takes; reached only when something hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A whole answer.
 #[derive(Debug)]
@@ -112,7 +112,7 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> (u16, Vec<(String, Stri
             break end;
         }
         let reading = stream.read_buf(&mut buffer);
-        let count = tokio::time::timeout(PATIENCE, reading)
+        let count = tokio::time::timeout(TEST_TIMEOUT, reading)
             .await
             .unwrap()
             .unwrap();
@@ -157,7 +157,7 @@ pub(crate) async fn read_answer(stream: &mut TcpStream, bodiless: bool) -> Answe
 
 async fn more(stream: &mut TcpStream, buffer: &mut Vec<u8>) {
     let reading = stream.read_buf(buffer);
-    let count = tokio::time::timeout(PATIENCE, reading)
+    let count = tokio::time::timeout(TEST_TIMEOUT, reading)
         .await
         .unwrap()
         .unwrap();

@@ -5,12 +5,14 @@ use std::time::Duration;
 use stacyvm_client::{FollowedLog, LogStream};
 use stacyvm_types::ErrorCode;
 
-use crate::http::{PATIENCE, get};
+use crate::http::{TEST_TIMEOUT, get};
 use crate::mock::Mocked;
 use crate::support::Server;
 
 async fn next(log: &mut LogStream) -> Option<Result<FollowedLog, stacyvm_client::ClientError>> {
-    tokio::time::timeout(PATIENCE, log.next()).await.unwrap()
+    tokio::time::timeout(TEST_TIMEOUT, log.next())
+        .await
+        .unwrap()
 }
 
 fn line(text: &str) -> FollowedLog {
@@ -50,7 +52,7 @@ async fn a_stop_breaks_a_followed_log_off_at_once() {
     let stopping = tokio::spawn(server.stop_first());
     let end = next(&mut log).await.unwrap();
     assert!(end.is_err(), "not taken for the sandbox's end: {end:?}");
-    tokio::time::timeout(PATIENCE, stopping)
+    tokio::time::timeout(TEST_TIMEOUT, stopping)
         .await
         .unwrap()
         .unwrap();

@@ -1,17 +1,17 @@
 //! The front door from outside: a real listener, the real orchestrator, an in-memory store.
 #![allow(clippy::unwrap_used)]
 
+mod access;
 mod archives;
 mod bad_days;
 mod contract;
+mod contract_access;
 mod contract_archives;
-mod contract_doors;
 mod contract_exec;
 mod contract_files;
 mod contract_sandbox;
 mod contract_system;
 mod contract_transport;
-mod doors;
 mod events;
 mod exec;
 mod execs;

@@ -15,7 +15,7 @@ use stacyvm_provider::Provider;
 use stacyvm_provider::prelude::*;
 use stacyvm_types::{ExecRequest, ExecResponse, SpawnRequest, StreamLine};
 
-use crate::http::PATIENCE;
+use crate::http::TEST_TIMEOUT;
 use crate::support::{Options, Server};
 
 /// The agent's program.
@@ -151,7 +151,7 @@ pub(crate) async fn eventually<F>(what: &str, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = bool>,
 {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;

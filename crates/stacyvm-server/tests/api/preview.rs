@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::fake::Fake;
-use crate::http::{Answer, PATIENCE, exchange};
+use crate::http::{Answer, TEST_TIMEOUT, exchange};
 use crate::support::{Options, Server};
 
 /// A time for silence that is short for a test, and yet much longer than a busy machine makes what is
@@ -115,7 +115,7 @@ struct Inside(TcpListener);
 impl Inside {
     /// The next connection.
     async fn accept(&self) -> Visit {
-        let accepted = tokio::time::timeout(PATIENCE, self.0.accept()).await;
+        let accepted = tokio::time::timeout(TEST_TIMEOUT, self.0.accept()).await;
         Visit(accepted.unwrap().unwrap().0)
     }
 
@@ -127,8 +127,8 @@ impl Inside {
         (visit, head)
     }
 
-    /// Fails when somebody has connected.
-    async fn expect_nobody(&self) {
+    /// Fails when a connection was made.
+    async fn expect_no_connection(&self) {
         let accepted = tokio::time::timeout(Duration::ZERO, self.0.accept()).await;
         assert!(accepted.is_err(), "something went inside");
     }
@@ -142,7 +142,7 @@ impl Visit {
     async fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
-            let reading = tokio::time::timeout(PATIENCE, self.0.read_u8());
+            let reading = tokio::time::timeout(TEST_TIMEOUT, self.0.read_u8());
             head.push(reading.await.unwrap().unwrap());
         }
         String::from_utf8(head).unwrap()
@@ -150,7 +150,7 @@ impl Visit {
 
     async fn exactly(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
-        let reading = tokio::time::timeout(PATIENCE, self.0.read_exact(&mut bytes));
+        let reading = tokio::time::timeout(TEST_TIMEOUT, self.0.read_exact(&mut bytes));
         reading.await.unwrap().unwrap();
         bytes
     }
@@ -162,7 +162,7 @@ impl Visit {
     /// Waits for the other side's end, whether it says goodbye or not.
     async fn ended(&mut self) {
         let mut rest = Vec::new();
-        let reading = tokio::time::timeout(PATIENCE, self.0.read_to_end(&mut rest));
+        let reading = tokio::time::timeout(TEST_TIMEOUT, self.0.read_to_end(&mut rest));
         // A reset is an end too.
         let _ = reading.await.unwrap();
     }
@@ -184,7 +184,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 /// Reads until the connection's end.
 async fn rest(stream: &mut TcpStream) -> Vec<u8> {
     let mut rest = Vec::new();
-    let reading = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest));
+    let reading = tokio::time::timeout(TEST_TIMEOUT, stream.read_to_end(&mut rest));
     // A reset is an end too.
     let _ = reading.await.unwrap();
     rest
@@ -194,7 +194,7 @@ async fn rest(stream: &mut TcpStream) -> Vec<u8> {
 async fn until(stream: &mut TcpStream, end: &[u8]) -> Vec<u8> {
     let mut seen = Vec::new();
     while !seen.ends_with(end) {
-        let reading = tokio::time::timeout(PATIENCE, stream.read_u8());
+        let reading = tokio::time::timeout(TEST_TIMEOUT, stream.read_u8());
         seen.push(reading.await.unwrap().unwrap());
     }
     seen

@@ -223,7 +223,7 @@ async fn http_2_is_spoken_to_who_begins_with_it() {
     stream.write_all(hello).await.unwrap();
     let mut frame = [0; 9];
     let reading = tokio::io::AsyncReadExt::read_exact(&mut stream, &mut frame);
-    tokio::time::timeout(crate::http::PATIENCE, reading)
+    tokio::time::timeout(crate::http::TEST_TIMEOUT, reading)
         .await
         .unwrap()
         .unwrap();

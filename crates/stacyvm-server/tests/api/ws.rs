@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-use crate::http::{PATIENCE, connect_narrow, get, send};
+use crate::http::{TEST_TIMEOUT, connect_narrow, get, send};
 use crate::mock::{Mocked, eventually};
 use crate::support::{Options, Server};
 
@@ -63,7 +63,7 @@ impl Socket {
     /// The next frame of text; none at the close, whose code is kept.
     async fn hear(&mut self) -> Result<Value, Option<CloseFrame>> {
         loop {
-            let next = tokio::time::timeout(PATIENCE, self.0.next()).await;
+            let next = tokio::time::timeout(TEST_TIMEOUT, self.0.next()).await;
             match next.expect("the server says nothing") {
                 Some(Ok(Message::Text(text))) => {
                     return Ok(serde_json::from_str(text.as_str()).unwrap());
@@ -399,7 +399,7 @@ async fn a_client_that_does_not_read_stops_the_command() {
     let seen = fake.seen(&id);
     let count = || seen.flooded.load(Ordering::Relaxed);
     let mut before = count();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     loop {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let now = count();
@@ -416,7 +416,7 @@ async fn a_client_that_does_not_read_stops_the_command() {
         socket.hear().await.unwrap();
     }
     drop(socket);
-    tokio::time::timeout(PATIENCE, seen.abandoned.notified())
+    tokio::time::timeout(TEST_TIMEOUT, seen.abandoned.notified())
         .await
         .unwrap();
     server.stop().await;
@@ -455,7 +455,7 @@ async fn a_frame_over_the_limit_ends_the_connection() {
         .say(json!({"type": "stdin", "data": "x".repeat(20_000)}))
         .await;
     let ending = async { while let Some(Ok(_)) = socket.0.next().await {} };
-    tokio::time::timeout(PATIENCE, ending).await.unwrap();
+    tokio::time::timeout(TEST_TIMEOUT, ending).await.unwrap();
     server.stop().await;
 }
 
@@ -482,7 +482,7 @@ async fn a_stopping_server_leaves_no_conversation_behind() {
         let open = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
         assert!(!open, "a connection was left open");
     }
-    tokio::time::timeout(PATIENCE, seen.abandoned.notified())
+    tokio::time::timeout(TEST_TIMEOUT, seen.abandoned.notified())
         .await
         .unwrap();
     drop(talking);

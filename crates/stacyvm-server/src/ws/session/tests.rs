@@ -3,10 +3,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::{Sink, Stream};
 use stacyvm_orchestrator::ExecExit;
 use stacyvm_types::{ExitReason, OutputStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::super::reader::IDLE_TIMEOUT;
 use super::*;
 
 /// One end of a socket without a network: what the client says, and what it was told.
@@ -140,7 +143,7 @@ async fn a_client_that_answers_pings_stays_and_a_silent_one_is_gone() {
         silence >= IDLE_TIMEOUT && silence <= IDLE_TIMEOUT + SHUTDOWN_CLOSE_TIMEOUT,
         "{silence:?}"
     );
-    // The command has nobody left to listen, which kills it.
+    // No receiver of the command's events is left, which kills it.
     assert!(scene.events.is_closed());
 }
 

@@ -18,7 +18,7 @@ async fn a_connection_is_used_again_by_whoever_comes_next() {
         let (answer, ()) = tokio::join!(front.get(path), serving);
         assert_eq!(answer.text(), "ok");
     }
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     front.server.stop().await;
 }
 
@@ -50,7 +50,7 @@ async fn what_may_have_been_done_is_not_done_twice() {
     };
     let (answer, ()) = tokio::join!(front.send("POST", "/", ""), closing);
     answer.expect(502, "PROVIDER_ERROR");
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     front.server.stop().await;
 }
 

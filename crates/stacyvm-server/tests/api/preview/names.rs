@@ -67,7 +67,7 @@ async fn http_2_is_spoken_outside_and_http_1_inside() {
     let request = request.body(Empty::new()).unwrap();
     let answer = sender.send_request(request).await.unwrap();
     assert_eq!(answer.status(), 400);
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     drop(sender);
     driving.await.unwrap().unwrap();
     front.server.stop().await;
@@ -101,7 +101,7 @@ async fn the_api_is_not_behind_a_preview_and_a_preview_not_behind_the_api() {
             let answer = front.send("GET", "/api/v1/sandboxes", &headers).await;
             answer.expect(404, "NOT_FOUND");
         }
-        inside.expect_nobody().await;
+        inside.expect_no_connection().await;
         front.server.stop().await;
     }
 }
@@ -130,7 +130,7 @@ async fn names_that_contradict_each_other_are_refused() {
         let answer = front.send("GET", target, &headers).await;
         answer.expect(400, "BAD_REQUEST");
     }
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     front.server.stop().await;
 }
 
@@ -147,7 +147,7 @@ async fn without_a_key_foreign_names_reach_no_preview_of_the_shared_origin() {
     );
     let answer = front.send("GET", "/", &headers).await;
     answer.expect(403, "FORBIDDEN");
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     front.server.stop().await;
 }
 

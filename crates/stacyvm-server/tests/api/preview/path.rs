@@ -79,7 +79,7 @@ async fn a_page_without_an_origin_reads_previews_and_not_the_api() {
     assert_eq!(answer.status, 204);
     assert_eq!(answer.header("access-control-allow-methods"), Some("PUT"));
     assert_eq!(answer.header("access-control-allow-headers"), Some("x-a"));
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     let answer = front.send("OPTIONS", "/api/v1/sandboxes", &asks).await;
     answer.expect(403, "FORBIDDEN");
     let answer = front.send("POST", "/api/v1/sandboxes", &nobody).await;

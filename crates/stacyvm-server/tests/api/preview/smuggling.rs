@@ -60,7 +60,7 @@ async fn malformed_requests_are_refused_and_end_their_connection() {
         let seen = ask(&front, &format!("{line}\r\nHost: {host}\r\n\r\n")).await;
         assert!(seen.starts_with("HTTP/1.1 400 "), "{line}: {seen}");
     }
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     front.server.stop().await;
 }
 
@@ -94,7 +94,7 @@ async fn a_length_beside_chunks_hides_nothing() {
         assert_eq!(answers(&seen), 1, "{framing}: {seen}");
         let lower = seen.to_ascii_lowercase();
         assert!(lower.contains("connection: close"), "{seen}");
-        inside.expect_nobody().await;
+        inside.expect_no_connection().await;
     }
     front.server.stop().await;
 }
@@ -122,7 +122,7 @@ async fn broken_chunks_end_the_request_inside_too() {
         assert!(answers(&seen) <= 1, "{chunks:?}: {seen}");
         assert!(!seen.starts_with("HTTP/1.1 200"), "{chunks:?}: {seen}");
     }
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     front.server.stop().await;
 }
 
@@ -133,6 +133,6 @@ async fn heads_have_a_limit() {
     let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
     let seen = ask(&front, &front.request("GET", "/", &many)).await;
     assert!(seen.starts_with("HTTP/1.1 431 "), "{seen}");
-    inside.expect_nobody().await;
+    inside.expect_no_connection().await;
     front.server.stop().await;
 }

@@ -90,10 +90,10 @@ async fn a_tunnel_ends_with_its_sandbox() {
 
 #[tokio::test]
 async fn a_tunnel_does_not_hold_up_the_servers_end() {
-    let front = Front::with(|options| options.server.drain_timeout = PATIENCE * 10).await;
+    let front = Front::with(|options| options.server.drain_timeout = TEST_TIMEOUT * 10).await;
     let inside = front.listen(PORT).await;
     let (mut client, mut visit) = tunnel(&front, &inside).await;
-    tokio::time::timeout(PATIENCE, front.server.stop())
+    tokio::time::timeout(TEST_TIMEOUT, front.server.stop())
         .await
         .unwrap();
     assert_eq!(rest(&mut client).await, b"");
@@ -134,7 +134,7 @@ async fn tunnels_count_and_a_flood_of_them_leaves_others_alone() {
     drop(visit);
     client.shutdown().await.unwrap();
     rest(&mut client).await;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
     loop {
         let mut client = front.connect().await;
         let request = front.request("GET", "/ws", ASKS);

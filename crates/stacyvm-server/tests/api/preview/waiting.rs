@@ -4,7 +4,7 @@ use super::*;
 
 #[tokio::test]
 async fn a_port_that_opens_in_time_is_all_that_the_visitor_sees() {
-    let front = Front::with(|options| options.server.preview.wait = PATIENCE).await;
+    let front = Front::with(|options| options.server.preview.wait = TEST_TIMEOUT).await;
     let seen = front.fake.seen(&front.id);
     let opening = async {
         // Somebody has knocked in vain.
@@ -46,7 +46,7 @@ async fn a_closed_port_says_whether_it_was_ever_open() {
 #[tokio::test]
 async fn who_waits_is_told_when_the_sandbox_or_the_server_ends() {
     for server_ends in [false, true] {
-        let front = Front::with(|options| options.server.preview.wait = PATIENCE * 2).await;
+        let front = Front::with(|options| options.server.preview.wait = TEST_TIMEOUT * 2).await;
         let seen = front.fake.seen(&front.id);
         let ending = async {
             while seen.dialled.load(std::sync::atomic::Ordering::Relaxed) < 2 {

@@ -1,4 +1,4 @@
-//! Who may come in: contract section 2, and the host and origin rows of section 1.
+//! Access by key, host and origin: contract section 2, and the rows of section 1.
 
 use stacyvm_client::Client;
 

@@ -1,4 +1,4 @@
-//! Keys, owners and open doors on every route there is: contract section 2.
+//! Keys, owners and open routes, on every route there is: contract section 2.
 
 use std::sync::Arc;
 
@@ -84,7 +84,7 @@ async fn an_open_door_is_warned_about_and_a_locked_one_is_not() {
         let before = log.text().len();
         let listener = TcpListener::bind((address, 0)).await.unwrap();
         let stopped = CancellationToken::new();
-        // It says what it has to say and takes nobody in.
+        // It warns, and accepts no connection.
         stopped.cancel();
         let orchestrator = fake.orchestrator.clone();
         stacyvm_server::serve(listener, orchestrator, settings, stopped)
