@@ -2,13 +2,13 @@
 
 use stacyvm_types::GoDuration;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::Config;
 
 /// A record that others do not see by then is not seen at all.
-const LONGEST_HOOK: GoDuration = GoDuration::from_secs(60 * 60);
+const MAX_HOOK_TIMEOUT: GoDuration = GoDuration::from_secs(60 * 60);
 /// A link that is good for longer should be a public preview.
-const LONGEST_LINK: GoDuration = GoDuration::from_secs(366 * 24 * 60 * 60);
+const MAX_LINK_TTL: GoDuration = GoDuration::from_secs(366 * 24 * 60 * 60);
 
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     links(config, found);
@@ -44,10 +44,10 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
 fn links(config: &Config, found: &mut Findings<'_>) {
     let preview = &config.preview;
     let longest = preview.max_link_ttl;
-    if !longest.is_positive() || longest > LONGEST_LINK {
+    if !longest.is_positive() || longest > MAX_LINK_TTL {
         found.add(
             "preview.max_link_ttl",
-            format!("it must be longer than 0s and not longer than {LONGEST_LINK}"),
+            format!("it must be longer than 0s and not longer than {MAX_LINK_TTL}"),
             None,
         );
     }
@@ -74,10 +74,10 @@ fn acme(config: &Config, found: &mut Findings<'_>) {
             None,
         );
     }
-    if !acme.hook_timeout.is_positive() || acme.hook_timeout > LONGEST_HOOK {
+    if !acme.hook_timeout.is_positive() || acme.hook_timeout > MAX_HOOK_TIMEOUT {
         found.add(
             "preview.tls.acme.hook_timeout",
-            format!("it must be longer than 0s and not longer than {LONGEST_HOOK}"),
+            format!("it must be longer than 0s and not longer than {MAX_HOOK_TIMEOUT}"),
             None,
         );
     }

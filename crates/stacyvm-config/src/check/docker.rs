@@ -4,11 +4,11 @@
 
 use stacyvm_types::Cidr;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::{Config, DockerConfig};
 
 /// A `/tmp` or `/dev/shm` of fewer MiB serves nobody.
-const LEAST_TMP: u64 = 1;
+const MIN_TMP_SIZE_MB: u64 = 1;
 
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     let docker = &config.providers.docker;
@@ -46,8 +46,8 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
         ("providers.docker.tmp_size_mb", docker.tmp_size_mb),
         ("providers.docker.shm_size_mb", docker.shm_size_mb),
     ] {
-        if size < LEAST_TMP {
-            found.add(key, format!("it must be at least {LEAST_TMP}"), None);
+        if size < MIN_TMP_SIZE_MB {
+            found.add(key, format!("it must be at least {MIN_TMP_SIZE_MB}"), None);
         }
     }
     let fits = |range: &Cidr| range.first().is_ipv4() && (16..=28).contains(&range.bits());

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::Config;
 
 /// More connections to one registry than this are taken for an attack.
-const MOST_PARALLEL: u32 = 16;
+const MAX_PARALLEL: u32 = 16;
 
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     let images = &config.images;
@@ -36,10 +36,10 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
             );
         }
     }
-    if !(1..=MOST_PARALLEL).contains(&images.max_parallel) {
+    if !(1..=MAX_PARALLEL).contains(&images.max_parallel) {
         found.add(
             "images.max_parallel",
-            format!("it must be from 1 to {MOST_PARALLEL}"),
+            format!("it must be from 1 to {MAX_PARALLEL}"),
             None,
         );
     }

@@ -3,20 +3,20 @@
 
 use stacyvm_types::GoDuration;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::Config;
 
 /// Each spawn that waits holds a connection, of which there are ten thousand.
-const LONGEST_QUEUE: u32 = 5000;
+const MAX_SPAWN_QUEUE: u32 = 5000;
 /// A ticket is made for one request that comes at once.
-const LONGEST_TICKET: GoDuration = GoDuration::from_secs(60 * 60);
+const MAX_TICKET_TTL: GoDuration = GoDuration::from_secs(60 * 60);
 
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     let limits = &config.limits;
-    if limits.spawn_queue > LONGEST_QUEUE {
+    if limits.spawn_queue > MAX_SPAWN_QUEUE {
         found.add(
             "limits.spawn_queue",
-            format!("it must not be above {LONGEST_QUEUE}"),
+            format!("it must not be above {MAX_SPAWN_QUEUE}"),
             None,
         );
     }
@@ -28,10 +28,10 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
         );
     }
     let ticket = config.auth.ticket_ttl;
-    if !ticket.is_positive() || ticket > LONGEST_TICKET {
+    if !ticket.is_positive() || ticket > MAX_TICKET_TTL {
         found.add(
             "auth.ticket_ttl",
-            format!("it must be longer than 0s and not longer than {LONGEST_TICKET}"),
+            format!("it must be longer than 0s and not longer than {MAX_TICKET_TTL}"),
             None,
         );
     }

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use stacyvm_types::GoDuration;
 
-use super::Findings;
+use super::findings::Findings;
 use crate::Config;
 
 /// Whoever waits longer has gone.
-const LONGEST_WAIT: GoDuration = GoDuration::from_secs(5 * 60);
+const MAX_WAIT: GoDuration = GoDuration::from_secs(5 * 60);
 /// Each holds descriptors and memory of the server.
-const MOST_CONNECTIONS: u32 = 8192;
+const MAX_CONNECTIONS: u32 = 8192;
 
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
     for address in &config.server.preview_listen {
@@ -23,20 +23,20 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
         }
     }
     let preview = &config.preview;
-    if preview.wait < GoDuration::ZERO || preview.wait > LONGEST_WAIT {
+    if preview.wait < GoDuration::ZERO || preview.wait > MAX_WAIT {
         found.add(
             "preview.wait",
-            format!("it must be from 0s to {LONGEST_WAIT}"),
+            format!("it must be from 0s to {MAX_WAIT}"),
             None,
         );
     }
     if preview.idle_timeout < GoDuration::from_secs(1) {
         found.add("preview.idle_timeout", "it must be at least 1s", None);
     }
-    if !(1..=MOST_CONNECTIONS).contains(&preview.max_connections_per_sandbox) {
+    if !(1..=MAX_CONNECTIONS).contains(&preview.max_connections_per_sandbox) {
         found.add(
             "preview.max_connections_per_sandbox",
-            format!("it must be from 1 to {MOST_CONNECTIONS}"),
+            format!("it must be from 1 to {MAX_CONNECTIONS}"),
             None,
         );
     }
