@@ -1,4 +1,4 @@
-//! The command line: the commands, the options that all share, and how a command is run.
+//! The command line: the commands, and how the chosen one is run.
 
 mod attached;
 mod bench;
@@ -9,6 +9,7 @@ mod doctor;
 mod egress;
 mod events;
 mod exec;
+mod global;
 mod image;
 mod kill;
 mod list;
@@ -17,6 +18,7 @@ mod network;
 mod output;
 mod preview;
 mod run;
+mod runtime;
 mod serve;
 mod signals;
 mod spawn;
@@ -25,23 +27,17 @@ mod terminal;
 mod values;
 mod version;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Parser, Subcommand, ValueEnum};
-use stacyvm_client::Client;
-use stacyvm_config::{ConfigError, Loaded, Loader};
+use clap::{Parser, Subcommand};
 
-use crate::failure::{self, WithHint};
-use crate::wiring;
+use crate::failure;
+use global::Global;
+use runtime::block_on;
 
 /// What `run` and `exec` exit with when the command could not be run at all, so that it is not
 /// mistaken for the command's own code.
-const NOT_RUN: u8 = 125;
-
-/// Where a server listens that was started without options.
-const DEFAULT_SERVER: &str = "http://localhost:7423";
+const NOT_RUN_EXIT_CODE: u8 = 125;
 
 /// StacyVM gives code its own computer: isolated sandboxes behind one API.
 // No `Debug` from here down: the options carry a key.
@@ -52,47 +48,6 @@ pub(crate) struct Cli {
     global: Global,
     #[command(subcommand)]
     command: Command,
-}
-
-/// Options of every command.
-#[derive(clap::Args)]
-pub(crate) struct Global {
-    /// Address of the server [default: http://localhost:7423].
-    #[arg(long, global = true, env = "STACYVM_SERVER", value_name = "URL")]
-    server: Option<String>,
-    /// Key that the server asks for.
-    #[arg(
-        long,
-        global = true,
-        env = "STACYVM_API_KEY",
-        value_name = "KEY",
-        hide_env_values = true
-    )]
-    api_key: Option<String>,
-    /// Owner in whose name to act.
-    #[arg(long, global = true, env = "STACYVM_USER_ID", value_name = "ID")]
-    user_id: Option<String>,
-    /// What the answer looks like.
-    #[arg(
-        long,
-        global = true,
-        env = "STACYVM_OUTPUT",
-        value_name = "FORM",
-        default_value = "table"
-    )]
-    output: Form,
-    /// Configuration file, instead of ./stacyvm.yaml or ~/.stacyvm/config.yaml.
-    #[arg(long, global = true, env = "STACYVM_CONFIG", value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-/// What an answer looks like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Form {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,68 +123,12 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Err(error) => {
             failure::report(&error);
             if not_run {
-                ExitCode::from(NOT_RUN)
+                ExitCode::from(NOT_RUN_EXIT_CODE)
             } else {
                 ExitCode::FAILURE
             }
         }
     }
-}
-
-/// For the commands that only talk to a server: one thread is enough.
-fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    let result = runtime.block_on(future);
-    // A read of standard input cannot be interrupted and must not hold the exit up.
-    runtime.shutdown_background();
-    result
-}
-
-impl Global {
-    fn client(&self) -> Result<Client> {
-        let server = self.server.as_deref().unwrap_or(DEFAULT_SERVER);
-        Client::new(server, self.api_key.as_deref(), self.user_id.as_deref())
-            .hint("an address looks like http://localhost:7423")
-    }
-
-    /// Where the configuration is looked for, with the providers that this program contains.
-    fn loader(&self) -> Loader {
-        let loader = Loader::from_environment()
-            .built_providers(&wiring::BUILT_PROVIDERS)
-            .sends_spans(cfg!(feature = "otlp"));
-        match &self.config {
-            Some(path) => loader.file(path),
-            None => loader,
-        }
-    }
-
-    /// The configuration; warnings go to standard error.
-    fn configuration(&self) -> Result<Loaded> {
-        loaded(self.loader())
-    }
-}
-
-/// Reads the configuration and prints what is suspicious about it.
-fn loaded(loader: Loader) -> Result<Loaded> {
-    let loaded = refused(loader.load())?;
-    output::warnings(&loaded.warnings);
-    Ok(loaded)
-}
-
-/// A configuration that cannot be used becomes a failure with advice.
-fn refused(result: Result<Loaded, ConfigError>) -> Result<Loaded> {
-    result.or_else(|error| {
-        output::warnings(&error.warnings);
-        let hint = error
-            .problems
-            .iter()
-            .find_map(|problem| problem.hint.clone())
-            .unwrap_or_else(|| "\"stacyvm config lint\" checks a file".to_owned());
-        Err(error).hint(hint)
-    })
 }
 
 #[cfg(test)]

@@ -9,18 +9,30 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::floor::{self, Floor};
+use super::machine;
+use super::measurement::{Bench, WARM_UP, timed};
 use super::samples::{Samples, Unit, milliseconds};
 use super::target::Target;
-use super::{Bench, Mode, WARM_UP, machine, timed};
+
+/// How sandboxes are asked for in the row `first`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Mode {
+    /// One after the other.
+    Sequential,
+    /// A new one every 200 ms, whether the last is ready or not.
+    Staggered,
+    /// As many at a time as --concurrency says.
+    Burst,
+}
 
 /// How many are created at once in the row `burst`.
 const BURST: usize = 100;
 /// How often a staggered start happens.
-const STAGGER: Duration = Duration::from_millis(200);
+const STAGGER_INTERVAL: Duration = Duration::from_millis(200);
 /// How long the sustained row goes on.
-const SUSTAINED: Duration = Duration::from_secs(10);
-/// How many clients it has.
-const CLIENTS: usize = 2;
+const SUSTAINED_DURATION: Duration = Duration::from_secs(10);
+/// How many clients the sustained row has.
+const SUSTAINED_CLIENTS: usize = 2;
 
 /// Create until 201, and destroy, each alternating with the floor.
 pub(crate) async fn create(bench: &Bench) -> Result<Vec<Samples>> {
@@ -69,7 +81,7 @@ pub(crate) async fn first(bench: &Bench, modes: &[Mode]) -> Result<Vec<Samples>>
             Mode::Sequential => first_sequential(bench).await?,
             Mode::Staggered => {
                 let name = "create -> sh -c true, staggered";
-                first_together(bench, name, STAGGER, bench.iterations.min(50)).await?
+                first_together(bench, name, STAGGER_INTERVAL, bench.iterations.min(50)).await?
             }
             Mode::Burst => {
                 let name = format!(
@@ -217,15 +229,15 @@ async fn burst_floor(floor: &Floor) -> Result<Duration> {
 /// Create and destroy without a pause.
 pub(crate) async fn sustained(bench: &Bench, target: &Target) -> Result<Vec<Samples>> {
     let name = format!(
-        "create + destroy, {CLIENTS} clients, {}s",
-        SUSTAINED.as_secs()
+        "create + destroy, {SUSTAINED_CLIENTS} clients, {}s",
+        SUSTAINED_DURATION.as_secs()
     );
     let mut row = Samples::new(bench.named(&name), Unit::PerSecond).goal(">= 150");
     let before = target.own.as_ref().map(|own| machine::resident(own.pid()));
-    let limit = SUSTAINED.min(bench.time_limit);
+    let limit = SUSTAINED_DURATION.min(bench.time_limit);
     let begin = Instant::now();
     let mut tasks = JoinSet::new();
-    for _ in 0..CLIENTS {
+    for _ in 0..SUSTAINED_CLIENTS {
         let (client, request) = (bench.client.clone(), bench.request());
         tasks.spawn(async move {
             let mut ends = Vec::new();

@@ -3,12 +3,12 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Bench;
+use super::measurement::Bench;
 use super::samples::{Samples, Unit, milliseconds};
 use super::target::{OwnServer, Target};
 
-/// How many idle sandboxes are weighed together.
-const WEIGHED: u32 = 100;
+/// How many idle sandboxes are measured together.
+const IDLE_SANDBOXES: u32 = 100;
 /// How often the server is started.
 const STARTS: usize = 5;
 
@@ -64,16 +64,16 @@ pub(crate) async fn idle(bench: &Bench, target: &Target) -> Result<Vec<Samples>>
     let mut sandbox =
         Samples::new("idle sandbox, of the machine's memory", Unit::Mebibytes).goal("<= 1");
     sandbox.note = Some(format!(
-        "MemAvailable before and after {WEIGHED} sandboxes, divided; other work on the machine shows in it"
+        "MemAvailable before and after {IDLE_SANDBOXES} sandboxes, divided; other work on the machine shows in it"
     ));
     let available = || kibibytes("/proc/meminfo", "MemAvailable:") / 1024.0;
     let mut made = Vec::new();
     let before = available();
-    for _ in 0..WEIGHED {
+    for _ in 0..IDLE_SANDBOXES {
         made.push(bench.spawn().await?.id);
     }
     let used = before - available();
-    sandbox.values.push(used / f64::from(WEIGHED));
+    sandbox.values.push(used / f64::from(IDLE_SANDBOXES));
     for id in made {
         bench.client.destroy(id.as_str()).await?;
     }

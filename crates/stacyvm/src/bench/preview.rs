@@ -13,16 +13,16 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 
+use super::measurement::{Bench, WARM_UP};
 use super::samples::{Samples, Unit};
 use super::target::Target;
-use super::{Bench, WARM_UP};
 
 /// The large answer, bytes.
-const LARGE: usize = 64 << 20;
+const LARGE_ANSWER: usize = 64 << 20;
 /// Large answers, beside the warm-up.
 const DOWNLOADS: usize = 20;
 /// How long the program may take to listen.
-const START: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers every request with as many bytes as its path says, and says its port first.
 const PROGRAM: &str = r#"
@@ -46,13 +46,13 @@ while True:
 "#;
 
 /// A kept connection to a server.
-struct Visitor {
+struct Connection {
     stream: BufReader<TcpStream>,
     host: String,
     buffer: Vec<u8>,
 }
 
-impl Visitor {
+impl Connection {
     async fn new(address: &str, host: String) -> Result<Self> {
         let stream = TcpStream::connect(address).await;
         let stream = stream.with_context(|| format!("cannot reach {address}"))?;
@@ -81,8 +81,8 @@ impl Visitor {
         }
         let mut left = count;
         while left > 0 {
-            let most = left.min(self.buffer.len());
-            let read = self.stream.read(&mut self.buffer[..most]).await?;
+            let limit = left.min(self.buffer.len());
+            let read = self.stream.read(&mut self.buffer[..limit]).await?;
             ensure!(read > 0, "the connection broke");
             left -= read;
         }
@@ -90,13 +90,13 @@ impl Visitor {
     }
 }
 
-/// What is asked for in turns.
-struct Course {
-    preview: Visitor,
-    direct: Visitor,
+/// A connection through a preview and one beside it, asked in turns.
+struct Comparison {
+    preview: Connection,
+    direct: Connection,
 }
 
-impl Course {
+impl Comparison {
     /// Takes one row: `figure` says what a duration is worth.
     async fn row(
         &mut self,
@@ -131,7 +131,7 @@ pub(crate) async fn preview(bench: &Bench, target: &Target) -> Result<Vec<Sample
         command: format!(
             "setsid python3 -c \"$PROGRAM\" /tmp/port >/dev/null 2>&1 </dev/null & \
              n=0; until [ -s /tmp/port ]; do n=$((n+1)); [ $n -lt {} ] || exit 1; sleep 0.1; done; cat /tmp/port",
-            START.as_secs() * 10
+            START_TIMEOUT.as_secs() * 10
         ),
         env: Some([("PROGRAM".to_owned(), PROGRAM.to_owned())].into()),
         ..ExecRequest::default()
@@ -151,17 +151,17 @@ pub(crate) async fn preview(bench: &Bench, target: &Target) -> Result<Vec<Sample
         .trim_end_matches('/');
     let host = format!("{port}-{id}.{}", sandbox.preview_domain);
     let beside = format!("127.0.0.1:{beside}");
-    let mut course = Course {
-        preview: Visitor::new(address, host).await?,
-        direct: Visitor::new(&beside, beside.clone()).await?,
+    let mut comparison = Comparison {
+        preview: Connection::new(address, host).await?,
+        direct: Connection::new(&beside, beside.clone()).await?,
     };
     let small =
         Samples::new("preview, small answer", Unit::Milliseconds).goal("p50 <= floor + 0.3");
     let large =
         Samples::new("preview, 64 MiB", Unit::MegabytesPerSecond).goal("p50 >= 70 % of floor");
-    let per_second = |taken: Duration| LARGE as f64 / 1e6 / taken.as_secs_f64();
+    let per_second = |taken: Duration| LARGE_ANSWER as f64 / 1e6 / taken.as_secs_f64();
     let rows = vec![
-        course
+        comparison
             .row(
                 bench,
                 small,
@@ -170,8 +170,8 @@ pub(crate) async fn preview(bench: &Bench, target: &Target) -> Result<Vec<Sample
                 super::samples::milliseconds,
             )
             .await?,
-        course
-            .row(bench, large, LARGE, DOWNLOADS, per_second)
+        comparison
+            .row(bench, large, LARGE_ANSWER, DOWNLOADS, per_second)
             .await?,
     ];
     // It ends when it is dropped, too; here it is waited for.

@@ -9,12 +9,12 @@ use anyhow::{Context, Result, bail};
 use stacyvm_client::Client;
 
 /// How long our own server may take to listen, and to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const SERVER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is measured.
 pub(crate) struct Target {
     pub(crate) url: String,
-    /// Ours, when nobody named one.
+    /// A server of our own, when none was named.
     pub(crate) own: Option<OwnServer>,
 }
 
@@ -71,7 +71,7 @@ impl OwnServer {
         let mut child = command.spawn().context("cannot start the server")?;
         let output = child.stdout.take().context("the server has no output")?;
         let reading = tokio::task::spawn_blocking(move || url_of(BufReader::new(output)));
-        let url = match tokio::time::timeout(PATIENCE, reading).await {
+        let url = match tokio::time::timeout(SERVER_TIMEOUT, reading).await {
             Ok(Ok(Ok(url))) => url,
             other => {
                 end(&mut child);
@@ -127,7 +127,7 @@ fn end(child: &mut Child) {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
     }
     let begin = Instant::now();
-    while begin.elapsed() < PATIENCE {
+    while begin.elapsed() < SERVER_TIMEOUT {
         if matches!(child.try_wait(), Ok(Some(_)) | Err(_)) {
             return;
         }
@@ -137,7 +137,7 @@ fn end(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// A new directory of this process that nobody else may enter.
+/// A new directory that no other user may enter.
 pub(crate) fn private_directory(what: &str) -> Result<PathBuf> {
     use std::os::unix::fs::DirBuilderExt;
     let stamp = std::time::SystemTime::now()

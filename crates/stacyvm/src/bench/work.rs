@@ -12,23 +12,23 @@ use tokio::task::JoinSet;
 
 use super::floor;
 use super::life::shell_true;
+use super::measurement::{Bench, WARM_UP, timed};
 use super::samples::{Samples, Unit, milliseconds};
-use super::{Bench, WARM_UP, timed};
 
 /// How much the stream row prints, bytes.
-const STREAMED: u64 = 200_000_000;
+const STREAMED_BYTES: u64 = 200_000_000;
 /// The large file, bytes.
-const LARGE: usize = 10_000_000;
+const LARGE_FILE: usize = 10_000_000;
 /// How long the row `get` goes on.
-const GET: Duration = Duration::from_secs(3);
+const GET_DURATION: Duration = Duration::from_secs(3);
 
 /// A sandbox of the API and, beside it, a box of the floor.
-struct Pair {
+struct SandboxPair {
     id: String,
     floor: Option<(SandboxId, Arc<dyn SandboxOps>)>,
 }
 
-impl Pair {
+impl SandboxPair {
     async fn make(bench: &Bench) -> Result<Self> {
         let floor = match &bench.floor {
             Some(floor) => Some(floor.create().await?),
@@ -56,7 +56,7 @@ impl Pair {
 
 /// Commands: one that needs a shell, and a static program.
 pub(crate) async fn exec(bench: &Bench) -> Result<Vec<Samples>> {
-    let pair = Pair::make(bench).await?;
+    let pair = SandboxPair::make(bench).await?;
     let mut rows = Vec::new();
     let goal = "p50 <= 2.5";
     let shell = ["sh", "-c", "true"];
@@ -66,7 +66,7 @@ pub(crate) async fn exec(bench: &Bench) -> Result<Vec<Samples>> {
         vec![busybox, "true"]
     } else {
         place_static(bench, &pair).await?;
-        vec![STATIC, "--version"]
+        vec![STATIC_PROGRAM, "--version"]
     };
     let request = ExecRequest {
         command: words[0].to_owned(),
@@ -82,7 +82,7 @@ pub(crate) async fn exec(bench: &Bench) -> Result<Vec<Samples>> {
 
 async fn exec_row(
     bench: &Bench,
-    pair: &Pair,
+    pair: &SandboxPair,
     name: &str,
     goal: &'static str,
     request: ExecRequest,
@@ -118,7 +118,7 @@ async fn exec_row(
 }
 
 /// Where the static program goes when the image has none.
-const STATIC: &str = "/workspace/static-program";
+const STATIC_PROGRAM: &str = "/workspace/static-program";
 const EXECUTABLE: FileMode = FileMode::from_bits(0o755);
 
 /// An upload in one piece.
@@ -131,7 +131,7 @@ async fn read_whole(bench: &Bench, id: &str, path: &str) -> Result<Bytes> {
 }
 
 /// Whether the image has a program there that needs no loader.
-async fn is_static(bench: &Bench, pair: &Pair, path: &str) -> bool {
+async fn is_static(bench: &Bench, pair: &SandboxPair, path: &str) -> bool {
     let Ok(content) = read_whole(bench, &pair.id, path).await else {
         return false;
     };
@@ -141,25 +141,25 @@ async fn is_static(bench: &Bench, pair: &Pair, path: &str) -> bool {
 }
 
 /// Copies our own static program into both.
-async fn place_static(bench: &Bench, pair: &Pair) -> Result<()> {
+async fn place_static(bench: &Bench, pair: &SandboxPair) -> Result<()> {
     let agent = crate::embedded::Program::Agent.locate(&std::env::temp_dir())?;
     let content = Bytes::from(std::fs::read(agent).context("cannot read the agent")?);
     let mode = EXECUTABLE.to_string();
     let data = whole(content.clone());
     bench
         .client
-        .write_file_stream(&pair.id, STATIC, Some(&mode), data)
+        .write_file_stream(&pair.id, STATIC_PROGRAM, Some(&mode), data)
         .await?;
     if let Some(operations) = pair.operations() {
-        floor::write(operations, STATIC, content).await?;
-        operations.chmod(STATIC, EXECUTABLE).await?;
+        floor::write(operations, STATIC_PROGRAM, content).await?;
+        operations.chmod(STATIC_PROGRAM, EXECUTABLE).await?;
     }
     Ok(())
 }
 
 /// Files: small ones by time, large ones by speed.
 pub(crate) async fn files(bench: &Bench) -> Result<Vec<Samples>> {
-    let pair = Pair::make(bench).await?;
+    let pair = SandboxPair::make(bench).await?;
     let mut rows = Vec::new();
     for (size, unit, count, names, goals) in [
         (
@@ -170,7 +170,7 @@ pub(crate) async fn files(bench: &Bench) -> Result<Vec<Samples>> {
             ["p50 <= 1", "p50 <= 0.5"],
         ),
         (
-            LARGE,
+            LARGE_FILE,
             Unit::MegabytesPerSecond,
             bench.iterations.min(50),
             ["write 10 MB", "read 10 MB"],
@@ -222,14 +222,20 @@ pub(crate) async fn files(bench: &Bench) -> Result<Vec<Samples>> {
 
 /// Streamed output: how fast, and how late the first piece is.
 pub(crate) async fn stream(bench: &Bench) -> Result<Vec<Samples>> {
-    let pair = Pair::make(bench).await?;
+    let pair = SandboxPair::make(bench).await?;
     let mut speed = Samples::new("streamed output", Unit::MegabytesPerSecond).goal(">= 300");
-    let text = format!("yes {} | head -c {STREAMED}", "0123456789abcdef".repeat(64));
+    let text = format!(
+        "yes {} | head -c {STREAMED_BYTES}",
+        "0123456789abcdef".repeat(64)
+    );
     let mut pace = bench.pace(5);
     while pace.another() {
         let (taken, count) = timed(streamed(bench, &pair.id, &text)).await;
         let (count, _) = count?;
-        ensure!(count == STREAMED, "{count} of {STREAMED} bytes arrived");
+        ensure!(
+            count == STREAMED_BYTES,
+            "{count} of {STREAMED_BYTES} bytes arrived"
+        );
         speed.values.push(megabytes_per_second(count, taken));
         if let Some(operations) = pair.operations() {
             let (taken, count) = timed(floor::count_output(operations, &["sh", "-c", &text])).await;
@@ -295,8 +301,8 @@ pub(crate) async fn get(bench: &Bench) -> Result<Vec<Samples>> {
     for _ in 0..bench.concurrency {
         let (client, id) = (bench.client.clone(), id.clone());
         tasks.spawn(async move {
-            let mut counts = vec![0u32; usize::try_from(GET.as_secs()).unwrap_or(1)];
-            while begin.elapsed() < GET {
+            let mut counts = vec![0u32; usize::try_from(GET_DURATION.as_secs()).unwrap_or(1)];
+            while begin.elapsed() < GET_DURATION {
                 client.get(&id).await?;
                 let second = usize::try_from(begin.elapsed().as_secs()).unwrap_or(0);
                 if let Some(count) = counts.get_mut(second) {
@@ -306,7 +312,7 @@ pub(crate) async fn get(bench: &Bench) -> Result<Vec<Samples>> {
             anyhow::Ok(counts)
         });
     }
-    let mut total = vec![0u32; usize::try_from(GET.as_secs()).unwrap_or(1)];
+    let mut total = vec![0u32; usize::try_from(GET_DURATION.as_secs()).unwrap_or(1)];
     while let Some(done) = tasks.join_next().await {
         let counts = done.context("a task of the measurement failed")??;
         for (sum, count) in total.iter_mut().zip(counts) {

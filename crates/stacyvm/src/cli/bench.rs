@@ -8,12 +8,13 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 use crate::bench::floor::Floor;
 use crate::bench::machine::Machine;
 use crate::bench::samples::{HEADING, Samples};
 use crate::bench::target::{OwnServer, Target};
-use crate::bench::{Bench, LABEL, Mode, Row, name};
+use crate::bench::{self, Bench, LABEL, Mode, Row};
 
 /// Measure. Without --server (or STACYVM_SERVER) it starts a server of its own on a free port.
 #[derive(Debug, clap::Args)]
@@ -119,7 +120,7 @@ async fn measure_target(args: &Args, global: &Global, target: &Target) -> Result
         provider: args.provider.clone(),
         network: args.network,
     };
-    let taken = bench.take(&args.rows, &args.mode, target).await;
+    let taken = bench::take(&bench, &args.rows, &args.mode, target).await;
     sweep(&bench).await;
     if let Some(floor) = bench.floor {
         floor.stop().await;
@@ -153,14 +154,14 @@ fn report(args: &Args, global: &Global, target: &Target, rows: &[Samples]) -> Re
         "concurrency": args.concurrency,
         "network": args.network,
         "modes": args.mode.iter().map(|mode| value_name(*mode)).collect::<Vec<_>>(),
-        "rows_asked": args.rows.iter().map(|row| name(*row)).collect::<Vec<_>>(),
+        "rows_asked": args.rows.iter().map(|row| bench::row_name(*row)).collect::<Vec<_>>(),
         "rows": rows,
     });
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&document)?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    if global.output == Form::Json {
+    if global.output == OutputFormat::Json {
         return output::json(&document);
     }
     let cells: Vec<Vec<String>> = rows.iter().map(Samples::cells).collect();

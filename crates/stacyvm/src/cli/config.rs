@@ -7,7 +7,8 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 use stacyvm_config::Problem;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 
 /// Show or check the configuration.
 #[derive(Debug, clap::Args)]
@@ -35,8 +36,8 @@ fn show(global: &Global) -> Result<ExitCode> {
     let loaded = global.configuration()?;
     let entries = loaded.entries();
     match global.output {
-        Form::Json => output::json(&entries)?,
-        Form::Table => {
+        OutputFormat::Json => output::json(&entries)?,
+        OutputFormat::Table => {
             let rows: Vec<Vec<String>> = entries
                 .into_iter()
                 .map(|entry| vec![entry.key, text(&entry.value), entry.origin])
@@ -62,12 +63,12 @@ fn lint(global: &Global) -> Result<ExitCode> {
         Err(error) => (None, error.problems, error.warnings),
     };
     match global.output {
-        Form::Json => output::json(&json!({
+        OutputFormat::Json => output::json(&json!({
             "valid": problems.is_empty(),
             "problems": problems.iter().map(entry).collect::<Vec<_>>(),
             "warnings": warnings.iter().map(entry).collect::<Vec<_>>(),
         }))?,
-        Form::Table => {
+        OutputFormat::Table => {
             for (word, list) in [("error", &problems), ("warning", &warnings)] {
                 for problem in list {
                     output::line(&format!("{word}: {problem}"))?;

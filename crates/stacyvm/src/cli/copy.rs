@@ -15,7 +15,8 @@ use stacyvm_client::{ByteStream, Client};
 use stacyvm_types::{ArchiveFormat, ErrorCode, FileMode};
 use tokio::io::AsyncReadExt;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 use crate::failure::hinted;
 use crate::progress::Progress;
 
@@ -61,7 +62,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         )),
     }
     .with_context(|| format!("cannot copy {} to {}", args.source, args.destination))?;
-    if global.output == Form::Json {
+    if global.output == OutputFormat::Json {
         output::json(&serde_json::json!({
             "source": args.source,
             "destination": args.destination,

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use stacyvm_config::{Loaded, Problem};
 
-use super::{Form, Global};
+use super::global::{Global, OutputFormat};
 use crate::embedded::Program;
 use crate::failure::{hint_of, in_words};
 use crate::wiring::directories::Directories;
@@ -93,7 +93,11 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
     }
     findings.push(runtime.block_on(server(global)));
     let report = Report::new(providers, findings);
-    let form = if args.json { Form::Json } else { global.output };
+    let form = if args.json {
+        OutputFormat::Json
+    } else {
+        global.output
+    };
     report.print(form)?;
     Ok(if report.able {
         ExitCode::SUCCESS

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use stacyvm_client::{Client, ClientError, ServerEvent};
 use stacyvm_types::EventsQuery;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 
 /// The first pause before a connection is made again; each one after it is twice as long.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -90,8 +91,8 @@ async fn follow(
         let event = event.map_err(Broken::Stream)?;
         *pause = PAUSE;
         let text = match global.output {
-            Form::Json => serde_json::to_string(&event).map_err(anyhow::Error::from),
-            Form::Table => Ok(row(&event)),
+            OutputFormat::Json => serde_json::to_string(&event).map_err(anyhow::Error::from),
+            OutputFormat::Table => Ok(row(&event)),
         };
         text.and_then(|text| output::line(&text))
             .map_err(Broken::Output)?;

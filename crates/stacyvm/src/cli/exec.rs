@@ -15,10 +15,11 @@ use stacyvm_client::{Client, ExecFrame, ExecInput, ExecOutput};
 use stacyvm_types::ExecRequest;
 
 use super::attached::{Connected, Remote, Said, Source, attach};
+use super::global::{Global, OutputFormat};
+use super::output;
 use super::signals::Signals;
 use super::terminal::terminal_size;
 use super::values::{Pair, map};
-use super::{Form, Global, output};
 use crate::failure::{exit_code, hinted};
 
 /// The longest input of a JSON answer's command, in bytes: it must fit into a request of 4 MiB with
@@ -83,7 +84,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let client = global.client()?;
     let failed = || format!("cannot run the command in {}", args.id);
-    if global.output == Form::Json {
+    if global.output == OutputFormat::Json {
         return tokio::select! {
             code = captured(&client, &args.id, request, !args.no_stdin) => code.with_context(failed),
             number = signals.next_end() => Ok(exit_code(128 + number)),

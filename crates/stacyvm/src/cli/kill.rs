@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 
 /// Destroy sandboxes.
 #[derive(Debug, clap::Args)]
@@ -23,12 +24,12 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
             .destroy(&id)
             .await
             .with_context(|| format!("cannot destroy {id}"))?;
-        if global.output == Form::Table {
+        if global.output == OutputFormat::Table {
             output::line(&format!("Sandbox {id} destroyed"))?;
         }
         destroyed.push(id);
     }
-    if global.output == Form::Json {
+    if global.output == OutputFormat::Json {
         output::json(&json!({ "destroyed": destroyed }))?;
     }
     Ok(ExitCode::SUCCESS)

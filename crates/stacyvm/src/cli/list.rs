@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use stacyvm_types::{Sandbox, SandboxState};
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 
 /// List the sandboxes.
 #[derive(Debug, clap::Args)]
@@ -33,9 +34,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
                 .is_none_or(|wanted| owner == Some(wanted))
     });
     match global.output {
-        Form::Json => output::json(&sandboxes)?,
-        Form::Table if sandboxes.is_empty() => output::line("No active sandboxes")?,
-        Form::Table => {
+        OutputFormat::Json => output::json(&sandboxes)?,
+        OutputFormat::Table if sandboxes.is_empty() => output::line("No active sandboxes")?,
+        OutputFormat::Table => {
             let rows: Vec<Vec<String>> = sandboxes.iter().map(row).collect();
             output::table(
                 &["ID", "STATE", "PROVIDER", "IMAGE", "CREATED", "EXPIRES"],

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use stacyvm_client::FollowedLog;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 
 /// Show what a sandbox printed.
 #[derive(Debug, clap::Args)]
@@ -31,8 +32,8 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         .await
         .with_context(|| format!("cannot read the log of {}", args.id))?;
     match global.output {
-        Form::Json => output::json(&lines)?,
-        Form::Table => {
+        OutputFormat::Json => output::json(&lines)?,
+        OutputFormat::Table => {
             for line in lines {
                 output::line(&line)?;
             }
@@ -49,9 +50,9 @@ async fn follow(args: &Args, global: &Global) -> Result<ExitCode> {
     while let Some(told) = log.next().await {
         let told = told.with_context(failed)?;
         match (global.output, &told) {
-            (Form::Json, told) => output::line(&serde_json::to_string(told)?)?,
-            (Form::Table, FollowedLog::Line(line)) => output::line(line)?,
-            (Form::Table, FollowedLog::Skipped(bytes)) => {
+            (OutputFormat::Json, told) => output::line(&serde_json::to_string(told)?)?,
+            (OutputFormat::Table, FollowedLog::Line(line)) => output::line(line)?,
+            (OutputFormat::Table, FollowedLog::Skipped(bytes)) => {
                 eprintln!("stacyvm: {bytes} bytes of output came too fast and are left out");
             }
         }

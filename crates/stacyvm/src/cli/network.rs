@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use stacyvm_types::{NetworkInfo, NetworkRules};
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 
 /// Show what a sandbox may reach, or change it while it runs.
 #[derive(Debug, clap::Args)]
@@ -38,8 +39,8 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         asking.await.context("cannot look at the network")?
     };
     match global.output {
-        Form::Json => output::json(&info)?,
-        Form::Table => output::line(&in_words(&info))?,
+        OutputFormat::Json => output::json(&info)?,
+        OutputFormat::Table => output::line(&in_words(&info))?,
     }
     Ok(ExitCode::SUCCESS)
 }

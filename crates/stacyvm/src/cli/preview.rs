@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
-use super::{Form, Global, block_on, output};
+use super::global::{Global, OutputFormat};
+use super::output;
+use super::runtime::block_on;
 
 /// Open ports of sandboxes in a browser.
 #[derive(Debug, clap::Args)]
@@ -53,8 +55,8 @@ async fn url(id: &str, port: u16, expires_in: Option<&str>, global: &Global) -> 
         .await
         .with_context(|| format!("cannot get a link to port {port} of {id}"))?;
     match global.output {
-        Form::Json => output::json(&link)?,
-        Form::Table => output::line(&link.url)?,
+        OutputFormat::Json => output::json(&link)?,
+        OutputFormat::Table => output::line(&link.url)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,8 +17,8 @@ use stacyvm_orchestrator::{
 use stacyvm_types::{GoDuration, PullRequest};
 use tokio::sync::mpsc;
 
-use super::Global;
 use super::attached::{Connected, Remote, Said, Source, attach};
+use super::global::{self, Global};
 use super::image::PullBars;
 use super::signals::Signals;
 use super::terminal::terminal_size;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
     if let Some(provider) = &args.sandbox.provider {
         loader = loader.flag("providers.default", "--provider", provider.clone());
     }
-    let loaded = super::loaded(loader)?;
+    let loaded = global::load(loader)?;
     wiring::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -144,7 +144,7 @@ async fn fetch(orchestrator: &Orchestrator, image: &str, pulls: bool) -> Result<
     loop {
         tokio::select! {
             biased;
-            Some(line) = lines.recv() => bars.hear(&line),
+            Some(line) = lines.recv() => bars.update(&line),
             pulled = &mut pulling => return Ok(pulled.map(drop)?),
         }
     }

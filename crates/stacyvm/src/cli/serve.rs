@@ -11,7 +11,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, output};
+use super::global::{self, Global};
+use super::output;
 use crate::failure::WithHint;
 use crate::telemetry::Telemetry;
 use crate::{logging, wiring};
@@ -53,7 +54,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
             loader = loader.flag(key, flag, value);
         }
     }
-    let loaded = super::refused(loader.load())?;
+    let loaded = global::check(loader.load())?;
     let telemetry = Telemetry::start(&loaded.config.telemetry)?;
     logging::install(&loaded.config.logging, &telemetry);
     for warning in &loaded.warnings {

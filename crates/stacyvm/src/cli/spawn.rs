@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
+use super::global::{Global, OutputFormat};
+use super::output;
 use super::values::{Pair, SandboxOptions, map};
-use super::{Form, Global, output};
 
 /// Make a sandbox.
 #[derive(Debug, clap::Args)]
@@ -34,8 +35,8 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         .await
         .context("cannot make a sandbox")?;
     match global.output {
-        Form::Json => output::json(&sandbox)?,
-        Form::Table => output::line(&format!(
+        OutputFormat::Json => output::json(&sandbox)?,
+        OutputFormat::Table => output::line(&format!(
             "Sandbox {} spawned (provider: {}, image: {})",
             sandbox.id, sandbox.provider, sandbox.image
         ))?,

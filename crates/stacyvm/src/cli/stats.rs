@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use stacyvm_types::SandboxStats;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 
 /// Show what a sandbox uses.
 #[derive(Debug, clap::Args)]
@@ -21,9 +22,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         .await
         .with_context(|| format!("cannot measure sandbox {}", args.id))?;
     match global.output {
-        Form::Json => output::json(&stats)?,
-        Form::Table if !stats.supported => output::line("Its provider cannot measure it")?,
-        Form::Table => output::table(&["WHAT", "USED", "LIMIT"], &rows(&stats))?,
+        OutputFormat::Json => output::json(&stats)?,
+        OutputFormat::Table if !stats.supported => output::line("Its provider cannot measure it")?,
+        OutputFormat::Table => output::table(&["WHAT", "USED", "LIMIT"], &rows(&stats))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,8 @@
 
 use clap::{CommandFactory, Parser};
 
-use super::{Cli, Command, Form};
+use super::global::OutputFormat;
+use super::{Cli, Command};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split_whitespace())
@@ -109,7 +110,7 @@ fn global_options_stand_anywhere() {
         let global = parse(line)
             .map(|cli| cli.global)
             .unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(global.output, Form::Json);
+        assert_eq!(global.output, OutputFormat::Json);
         assert_eq!(global.server.as_deref(), Some("http://h:1"));
     }
 }

@@ -5,15 +5,16 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Form, Global, output};
+use super::global::{Global, OutputFormat};
+use super::output;
 use crate::embedded::Program;
 
 pub(crate) fn run(global: &Global) -> Result<ExitCode> {
     let version = env!("CARGO_PKG_VERSION");
     let agent = Program::Agent.describe();
     match global.output {
-        Form::Table => output::line(&format!("stacyvm {version} (agent {agent})"))?,
-        Form::Json => output::json(&json!({
+        OutputFormat::Table => output::line(&format!("stacyvm {version} (agent {agent})"))?,
+        OutputFormat::Json => output::json(&json!({
             "version": version,
             "agent": agent,
             "launcher": Program::Launcher.describe(),

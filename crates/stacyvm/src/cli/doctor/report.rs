@@ -5,7 +5,8 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use super::super::{Form, output};
+use crate::cli::global::OutputFormat;
+use crate::cli::output;
 use crate::wiring::BUILT_PROVIDERS;
 
 /// How bad a finding is.
@@ -115,8 +116,8 @@ impl Report {
         }
     }
 
-    pub(super) fn print(&self, form: Form) -> Result<()> {
-        if form == Form::Json {
+    pub(super) fn print(&self, form: OutputFormat) -> Result<()> {
+        if form == OutputFormat::Json {
             return output::json(self);
         }
         self.section(None)?;

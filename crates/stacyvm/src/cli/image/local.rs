@@ -8,13 +8,15 @@ use stacyvm_image::{ImageStore, PruneOptions, PullPolicy, Reference};
 use stacyvm_native::{ImageUsers, ProgressThrottle, details_of, line_of, removed_of};
 use stacyvm_types::{ImagesRemoved, PulledImage};
 
-use super::{Action, Done, Global, PullBars, add};
+use super::action::{Action, Outcome, merge};
+use super::display::PullBars;
+use crate::cli::global::Global;
 use crate::failure::WithHint;
 use crate::progress::Progress;
 use crate::wiring::directories::Directories;
 use crate::wiring::providers::pull_options;
 
-pub(super) fn run(action: Action, global: &Global) -> Result<Done> {
+pub(super) fn run(action: Action, global: &Global) -> Result<Outcome> {
     let loaded = global.configuration()?;
     let directories = Directories::of(&loaded);
     directories.prepare()?;
@@ -30,11 +32,11 @@ pub(super) fn run(action: Action, global: &Global) -> Result<Done> {
             let reference = Reference::parse(&image)?;
             let pulled = store.pull(&reference, &options, &|progress| {
                 if let (Some(line), Ok(mut bars)) = (throttle.line(progress), bars.lock()) {
-                    bars.hear(&line);
+                    bars.update(&line);
                 }
             });
             let pulled = pulled.with_context(|| format!("cannot pull {image}"))?;
-            Done::Pulled(PulledImage {
+            Outcome::Pulled(PulledImage {
                 image: line_of(pulled.image),
                 cached: pulled.cached,
                 downloaded: pulled.downloaded,
@@ -45,14 +47,14 @@ pub(super) fn run(action: Action, global: &Global) -> Result<Done> {
                 store.load(&file, name.as_deref(), progress)
             });
             let images = images.with_context(|| format!("cannot load {}", file.display()))?;
-            Done::Loaded(images.into_iter().map(line_of).collect(), "loaded")
+            Outcome::Loaded(images.into_iter().map(line_of).collect(), "loaded")
         }
         Action::Import { file, name } => {
             let image = with_progress("Importing", &file, |progress| {
                 store.import(&file, name.as_deref(), progress)
             });
             let image = image.with_context(|| format!("cannot import {}", file.display()))?;
-            Done::Loaded(vec![line_of(image)], "imported")
+            Outcome::Loaded(vec![line_of(image)], "imported")
         }
         Action::Save { names, to } => {
             let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -62,19 +64,19 @@ pub(super) fn run(action: Action, global: &Global) -> Result<Done> {
                 store.save(&wanted, &to)
             };
             saved.context("cannot save")?;
-            Done::Saved(to)
+            Outcome::Saved(to)
         }
         Action::List => {
             let images = store.list().context("cannot list the images")?;
-            Done::Listed(images.into_iter().map(line_of).collect())
+            Outcome::Listed(images.into_iter().map(line_of).collect())
         }
         Action::Inspect { name } => {
             let details = store.inspect(&name).context("cannot look at the image")?;
-            Done::Inspected(Box::new(details_of(details)))
+            Outcome::Inspected(Box::new(details_of(details)))
         }
         Action::Tag { image, name } => {
             store.tag(&image, &name).context("cannot name the image")?;
-            Done::Tagged { image, name }
+            Outcome::Tagged { image, name }
         }
         Action::Rm { names } => {
             let mut removed = ImagesRemoved::default();
@@ -91,16 +93,16 @@ pub(super) fn run(action: Action, global: &Global) -> Result<Done> {
                     }
                     Err(error) => return Err(error),
                 };
-                add(&mut removed, removed_of(one));
+                merge(&mut removed, removed_of(one));
             }
-            Done::Removed(names, removed)
+            Outcome::Removed(names, removed)
         }
         Action::Prune { all, dry_run } => {
             let options = PruneOptions { all, dry_run };
             let removed = store
                 .prune(&options, &|image| users.uses(image))
                 .context("cannot remove images")?;
-            Done::Pruned(removed_of(removed), dry_run)
+            Outcome::Pruned(removed_of(removed), dry_run)
         }
     })
 }

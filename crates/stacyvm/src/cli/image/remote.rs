@@ -10,13 +10,14 @@ use stacyvm_client::{ByteStream, Client};
 use stacyvm_types::{ErrorCode, ImagesRemoved, PruneRequest, PullRequest, TagRequest};
 use tokio::io::AsyncReadExt;
 
-use super::{Action, Done, PullBars, add, suggested};
+use super::action::{Action, Outcome, merge, suggested_name};
+use super::display::PullBars;
 use crate::failure::WithHint;
 
 /// Bytes of an archive that are read at once.
-const PIECE: usize = 128 * 1024;
+const CHUNK_SIZE: usize = 128 * 1024;
 
-pub(super) async fn run(client: Client, action: Action) -> Result<Done> {
+pub(super) async fn run(client: Client, action: Action) -> Result<Outcome> {
     Ok(match action {
         Action::Pull { image, always } => {
             let request = PullRequest {
@@ -25,23 +26,23 @@ pub(super) async fn run(client: Client, action: Action) -> Result<Done> {
                 ..PullRequest::default()
             };
             let mut bars = PullBars::new();
-            let pulled = client.pull_image(&request, |line| bars.hear(&line)).await;
+            let pulled = client.pull_image(&request, |line| bars.update(&line)).await;
             drop(bars);
-            Done::Pulled(pulled.with_context(|| format!("cannot pull {}", request.image))?)
+            Outcome::Pulled(pulled.with_context(|| format!("cannot pull {}", request.image))?)
         }
         Action::Load { file, name } => {
-            let loading = client.load_images(name.as_deref(), pieces(&file).await?);
+            let loading = client.load_images(name.as_deref(), chunks(&file).await?);
             let images = loading.await;
-            Done::Loaded(
+            Outcome::Loaded(
                 images.with_context(|| format!("cannot load {}", file.display()))?,
                 "loaded",
             )
         }
         Action::Import { file, name } => {
-            let name = name.map_or_else(|| suggested(&file), Ok)?;
-            let importing = client.import_image(&name, pieces(&file).await?);
+            let name = name.map_or_else(|| suggested_name(&file), Ok)?;
+            let importing = client.import_image(&name, chunks(&file).await?);
             let images = importing.await;
-            Done::Loaded(
+            Outcome::Loaded(
                 images.with_context(|| format!("cannot import {}", file.display()))?,
                 "imported",
             )
@@ -49,12 +50,12 @@ pub(super) async fn run(client: Client, action: Action) -> Result<Done> {
         Action::Save { names, to } => {
             let archive = client.save_images(&names).await.context("cannot save")?;
             save(archive, &to).await?;
-            Done::Saved(to)
+            Outcome::Saved(to)
         }
-        Action::List => Done::Listed(client.images().await.context("cannot list the images")?),
+        Action::List => Outcome::Listed(client.images().await.context("cannot list the images")?),
         Action::Inspect { name } => {
             let details = client.image(&name).await;
-            Done::Inspected(Box::new(details.context("cannot look at the image")?))
+            Outcome::Inspected(Box::new(details.context("cannot look at the image")?))
         }
         Action::Tag { image, name } => {
             let request = TagRequest {
@@ -64,7 +65,7 @@ pub(super) async fn run(client: Client, action: Action) -> Result<Done> {
             };
             let tagged = client.tag_image(&request).await;
             tagged.context("cannot name the image")?;
-            Done::Tagged { image, name }
+            Outcome::Tagged { image, name }
         }
         Action::Rm { names } => {
             let mut removed = ImagesRemoved::default();
@@ -79,9 +80,9 @@ pub(super) async fn run(client: Client, action: Action) -> Result<Done> {
                     }
                     other => other.with_context(|| format!("cannot remove the image {name}"))?,
                 };
-                add(&mut removed, one);
+                merge(&mut removed, one);
             }
-            Done::Removed(names, removed)
+            Outcome::Removed(names, removed)
         }
         Action::Prune { all, dry_run } => {
             let request = PruneRequest {
@@ -90,22 +91,22 @@ pub(super) async fn run(client: Client, action: Action) -> Result<Done> {
                 provider: None,
             };
             let removed = client.prune_images(&request).await;
-            Done::Pruned(removed.context("cannot remove images")?, dry_run)
+            Outcome::Pruned(removed.context("cannot remove images")?, dry_run)
         }
     })
 }
 
 /// The bytes of a file, as they are wanted.
-async fn pieces(
+async fn chunks(
     path: &Path,
 ) -> Result<impl Stream<Item = Result<Bytes, io::Error>> + Send + 'static> {
     let file = tokio::fs::File::open(path).await;
     let file = file.with_context(|| format!("cannot read {}", path.display()))?;
     Ok(futures_util::stream::try_unfold(file, async |mut file| {
-        let mut piece = vec![0; PIECE];
-        let length = file.read(&mut piece).await?;
-        piece.truncate(length);
-        Ok((length > 0).then(|| (Bytes::from(piece), file)))
+        let mut chunk = vec![0; CHUNK_SIZE];
+        let length = file.read(&mut chunk).await?;
+        chunk.truncate(length);
+        Ok((length > 0).then(|| (Bytes::from(chunk), file)))
     }))
 }
 
@@ -132,8 +133,8 @@ async fn save(archive: ByteStream, to: &Path) -> Result<()> {
 }
 
 async fn write_all(mut archive: ByteStream, to: &mut impl Write) -> Result<()> {
-    while let Some(piece) = archive.next().await {
-        to.write_all(&piece.context("the archive broke off")?)?;
+    while let Some(chunk) = archive.next().await {
+        to.write_all(&chunk.context("the archive broke off")?)?;
     }
     to.flush()?;
     Ok(())

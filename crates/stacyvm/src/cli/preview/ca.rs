@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use stacyvm_preview::tls::{Authority, AuthorityError, authority_dir};
 
-use super::super::{Form, Global, output};
+use crate::cli::global::{Global, OutputFormat};
+use crate::cli::output;
 use crate::failure::{WithHint, hinted};
 use crate::wiring::directories::Directories;
 
@@ -74,7 +75,7 @@ pub(crate) fn run(action: Action, global: &Global) -> Result<ExitCode> {
 
 fn show(authority: &Authority, global: &Global) -> Result<()> {
     let path = authority.path().display();
-    if global.output == Form::Json {
+    if global.output == OutputFormat::Json {
         return output::json(&json!({
             "domain": authority.domain(),
             "path": authority.path(),

@@ -1,4 +1,4 @@
-//! Images and pulls as people see them.
+//! Images and pulls as text for people.
 
 use std::collections::HashMap;
 use std::io::IsTerminal;
@@ -7,13 +7,13 @@ use anyhow::Result;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
 use stacyvm_types::{ImageInfo, ImagesRemoved, PullLine, PullStage, PulledImage};
 
-use super::output;
+use crate::cli::output;
 
-/// Digits of a digest that tell two apart.
-const SHORT: usize = 12;
+/// How many digits of a digest are shown: enough to tell two apart.
+const SHORT_DIGEST: usize = 12;
 
-/// Several columns.
-pub(super) fn table(images: &[ImageInfo]) -> Result<()> {
+/// Prints images as a table.
+pub(super) fn print_table(images: &[ImageInfo]) -> Result<()> {
     let rows: Vec<Vec<String>> = images.iter().map(row).collect();
     let heading = ["NAME", "SIZE", "LAYERS", "PLATFORM", "CREATED", "ID"];
     output::table(&heading, &rows)
@@ -30,12 +30,13 @@ fn row(image: &ImageInfo) -> Vec<String> {
     ]
 }
 
-/// How large it is.
+/// How many files an image has, and how large it is.
 pub(super) fn extent(image: &ImageInfo) -> String {
     format!("{} files, {}", image.entries, HumanBytes(image.size))
 }
 
-pub(super) fn pulled(pulled: &PulledImage) -> String {
+/// One line about a finished pull.
+pub(super) fn describe_pull(pulled: &PulledImage) -> String {
     let image = &pulled.image;
     if pulled.cached {
         return format!("Image {} is here already", image.name);
@@ -48,7 +49,8 @@ pub(super) fn pulled(pulled: &PulledImage) -> String {
     )
 }
 
-pub(super) fn pruned(removed: &ImagesRemoved, dry_run: bool) -> Result<()> {
+/// Prints what was removed, or would be.
+pub(super) fn print_pruned(removed: &ImagesRemoved, dry_run: bool) -> Result<()> {
     let what = if dry_run {
         "would be removed"
     } else {
@@ -67,7 +69,7 @@ pub(super) fn pruned(removed: &ImagesRemoved, dry_run: bool) -> Result<()> {
 /// A digest without its kind, cut.
 fn short(digest: &str) -> &str {
     let digits = digest.strip_prefix("sha256:").unwrap_or(digest);
-    digits.get(..SHORT).unwrap_or(digits)
+    digits.get(..SHORT_DIGEST).unwrap_or(digits)
 }
 
 /// How far a pull is, on standard error: a bar a layer on a terminal, else a line a layer.
@@ -85,7 +87,7 @@ impl PullBars {
         }
     }
 
-    pub(in crate::cli) fn hear(&mut self, line: &PullLine) {
+    pub(in crate::cli) fn update(&mut self, line: &PullLine) {
         match (line, &self.bars) {
             (PullLine::Resolved { layers, bytes, .. }, None) => {
                 eprintln!("{layers} layers, {}", HumanBytes(*bytes));
@@ -108,7 +110,7 @@ impl PullBars {
                     bar.set_prefix(short(digest).to_owned());
                     bar
                 });
-                bar.set_message(word(*stage));
+                bar.set_message(stage_name(*stage));
                 bar.set_position(*done);
             }
             (PullLine::Layer { digest, stage, .. }, None)
@@ -117,7 +119,7 @@ impl PullBars {
                     PullStage::Done | PullStage::Cached | PullStage::Retrying
                 ) =>
             {
-                eprintln!("layer {}: {}", short(digest), word(*stage));
+                eprintln!("layer {}: {}", short(digest), stage_name(*stage));
             }
             _ => {}
         }
@@ -133,7 +135,7 @@ impl Drop for PullBars {
     }
 }
 
-const fn word(stage: PullStage) -> &'static str {
+const fn stage_name(stage: PullStage) -> &'static str {
     match stage {
         PullStage::Cached => "here already",
         PullStage::Waiting => "waiting",
