@@ -1,6 +1,9 @@
 //! All tests of the project: it installs what they need, builds what they drive, runs them, and
 //! repeats every skip at the end, so that none goes unseen.
 
+mod flaky;
+mod skips;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -62,10 +65,17 @@ pub(crate) fn run(workspace: &Workspace, suites: Suites) -> Result<()> {
     let ended = engine.map_or(Ok(()), |engine| {
         step("end the Docker Engine", || engine.end())
     });
-    tested.and(ended)?;
-    report_skips(workspace, &skips);
-    report_flaky(workspace);
-    Ok(())
+    // Also after a failure: a test that did not run says nothing about the others.
+    print_summary(workspace, &skips);
+    tested.and(ended)
+}
+
+/// Which tests were skipped, and which needed a second try.
+fn print_summary(workspace: &Workspace, skips: &Path) {
+    let notes = fs::read_to_string(skips).unwrap_or_default();
+    let report = fs::read_to_string(nextest_report(workspace)).unwrap_or_default();
+    eprint!("{}", skips::summary(&notes, &report));
+    eprint!("{}", flaky::summary(&report));
 }
 
 /// Runs the tests that a filter of nextest's chooses, without an engine.
@@ -77,14 +87,14 @@ pub(crate) fn run_chosen(workspace: &Workspace, filter: &str) -> Result<()> {
     let skips = workspace.target.join("skipped-tests.txt");
     fs::write(&skips, "").context("empty the list of skipped tests")?;
     let _ = fs::remove_file(nextest_report(workspace));
-    step("tests of what changed", || {
+    let tested = step("tests of what changed", || {
         let mut command = nextest(workspace, "ci");
         command.args(["--no-tests", "pass", "--filterset", filter]);
         Surroundings::new(workspace, &skips, None).tell(&mut command);
         run_program(&mut command)
-    })?;
-    report_skips(workspace, &skips);
-    Ok(())
+    });
+    print_summary(workspace, &skips);
+    tested
 }
 
 /// The engine for tests with containers; none, said loudly, where this machine cannot have one.
@@ -236,71 +246,7 @@ fn server_binary(workspace: &Workspace) -> PathBuf {
     workspace.target.join("debug").join("stacyvm")
 }
 
-/// Tests that skip say so in a file that we name to them, or on their standard error, which
-/// nextest keeps in its report.
-fn report_skips(workspace: &Workspace, skips: &Path) {
-    let mut lines: Vec<String> = Vec::new();
-    let report = nextest_report(workspace);
-    for path in [skips, &report] {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        lines.extend(
-            text.lines()
-                .filter_map(|line| line.find("SKIP ").map(|at| line[at..].to_owned())),
-        );
-    }
-    lines.sort_unstable();
-    lines.dedup();
-    for line in &lines {
-        eprintln!("{line}");
-    }
-    eprintln!("    {} skipped for want of something", lines.len());
-}
-
-/// Tests that passed at their second try only: each is a bug to be mended, here or in the product.
-fn report_flaky(workspace: &Workspace) {
-    let report = fs::read_to_string(nextest_report(workspace)).unwrap_or_default();
-    for name in flaky(&report) {
-        eprintln!("FLAKY {name}: it failed, and passed when it was tried again");
-    }
-}
-
-/// Names of the test cases of a JUnit report that hold a `flakyFailure`, as nextest writes them: one
-/// element a line.
-fn flaky(report: &str) -> Vec<&str> {
-    let mut current = None;
-    let mut found = Vec::new();
-    for line in report.lines() {
-        if let Some((_, rest)) = line.split_once("<testcase name=\"") {
-            current = rest.split('"').next();
-        }
-        if line.contains("<flakyFailure") {
-            found.extend(current.take());
-        }
-    }
-    found
-}
-
 /// Nextest puts it there whatever cargo's target directory is.
 fn nextest_report(workspace: &Workspace) -> PathBuf {
     workspace.root.join("target/nextest/ci/junit.xml")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::flaky;
-
-    #[test]
-    fn only_tests_that_needed_another_try_are_flaky() {
-        let report = r#"<testsuite name="a">
-            <testcase name="good" classname="a"/>
-            <testcase name="shaky" classname="a">
-                <flakyFailure timestamp="t" type="test failure">
-                </flakyFailure>
-            </testcase>
-            <testcase name="bad" classname="a">
-                <failure type="test failure"/>
-            </testcase>
-        </testsuite>"#;
-        assert_eq!(flaky(report), ["shaky"]);
-    }
 }

@@ -4,8 +4,7 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,36 +15,11 @@ use stacyvm_orchestrator::{
 use stacyvm_provider::Provider;
 use stacyvm_provider::prelude::*;
 use stacyvm_store::Store;
+use stacyvm_testing::agent;
 use stacyvm_types::{
     ErrorCode, ExecRequest, ExecResponse, FileMode, Sandbox, SandboxState, SpawnRequest,
 };
 use tempfile::TempDir;
-
-fn agent() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        if let Some(path) = std::env::var_os("STACYVM_AGENT_BIN") {
-            return path.into();
-        }
-        // The test runs from <target>/<profile>/deps/, the program is built to <target>/debug/.
-        let exe = std::env::current_exe().unwrap();
-        let target = exe.ancestors().nth(3).unwrap();
-        let status = std::process::Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "stacyvm-agent",
-                "--target-dir",
-            ])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(status.success(), "the agent does not build");
-        target.join("debug/stacyvm-agent")
-    });
-    &PROGRAM
-}
 
 /// One data directory and the server that works on it.
 struct Server {
@@ -122,11 +96,7 @@ fn processes(marker: &str) -> usize {
 }
 
 async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    stacyvm_testing::eventually(what, async || condition()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -168,8 +168,7 @@ mod tests {
         assert_eq!(size_of::<Info>(), 232, "loop_info64 of <linux/loop.h>");
         assert_eq!(size_of::<Config>(), 304, "loop_config of <linux/loop.h>");
         if !available() {
-            println!("SKIP a_device_has_its_file_behind_it: no loop devices, or no right to them");
-            return;
+            return stacyvm_testing::skip("no loop devices, or no right to them");
         }
         let file = tempfile::tempfile().expect("a file");
         file.set_len(1 << 20).expect("a size");

@@ -205,8 +205,7 @@ mod tests {
         let place = tempfile::tempdir_in("/var/tmp").expect("a directory");
         let directory = File::open(place.path()).expect("it is there");
         if !available(&directory) {
-            println!("SKIP a_project_is_limited: /var/tmp is on a file system without prjquota");
-            return;
+            return stacyvm_testing::skip("/var/tmp is on a file system without prjquota");
         }
         let project = 0x7000_0000 | std::process::id();
         assign(&directory, project).expect("a project number");

@@ -23,7 +23,7 @@ def _providers():
     """Those of every machine, and Docker's two runtimes where the environment names an engine."""
     docker = pytest.mark.skipif(
         not os.environ.get("STACYVM_TEST_DOCKER"),
-        reason="SKIP docker provider: STACYVM_TEST_DOCKER names no engine",
+        reason="STACYVM_TEST_DOCKER names no engine",
     )
     return [
         *conftest._providers(),
@@ -51,7 +51,7 @@ def server(request):
 def browser():
     program = chromium.find()
     if not program:
-        pytest.skip("SKIP browser: chromium is not installed")
+        pytest.skip("chromium is not installed")
     browser = chromium.Browser(program)
     yield browser
     browser.close()
@@ -393,7 +393,7 @@ def test_a_private_site_works_over_tls(secure_server, page):
 
 def test_this_machine_can_be_made_to_trust_the_authority(secure_server, tmp_path):
     if os.geteuid() != 0 or not shutil.which("update-ca-certificates"):
-        pytest.skip("SKIP authority: needs root and Debian's store of authorities")
+        pytest.skip("needs root and Debian's store of authorities")
     # In a file system of its own: the machine that tests run on trusts nobody new.
     (tmp_path / "ssl").mkdir()
     script = f"""set -e

@@ -19,7 +19,7 @@ def blocks():
     return [block for block in found if "stacyvm serve" not in block]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="SKIP the tour: it is written for root")
+@pytest.mark.skipif(os.geteuid() != 0, reason="the tour is written for root")
 @pytest.mark.parametrize("server", ["native"], indirect=True)
 def test_the_tour(server, tmp_path):
     script = "set -eu\n" + "".join(blocks())

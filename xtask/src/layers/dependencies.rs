@@ -129,9 +129,13 @@ const OURS: &[Row] = &[
         ],
         &[],
     ),
+    (TESTING, &[], &[]),
     ("stacyvm-e2e", &[], &[]),
     ("xtask", &[], &[]),
 ];
+
+/// What the tests of every crate may use, and nothing else may.
+const TESTING: &str = "stacyvm-testing";
 
 /// Large or far-reaching crates of others, and the only ones of ours that may name them.
 const HELD: &[(&str, &[&str])] = &[
@@ -230,7 +234,8 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
             let for_tests = dependency["kind"].as_str() == Some("dev");
             let is_ours = OURS.iter().any(|(ours, ..)| *ours == other);
             let problem = if is_ours {
-                let allowed = uses.contains(&other) || (for_tests && tests_use.contains(&other));
+                let allowed = uses.contains(&other)
+                    || (for_tests && (tests_use.contains(&other) || other == TESTING));
                 (!allowed).then_some("which is above it or beside it")
             } else {
                 (!for_tests).then(|| outside(name, other)).flatten()
@@ -302,5 +307,14 @@ mod tests {
         let on = |name: &str| json!([{"name": name, "kind": "dev"}]);
         assert_eq!(errors_of(on("stacyvm-mock"), "stacyvm-server"), 0);
         assert_eq!(errors_of(on("stacyvm-native"), "stacyvm-server"), 1);
+    }
+
+    #[test]
+    fn what_tests_share_is_for_tests_alone() {
+        let on = |kind: Option<&str>| json!([{"name": "stacyvm-testing", "kind": kind}]);
+        for name in ["stacyvm-types", "stacyvm-server", "stacyvm", "xtask"] {
+            assert_eq!(errors_of(on(Some("dev")), name), 0, "{name}");
+            assert_eq!(errors_of(on(None), name), 1, "{name}");
+        }
     }
 }

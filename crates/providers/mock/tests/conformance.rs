@@ -4,41 +4,15 @@
 #![cfg(target_os = "linux")]
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use stacyvm_mock::MockProvider;
 use stacyvm_provider::Provider;
 use stacyvm_provider::conformance::Harness;
 use stacyvm_provider::prelude::*;
+use stacyvm_testing::agent;
 use stacyvm_types::SandboxId;
-
-/// The agent program.
-fn agent() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        if let Some(path) = std::env::var_os("STACYVM_AGENT_BIN") {
-            return path.into();
-        }
-        // The test runs from <target>/<profile>/deps/, the program is built to <target>/debug/.
-        let exe = std::env::current_exe().unwrap();
-        let target = exe.ancestors().nth(3).unwrap();
-        let status = std::process::Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "stacyvm-agent",
-                "--target-dir",
-            ])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(status.success(), "the agent does not build");
-        target.join("debug/stacyvm-agent")
-    });
-    &PROGRAM
-}
 
 struct Mock {
     provider: Arc<MockProvider>,
@@ -81,6 +55,10 @@ impl Harness for Mock {
         let pid = i32::try_from(recorded["pid"].as_i64().unwrap()).unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    fn skip(&self, reason: &str) {
+        stacyvm_testing::skip(reason);
     }
 
     async fn leftovers(&self, id: &SandboxId) -> Vec<String> {

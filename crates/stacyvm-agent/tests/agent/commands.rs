@@ -212,8 +212,7 @@ async fn nonsense_is_refused() {
 
 #[tokio::test]
 async fn users_are_those_of_the_sandbox() {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED users_are_those_of_the_sandbox: needs root");
+    if !stacyvm_testing::root_or_skip() {
         return;
     }
     let sandbox = Box::new().await;

@@ -7,18 +7,11 @@ use prost::Message as _;
 use stacyvm_agent_client::{Credentials, ExecSpec};
 use stacyvm_proto::message::Hello;
 use stacyvm_proto::{Header, Kind};
+use stacyvm_testing::{programs_or_skip, root_or_skip};
 
 use crate::harness::{Box, PROGRAM, finish, sh};
 
 const USER: [&str; 5] = ["--prepare", "--uid", "1000", "--gid", "1000"];
-
-fn skips(test: &str) -> bool {
-    let skips = !rustix::process::geteuid().is_root();
-    if skips {
-        eprintln!("SKIPPED {test}: needs root");
-    }
-    skips
-}
 
 /// The lines of `/proc/self/status` about capabilities, for a command of a user.
 async fn capabilities(sandbox: &Box, user: &str) -> Vec<String> {
@@ -44,7 +37,7 @@ fn sets(inheritable: u64, permitted: u64, effective: u64, bounding: u64) -> Vec<
 
 #[tokio::test]
 async fn root_inside_has_what_it_was_given_and_others_nothing() {
-    if skips("root_inside_has_what_it_was_given_and_others_nothing") {
+    if !root_or_skip() {
         return;
     }
     // KILL, which the agent has too, and NET_BIND_SERVICE, which it lacks.
@@ -74,7 +67,7 @@ fn open(sandbox: &Box) {
 
 #[tokio::test]
 async fn a_prepared_agent_keeps_three_capabilities_and_still_serves() {
-    if skips("a_prepared_agent_keeps_three_capabilities_and_still_serves") {
+    if !root_or_skip() {
         return;
     }
     let mut sandbox = Box::started_by(&[PROGRAM], &USER, None).await;
@@ -105,12 +98,7 @@ async fn a_prepared_agent_keeps_three_capabilities_and_still_serves() {
 
 #[tokio::test]
 async fn peers_from_inside_are_refused() {
-    const TEST: &str = "peers_from_inside_are_refused";
-    if skips(TEST) {
-        return;
-    }
-    if Command::new("python3").arg("--version").output().is_err() {
-        eprintln!("SKIPPED {TEST}: needs python3");
+    if !root_or_skip() || !programs_or_skip(&["python3"]) {
         return;
     }
     let launcher = [

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use bytes::Bytes;
 use stacyvm_agent_client::{Agent, WriteOptions};
+use stacyvm_testing::root_or_skip;
 use stacyvm_types::{ExitReason, FileMode};
 use tokio::sync::mpsc;
 
@@ -90,18 +91,10 @@ async fn a_kill_by_the_memory_limit_is_told_apart() {
     assert_eq!(finished.exit.reason, ExitReason::Exit);
 }
 
-fn skips(test: &str) -> bool {
-    let skips = !rustix::process::geteuid().is_root();
-    if skips {
-        eprintln!("SKIPPED {test}: needs root");
-    }
-    skips
-}
-
 #[tokio::test]
 async fn files_belong_to_the_sandbox_user() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
-    if skips("files_belong_to_the_sandbox_user") {
+    if !root_or_skip() {
         return;
     }
     let sandbox = Box::started_by(&[PROGRAM], &["--uid", "4321", "--gid", "4322"], None).await;
@@ -141,7 +134,7 @@ async fn files_belong_to_the_sandbox_user() {
 
 #[tokio::test]
 async fn a_first_process_reaps_what_it_never_started() {
-    if skips("a_first_process_reaps_what_it_never_started") {
+    if !root_or_skip() {
         return;
     }
     let launcher = [

@@ -60,7 +60,7 @@ fn ok(text: &str) -> (u16, String) {
 
 #[test]
 fn each_request_goes_to_the_host_that_it_names() {
-    let Some(world) = World::new("each_request_goes_to_the_host_that_it_names") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -92,7 +92,7 @@ fn each_request_goes_to_the_host_that_it_names() {
 
 #[test]
 fn bodies_arrive_whole() {
-    let Some(world) = World::new("bodies_arrive_whole") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -112,8 +112,7 @@ fn bodies_arrive_whole() {
 
 #[test]
 fn other_hosts_are_refused_with_the_way_to_allow_them() {
-    let test = "other_hosts_are_refused_with_the_way_to_allow_them";
-    let Some(world) = World::new(test) else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = internet(&world);
@@ -165,7 +164,7 @@ fn other_hosts_are_refused_with_the_way_to_allow_them() {
 
 #[test]
 fn an_address_is_reached_only_when_it_is_listed() {
-    let Some(world) = World::new("an_address_is_reached_only_when_it_is_listed") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -185,7 +184,7 @@ fn an_address_is_reached_only_when_it_is_listed() {
 
 #[test]
 fn what_could_be_read_in_two_ways_is_refused() {
-    let Some(world) = World::new("what_could_be_read_in_two_ways_is_refused") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -231,7 +230,7 @@ fn what_could_be_read_in_two_ways_is_refused() {
 
 #[test]
 fn a_websocket_passes_and_ends_with_the_policy() {
-    let Some(world) = World::new("a_websocket_passes_and_ends_with_the_policy") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -260,7 +259,7 @@ fn a_websocket_passes_and_ends_with_the_policy() {
 
 #[test]
 fn a_narrower_policy_ends_what_is_kept_open() {
-    let Some(world) = World::new("a_narrower_policy_ends_what_is_kept_open") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -273,7 +272,7 @@ fn a_narrower_policy_ends_what_is_kept_open() {
 
 #[test]
 fn heads_have_a_limit() {
-    let Some(world) = World::new("heads_have_a_limit") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -298,7 +297,7 @@ fn who_is_slow_is_let_go() {
         head_ms: 300,
         ..generous_limits()
     };
-    let Some(world) = World::with("who_is_slow_is_let_go", limits) else {
+    let Some(world) = World::with(limits) else {
         return;
     };
     internet(&world);
@@ -324,7 +323,7 @@ fn what_is_idle_is_let_go() {
         idle_ms: 8000,
         ..generous_limits()
     };
-    let Some(world) = World::with("what_is_idle_is_let_go", limits) else {
+    let Some(world) = World::with(limits) else {
         return;
     };
     internet(&world);

@@ -36,7 +36,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn it_is_confined_before_it_serves() {
-    let Some(world) = World::new("it_is_confined_before_it_serves") else {
+    let Some(world) = World::new() else {
         return;
     };
     let pid = world.egress().pid();
@@ -73,7 +73,7 @@ fn it_is_confined_before_it_serves() {
 
 #[test]
 fn its_ports_are_free_when_it_has_closed() {
-    let Some(mut world) = World::new("its_ports_are_free_when_it_has_closed") else {
+    let Some(mut world) = World::new() else {
         return;
     };
     for _ in 0..3 {

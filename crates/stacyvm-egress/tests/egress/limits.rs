@@ -26,8 +26,7 @@ fn one_sandbox_does_not_take_the_places_of_others() {
         connections_per_sandbox: 8,
         ..generous_limits()
     };
-    let test = "one_sandbox_does_not_take_the_places_of_others";
-    let Some(world) = World::with(test, limits) else {
+    let Some(world) = World::with(limits) else {
         return;
     };
     internet(&world);
@@ -71,7 +70,7 @@ fn many_come_and_go_and_nothing_stays() {
         connections_per_sandbox: 64,
         ..generous_limits()
     };
-    let Some(world) = World::with("many_come_and_go_and_nothing_stays", limits) else {
+    let Some(world) = World::with(limits) else {
         return;
     };
     internet(&world);

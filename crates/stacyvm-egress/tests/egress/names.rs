@@ -113,7 +113,7 @@ fn name_server(world: &World) -> NameServer {
 
 #[test]
 fn everything_public_is_resolved_for_the_open() {
-    let Some(world) = World::new("everything_public_is_resolved_for_the_open") else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = name_server(&world);
@@ -146,7 +146,7 @@ fn everything_public_is_resolved_for_the_open() {
 
 #[test]
 fn a_name_does_not_lead_inside() {
-    let Some(mut world) = World::without_program("a_name_does_not_lead_inside") else {
+    let Some(mut world) = World::without_program() else {
         return;
     };
     let mut settings = settings(generous_limits());
@@ -174,8 +174,7 @@ fn a_name_does_not_lead_inside() {
 
 #[test]
 fn only_listed_names_are_resolved_and_nothing_is_carried_out() {
-    let test = "only_listed_names_are_resolved_and_nothing_is_carried_out";
-    let Some(world) = World::new(test) else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = name_server(&world);
@@ -207,7 +206,7 @@ fn only_listed_names_are_resolved_and_nothing_is_carried_out() {
 
 #[test]
 fn who_is_not_set_hears_nothing() {
-    let Some(world) = World::new("who_is_not_set_hears_nothing") else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = name_server(&world);
@@ -238,7 +237,7 @@ fn who_is_not_set_hears_nothing() {
 
 #[test]
 fn long_answers_come_over_tcp() {
-    let Some(world) = World::new("long_answers_come_over_tcp") else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = name_server(&world);
@@ -263,8 +262,7 @@ fn long_answers_come_over_tcp() {
 
 #[test]
 fn the_next_name_server_is_asked_when_one_is_silent() {
-    let test = "the_next_name_server_is_asked_when_one_is_silent";
-    let Some(mut world) = World::without_program(test) else {
+    let Some(mut world) = World::without_program() else {
         return;
     };
     let mut settings = settings(Limits {
@@ -294,12 +292,11 @@ fn the_next_name_server_is_asked_when_one_is_silent() {
 
 #[test]
 fn who_asks_too_fast_is_refused_and_told_of_in_a_count() {
-    let test = "who_asks_too_fast_is_refused_and_told_of_in_a_count";
     let limits = Limits {
         queries_per_second: 1,
         ..generous_limits()
     };
-    let Some(world) = World::with(test, limits) else {
+    let Some(world) = World::with(limits) else {
         return;
     };
     name_server(&world);
@@ -332,7 +329,7 @@ fn who_asks_too_fast_is_refused_and_told_of_in_a_count() {
 
 #[test]
 fn long_names_are_not_repeated_in_an_answer() {
-    let Some(world) = World::new("long_names_are_not_repeated_in_an_answer") else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = name_server(&world);

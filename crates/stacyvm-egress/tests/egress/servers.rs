@@ -11,7 +11,7 @@ use domain::base::iana::Rcode;
 use domain::base::{Message, MessageBuilder, Name, Rtype, Ttl};
 use domain::rdata::{A, Aaaa, Txt};
 
-use crate::world::Namespace;
+use stacyvm_testing::NetworkNamespace;
 
 /// A name server that knows a few names, and records its questions.
 #[derive(Clone, Debug, Default)]
@@ -22,7 +22,11 @@ pub(crate) struct NameServer {
 
 impl NameServer {
     /// Serves at port 53 of an address in a namespace, UDP and TCP.
-    pub(crate) fn start(place: &Namespace, address: &str, names: &[(&str, &[&str])]) -> Self {
+    pub(crate) fn start(
+        place: &NetworkNamespace,
+        address: &str,
+        names: &[(&str, &[&str])],
+    ) -> Self {
         let server = Self::default();
         for (name, addresses) in names {
             server.knows(name, addresses);
@@ -126,7 +130,7 @@ impl NameServer {
 
 /// A web server that answers every request with its own name and the request's line and host, and
 /// keeps connections open.
-pub(crate) fn web(place: &Namespace, address: &str, port: u16, name: &'static str) {
+pub(crate) fn web(place: &NetworkNamespace, address: &str, port: u16, name: &'static str) {
     let listener = listen(place, address, port);
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -190,7 +194,7 @@ pub(crate) fn read_head(stream: &mut TcpStream) -> Option<String> {
 
 /// A TLS server that sends its own name and the one it was called by, then sends back what it
 /// receives.
-pub(crate) fn tls(place: &Namespace, address: &str, port: u16, name: &'static str) {
+pub(crate) fn tls(place: &NetworkNamespace, address: &str, port: u16, name: &'static str) {
     let listener = listen(place, address, port);
     let key = rcgen::generate_simple_self_signed(vec!["test.example".to_owned()]).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -227,7 +231,7 @@ pub(crate) fn tls(place: &Namespace, address: &str, port: u16, name: &'static st
 }
 
 /// Listens in a namespace.
-pub(crate) fn listen(place: &Namespace, address: &str, port: u16) -> TcpListener {
+pub(crate) fn listen(place: &NetworkNamespace, address: &str, port: u16) -> TcpListener {
     let address = SocketAddr::new(address.parse().unwrap(), port);
     place.inside(|| TcpListener::bind(address).unwrap())
 }

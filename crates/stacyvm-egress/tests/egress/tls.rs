@@ -135,7 +135,7 @@ fn internet(world: &World) -> NameServer {
 
 #[test]
 fn a_connection_goes_where_its_name_leads() {
-    let Some(world) = World::new("a_connection_goes_where_its_name_leads") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -168,7 +168,7 @@ fn a_connection_goes_where_its_name_leads() {
 
 #[test]
 fn other_names_are_refused_in_words_that_tls_has() {
-    let Some(world) = World::new("other_names_are_refused_in_words_that_tls_has") else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = internet(&world);
@@ -203,7 +203,7 @@ fn other_names_are_refused_in_words_that_tls_has() {
 
 #[test]
 fn an_allowed_name_does_not_lead_inside() {
-    let Some(world) = World::new("an_allowed_name_does_not_lead_inside") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -232,7 +232,7 @@ fn an_allowed_name_does_not_lead_inside() {
 
 #[test]
 fn what_the_operator_opened_can_be_reached() {
-    let Some(mut world) = World::without_program("what_the_operator_opened_can_be_reached") else {
+    let Some(mut world) = World::without_program() else {
         return;
     };
     let mut settings = settings(generous_limits());
@@ -248,7 +248,7 @@ fn what_the_operator_opened_can_be_reached() {
 
 #[test]
 fn a_name_that_changes_its_mind_is_judged_each_time() {
-    let Some(world) = World::new("a_name_that_changes_its_mind_is_judged_each_time") else {
+    let Some(world) = World::new() else {
         return;
     };
     let names = internet(&world);
@@ -265,7 +265,7 @@ fn a_name_that_changes_its_mind_is_judged_each_time() {
 
 #[test]
 fn who_has_no_list_has_no_business_here() {
-    let Some(world) = World::new("who_has_no_list_has_no_business_here") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -287,7 +287,7 @@ fn who_has_no_list_has_no_business_here() {
 
 #[test]
 fn a_narrower_policy_ends_what_is_open() {
-    let Some(world) = World::new("a_narrower_policy_ends_what_is_open") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -316,7 +316,7 @@ fn a_narrower_policy_ends_what_is_open() {
 
 #[test]
 fn a_hello_in_pieces_is_understood() {
-    let Some(world) = World::new("a_hello_in_pieces_is_understood") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -340,7 +340,7 @@ fn a_hello_in_pieces_is_understood() {
 
 #[test]
 fn nonsense_is_refused() {
-    let Some(world) = World::new("nonsense_is_refused") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -368,7 +368,7 @@ fn nonsense_is_refused() {
 
 #[test]
 fn both_directions_end_on_their_own() {
-    let Some(world) = World::new("both_directions_end_on_their_own") else {
+    let Some(world) = World::new() else {
         return;
     };
     internet(&world);
@@ -397,7 +397,7 @@ fn both_directions_end_on_their_own() {
 
 #[test]
 fn after_a_restart_policies_are_set_again() {
-    let Some(mut world) = World::new("after_a_restart_policies_are_set_again") else {
+    let Some(mut world) = World::new() else {
         return;
     };
     internet(&world);

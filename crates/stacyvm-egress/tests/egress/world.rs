@@ -1,18 +1,16 @@
 //! Three network namespaces in a row, sandbox, host and internet, with the program on the host.
 
-use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stacyvm_egress::{
     EgressHandle, Identity, Limits, Notice, Notices, Policy, Program, Reason, Settings,
 };
-use stacyvm_sys::namespaces;
+pub(crate) use stacyvm_testing::wait_until as eventually;
+use stacyvm_testing::{NetworkNamespace, programs_or_skip, root_or_skip};
 use stacyvm_types::SandboxId;
 
 /// How long any wait may take. It only decides how long a failing test takes.
@@ -37,104 +35,61 @@ pub(crate) const PRIVATE: &str = "10.99.0.10";
 /// The user and group that the program changes to.
 pub(crate) const NOBODY: u32 = 65_534;
 
-/// A network namespace.
-#[derive(Debug)]
-pub(crate) struct Namespace(OwnedFd);
-
-impl Namespace {
-    fn new() -> Self {
-        let mut holder = Command::new("unshare")
-            .args(["--net", "sleep", "600"])
-            .stdin(Stdio::null())
+/// Runs a script in a namespace. In it `NS0`, `NS1` and so on are the files of `others`.
+fn run(place: &NetworkNamespace, script: &str, others: &[&NetworkNamespace]) {
+    let mut text = script.to_owned();
+    for (number, other) in others.iter().enumerate() {
+        text = text.replace(&format!("NS{number}"), &other.path());
+    }
+    place.inside(|| {
+        let mut shell = Command::new("sh")
+            .args(["-eu"])
+            .stdin(Stdio::piped())
             .spawn()
             .unwrap();
-        let link = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net"));
-        let pid = holder.id().to_string();
-        let here = link("self").unwrap();
-        eventually("the namespace is there", || {
-            link(&pid).is_ok_and(|there| there != here)
-        });
-        let opened = std::fs::File::open(format!("/proc/{pid}/ns/net"));
-        // From here on the descriptor keeps the namespace.
-        holder.kill().unwrap();
-        holder.wait().unwrap();
-        Self(opened.unwrap().into())
-    }
-
-    /// Runs something inside; sockets that it makes stay there wherever they are used.
-    pub(crate) fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| {
-                namespaces::enter(&self.0).unwrap();
-                body()
-            });
-            thread.join().unwrap()
-        })
-    }
-
-    fn run(&self, script: &str, also: &[&Self]) {
-        let mut text = script.to_owned();
-        for (number, other) in also.iter().enumerate() {
-            let path = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_raw_fd());
-            text = text.replace(&format!("NS{number}"), &path);
-        }
-        self.inside(|| {
-            let mut shell = Command::new("sh")
-                .args(["-eu"])
-                .stdin(Stdio::piped())
-                .spawn()
-                .unwrap();
-            shell
-                .stdin
-                .take()
-                .unwrap()
-                .write_all(text.as_bytes())
-                .unwrap();
-            assert!(shell.wait().unwrap().success(), "{text}");
-        });
-    }
+        shell
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
+        assert!(shell.wait().unwrap().success(), "{text}");
+    });
 }
 
 /// The namespaces and the program, which ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct World {
-    pub(crate) sandbox: Namespace,
-    pub(crate) host: Namespace,
-    pub(crate) internet: Namespace,
+    pub(crate) sandbox: NetworkNamespace,
+    pub(crate) host: NetworkNamespace,
+    pub(crate) internet: NetworkNamespace,
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) egress: Option<EgressHandle>,
     notices: Mutex<Option<Notices>>,
 }
 
 impl World {
-    /// Namespaces and the program with these limits; none, with a line that says so, where they cannot
+    /// Namespaces and the program with these limits; none, and the test is skipped, where they cannot
     /// be made.
-    pub(crate) fn with(test: &str, limits: Limits) -> Option<Self> {
-        let mut world = Self::without_program(test)?;
+    pub(crate) fn with(limits: Limits) -> Option<Self> {
+        let mut world = Self::without_program()?;
         world.start(&settings(limits));
         Some(world)
     }
 
-    pub(crate) fn new(test: &str) -> Option<Self> {
-        Self::with(test, generous_limits())
+    pub(crate) fn new() -> Option<Self> {
+        Self::with(generous_limits())
     }
 
-    pub(crate) fn without_program(test: &str) -> Option<Self> {
-        if let Some(missing) = missing() {
-            let line = format!("SKIP {test}: {missing}");
-            eprintln!("{line}");
-            if let Some(path) = std::env::var_os("STACYVM_SKIPPED_TESTS")
-                && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
-            {
-                let _ = writeln!(file, "{line}");
-            }
+    pub(crate) fn without_program() -> Option<Self> {
+        if !root_or_skip() || !programs_or_skip(&["ip", "nft", "unshare"]) {
             return None;
         }
-        let [sandbox, host, internet] = [(); 3].map(|()| Namespace::new());
-        host.run(LINKS, &[&sandbox, &internet]);
-        sandbox.run(SANDBOX_SIDE, &[]);
-        internet.run(INTERNET_SIDE, &[]);
-        host.run(REDIRECT, &[]);
+        let [sandbox, host, internet] = [(); 3].map(|()| NetworkNamespace::make());
+        run(&host, LINKS, &[&sandbox, &internet]);
+        run(&sandbox, SANDBOX_SIDE, &[]);
+        run(&internet, INTERNET_SIDE, &[]);
+        run(&host, REDIRECT, &[]);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -272,32 +227,6 @@ pub(crate) fn ends(stream: &mut impl Read) -> bool {
 pub(crate) fn is_late(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{TimedOut, WouldBlock};
     matches!(error.kind(), TimedOut | WouldBlock)
-}
-
-/// Waits for a condition that nothing announces.
-pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < DEADLINE, "it never came true that {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn missing() -> Option<String> {
-    if !rustix::process::geteuid().is_root() {
-        return Some("needs root".to_owned());
-    }
-    let mut missing = String::new();
-    for name in ["ip", "nft", "unshare"] {
-        let places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-        if !places
-            .iter()
-            .any(|place| Path::new(place).join(name).exists())
-        {
-            let _ = write!(missing, " {name}");
-        }
-    }
-    (!missing.is_empty()).then(|| format!("not installed:{missing}"))
 }
 
 const LINKS: &str = "

@@ -239,7 +239,7 @@ fn what_is_saved_is_loaded_as_the_same_image() {
         second.find("app:1").unwrap(),
     );
     assert_eq!(before.config(), after.config());
-    if root() && have("unshare") {
+    if stacyvm_testing::root_or_skip() && have("unshare") {
         let script =
             "find . -not -path './proc*' -printf '%p %y %m %U %G %l %n\\n' | sort; cat opaque/own";
         let (first, second) = (inside(&before, script), inside(&after, script));

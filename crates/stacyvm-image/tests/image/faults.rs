@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use stacyvm_image::ImageStore;
 use tar::EntryType::{Directory, Regular};
@@ -143,13 +142,8 @@ fn on_small_disk(place: &Path, reference: &str) -> String {
         "full",
         &[("STORE", store.to_str().unwrap()), ("REFERENCE", reference)],
     );
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-ec"])
-        .arg("mount -t tmpfs -o size=1m tmpfs \"$0\" && exec \"$@\"")
-        .arg(place)
-        .arg(part.get_program())
-        .args(part.get_args());
+    let mut command = stacyvm_testing::on_small_disk(place, 1 << 20);
+    command.arg(part.get_program()).args(part.get_args());
     for (name, value) in part.get_envs() {
         command.env(name, value.unwrap());
     }

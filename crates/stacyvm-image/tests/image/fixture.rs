@@ -6,10 +6,10 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use stacyvm_image::{Image, ImageError, ImageStore, StoredImage};
+use stacyvm_testing::programs_or_skip;
+pub(crate) use stacyvm_testing::{is_root as root, skip, wait_until as eventually};
 use tempfile::TempDir;
 
 use crate::builder::{TarEntry, tar_of};
@@ -91,23 +91,9 @@ pub(crate) fn file(image: &StoredImage, path: &str) -> PathBuf {
     found.unwrap_or_else(|| image.top().join(path))
 }
 
-pub(crate) fn root() -> bool {
-    rustix::process::geteuid().is_root()
-}
-
-/// Says why a test does nothing.
-pub(crate) fn skip(what: &str) {
-    eprintln!("SKIPPED: {what}");
-}
-
 /// Whether a program can be run; says so when it cannot.
 pub(crate) fn have(program: &str) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&paths).any(|path| path.join(program).exists());
-    if !found {
-        skip(&format!("{program} is not installed"));
-    }
-    found
+    programs_or_skip(&[program])
 }
 
 /// An address that refuses every connection as long as the socket lives: it is bound, so that no
@@ -119,15 +105,6 @@ pub(crate) fn refusing() -> (OwnedFd, SocketAddr) {
     bind(&fd, &any).unwrap();
     let address = SocketAddr::try_from(getsockname(&fd).unwrap()).unwrap();
     (fd, address)
-}
-
-/// Waits until something has happened, a minute at most.
-pub(crate) fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
-    while !happened() {
-        assert!(Instant::now() < until, "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// Runs a script in an overlay of the image's layers, as a sandbox would see it, and gives its

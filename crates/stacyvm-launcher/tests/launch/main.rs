@@ -13,17 +13,18 @@ mod without_root;
 
 use std::path::{Path, PathBuf};
 
+use stacyvm_testing::{root_or_skip, skip};
+
 /// Whether sandboxes can be launched here; says loudly when not.
 fn can_launch() -> bool {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: launching sandboxes with id ranges needs root");
+    if !root_or_skip() {
         return false;
     }
-    if !Path::new("/usr/bin/python3").exists() {
-        eprintln!("SKIPPED: looking at a sandbox from inside needs /usr/bin/python3");
-        return false;
+    let can_look = Path::new("/usr/bin/python3").exists();
+    if !can_look {
+        skip("looking at a sandbox from inside needs /usr/bin/python3");
     }
-    true
+    can_look
 }
 
 /// The launcher whose sandboxes run a script; none where it cannot work.

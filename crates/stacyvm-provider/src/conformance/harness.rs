@@ -26,6 +26,9 @@ pub trait Harness: Send {
     /// Kills the sandbox's workload (its agent) from outside, as a crash would.
     async fn kill_workload(&self, id: &SandboxId);
 
+    /// Notes that the running check leaves something out, and why.
+    fn skip(&self, reason: &str);
+
     /// What is left of a destroyed sandbox on this machine: directories, processes, cgroups, …
     async fn leftovers(&self, id: &SandboxId) -> Vec<String>;
 }

@@ -154,7 +154,7 @@ pub async fn limits_or_no_claim_of_them(harness: &mut dyn Harness) -> Result<()>
     }
     let said = provider.degradations().join(" ");
     if said.contains("limit of processes is ") {
-        eprintln!("SKIPPED life::limits_or_no_claim_of_them: processes, because {said}");
+        harness.skip(&format!("the number of processes is not limited: {said}"));
         return Ok(());
     }
     let sandbox = Sandbox::make_with(harness, |spec| spec.pids_limit = 32).await?;

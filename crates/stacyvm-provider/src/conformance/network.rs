@@ -40,7 +40,7 @@ pub async fn a_port_inside_is_reached(harness: &mut dyn Harness) -> Result<()> {
         return Ok(());
     }
     if sandbox.shell("python3 -c ''").await?.exit.exit_code != 0 {
-        eprintln!("SKIPPED a_port_inside_is_reached: the image has no python3");
+        harness.skip("the image has no python3");
         return Ok(());
     }
     let mut server = sandbox.ops.exec(argv(&["python3", "-c", ECHO])).await?;
@@ -83,7 +83,7 @@ pub async fn a_port_inside_is_one_stream(harness: &mut dyn Harness) -> Result<()
         return Ok(());
     }
     if sandbox.shell("python3 -c ''").await?.exit.exit_code != 0 {
-        eprintln!("SKIPPED a_port_inside_is_one_stream: the image has no python3");
+        harness.skip("the image has no python3");
         return Ok(());
     }
     let over_ipv6 = ECHO.replace(
@@ -95,7 +95,7 @@ pub async fn a_port_inside_is_one_stream(harness: &mut dyn Harness) -> Result<()
         let mut server = sandbox.ops.exec(argv(&["python3", "-c", program])).await?;
         let port: u16 = first_line(&mut server).await?.parse().context("the port")?;
         if port == 0 {
-            eprintln!("SKIPPED a part of a_port_inside_is_one_stream: no IPv6 inside");
+            harness.skip("there is no IPv6 inside");
             continue;
         }
         let connection = sandbox.ops.connect_port(port).await?;
@@ -132,7 +132,7 @@ pub async fn a_closed_port_is_an_error(harness: &mut dyn Harness) -> Result<()> 
         return Ok(());
     }
     if sandbox.shell("python3 -c ''").await?.exit.exit_code != 0 {
-        eprintln!("SKIPPED a_closed_port_is_an_error: the image has no python3");
+        harness.skip("the image has no python3");
         return Ok(());
     }
     // A port that is bound but not listened on is free for no other program.

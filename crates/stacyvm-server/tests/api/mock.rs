@@ -3,9 +3,8 @@
 
 use std::net::SocketAddr;
 use std::ops::Deref;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
@@ -13,34 +12,10 @@ use stacyvm_client::Client;
 use stacyvm_mock::MockProvider;
 use stacyvm_provider::Provider;
 use stacyvm_provider::prelude::*;
+use stacyvm_testing::agent;
 use stacyvm_types::{ExecRequest, ExecResponse, SpawnRequest, StreamLine};
 
-use crate::http::TEST_TIMEOUT;
 use crate::support::{Options, Server};
-
-/// The agent's program.
-fn agent() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        if let Some(path) = std::env::var_os("STACYVM_AGENT_BIN") {
-            return path.into();
-        }
-        let own = std::env::current_exe().unwrap();
-        let target = own.ancestors().nth(3).unwrap();
-        let built = Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "stacyvm-agent",
-                "--target-dir",
-            ])
-            .arg(target)
-            .status();
-        assert!(built.unwrap().success(), "the agent does not build");
-        target.join("debug/stacyvm-agent")
-    });
-    &PROGRAM
-}
 
 /// A server over the mock provider.
 pub(crate) struct Mocked {
@@ -151,9 +126,5 @@ pub(crate) async fn eventually<F>(what: &str, mut condition: impl FnMut() -> F)
 where
     F: Future<Output = bool>,
 {
-    let deadline = tokio::time::Instant::now() + TEST_TIMEOUT;
-    while !condition().await {
-        assert!(tokio::time::Instant::now() < deadline, "never: {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    stacyvm_testing::eventually(what, async || condition().await).await;
 }

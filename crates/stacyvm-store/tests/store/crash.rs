@@ -131,28 +131,20 @@ async fn fills_its_disk() {
 #[test]
 fn a_full_disk_is_told_and_gotten_over() {
     let directory = tempfile::tempdir().unwrap();
-    // A disk of one megabyte in a mount namespace of its own, which goes with the child.
-    let mut wrapper = Command::new("unshare");
-    wrapper.args(["--mount", "--map-root-user", "sh", "-c"]);
-    wrapper.arg(
-        "mount -t tmpfs -o size=1m small \"$STACYVM_STORE_TEST_DIRECTORY\" || exit 77; exec \"$@\"",
-    );
-    wrapper.arg("sh");
+    let wrapper = stacyvm_testing::on_small_disk(directory.path(), 1 << 20);
     let mut command = child_of("crash::fills_its_disk", directory.path(), Some(wrapper));
     let child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
     let Ok(child) = child else {
-        eprintln!("SKIPPED a_full_disk_is_told_and_gotten_over: there is no unshare command");
-        return;
+        return stacyvm_testing::skip("there is no unshare command");
     };
     let output = finished(child);
     let said = String::from_utf8_lossy(&output.stdout);
     let complained = String::from_utf8_lossy(&output.stderr);
     if output.status.code() == Some(77) || complained.contains("unshare") {
-        eprintln!("SKIPPED a_full_disk_is_told_and_gotten_over: no mount namespace: {complained}");
-        return;
+        return stacyvm_testing::skip(format_args!("no mount namespace: {complained}"));
     }
     assert!(output.status.success(), "{said}\n{complained}");
     assert!(said.contains("got over it"), "{said}\n{complained}");

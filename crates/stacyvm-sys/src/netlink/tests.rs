@@ -8,8 +8,7 @@ use crate::netns;
 
 /// Runs `work` on a thread in an empty network namespace that ends with it; none without root.
 fn alone<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIP netlink: needs root");
+    if !stacyvm_testing::root_or_skip() {
         return None;
     }
     let thread = std::thread::spawn(move || {
@@ -128,8 +127,7 @@ fn removed_rules_are_heard_of() {
             .is_ok_and(|status| status.success())
     };
     if !nft("--version") {
-        eprintln!("SKIP netlink: there is no nft");
-        return;
+        return stacyvm_testing::skip("there is no nft");
     }
     alone(move || {
         let mut news = FilterWatch::open().unwrap();

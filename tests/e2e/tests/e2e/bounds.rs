@@ -21,12 +21,12 @@ fn stats(server: &Server, id: &str) -> Value {
 }
 
 /// Whether the machine can limit disks; says so when not.
-fn has_disks(server: &Server, test: &str) -> bool {
+fn has_disks(server: &Server) -> bool {
     let native = server.request("GET", "/providers/native", None).expect(200);
     let all = native["capabilities"].as_array().unwrap();
     let has = all.iter().any(|one| one == "disk-limit");
     if !has {
-        skip(test, "this machine cannot limit disks");
+        skip("this machine cannot limit disks");
     }
     has
 }
@@ -43,9 +43,9 @@ fn loop_devices(server: &Server) -> bool {
 
 #[test]
 fn a_disk_has_an_end_and_says_so_everywhere() {
-    need_root!("bounds::a_disk_has_an_end_and_says_so_everywhere");
+    need_root!();
     let mut server = Server::start();
-    if !has_disks(&server, "bounds::a_disk_has_an_end_and_says_so_everywhere") {
+    if !has_disks(&server) {
         return;
     }
     let id = server.spawn(json!({"disk_mb": 32}));
@@ -105,16 +105,13 @@ fn a_disk_has_an_end_and_says_so_everywhere() {
 
 #[test]
 fn a_default_disk_and_the_most_that_may_be_asked_for() {
-    need_root!("bounds::a_default_disk_and_the_most_that_may_be_asked_for");
+    need_root!();
     let server = Server::with(Options {
         more: "defaults:\n  disk_mb: 24\n  max_disk_mb: 48\n  vcpus: 0.5\n  max_vcpus: 1.5\n"
             .to_owned(),
         ..Options::default()
     });
-    if !has_disks(
-        &server,
-        "bounds::a_default_disk_and_the_most_that_may_be_asked_for",
-    ) {
+    if !has_disks(&server) {
         return;
     }
     let id = server.spawn(json!({}));
@@ -154,7 +151,7 @@ fn a_default_disk_and_the_most_that_may_be_asked_for() {
 
 #[test]
 fn a_memory_bomb_is_named_and_its_neighbours_live_on() {
-    need_root!("bounds::a_memory_bomb_is_named_and_its_neighbours_live_on");
+    need_root!();
     let server = Server::start();
     let id = server.spawn(json!({"memory_mb": 64}));
     let other = server.spawn(json!({}));
@@ -187,7 +184,7 @@ fn a_memory_bomb_is_named_and_its_neighbours_live_on() {
 
 #[test]
 fn a_fork_bomb_and_open_files_end_at_their_limits() {
-    need_root!("bounds::a_fork_bomb_and_open_files_end_at_their_limits");
+    need_root!();
     let server = Server::with(Options {
         more: "defaults:\n  pids_limit: 32\n  open_files: 80\n".to_owned(),
         ..Options::default()

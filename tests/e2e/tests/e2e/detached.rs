@@ -110,7 +110,7 @@ fn a_deadline_holds_while_the_server_is_down_and_its_reason_is_kept() {
 
 #[test]
 fn a_memory_bomb_in_the_background_says_what_it_died_of() {
-    need_root!("detached::a_memory_bomb_in_the_background_says_what_it_died_of");
+    need_root!();
     let server = Server::start();
     let id = server.spawn(json!({"memory_mb": 64}));
     let path = detach(

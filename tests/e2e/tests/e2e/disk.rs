@@ -12,7 +12,7 @@ fn is_an_honest_error(response: &Response) -> bool {
 
 #[test]
 fn a_full_disk_is_an_error_and_not_the_end() {
-    need_root!("disk::a_full_disk_is_an_error_and_not_the_end");
+    need_root!();
     let server = Server::with(Options {
         small_disk: Some(96 * 1024 * 1024),
         ..Options::default()

@@ -35,10 +35,9 @@ fn make_tar(busybox: &Path, directory: &Path) -> PathBuf {
 
 #[test]
 fn a_tar_file_becomes_an_image_and_a_sandbox() {
-    const NAME: &str = "image::a_tar_file_becomes_an_image_and_a_sandbox";
-    need_root!("image::a_tar_file_becomes_an_image_and_a_sandbox");
+    need_root!();
     let Some(busybox) = busybox() else {
-        skip(NAME, "needs the package busybox-static");
+        skip("needs the package busybox-static");
         return;
     };
     let server = Server::with(Options {
@@ -69,7 +68,7 @@ fn a_tar_file_becomes_an_image_and_a_sandbox() {
 
 #[test]
 fn images_that_are_not_there_are_refused_with_a_hint() {
-    need_root!("image::images_that_are_not_there_are_refused_with_a_hint");
+    need_root!();
     let server = Server::with(Options {
         more: "images:\n  pull: never\n".to_owned(),
         ..Options::default()

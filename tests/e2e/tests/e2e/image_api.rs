@@ -31,8 +31,8 @@ fn load(server: &Server, image: &Image, name: &str) {
 
 #[test]
 fn a_pull_tells_how_far_it_is() {
-    let busybox = need_busybox!("image_api::a_pull_tells_how_far_it_is");
-    let Some(registry) = Registry::start("image_api::a_pull_tells_how_far_it_is") else {
+    let busybox = need_busybox!();
+    let Some(registry) = Registry::start() else {
         return;
     };
     let digest = registry.push(&Image::with_shell(&busybox), "team/small:1");
@@ -80,7 +80,7 @@ fn a_pull_tells_how_far_it_is() {
 
 #[test]
 fn images_are_listed_named_and_removed() {
-    let busybox = need_busybox!("image_api::images_are_listed_named_and_removed");
+    let busybox = need_busybox!();
     let server = Server::start();
     let image = Image::with_shell(&busybox).set("User", json!("1000"));
     load(&server, &image, "localhost:5000/team/tool:1");
@@ -112,7 +112,7 @@ fn images_are_listed_named_and_removed() {
 
 #[test]
 fn what_a_sandbox_stands_on_stays() {
-    let busybox = need_busybox!("image_api::what_a_sandbox_stands_on_stays");
+    let busybox = need_busybox!();
     let mut server = Server::start();
     load(&server, &Image::with_shell(&busybox), "used");
     let other = Image::with_shell(&busybox).layer(|root| {
@@ -164,7 +164,7 @@ fn what_a_sandbox_stands_on_stays() {
 
 #[test]
 fn a_run_holds_its_image_against_the_server_beside_it() {
-    let busybox = need_busybox!("image_api::a_run_holds_its_image_against_the_server_beside_it");
+    let busybox = need_busybox!();
     let server = Server::start();
     load(&server, &Image::with_shell(&busybox), "shared");
     let mut run = server
@@ -195,7 +195,7 @@ fn a_run_holds_its_image_against_the_server_beside_it() {
 
 #[test]
 fn an_image_travels_from_one_server_to_another() {
-    let busybox = need_busybox!("image_api::an_image_travels_from_one_server_to_another");
+    let busybox = need_busybox!();
     let (here, there) = (Server::start(), Server::start());
     let image = Image::with_shell(&busybox).set("WorkingDir", json!("/etc"));
     load(&here, &image, "traveller:1");
@@ -230,7 +230,7 @@ fn an_image_travels_from_one_server_to_another() {
 
 #[test]
 fn what_is_no_archive_is_refused_and_leaves_nothing() {
-    let _ = need_busybox!("image_api::what_is_no_archive_is_refused_and_leaves_nothing");
+    let _ = need_busybox!();
     let server = Server::start();
     let file = server.scratch("noise.tar");
     fs::write(&file, vec![7; 100_000]).unwrap();

@@ -36,8 +36,7 @@ fn stdout(server: &Server, id: &str, command: &str) -> String {
 
 #[test]
 fn what_an_image_wants_holds_unless_the_spawn_says_otherwise() {
-    let busybox =
-        need_busybox!("image_content::what_an_image_wants_holds_unless_the_spawn_says_otherwise");
+    let busybox = need_busybox!();
     let server = Server::start();
     let image = Image::with_shell(&busybox)
         .layer(|root| {
@@ -123,8 +122,7 @@ fn what_an_image_wants_holds_unless_the_spawn_says_otherwise() {
 
 #[test]
 fn a_run_without_a_command_starts_what_the_image_starts() {
-    let busybox =
-        need_busybox!("image_content::a_run_without_a_command_starts_what_the_image_starts");
+    let busybox = need_busybox!();
     let server = Server::start();
     let image = Image::with_shell(&busybox)
         .set("Entrypoint", json!(["/bin/echo", "started", "with"]))
@@ -152,7 +150,7 @@ fn a_run_without_a_command_starts_what_the_image_starts() {
 
 #[test]
 fn an_image_of_one_program_is_enough() {
-    let busybox = need_busybox!("image_content::an_image_of_one_program_is_enough");
+    let busybox = need_busybox!();
     let server = Server::start();
     let image = Image::empty().layer(|root| {
         fs::copy(&busybox, root.join("busybox")).unwrap();
@@ -183,7 +181,7 @@ fn an_image_of_one_program_is_enough() {
 
 #[test]
 fn sixty_layers_are_one_root() {
-    let busybox = need_busybox!("image_content::sixty_layers_are_one_root");
+    let busybox = need_busybox!();
     let server = Server::start();
     let mut image = Image::with_shell(&busybox);
     for number in 1..60 {
@@ -203,7 +201,7 @@ fn sixty_layers_are_one_root() {
 
 #[test]
 fn what_upper_layers_took_away_is_gone() {
-    let busybox = need_busybox!("image_content::what_upper_layers_took_away_is_gone");
+    let busybox = need_busybox!();
     let server = Server::start();
     let write = |root: &Path, path: &str, text: &str| {
         let path = root.join(path);
@@ -251,7 +249,7 @@ fn what_upper_layers_took_away_is_gone() {
 
 #[test]
 fn links_modes_and_attributes_arrive() {
-    let busybox = need_busybox!("image_content::links_modes_and_attributes_arrive");
+    let busybox = need_busybox!();
     let server = Server::start();
     let mut with_attribute = false;
     let image = Image::with_shell(&busybox).layer(|root| {

@@ -14,15 +14,15 @@ use crate::harness::{SOON, Server, eventually, host, need_root, skip};
 /// More than the manifest and the configuration of a test's image, less than busybox.
 const A_LITTLE: u64 = 200 * 1024;
 
-/// Starts a registry with one image in it, or leaves the test loudly.
+/// Starts a registry with one image in it, or leaves the test, which is skipped.
 macro_rules! stocked {
-    ($name:literal) => {{
-        need_root!($name);
+    () => {{
+        need_root!();
         let Some(busybox) = busybox() else {
-            skip($name, "needs the package busybox-static");
+            skip("needs the package busybox-static");
             return;
         };
-        let Some(registry) = Registry::start($name) else {
+        let Some(registry) = Registry::start() else {
             return;
         };
         registry.push(&Image::with_shell(&busybox), "small:1");
@@ -46,7 +46,7 @@ fn says(response: crate::harness::http::Response, status: u16, code: &str, words
 
 #[test]
 fn an_image_is_pulled_once_and_outlives_its_registry() {
-    let mut registry = stocked!("image_pull::an_image_is_pulled_once_and_outlives_its_registry");
+    let mut registry = stocked!();
     let server = Server::start();
     let image = registry.image("small:1");
     let id = server.spawn(json!({ "image": image }));
@@ -78,7 +78,7 @@ fn an_image_is_pulled_once_and_outlives_its_registry() {
 
 #[test]
 fn what_cannot_be_pulled_says_why() {
-    let registry = stocked!("image_pull::what_cannot_be_pulled_says_why");
+    let registry = stocked!();
     let server = Server::start();
     let tag = spawn(&server, &registry.image("small:none"));
     says(tag, 404, "NOT_FOUND", &["small:none"]);
@@ -117,13 +117,12 @@ fn what_cannot_be_pulled_says_why() {
 
 #[test]
 fn a_digest_names_one_image_for_ever() {
-    const NAME: &str = "image_pull::a_digest_names_one_image_for_ever";
-    need_root!("image_pull::a_digest_names_one_image_for_ever");
+    need_root!();
     let Some(busybox) = busybox() else {
-        skip(NAME, "needs the package busybox-static");
+        skip("needs the package busybox-static");
         return;
     };
-    let Some(registry) = Registry::start(NAME) else {
+    let Some(registry) = Registry::start() else {
         return;
     };
     let server = Server::start();
@@ -149,13 +148,12 @@ fn a_digest_names_one_image_for_ever() {
 
 #[test]
 fn a_registry_with_a_lock_is_opened_by_dockers_login() {
-    const NAME: &str = "image_pull::a_registry_with_a_lock_is_opened_by_dockers_login";
-    need_root!("image_pull::a_registry_with_a_lock_is_opened_by_dockers_login");
+    need_root!();
     let Some(busybox) = busybox() else {
-        skip(NAME, "needs the package busybox-static");
+        skip("needs the package busybox-static");
         return;
     };
-    let Some(registry) = Registry::locked(NAME) else {
+    let Some(registry) = Registry::locked() else {
         return;
     };
     registry.push(&Image::with_shell(&busybox), "secret:1");
@@ -202,7 +200,7 @@ fn a_registry_with_a_lock_is_opened_by_dockers_login() {
 
 #[test]
 fn aliases_lead_to_an_image() {
-    let registry = stocked!("image_pull::aliases_lead_to_an_image");
+    let registry = stocked!();
     let image = registry.image("small:1");
     let server = Server::with(Options {
         more: format!("images:\n  aliases:\n    alpine:latest: tools\n    tools: \"{image}\"\n"),
@@ -219,7 +217,7 @@ fn aliases_lead_to_an_image() {
 
 #[test]
 fn without_pulls_only_what_was_brought_here_is_there() {
-    let registry = stocked!("image_pull::without_pulls_only_what_was_brought_here_is_there");
+    let registry = stocked!();
     let server = Server::with(Options {
         more: "images:\n  pull: never\n".to_owned(),
         ..Options::default()
@@ -237,7 +235,7 @@ fn without_pulls_only_what_was_brought_here_is_there() {
 
 #[test]
 fn many_who_want_one_image_cause_one_download() {
-    let registry = stocked!("image_pull::many_who_want_one_image_cause_one_download");
+    let registry = stocked!();
     let gate = Gate::before(registry.address(), A_LITTLE);
     let image = format!("{}/small:1", gate.address());
     let server = Server::start();
@@ -262,7 +260,7 @@ fn many_who_want_one_image_cause_one_download() {
 
 #[test]
 fn a_pull_ends_with_the_last_who_waits_for_it() {
-    let registry = stocked!("image_pull::a_pull_ends_with_the_last_who_waits_for_it");
+    let registry = stocked!();
     let gate = Gate::before(registry.address(), A_LITTLE);
     let image = format!("{}/small:1", gate.address());
     let server = Server::start();
@@ -286,8 +284,7 @@ fn a_pull_ends_with_the_last_who_waits_for_it() {
 
 #[test]
 fn a_server_that_is_killed_in_a_pull_leaves_nothing_half_made() {
-    let registry =
-        stocked!("image_pull::a_server_that_is_killed_in_a_pull_leaves_nothing_half_made");
+    let registry = stocked!();
     let gate = Gate::before(registry.address(), A_LITTLE);
     let image = format!("{}/small:1", gate.address());
     let mut server = Server::start();
@@ -321,7 +318,7 @@ fn a_server_that_is_killed_in_a_pull_leaves_nothing_half_made() {
 
 #[test]
 fn a_server_that_stops_does_not_wait_for_a_pull() {
-    let registry = stocked!("image_pull::a_server_that_stops_does_not_wait_for_a_pull");
+    let registry = stocked!();
     let gate = Gate::before(registry.address(), A_LITTLE);
     let image = format!("{}/small:1", gate.address());
     let mut server = Server::start();

@@ -144,7 +144,7 @@ fn egress_process(server: &Server) -> Option<Pid> {
 
 #[test]
 fn names_are_resolved_and_lead_outside_alone() {
-    let Some(_world) = World::enter("names::names_are_resolved_and_lead_outside_alone") else {
+    let Some(_world) = World::enter() else {
         return;
     };
     let mut server = server();
@@ -166,7 +166,7 @@ fn names_are_resolved_and_lead_outside_alone() {
 
 #[test]
 fn a_list_of_names_is_all_that_is_reached() {
-    let Some(_world) = World::enter("names::a_list_of_names_is_all_that_is_reached") else {
+    let Some(_world) = World::enter() else {
         return;
     };
     let mut server = server();

@@ -173,7 +173,7 @@ fn check_walls(world: &World, server: &Server, id: &str, neighbour: &[String; 2]
 
 #[test]
 fn outside_is_reached_and_nothing_else() {
-    let Some(world) = World::enter("network::outside_is_reached_and_nothing_else") else {
+    let Some(world) = World::enter() else {
         return;
     };
     let mut server = server(&["network: auto"]);
@@ -201,7 +201,7 @@ fn outside_is_reached_and_nothing_else() {
 
 #[test]
 fn nobody_outside_reaches_in_or_through() {
-    let Some(world) = World::enter("network::nobody_outside_reaches_in_or_through") else {
+    let Some(world) = World::enter() else {
         return;
     };
     let server = server(&["network: auto"]);
@@ -244,7 +244,7 @@ fn nobody_outside_reaches_in_or_through() {
 
 #[test]
 fn a_sandbox_cannot_speak_under_another_address() {
-    let Some(world) = World::enter("network::a_sandbox_cannot_speak_under_another_address") else {
+    let Some(world) = World::enter() else {
         return;
     };
     let server = server(&["network: auto"]);
@@ -307,8 +307,7 @@ fn first_process(server: &Server, id: &str) -> i32 {
 
 #[test]
 fn what_the_operator_opens_is_open_and_what_is_closed_is_closed() {
-    let test = "network::what_the_operator_opens_is_open_and_what_is_closed_is_closed";
-    let Some(_world) = World::enter(test) else {
+    let Some(_world) = World::enter() else {
         return;
     };
     let server = server(&[
@@ -344,8 +343,7 @@ const FOREIGN: &str = "add table inet mine; add chain inet mine watch { type fil
 
 #[test]
 fn nothing_is_left_and_nothing_of_others_is_touched() {
-    let Some(world) = World::enter("network::nothing_is_left_and_nothing_of_others_is_touched")
-    else {
+    let Some(world) = World::enter() else {
         return;
     };
     world.host.nft(FOREIGN);
@@ -407,7 +405,7 @@ fn nothing_is_left_and_nothing_of_others_is_touched() {
 
 #[test]
 fn creates_cut_off_by_a_kill_leave_no_cable() {
-    let Some(world) = World::enter("network::creates_cut_off_by_a_kill_leave_no_cable") else {
+    let Some(world) = World::enter() else {
         return;
     };
     let mut server = server(&["network: auto"]);
@@ -455,8 +453,7 @@ fn creates_cut_off_by_a_kill_leave_no_cable() {
 
 #[test]
 fn two_servers_and_a_run_stay_out_of_each_others_way() {
-    let test = "network::two_servers_and_a_run_stay_out_of_each_others_way";
-    let Some(world) = World::enter(test) else {
+    let Some(world) = World::enter() else {
         return;
     };
     let mut first = server(&["network: auto"]);
@@ -487,8 +484,7 @@ fn two_servers_and_a_run_stay_out_of_each_others_way() {
 
 #[test]
 fn a_firewall_in_the_way_is_named_with_what_opens_it() {
-    let Some(world) = World::enter("network::a_firewall_in_the_way_is_named_with_what_opens_it")
-    else {
+    let Some(world) = World::enter() else {
         return;
     };
     world.host.nft("add table inet wall; add chain inet wall pass { type filter hook forward priority 0; policy drop; }");

@@ -147,7 +147,7 @@ fn is_one_url_away(options: Options) {
 
 #[test]
 fn a_server_in_a_native_sandbox_without_a_network_is_one_url_away() {
-    need_root!("preview::a_server_in_a_native_sandbox_without_a_network_is_one_url_away");
+    need_root!();
     is_one_url_away(Options::default());
 }
 
@@ -161,15 +161,12 @@ fn a_server_behind_an_agent_is_one_url_away() {
 
 #[test]
 fn it_does_not_matter_what_the_server_inside_is_bound_to() {
-    need_root!("preview::it_does_not_matter_what_the_server_inside_is_bound_to");
+    need_root!();
     let server = Server::start();
     let id = server.spawn(json!({}));
     for address in ["127.0.0.1", "0.0.0.0", "::1", "::"] {
         if address.contains(':') && !std::path::Path::new("/proc/net/if_inet6").exists() {
-            skip(
-                "preview::it_does_not_matter_what_the_server_inside_is_bound_to",
-                "this kernel has no IPv6",
-            );
+            skip("this kernel has no IPv6");
             continue;
         }
         let port = serve(&server, &id, address);
@@ -219,14 +216,13 @@ fn an_address_for_previews_serves_nothing_else() {
 fn a_thousand_kept_connections_are_served() {
     const CONNECTIONS: usize = 1000;
     const SLOW: usize = 150;
-    const NAME: &str = "preview::a_thousand_kept_connections_are_served";
-    need_root!("preview::a_thousand_kept_connections_are_served");
+    need_root!();
     let limit = getrlimit(Resource::Nofile);
     if limit
         .maximum
         .is_some_and(|maximum| maximum < 4 * CONNECTIONS as u64)
     {
-        skip(NAME, "too few open files are allowed");
+        skip("too few open files are allowed");
         return;
     }
     setrlimit(

@@ -9,7 +9,7 @@ use crate::harness::{Options, Server, need_root};
 
 #[test]
 fn the_api_port_is_out_of_reach() {
-    need_root!("reach::the_api_port_is_out_of_reach");
+    need_root!();
     let server = Server::start();
     let id = server.spawn(json!({}));
     let port = server.address().port();
@@ -34,7 +34,7 @@ print(sorted(name for _, name in socket.if_nameindex()))"
 
 #[test]
 fn the_servers_files_are_out_of_reach() {
-    need_root!("reach::the_servers_files_are_out_of_reach");
+    need_root!();
     let server = Server::with(Options {
         api_key: Some("k-out-of-reach"),
         ..Options::default()

@@ -54,7 +54,7 @@ impl Drop for Place {
 
 #[test]
 fn python_runs_and_its_sandbox_is_gone_afterwards() {
-    need_root!("run::python_runs_and_its_sandbox_is_gone_afterwards");
+    need_root!();
     let place = Place::new();
     let finished = place.run(&[
         "--",
@@ -69,7 +69,7 @@ fn python_runs_and_its_sandbox_is_gone_afterwards() {
 
 #[test]
 fn the_exit_code_and_both_outputs_are_the_commands_own() {
-    need_root!("run::the_exit_code_and_both_outputs_are_the_commands_own");
+    need_root!();
     let place = Place::new();
     let finished = place.run(&["--", "sh", "-c", "echo out; echo err >&2; exit 42"]);
     assert_eq!(finished.code, Some(42));
@@ -83,7 +83,7 @@ fn the_exit_code_and_both_outputs_are_the_commands_own() {
 
 #[test]
 fn arguments_arrive_as_they_were_given() {
-    need_root!("run::arguments_arrive_as_they_were_given");
+    need_root!();
     let place = Place::new();
     let finished = place.run(&["--", "printf", "[%s]", "a b", "$HOME", "'", "*", ""]);
     assert_eq!(finished.ok(), "[a b][$HOME]['][*][]");
@@ -91,7 +91,7 @@ fn arguments_arrive_as_they_were_given() {
 
 #[test]
 fn what_comes_in_at_standard_input_reaches_the_command() {
-    need_root!("run::what_comes_in_at_standard_input_reaches_the_command");
+    need_root!();
     let place = Place::new();
     let mut child = place
         .command(&["--", "wc", "-c"])
@@ -108,7 +108,7 @@ fn what_comes_in_at_standard_input_reaches_the_command() {
 
 #[test]
 fn it_works_beside_a_server_with_the_same_data() {
-    need_root!("run::it_works_beside_a_server_with_the_same_data");
+    need_root!();
     let server = Server::start();
     let id = server.spawn(serde_json::json!({}));
     let finished = server.cli(&["run", "--", "echo", "beside"]);
@@ -119,7 +119,7 @@ fn it_works_beside_a_server_with_the_same_data() {
 
 #[test]
 fn an_interrupt_ends_the_command_and_the_sandbox() {
-    need_root!("run::an_interrupt_ends_the_command_and_the_sandbox");
+    need_root!();
     let place = Place::new();
     let mark = format!("86399.{}", std::process::id());
     let mut child = place

@@ -14,11 +14,10 @@ struct Terminal {
     socket: PathBuf,
 }
 
-/// Leaves the test, loudly, without tmux.
+/// Leaves the test, which is skipped, without tmux.
 macro_rules! need_tmux {
-    ($test:literal) => {
-        if Command::new("tmux").arg("-V").output().is_err() {
-            skip($test, "needs tmux");
+    () => {
+        if !stacyvm_testing::programs_or_skip(&["tmux"]) {
             return;
         }
     };
@@ -151,9 +150,9 @@ impl Drop for Terminal {
 
 #[test]
 fn an_interactive_python_is_resized_interrupted_and_ends_with_its_code() {
-    need_tmux!("an_interactive_python_is_resized_interrupted_and_ends_with_its_code");
+    need_tmux!();
     if !Path::new("/usr/bin/python3").exists() {
-        skip("an_interactive_python", "needs /usr/bin/python3");
+        skip("needs /usr/bin/python3");
         return;
     }
     let server = Server::start();
@@ -184,7 +183,7 @@ fn an_interactive_python_is_resized_interrupted_and_ends_with_its_code() {
 
 #[test]
 fn a_shell_in_it_has_job_control() {
-    need_tmux!("a_shell_in_it_has_job_control");
+    need_tmux!();
     let server = Server::start();
     let id = server.spawn(json!({}));
     let terminal = Terminal::open(&server);
@@ -213,7 +212,7 @@ fn a_shell_in_it_has_job_control() {
 
 #[test]
 fn the_terminal_is_restored_when_the_server_or_the_client_is_killed() {
-    need_tmux!("the_terminal_is_restored_when_the_server_or_the_client_is_killed");
+    need_tmux!();
     let mut server = Server::start();
     let id = server.spawn(json!({}));
     let terminal = Terminal::open(&server);

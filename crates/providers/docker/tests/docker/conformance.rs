@@ -8,10 +8,10 @@ use stacyvm_provider::Provider;
 use stacyvm_provider::conformance::Harness;
 use stacyvm_types::SandboxId;
 
-use crate::support::{Surroundings, World, skip};
+use crate::support::{Surroundings, World};
 
 async fn harness() -> Option<World> {
-    let surroundings = Surroundings::find("conformance")?;
+    let surroundings = Surroundings::find()?;
     Some(World::with(surroundings, |_| {}).await)
 }
 
@@ -28,6 +28,10 @@ impl Harness for World {
     async fn kill_workload(&self, id: &SandboxId) {
         let container = self.container(id);
         self.surroundings.docker(&["kill", &container]);
+    }
+
+    fn skip(&self, reason: &str) {
+        stacyvm_testing::skip(reason);
     }
 
     async fn leftovers(&self, id: &SandboxId) -> Vec<String> {
@@ -61,7 +65,7 @@ mod attached {
     use super::*;
 
     async fn harness() -> Option<World> {
-        let surroundings = Surroundings::find("conformance, attached")?;
+        let surroundings = Surroundings::find()?;
         Some(World::with(surroundings, |settings| settings.attach_only = true).await)
     }
 
@@ -73,9 +77,9 @@ mod gvisor {
     use super::*;
 
     async fn harness() -> Option<World> {
-        let surroundings = Surroundings::find("conformance, gVisor")?;
+        let surroundings = Surroundings::find()?;
         if !surroundings.has_runtime("runsc") {
-            skip("conformance, gVisor: the engine has no runtime runsc");
+            stacyvm_testing::skip("the engine has no runtime runsc");
             return None;
         }
         let world = World::with(surroundings, |settings| {
@@ -92,7 +96,7 @@ mod warm {
     use super::*;
 
     async fn harness() -> Option<World> {
-        let surroundings = Surroundings::find("conformance, warm")?;
+        let surroundings = Surroundings::find()?;
         let world = World::with(surroundings, crate::warm::keep_two).await;
         world.until_warm(2).await;
         Some(world)

@@ -10,8 +10,7 @@ use crate::support::{Image, Surroundings, World};
 
 #[tokio::test]
 async fn an_image_is_saved_loaded_named_and_removed() {
-    let Some(surroundings) = Surroundings::find("an_image_is_saved_loaded_named_and_removed")
-    else {
+    let Some(surroundings) = Surroundings::find() else {
         return;
     };
     let image = Image::derived(&surroundings, &["USER games", "LABEL made=here"]);
@@ -59,7 +58,7 @@ async fn an_image_is_saved_loaded_named_and_removed() {
 
 #[tokio::test]
 async fn a_root_file_system_becomes_an_image_and_a_broken_one_does_not() {
-    let Some(surroundings) = Surroundings::find("a_root_file_system_becomes_an_image") else {
+    let Some(surroundings) = Surroundings::find() else {
         return;
     };
     let name = Image::free_name();

@@ -8,15 +8,16 @@
 //! No packet leaves these namespaces, so any address may play a public one. Everything in them ends
 //! with the thread of its test, also when the test fails.
 
-use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::thread::move_into_link_name_space;
+use stacyvm_testing::{
+    Entered, NetworkNamespace, programs_or_skip, root_or_skip, wait_until as wait,
+};
 use tempfile::TempDir;
 
-use crate::support::{Surroundings, skip};
+use crate::support::Surroundings;
 
 /// The port on which every listener answers `hello`, on TCP and UDP.
 pub(crate) const PORT: u16 = 7000;
@@ -78,43 +79,23 @@ for thread in threads: thread.join()
 print('\n'.join(said[line] for line in lines))
 "#;
 
-/// A network namespace and the process that keeps it alive.
+/// A network namespace and what tests do in it.
 #[derive(Debug)]
-pub(crate) struct Namespace {
-    child: Child,
-    _input: ChildStdin,
-}
+pub(crate) struct Namespace(NetworkNamespace);
 
 impl Namespace {
     fn new() -> Self {
-        let mut child = Command::new("unshare")
-            .args(["--net", "cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        let namespace = Self {
-            child,
-            _input: input,
-        };
-        wait("a network namespace is made", || {
-            std::fs::read_link(namespace.path()).is_ok_and(|link| link != own)
-        });
+        let namespace = Self(NetworkNamespace::make());
         namespace.run("ip link set lo up");
         namespace
     }
 
     pub(crate) fn path(&self) -> String {
-        format!("/proc/{}/ns/net", self.child.id())
+        self.0.path()
     }
 
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path()));
-        command.args(["--", program]);
-        command
+        self.0.command(program)
     }
 
     /// Runs a command of words without quotes, and returns its output.
@@ -137,13 +118,6 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The namespaces, the listeners in them, and the engine.
 pub(crate) struct IsolatedNetwork {
     pub(crate) host: Namespace,
@@ -151,39 +125,27 @@ pub(crate) struct IsolatedNetwork {
     listeners: Vec<Child>,
     engine: Option<Child>,
     directory: TempDir,
-    home: OwnedFd,
+    entered: Option<Entered>,
 }
 
 impl IsolatedNetwork {
     /// Creates the namespaces, with an engine that takes its networks from `pools`, and moves the
-    /// calling thread into the host's; none, with a line about the skipped test, where that is
-    /// impossible.
-    pub(crate) fn enter(test: &str, pools: &str) -> Option<(Self, Surroundings)> {
-        let mut surroundings = Surroundings::find(test)?;
-        if !rustix::process::geteuid().is_root() {
-            skip(&format!("{test}: needs root"));
+    /// calling thread into the host's; none, and the test is skipped, where that is impossible.
+    pub(crate) fn enter(pools: &str) -> Option<(Self, Surroundings)> {
+        let mut surroundings = Surroundings::find()?;
+        let programs = [
+            "nft", "ip", "nsenter", "unshare", "setpriv", "python3", "dockerd",
+        ];
+        if !root_or_skip() || !programs_or_skip(&programs) {
             return None;
         }
-        for program in [
-            "nft", "ip", "nsenter", "unshare", "setpriv", "python3", "dockerd",
-        ] {
-            let found = Command::new("sh")
-                .args(["-c", "command -v \"$0\" > /dev/null", program])
-                .status()
-                .unwrap();
-            if !found.success() {
-                skip(&format!("{test}: {program} is missing"));
-                return None;
-            }
-        }
-        let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
         let mut network = Self {
             host: Namespace::new(),
             outside: Namespace::new(),
             listeners: Vec::new(),
             engine: None,
             directory: TempDir::with_prefix("svm-network-").unwrap(),
-            home: home.into(),
+            entered: None,
         };
         network.lay_out();
         network.start_engine(pools);
@@ -195,8 +157,7 @@ impl IsolatedNetwork {
         );
         let copied = Command::new("sh").args(["-c", &copy]).output().unwrap();
         assert!(copied.status.success(), "{copied:?}");
-        let host = std::fs::File::open(network.host.path()).unwrap();
-        move_into_link_name_space(host.as_fd(), None).unwrap();
+        network.entered = Some(network.host.0.enter());
         Some((network, surroundings))
     }
 
@@ -331,14 +292,6 @@ impl Drop for IsolatedNetwork {
             let _ = listener.kill();
             let _ = listener.wait();
         }
-        let _ = move_into_link_name_space(self.home.as_fd(), None);
-    }
-}
-
-fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "never came true: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        drop(self.entered.take());
     }
 }

@@ -114,8 +114,7 @@ fn assert_closed(outcomes: &str, gateway: &str) {
 
 #[tokio::test]
 async fn containers_reach_the_outside_and_nothing_of_the_host() {
-    const NAME: &str = "containers_reach_the_outside_and_nothing_of_the_host";
-    let Some((network, surroundings)) = IsolatedNetwork::enter(NAME, POOLS) else {
+    let Some((network, surroundings)) = IsolatedNetwork::enter(POOLS) else {
         return;
     };
     let mut world = World::with(surroundings, settings).await;
@@ -245,8 +244,7 @@ fn forged_senders_are_not_heard(
 
 #[tokio::test]
 async fn the_rules_outlive_servers_and_engines_and_come_back() {
-    const NAME: &str = "the_rules_outlive_servers_and_engines_and_come_back";
-    let Some((mut network, surroundings)) = IsolatedNetwork::enter(NAME, POOLS) else {
+    let Some((mut network, surroundings)) = IsolatedNetwork::enter(POOLS) else {
         return;
     };
     let mut world = World::with(surroundings, settings).await;
@@ -310,10 +308,9 @@ async fn refused_still(sandbox: &dyn SandboxOps, targets: &str) -> String {
 
 #[tokio::test]
 async fn ranges_that_are_taken_are_said_or_gone_around() {
-    const NAME: &str = "ranges_that_are_taken_are_said_or_gone_around";
     // The one range is taken by the engine's own bridge.
     let one = r#"{"base":"172.30.0.0/24","size":24}"#;
-    let Some((_network, surroundings)) = IsolatedNetwork::enter(NAME, one) else {
+    let Some((_network, surroundings)) = IsolatedNetwork::enter(one) else {
         return;
     };
     let wanted = |settings: &mut DockerSettings| {
@@ -340,8 +337,7 @@ async fn ranges_that_are_taken_are_said_or_gone_around() {
 /// The tests' engine is in another network namespace than this thread.
 #[tokio::test]
 async fn an_engine_elsewhere_gives_no_network_unless_it_is_wanted_without_rules() {
-    const NAME: &str = "an_engine_elsewhere_gives_no_network_unless_it_is_wanted_without_rules";
-    let Some(surroundings) = Surroundings::find(NAME) else {
+    let Some(surroundings) = Surroundings::find() else {
         return;
     };
     let again = || surroundings.clone();

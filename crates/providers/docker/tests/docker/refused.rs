@@ -10,7 +10,7 @@ use crate::support::{Surroundings, World};
 
 #[tokio::test]
 async fn an_engine_that_is_away_is_unavailable_and_not_the_end() {
-    let Some(surroundings) = Surroundings::find("an_engine_that_is_away") else {
+    let Some(surroundings) = Surroundings::find() else {
         return;
     };
     let home = tempfile::tempdir().unwrap();
@@ -51,7 +51,7 @@ async fn an_engine_that_is_away_is_unavailable_and_not_the_end() {
 
 #[tokio::test]
 async fn a_runtime_that_is_not_registered_is_named_with_those_that_are() {
-    let Some(surroundings) = Surroundings::find("a_runtime_that_is_not_registered") else {
+    let Some(surroundings) = Surroundings::find() else {
         return;
     };
     let address = EngineAddress::parse(&surroundings.engine, None).unwrap();
@@ -75,7 +75,7 @@ fn a_capability_that_is_none_is_refused_at_once() {
 
 #[tokio::test]
 async fn the_native_providers_image_and_strange_levels_are_refused() {
-    let Some(surroundings) = Surroundings::find("the_native_providers_image") else {
+    let Some(surroundings) = Surroundings::find() else {
         return;
     };
     let world = World::with(surroundings, |_| {}).await;

@@ -40,8 +40,8 @@ async fn port_to(engine: &str, acceptor: Option<TlsAcceptor>) -> SocketAddr {
     address
 }
 
-async fn over_a_port(test: &str, change: impl FnOnce(&mut DockerSettings)) -> Option<World> {
-    let surroundings = Surroundings::find(test)?;
+async fn over_a_port(change: impl FnOnce(&mut DockerSettings)) -> Option<World> {
+    let surroundings = Surroundings::find()?;
     let port = port_to(&surroundings.engine, None).await;
     let address = EngineAddress::parse(&format!("tcp://{port}"), None).unwrap();
     let world = World::with(surroundings, |settings| {
@@ -53,9 +53,7 @@ async fn over_a_port(test: &str, change: impl FnOnce(&mut DockerSettings)) -> Op
 
 #[tokio::test]
 async fn the_agent_comes_in_a_volume_and_answers_over_the_attachment() {
-    let world = over_a_port("the_agent_comes_in_a_volume", |settings| {
-        settings.attach_only = true
-    });
+    let world = over_a_port(|settings| settings.attach_only = true);
     let Some(world) = world.await else {
         return;
     };
@@ -139,7 +137,7 @@ impl Authority {
 
 #[tokio::test]
 async fn a_port_with_tls_lets_in_whom_its_authority_knows() {
-    let Some(surroundings) = Surroundings::find("a_port_with_tls") else {
+    let Some(surroundings) = Surroundings::find() else {
         return;
     };
     let authority = Authority::new();

@@ -20,11 +20,11 @@ pub(crate) struct Surroundings {
 
 impl Surroundings {
     /// All of it, or a word about what is missing.
-    pub(crate) fn find(test: &str) -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let variable = |name: &str| {
             let found = std::env::var(name).ok().filter(|value| !value.is_empty());
             if found.is_none() {
-                skip(&format!("{test}: {name} is not set"));
+                stacyvm_testing::skip(format_args!("{name} is not set"));
             }
             found
         };
@@ -53,18 +53,6 @@ impl Surroundings {
         let names = "{{range $name, $_ := .Runtimes}}{{$name}}\n{{end}}";
         let known = self.docker(&["info", "--format", names]);
         known.lines().any(|known| known == name)
-    }
-}
-
-/// Says loudly that a test did not run, where `cargo xtask test` finds it.
-pub(crate) fn skip(reason: &str) {
-    use std::io::Write as _;
-    let line = format!("SKIP {reason}");
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("STACYVM_SKIPPED_TESTS")
-        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
-    {
-        let _ = writeln!(file, "{line}");
     }
 }
 

@@ -20,8 +20,8 @@ pub(crate) fn keep_two(settings: &mut DockerSettings) {
     };
 }
 
-async fn world(test: &str) -> Option<World> {
-    Some(World::with(Surroundings::find(test)?, keep_two).await)
+async fn world() -> Option<World> {
+    Some(World::with(Surroundings::find()?, keep_two).await)
 }
 
 impl World {
@@ -49,8 +49,7 @@ impl World {
 
 #[tokio::test]
 async fn a_spawn_takes_a_waiting_container_and_another_one_is_made() {
-    let Some(world) = world("a_spawn_takes_a_waiting_container_and_another_one_is_made").await
-    else {
+    let Some(world) = world().await else {
         return;
     };
     let waiting = world.until_warm(2).await;
@@ -82,7 +81,7 @@ async fn a_spawn_takes_a_waiting_container_and_another_one_is_made() {
 
 #[tokio::test]
 async fn limits_are_those_that_were_asked_for() {
-    let Some(world) = world("limits_are_those_that_were_asked_for").await else {
+    let Some(world) = world().await else {
         return;
     };
     let before: Vec<String> = world.until_warm(2).await;
@@ -108,7 +107,7 @@ async fn limits_are_those_that_were_asked_for() {
 
 #[tokio::test]
 async fn a_spawn_that_fits_none_is_made_the_usual_way() {
-    let Some(world) = world("a_spawn_that_fits_none_is_made_the_usual_way").await else {
+    let Some(world) = world().await else {
         return;
     };
     let waiting = world.until_warm(2).await;
@@ -127,7 +126,7 @@ async fn a_spawn_that_fits_none_is_made_the_usual_way() {
 
 #[tokio::test]
 async fn one_that_has_died_is_passed_over() {
-    let Some(world) = world("one_that_has_died_is_passed_over").await else {
+    let Some(world) = world().await else {
         return;
     };
     for container in world.until_warm(2).await {
@@ -163,7 +162,7 @@ async fn crash(world: &World) -> Vec<String> {
 
 #[tokio::test]
 async fn what_a_killed_server_left_is_taken_over() {
-    let Some(world) = world("what_a_killed_server_left_is_taken_over").await else {
+    let Some(world) = world().await else {
         return;
     };
     let left = crash(&world).await;
@@ -190,7 +189,7 @@ async fn what_a_killed_server_left_is_taken_over() {
 
 #[tokio::test]
 async fn what_is_wanted_no_more_is_removed_after_a_crash() {
-    let Some(world) = world("what_is_wanted_no_more_is_removed_after_a_crash").await else {
+    let Some(world) = world().await else {
         return;
     };
     crash(&world).await;

@@ -191,8 +191,7 @@ mod tests {
     #[test]
     fn a_size_is_made_once_and_no_size_is_absurd() {
         if formatter().is_none() {
-            println!("SKIP a_size_is_made_once: mkfs.ext4 is missing");
-            return;
+            return stacyvm_testing::skip("mkfs.ext4 is missing");
         }
         let dir = tempfile::tempdir().unwrap();
         let images = EmptyImages::default();

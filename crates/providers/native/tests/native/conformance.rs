@@ -10,10 +10,10 @@ use stacyvm_provider::conformance::Harness;
 use stacyvm_sys::cgroup::Layout;
 use stacyvm_types::SandboxId;
 
-use crate::support::{World, ready};
+use crate::support::World;
 
 async fn harness() -> Option<World> {
-    if !ready("conformance") {
+    if !stacyvm_testing::root_or_skip() {
         return None;
     }
     Some(World::start().await)
@@ -32,6 +32,10 @@ impl Harness for World {
     async fn kill_workload(&self, id: &SandboxId) {
         let pid = World::provider(self).first_process(id).unwrap();
         kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    }
+
+    fn skip(&self, reason: &str) {
+        stacyvm_testing::skip(reason);
     }
 
     async fn leftovers(&self, id: &SandboxId) -> Vec<String> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use stacyvm_provider::ops::OpError;
 use stacyvm_provider::prelude::*;
 use stacyvm_provider::{Capability, Notice};
+use stacyvm_testing::skip;
 use stacyvm_types::{ExitReason, SandboxId, Vcpus};
 use tokio::sync::mpsc::Receiver;
 
@@ -24,14 +25,14 @@ async fn limit_is_reported(notices: &mut Receiver<Notice>, id: &SandboxId, limit
 }
 
 /// Whether disks can be limited here; says so when not.
-fn has_disks(world: &World, test: &str) -> bool {
+fn has_disks(world: &World) -> bool {
     let has = world
         .provider()
         .capabilities()
         .contains(&Capability::DiskLimit);
     if !has {
         let why = world.provider().degradations();
-        println!("SKIP {test}: this machine cannot limit disks: {why:?}");
+        skip(format_args!("this machine cannot limit disks: {why:?}"));
     }
     has
 }
@@ -77,7 +78,7 @@ async fn filled(sandbox: &Sandbox, path: &str) -> String {
 async fn a_disk_is_full_at_its_limit_and_says_so() {
     need_root!();
     let world = World::start().await;
-    if !has_disks(&world, "a_disk_is_full_at_its_limit_and_says_so") {
+    if !has_disks(&world) {
         return;
     }
     let mut notices = world.provider().notices().unwrap();
@@ -136,7 +137,7 @@ async fn a_disk_is_full_at_its_limit_and_says_so() {
 async fn a_neighbour_without_a_limit_is_not_concerned() {
     need_root!();
     let world = World::start().await;
-    if !has_disks(&world, "a_neighbour_without_a_limit_is_not_concerned") {
+    if !has_disks(&world) {
         return;
     }
     let tight = world.spawn_with(|spec| spec.disk_mb = Some(16)).await;
@@ -159,7 +160,7 @@ async fn a_neighbour_without_a_limit_is_not_concerned() {
 async fn a_limited_disk_outlives_the_server_and_ends_with_its_sandbox() {
     need_root!();
     let mut world = World::start().await;
-    if !has_disks(&world, "a_limited_disk_outlives_the_server") {
+    if !has_disks(&world) {
         return;
     }
     let sandbox = world.spawn_with(|spec| spec.disk_mb = Some(32)).await;
@@ -191,7 +192,7 @@ async fn a_limited_disk_outlives_the_server_and_ends_with_its_sandbox() {
 async fn a_sandbox_that_was_not_made_leaves_no_disk() {
     need_root!();
     let world = World::start().await;
-    if !has_disks(&world, "a_sandbox_that_was_not_made_leaves_no_disk") {
+    if !has_disks(&world) {
         return;
     }
     let mut spec = crate::support::spec();
@@ -233,8 +234,7 @@ async fn a_part_of_a_core_is_a_part_of_a_core() {
     let sandbox = world.spawn_with(|spec| spec.vcpus = tenth).await;
     let files = ["cpu.cfs_quota_us", "cpu.max"];
     let Some((path, quota)) = group_file(&world, &sandbox.id, &files) else {
-        println!("SKIP a_part_of_a_core_is_a_part_of_a_core: no cpu controller");
-        return;
+        return skip("no cpu controller");
     };
     assert_eq!(quota.split_whitespace().next(), Some("10000"), "{path:?}");
     let stats = world.provider().stats(&sandbox.id).await.unwrap();
@@ -291,7 +291,7 @@ async fn swap_is_limited_with_memory_where_the_kernel_can() {
     match (v1, v2) {
         (Some((_, both)), _) => assert_eq!(both.trim(), (64 << 20).to_string()),
         (None, Some((_, swap))) => assert_eq!(swap.trim(), "0"),
-        (None, None) => println!("SKIP swap_is_limited: the kernel does not account for swap"),
+        (None, None) => skip("the kernel does not account for swap"),
     }
     world.finish().await;
 }
@@ -340,8 +340,7 @@ async fn reading_is_held_back_where_a_speed_is_set() {
                 .any(|said| said.contains("input and output")),
             "not limited, and nobody says so: {degraded:?}"
         );
-        println!("SKIP reading_is_held_back_where_a_speed_is_set: {degraded:?}");
-        return;
+        return skip(format_args!("reading is not held back: {degraded:?}"));
     };
     assert!(line.contains(':'), "{path:?}: {line}");
     let make = "head -c 6291456 /dev/urandom | dd of=/workspace/file bs=1M oflag=direct iflag=fullblock status=none";

@@ -104,8 +104,7 @@ async fn reaches_outside(sandbox: &Sandbox) -> bool {
 async fn what_a_box_reaches_changes_while_it_runs_and_outlives_a_restart() {
     need_root!();
     let Some(program) = egress_program() else {
-        crate::support::skip("network: the program stacyvm-egress is not built");
-        return;
+        return stacyvm_testing::skip("the program stacyvm-egress is not built");
     };
     leave_the_machine();
     let world = world(Some(program)).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use stacyvm_native::{NativeConfig, NativeProvider};
@@ -12,68 +12,21 @@ use stacyvm_provider::ops::{
 };
 use stacyvm_provider::prelude::*;
 use stacyvm_provider::{BoxSpec, NetworkMode, ProviderError, SandboxOps};
+pub(crate) use stacyvm_testing::launcher;
 use stacyvm_types::{FileMode, Isolation, OutputStream, SandboxId};
 
 /// Longer than anything here takes on a loaded machine.
 pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Whether native sandboxes can be made here with all rights; says so when not.
-pub(crate) fn ready(test: &str) -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("SKIPPED {test}: needs root");
-    }
-    root
-}
-
-/// Says loudly that a test did not run, where `cargo xtask test` finds it.
-pub(crate) fn skip(reason: &str) {
-    use std::io::Write as _;
-    let line = format!("SKIP {reason}");
-    eprintln!("{line}");
-    if let Some(path) = std::env::var_os("STACYVM_SKIPPED_TESTS")
-        && let Ok(mut file) = std::fs::OpenOptions::new().append(true).open(path)
-    {
-        let _ = writeln!(file, "{line}");
-    }
-}
-
 /// Leaves the test when the machine cannot run it.
 macro_rules! need_root {
     () => {
-        if !crate::support::ready(module_path!()) {
+        if !stacyvm_testing::root_or_skip() {
             return;
         }
     };
 }
 pub(crate) use need_root;
-
-/// The launcher program.
-pub(crate) fn launcher() -> &'static Path {
-    static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
-        if let Some(path) = std::env::var_os("STACYVM_LAUNCHER_BIN") {
-            return path.into();
-        }
-        // The test runs from <target>/<profile>/deps/, the program is built to <target>/debug/.
-        let exe = std::env::current_exe().unwrap();
-        let target = exe.ancestors().nth(3).unwrap();
-        let status = std::process::Command::new(env!("CARGO"))
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "stacyvm-launcher",
-                "--target-dir",
-            ])
-            .arg(target)
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .unwrap();
-        assert!(status.success(), "the launcher does not build");
-        target.join("debug/stacyvm-launcher")
-    });
-    &PROGRAM
-}
 
 /// Copies a program that is to be started. By another process: a child that some other thread forks
 /// off while the copy is written would keep it busy.
@@ -383,13 +336,5 @@ impl Canary {
 
 /// Waits for a condition that nothing announces.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let waiting = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    assert!(
-        tokio::time::timeout(TEST_TIMEOUT, waiting).await.is_ok(),
-        "it never came true that {what}"
-    );
+    stacyvm_testing::eventually(what, async || condition()).await;
 }

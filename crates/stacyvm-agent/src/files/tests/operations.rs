@@ -342,13 +342,11 @@ fn files_that_the_kernel_makes_up_are_read_whole() {
 fn moving_between_file_systems_copies_and_removes() {
     use std::os::unix::fs::MetadataExt;
     let Ok(there) = tempfile::tempdir_in("/dev/shm") else {
-        eprintln!("SKIPPED moving_between_file_systems_copies_and_removes: no /dev/shm");
-        return;
+        return stacyvm_testing::skip("there is no /dev/shm");
     };
     let here = tempfile::tempdir().unwrap();
     if fs::metadata(here.path()).unwrap().dev() == fs::metadata(there.path()).unwrap().dev() {
-        eprintln!("SKIPPED moving_between_file_systems_copies_and_removes: one file system");
-        return;
+        return stacyvm_testing::skip("/dev/shm and the temporary directory are one file system");
     }
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY;
     let root = rustix::fs::open("/", flags, rustix::fs::Mode::empty()).unwrap();

@@ -32,15 +32,6 @@ struct Pebble {
     _processes: [KilledOnDrop; 2],
 }
 
-fn is_there(program: &str) -> bool {
-    let found = Command::new(program)
-        .arg("-help")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    found.is_ok()
-}
-
 /// Ports that were free a moment ago.
 fn ports() -> [u16; 4] {
     let taken: [TcpListener; 4] =
@@ -137,11 +128,8 @@ urllib.request.urlopen("{names}/" + action, body, timeout=30)
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wildcard_is_obtained_kept_and_obtained_again() {
-    for program in ["pebble", "pebble-challtestsrv", "python3"] {
-        if !is_there(program) {
-            eprintln!("SKIPPED acme: {program} is not installed");
-            return;
-        }
+    if !stacyvm_testing::programs_or_skip(&["pebble", "pebble-challtestsrv", "python3"]) {
+        return;
     }
     let directory = tempfile::tempdir().unwrap();
     let pebble = Pebble::start(directory.path());

@@ -17,10 +17,8 @@ fn state(server: &Server, id: &str) -> String {
 
 #[test]
 fn a_container_that_ended_or_was_removed_does_not_show_as_running() {
-    const NAME: &str =
-        "docker::behind::a_container_that_ended_or_was_removed_does_not_show_as_running";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}")]);
         for command in [&["rm", "--force"][..], &["kill"], &["stop", "--time", "0"]] {
             let id = server.spawn(json!({}));
@@ -42,7 +40,7 @@ fn a_container_that_ended_or_was_removed_does_not_show_as_running() {
 
 #[test]
 fn a_paused_container_shows_as_paused_and_goes_on() {
-    let engine = need_docker!("docker::behind::a_paused_container_shows_as_paused_and_goes_on");
+    let engine = need_docker!();
     let server = engine.server(&[]);
     let id = server.spawn(json!({}));
     let container = engine.container(&id);
@@ -71,9 +69,7 @@ fn a_paused_container_shows_as_paused_and_goes_on() {
 
 #[test]
 fn what_happened_while_the_server_was_off_shows_after_its_start() {
-    const NAME: &str =
-        "docker::behind::what_happened_while_the_server_was_off_shows_after_its_start";
-    let engine = need_docker!(NAME);
+    let engine = need_docker!();
     let mut server = engine.server(&[]);
     let spawn = json!({"metadata": {"kept": "yes"}, "owner_id": "alice", "ttl": "1h"});
     let [lives, dies, pauses] = [(); 3].map(|()| server.spawn(spawn.clone()));
@@ -108,7 +104,7 @@ fn what_happened_while_the_server_was_off_shows_after_its_start() {
 
 #[test]
 fn an_engine_that_is_gone_is_said_and_found_again() {
-    let shared = need_docker!("docker::behind::an_engine_that_is_gone_is_said_and_found_again");
+    let shared = need_docker!();
     let mut own = OwnEngine::start(&shared);
     let server = own.engine().server(&[]);
     let id = server.spawn(json!({}));

@@ -82,9 +82,7 @@ fn destroy_all(server: &Server, engine: &Engine) {
 
 #[test]
 fn a_server_killed_at_random_moments_leaves_nothing_and_loses_nothing() {
-    const NAME: &str =
-        "docker::crash::a_server_killed_at_random_moments_leaves_nothing_and_loses_nothing";
-    let shared = need_docker!(NAME);
+    let shared = need_docker!();
     let mut victim = ServerOf(OwnEngine::start(&shared));
     let mut server = victim.0.engine().server(&[]);
     strike_again_and_again(&mut server, &mut victim);
@@ -93,9 +91,7 @@ fn a_server_killed_at_random_moments_leaves_nothing_and_loses_nothing() {
 
 #[test]
 fn an_engine_killed_at_random_moments_leaves_nothing_and_loses_nothing() {
-    const NAME: &str =
-        "docker::crash::an_engine_killed_at_random_moments_leaves_nothing_and_loses_nothing";
-    let shared = need_docker!(NAME);
+    let shared = need_docker!();
     let mut victim = EngineItself(OwnEngine::start(&shared));
     let mut server = victim.0.engine().server(&[]);
     strike_again_and_again(&mut server, &mut victim);

@@ -19,9 +19,8 @@ fn root() -> PathBuf {
 
 #[test]
 fn the_compose_files_are_valid() {
-    const NAME: &str = "docker::deploy::the_compose_files_are_valid";
     if !on_the_path("docker-compose") {
-        skip(NAME, "needs the package docker-compose");
+        skip("needs the package docker-compose");
         return;
     }
     for file in ["docker-compose.yml", "deploy/docker-compose.direct.yml"] {
@@ -50,8 +49,7 @@ impl Drop for Running<'_> {
 
 #[test]
 fn the_image_makes_sandboxes_with_the_engine_it_is_given() {
-    const NAME: &str = "docker::deploy::the_image_makes_sandboxes_with_the_engine_it_is_given";
-    let engine = need_docker!(NAME);
+    let engine = need_docker!();
     // The context of the build: what .dockerignore leaves of the sources, and the program.
     let context = tempfile::tempdir().unwrap();
     std::fs::create_dir(context.path().join("target")).unwrap();
@@ -149,7 +147,7 @@ fn the_image_makes_sandboxes_with_the_engine_it_is_given() {
 
 #[test]
 fn traefik_finds_the_ports_of_a_sandbox() {
-    let engine = need_docker!("docker::deploy::traefik_finds_the_ports_of_a_sandbox");
+    let engine = need_docker!();
     let _inside = engine.enter();
     let server = engine.server(&[
         "network_mode: bridge",

@@ -22,9 +22,8 @@ const PLACES: [&str; 6] = ["/", "/etc", "/bin", "/root", "/workspace", "/tmp"];
 
 #[test]
 fn a_read_only_root_leaves_two_places_to_write_to() {
-    const NAME: &str = "docker::files::a_read_only_root_leaves_two_places_to_write_to";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}"), "read_only_rootfs: true"]);
         let id = server.spawn(json!({}));
         let user = writable(&server, &id, "1000", &PLACES);
@@ -54,7 +53,7 @@ fn a_read_only_root_leaves_two_places_to_write_to() {
 
 #[test]
 fn one_sandbox_can_ask_for_a_read_only_root() {
-    let engine = need_docker!("docker::files::one_sandbox_can_ask_for_a_read_only_root");
+    let engine = need_docker!();
     let server = engine.server(&[]);
     let asked = server.spawn(json!({"read_only_rootfs": true}));
     let other = server.spawn(json!({}));
@@ -70,7 +69,7 @@ fn one_sandbox_can_ask_for_a_read_only_root() {
 
 #[test]
 fn temporary_files_have_an_end() {
-    let engine = need_docker!("docker::files::temporary_files_have_an_end");
+    let engine = need_docker!();
     let server = engine.server(&["read_only_rootfs: true", "tmp_size_mb: 8", "shm_size_mb: 4"]);
     let id = server.spawn(json!({}));
     for (place, most) in [("/tmp", 8), ("/dev/shm", 4)] {
@@ -84,9 +83,8 @@ fn temporary_files_have_an_end() {
 
 #[test]
 fn commands_run_as_a_user_who_owns_the_workspace() {
-    const NAME: &str = "docker::files::commands_run_as_a_user_who_owns_the_workspace";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}")]);
         let id = server.spawn(json!({}));
         let answer = server.exec(
@@ -109,7 +107,7 @@ fn commands_run_as_a_user_who_owns_the_workspace() {
 
 #[test]
 fn an_image_says_who_and_where() {
-    let engine = need_docker!("docker::files::an_image_says_who_and_where");
+    let engine = need_docker!();
     let image = engine.derive(&["USER 1234:4321", "WORKDIR /srv", "ENV COLOUR=green"]);
     let server = engine.server(&[]);
     let id = server.spawn(json!({"image": image.name()}));

@@ -12,9 +12,8 @@ use crate::harness::server::finish;
 
 #[test]
 fn an_entry_point_does_not_matter() {
-    const NAME: &str = "docker::images::an_entry_point_does_not_matter";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}")]);
         for entry_point in [
             "ENTRYPOINT [\"/bin/false\"]",
@@ -35,10 +34,8 @@ fn an_entry_point_does_not_matter() {
 
 #[test]
 fn a_temporary_directory_that_the_image_closed_is_open() {
-    const NAME: &str = "docker::images::a_temporary_directory_that_the_image_closed_is_open";
-    let busybox =
-        need_busybox!("docker::images::a_temporary_directory_that_the_image_closed_is_open");
-    let engine = need_docker!(NAME);
+    let busybox = need_busybox!();
+    let engine = need_docker!();
     let place = tempfile::tempdir().unwrap();
     for directory in ["root/bin", "root/tmp"] {
         fs::create_dir_all(place.path().join(directory)).unwrap();
@@ -51,7 +48,7 @@ fn a_temporary_directory_that_the_image_closed_is_open() {
     tar.arg("-C").arg(place.path().join("root")).arg("-cf");
     finish(tar.arg(&archive).arg(".")).ok();
     let image = engine.import(&archive);
-    for runtime in engine.runtimes(NAME) {
+    for runtime in engine.runtimes() {
         for read_only in [false, true] {
             let server = engine.server(&[&format!("runtime: {runtime}")]);
             let asked = json!({"image": image.name(), "read_only_rootfs": read_only});
@@ -67,9 +64,8 @@ fn a_temporary_directory_that_the_image_closed_is_open() {
 
 #[test]
 fn an_image_needs_no_shell() {
-    const NAME: &str = "docker::images::an_image_needs_no_shell";
-    let busybox = need_busybox!("docker::images::an_image_needs_no_shell");
-    let engine = need_docker!(NAME);
+    let busybox = need_busybox!();
+    let engine = need_docker!();
     let place = tempfile::tempdir().unwrap();
     // Nothing but one program, and not under a name that would be looked for.
     fs::copy(&busybox, place.path().join("echo")).unwrap();
@@ -84,7 +80,7 @@ fn an_image_needs_no_shell() {
     );
     tar.ok();
     let image = engine.import(&archive);
-    for runtime in engine.runtimes(NAME) {
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}")]);
         let id = server.spawn(json!({"image": image.name()}));
         let request = json!({"command": "/echo", "args": ["no", "shell"], "mode": "argv"});
@@ -101,7 +97,7 @@ fn an_image_needs_no_shell() {
 
 #[test]
 fn an_image_that_is_not_there_says_so() {
-    let engine = need_docker!("docker::images::an_image_that_is_not_there_says_so");
+    let engine = need_docker!();
     let mut options = engine.options(&[]);
     options.more.push_str("images:\n  pull: never\n");
     let server = crate::harness::Server::with(options);
@@ -116,12 +112,11 @@ fn an_image_that_is_not_there_says_so() {
 
 #[test]
 fn an_image_is_pulled_once_with_dockers_login() {
-    const NAME: &str = "docker::images::an_image_is_pulled_once_with_dockers_login";
-    let busybox = need_busybox!("docker::images::an_image_is_pulled_once_with_dockers_login");
-    let engine = need_docker!(NAME);
+    let busybox = need_busybox!();
+    let engine = need_docker!();
     // The engine pulls, so the registry is on its loopback.
     let _inside = engine.enter();
-    let Some(mut registry) = Registry::locked(NAME) else {
+    let Some(mut registry) = Registry::locked() else {
         return;
     };
     let digest = registry.push(&Image::with_shell(&busybox), "small:1");
@@ -171,11 +166,10 @@ fn an_image_is_pulled_once_with_dockers_login() {
 
 #[test]
 fn a_pull_shows_how_far_it_is() {
-    const NAME: &str = "docker::images::a_pull_shows_how_far_it_is";
-    let busybox = need_busybox!("docker::images::a_pull_shows_how_far_it_is");
-    let engine = need_docker!(NAME);
+    let busybox = need_busybox!();
+    let engine = need_docker!();
     let _inside = engine.enter();
-    let Some(registry) = Registry::start(NAME) else {
+    let Some(registry) = Registry::start() else {
         return;
     };
     registry.push(&Image::with_shell(&busybox), "shown:1");

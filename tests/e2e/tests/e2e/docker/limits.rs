@@ -23,8 +23,7 @@ fn told(server: &Server, id: &str, limit: &str) {
 
 #[test]
 fn a_fork_bomb_fills_its_own_container_only() {
-    const NAME: &str = "docker::limits::a_fork_bomb_fills_its_own_container_only";
-    let engine = need_docker!(NAME);
+    let engine = need_docker!();
     let server = engine.server(&["pids_limit: 64"]);
     let id = server.spawn(json!({}));
     let other = server.spawn(json!({}));
@@ -54,7 +53,7 @@ fn a_fork_bomb_fills_its_own_container_only() {
 
 #[test]
 fn a_memory_bomb_ends_itself_and_says_why() {
-    let engine = need_docker!("docker::limits::a_memory_bomb_ends_itself_and_says_why");
+    let engine = need_docker!();
     let server = engine.server(&[]);
     let id = server.spawn(json!({"image": engine.image(), "memory_mb": 64}));
     let other = server.spawn(json!({}));
@@ -72,9 +71,8 @@ fn a_memory_bomb_ends_itself_and_says_why() {
 
 #[test]
 fn gvisors_memory_bomb_ends_its_sandbox_and_says_why() {
-    const NAME: &str = "docker::limits::gvisors_memory_bomb_ends_its_sandbox_and_says_why";
-    let engine = need_docker!(NAME);
-    if !engine.has_gvisor(NAME) {
+    let engine = need_docker!();
+    if !engine.has_gvisor() {
         return;
     }
     let server = engine.server(&["runtime: runsc"]);
@@ -96,8 +94,7 @@ fn gvisors_memory_bomb_ends_its_sandbox_and_says_why() {
 
 #[test]
 fn the_kernel_holds_the_share_of_processors_and_memory() {
-    let engine =
-        need_docker!("docker::limits::the_kernel_holds_the_share_of_processors_and_memory");
+    let engine = need_docker!();
     let server = engine.server(&[]);
     let id = server.spawn(json!({"vcpus": 0.5, "memory_mb": 100}));
     // Of both versions of cgroups, as a container sees its own.
@@ -113,9 +110,8 @@ fn the_kernel_holds_the_share_of_processors_and_memory() {
 
 #[test]
 fn open_files_are_limited_and_nothing_is_dumped() {
-    const NAME: &str = "docker::limits::open_files_are_limited_and_nothing_is_dumped";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let mut options = engine.options(&[&format!("runtime: {runtime}")]);
         options.more.push_str("  open_files: 1234\n");
         let server = Server::with(options);
@@ -127,7 +123,7 @@ fn open_files_are_limited_and_nothing_is_dumped() {
 
 #[test]
 fn a_disk_is_limited_or_refused() {
-    let engine = need_docker!("docker::limits::a_disk_is_limited_or_refused");
+    let engine = need_docker!();
     let server = engine.server(&[]);
     let provider = server.request("GET", "/providers/docker", None).expect(200);
     let has = provider["capabilities"]

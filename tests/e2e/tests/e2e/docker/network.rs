@@ -20,9 +20,8 @@ fn interfaces(server: &Server, id: &str) -> Vec<String> {
 
 #[test]
 fn without_a_network_there_is_only_the_loopback() {
-    const NAME: &str = "docker::network::without_a_network_there_is_only_the_loopback";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}"), "network_mode: none"]);
         let id = server.spawn(json!({}));
         assert_eq!(interfaces(&server, &id), ["lo"], "{runtime}");
@@ -39,7 +38,7 @@ fn without_a_network_there_is_only_the_loopback() {
 
 #[test]
 fn with_a_network_there_is_one_of_our_own() {
-    let engine = need_docker!("docker::network::with_a_network_there_is_one_of_our_own");
+    let engine = need_docker!();
     let _inside = engine.enter();
     let server = engine.server(&["network_mode: bridge"]);
     let id = server.spawn(json!({}));

@@ -28,9 +28,8 @@ fn capabilities(server: &Server, id: &str, user: Option<&str>, set: &str) -> u64
 
 #[test]
 fn by_default_neither_the_user_nor_root_has_capabilities() {
-    const NAME: &str = "docker::privileges::by_default_neither_the_user_nor_root_has_capabilities";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}")]);
         let id = server.spawn(json!({}));
         for user in [None, Some("root")] {
@@ -52,8 +51,7 @@ fn by_default_neither_the_user_nor_root_has_capabilities() {
 
 #[test]
 fn what_is_dropped_and_added_is_what_root_has() {
-    const NAME: &str = "docker::privileges::what_is_dropped_and_added_is_what_root_has";
-    let engine = need_docker!(NAME);
+    let engine = need_docker!();
     let chown = json!({"command": "touch /tmp/mine && chown 1000 /tmp/mine", "user": "root"});
     for (keys, expected) in [
         // NET_BIND_SERVICE and CHOWN, in either spelling.
@@ -82,7 +80,7 @@ fn what_is_dropped_and_added_is_what_root_has() {
 
 #[test]
 fn a_capability_that_is_none_stops_the_start() {
-    let engine = need_docker!("docker::privileges::a_capability_that_is_none_stops_the_start");
+    let engine = need_docker!();
     let said = Server::refused(engine.options(&["added_caps: [SUPERPOWER]"]));
     for word in ["providers.docker.added_caps", "SUPERPOWER"] {
         assert!(said.contains(word), "{word} is not in {said}");
@@ -91,9 +89,8 @@ fn a_capability_that_is_none_stops_the_start() {
 
 #[test]
 fn a_setuid_program_gains_nothing() {
-    const NAME: &str = "docker::privileges::a_setuid_program_gains_nothing";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[
             &format!("runtime: {runtime}"),
             // Only so that the program can be made.
@@ -122,8 +119,7 @@ fn a_setuid_program_gains_nothing() {
 
 #[test]
 fn the_filter_of_system_calls_is_the_one_that_was_chosen() {
-    let engine =
-        need_docker!("docker::privileges::the_filter_of_system_calls_is_the_one_that_was_chosen");
+    let engine = need_docker!();
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("no-links.json");
     let profile = json!({
@@ -158,7 +154,7 @@ fn the_filter_of_system_calls_is_the_one_that_was_chosen() {
 
 #[test]
 fn a_broken_filter_stops_the_start() {
-    let engine = need_docker!("docker::privileges::a_broken_filter_stops_the_start");
+    let engine = need_docker!();
     let place = tempfile::tempdir().unwrap();
     let file = place.path().join("broken.json");
     for content in [None, Some("{")] {

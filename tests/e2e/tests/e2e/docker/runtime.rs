@@ -14,8 +14,7 @@ fn kernel(server: &Server, id: &str) -> String {
 
 #[test]
 fn a_runtime_that_the_engine_does_not_have_stops_the_start() {
-    const NAME: &str = "docker::runtime::a_runtime_that_the_engine_does_not_have_stops_the_start";
-    let engine = need_docker!(NAME);
+    let engine = need_docker!();
     let options = engine.options(&["runtime: warp-drive"]);
     let said = Server::refused(options.clone());
     for word in ["providers.docker.runtime", "warp-drive", "runc"] {
@@ -28,16 +27,15 @@ fn a_runtime_that_the_engine_does_not_have_stops_the_start() {
 
 #[test]
 fn kata_without_its_runtime_says_so() {
-    let engine = need_docker!("docker::runtime::kata_without_its_runtime_says_so");
+    let engine = need_docker!();
     let said = Server::refused(engine.options(&["runtime: kata-runtime"]));
     assert!(said.contains("kata-runtime"), "{said}");
 }
 
 #[test]
 fn what_separates_a_sandbox_is_said_as_it_is() {
-    const NAME: &str = "docker::runtime::what_separates_a_sandbox_is_said_as_it_is";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}")]);
         let id = server.spawn(json!({}));
         let own = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
@@ -62,9 +60,8 @@ fn what_separates_a_sandbox_is_said_as_it_is() {
 
 #[test]
 fn a_stronger_level_that_is_asked_for_selects_gvisor() {
-    const NAME: &str = "docker::runtime::a_stronger_level_that_is_asked_for_selects_gvisor";
-    let engine = need_docker!(NAME);
-    if !engine.has_gvisor(NAME) {
+    let engine = need_docker!();
+    if !engine.has_gvisor() {
         return;
     }
     let server = engine.server(&["runtime: runc"]);
@@ -78,8 +75,7 @@ fn a_stronger_level_that_is_asked_for_selects_gvisor() {
 
 #[test]
 fn the_engine_logs_nothing_of_what_commands_print() {
-    const NAME: &str = "docker::runtime::the_engine_logs_nothing_of_what_commands_print";
-    let engine = need_docker!(NAME);
+    let engine = need_docker!();
     let server = engine.server(&[]);
     let id = server.spawn(json!({}));
     server.exec(&id, "head -c 1000000 /dev/zero; echo printed >&2");
@@ -95,9 +91,8 @@ fn the_engine_logs_nothing_of_what_commands_print() {
 
 #[test]
 fn children_that_nobody_waits_for_are_reaped() {
-    const NAME: &str = "docker::runtime::children_that_nobody_waits_for_are_reaped";
-    let engine = need_docker!(NAME);
-    for runtime in engine.runtimes(NAME) {
+    let engine = need_docker!();
+    for runtime in engine.runtimes() {
         let server = engine.server(&[&format!("runtime: {runtime}")]);
         let id = server.spawn(json!({}));
         // Each is an orphan before it ends, and then the first process is its parent.
@@ -113,7 +108,7 @@ fn children_that_nobody_waits_for_are_reaped() {
 
 #[test]
 fn a_provider_tells_what_it_can() {
-    let engine = need_docker!("docker::runtime::a_provider_tells_what_it_can");
+    let engine = need_docker!();
     let server = engine.server(&[]);
     let all = server.request("GET", "/providers", None).expect(200);
     let docker = all

@@ -12,7 +12,7 @@ use std::process::Command;
 use rustix::thread::move_into_link_name_space;
 
 use super::server::{Finished, Options, Server, finish};
-use super::{is_root, skip};
+use super::skip;
 
 /// An engine.
 #[derive(Clone, Debug)]
@@ -25,15 +25,14 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// The one for all tests; none, said loudly, where there is none or we may not use it.
-    pub(crate) fn find(test: &str) -> Option<Self> {
+    /// The one for all tests; none, and the test is skipped, where there is none or it may not be used.
+    pub(crate) fn find() -> Option<Self> {
         let variable = |name: &str| std::env::var(format!("STACYVM_TEST_DOCKER{name}"));
         let Ok(address) = variable("") else {
-            skip(test, "needs a Docker Engine: see `cargo xtask engine`");
+            skip("needs a Docker Engine: see `cargo xtask engine`");
             return None;
         };
-        if !is_root() {
-            skip(test, "needs root");
+        if !stacyvm_testing::root_or_skip() {
             return None;
         }
         let named = |name: &str| {
@@ -72,7 +71,7 @@ impl Engine {
     }
 
     /// The runtimes that every test of isolation runs with.
-    pub(crate) fn runtimes(&self, test: &str) -> Vec<&'static str> {
+    pub(crate) fn runtimes(&self) -> Vec<&'static str> {
         let known = self
             .docker(&["info", "--format", "{{json .Runtimes}}"])
             .ok();
@@ -80,14 +79,14 @@ impl Engine {
         if known.contains("\"runsc\"") {
             runtimes.push("runsc");
         } else {
-            skip(test, "gVisor is missing: run scripts/test-setup");
+            skip("gVisor is missing: run scripts/test-setup");
         }
         runtimes
     }
 
     /// Whether gVisor is there; says so when not.
-    pub(crate) fn has_gvisor(&self, test: &str) -> bool {
-        self.runtimes(test).contains(&"runsc")
+    pub(crate) fn has_gvisor(&self) -> bool {
+        self.runtimes().contains(&"runsc")
     }
 
     /// A command of Docker's own command line.
@@ -237,10 +236,10 @@ fn unique(what: &str) -> String {
     format!("e2e/{what}-{}-{next}:1", std::process::id())
 }
 
-/// The engine for all tests. Leaves the test, loudly, where there is none.
+/// The engine for all tests. Leaves the test, which is skipped, where there is none.
 macro_rules! need_docker {
-    ($test:expr) => {
-        match crate::harness::docker::Engine::find($test) {
+    () => {
+        match crate::harness::docker::Engine::find() {
             Some(engine) => engine,
             None => return,
         }

@@ -33,19 +33,19 @@ pub(crate) struct Registry {
 
 impl Registry {
     /// One that anybody may use; none, loudly, where the programs are missing.
-    pub(crate) fn start(test: &str) -> Option<Self> {
-        Self::with(test, false)
+    pub(crate) fn start() -> Option<Self> {
+        Self::with(false)
     }
 
     /// One that wants a login.
-    pub(crate) fn locked(test: &str) -> Option<Self> {
-        Self::with(test, true)
+    pub(crate) fn locked() -> Option<Self> {
+        Self::with(true)
     }
 
-    fn with(test: &str, locked: bool) -> Option<Self> {
+    fn with(locked: bool) -> Option<Self> {
         for program in [PROGRAM, FILLER] {
             if !on_the_path(program) {
-                skip(test, &format!("needs the package {program}"));
+                skip(&format!("needs the package {program}"));
                 return None;
             }
         }

@@ -9,18 +9,17 @@
 //!                                                    │
 //!                                                 BEHIND 192.168.88.1
 //! ```
-//! Addresses that play public ones are somebody's, but nothing leaves these namespaces. Each lives
-//! as long as a process in it that ends when its standard input closes, which a killed test's does.
+//! Addresses that play public ones are somebody's, but nothing leaves these namespaces. They end with
+//! the test: the listeners in them do when their standard input closes.
 
 use std::cell::RefCell;
 use std::io::Write;
-use std::os::fd::OwnedFd;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
-use rustix::thread::move_into_link_name_space;
+use stacyvm_testing::{Entered, NetworkNamespace, programs_or_skip, root_or_skip};
 
 use super::server::{Finished, finish};
-use super::{SOON, eventually, is_root, skip};
+use super::{SOON, eventually};
 
 /// Where everything outside listens: `hello` and who is seen on TCP and UDP.
 pub(crate) const PORT: u16 = 7000;
@@ -117,46 +116,25 @@ with concurrent.futures.ThreadPoolExecutor(24) as pool:
     print('\n'.join(pool.map(ask, sys.argv[1].splitlines())))
 "#;
 
-/// A network namespace and the process that keeps it.
+/// A network namespace and what tests do in it.
 #[derive(Debug)]
-pub(crate) struct Namespace {
-    child: Child,
-    _input: ChildStdin,
-}
+pub(crate) struct Namespace(NetworkNamespace);
 
 impl Namespace {
     pub(crate) fn new() -> Self {
-        let mut child = Command::new("unshare")
-            .args(["--net", "cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        let input = child.stdin.take().unwrap();
-        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
-        let namespace = Self {
-            child,
-            _input: input,
-        };
-        eventually("a network namespace is made", SOON, || {
-            std::fs::read_link(namespace.path()).is_ok_and(|link| link != own)
-        });
+        let namespace = Self(NetworkNamespace::make());
         namespace.ip("link set lo up");
         namespace
     }
 
     /// The file that names it.
     pub(crate) fn path(&self) -> String {
-        format!("/proc/{}/ns/net", self.child.id())
+        self.0.path()
     }
 
     /// A program that runs in it.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("nsenter");
-        command
-            .arg(format!("--net={}", self.path()))
-            .args(["--", program]);
-        command
+        self.0.command(program)
     }
 
     /// Runs `ip` in it.
@@ -195,13 +173,6 @@ impl Namespace {
     }
 }
 
-impl Drop for Namespace {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// The namespaces and who listens in them. The test's thread stands in the host's.
 #[derive(Debug)]
 pub(crate) struct World {
@@ -210,37 +181,25 @@ pub(crate) struct World {
     pub(crate) behind: Namespace,
     /// Listeners; they end when their input closes.
     listeners: RefCell<Vec<Child>>,
-    home: OwnedFd,
+    entered: Option<Entered>,
 }
 
 impl World {
-    /// Makes it and moves the calling thread in; none, said loudly, where that cannot be.
-    pub(crate) fn enter(test: &str) -> Option<Self> {
-        if !is_root() {
-            skip(test, "needs root");
+    /// Makes it and moves the calling thread in; none, and the test is skipped, where that cannot be.
+    pub(crate) fn enter() -> Option<Self> {
+        let programs = ["nft", "ip", "nsenter", "unshare", "python3"];
+        if !root_or_skip() || !programs_or_skip(&programs) {
             return None;
         }
-        for program in ["nft", "ip", "nsenter", "unshare", "python3"] {
-            if finish(Command::new("sh").args(["-c", "command -v \"$0\"", program])).code != Some(0)
-            {
-                skip(
-                    test,
-                    &format!("{program} is missing: run scripts/test-setup"),
-                );
-                return None;
-            }
-        }
-        let home = std::fs::File::open("/proc/thread-self/ns/net").unwrap();
-        let world = Self {
+        let mut world = Self {
             host: Namespace::new(),
             internet: Namespace::new(),
             behind: Namespace::new(),
             listeners: RefCell::default(),
-            home: home.into(),
+            entered: None,
         };
         world.lay_out();
-        let host = std::fs::File::open(world.host.path()).unwrap();
-        move_into_link_name_space(std::os::fd::AsFd::as_fd(&host), None).unwrap();
+        world.entered = Some(world.host.0.enter());
         Some(world)
     }
 
@@ -355,6 +314,6 @@ impl Drop for World {
             let _ = child.kill();
             let _ = child.wait();
         }
-        let _ = move_into_link_name_space(std::os::fd::AsFd::as_fd(&self.home), None);
+        drop(self.entered.take());
     }
 }

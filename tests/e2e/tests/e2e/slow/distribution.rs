@@ -12,9 +12,9 @@ use crate::harness::server::finish;
 use crate::harness::{Server, need_root, skip};
 
 /// The tar of a small Debian, made once and kept; none, loudly, where it cannot be made.
-fn debian(test: &str) -> Option<PathBuf> {
+fn debian() -> Option<PathBuf> {
     if !on_the_path("debootstrap") {
-        skip(test, "needs the package debootstrap");
+        skip("needs the package debootstrap");
         return None;
     }
     let exe = std::env::current_exe().unwrap();
@@ -40,7 +40,7 @@ fn debian(test: &str) -> Option<PathBuf> {
         .unwrap_or_default();
     let first = sources.lines().next().and_then(|line| line.split_once(' '));
     let Some((mirror, suite)) = first else {
-        skip(test, "this machine's apt has no source of packages");
+        skip("this machine's apt has no source of packages");
         return None;
     };
     let root = tempfile::Builder::new()
@@ -55,7 +55,7 @@ fn debian(test: &str) -> Option<PathBuf> {
     );
     if made.code != Some(0) {
         let last = made.stdout.lines().last().unwrap_or_default().to_owned();
-        skip(test, &format!("debootstrap made no image: {last}"));
+        skip(&format!("debootstrap made no image: {last}"));
         return None;
     }
     let part = place.join("minbase.tar.part");
@@ -84,12 +84,11 @@ fn debian(test: &str) -> Option<PathBuf> {
 
 #[test]
 fn a_whole_distribution_works() {
-    const NAME: &str = "slow::distribution::a_whole_distribution_works";
-    need_root!("slow::distribution::a_whole_distribution_works");
-    let Some(registry) = Registry::start(NAME) else {
+    need_root!();
+    let Some(registry) = Registry::start() else {
         return;
     };
-    let Some(tar) = debian(NAME) else {
+    let Some(tar) = debian() else {
         return;
     };
     let image = Image::empty()
