@@ -8,11 +8,11 @@ use stacyvm_agent_client::{
 };
 use stacyvm_types::ExitReason;
 
-use crate::harness::{Box, DEADLINE, argv, finish, refused, sh, soon};
+use crate::harness::{DEADLINE, TestAgent, argv, finish, refused, sh, soon};
 
 #[tokio::test]
 async fn exit_codes_and_signals_are_told() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     for code in [0, 1, 42, 255] {
         let finished = sandbox.sh(&format!("exit {code}")).await;
         assert_eq!(
@@ -31,7 +31,7 @@ async fn exit_codes_and_signals_are_told() {
 
 #[tokio::test]
 async fn output_streams_are_separate_and_whole() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let finished = sandbox
         .sh("printf out; printf err >&2; printf ' more'")
         .await;
@@ -42,7 +42,7 @@ async fn output_streams_are_separate_and_whole() {
 
 #[tokio::test]
 async fn ids_are_unique_and_the_pid_is_real() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let first = sandbox.agent.exec(sh("echo $$")).await.unwrap();
     let second = sandbox.agent.exec(sh("echo $$")).await.unwrap();
     assert_ne!(first.exec_id, second.exec_id);
@@ -61,7 +61,7 @@ async fn variables_come_from_defaults_sandbox_and_command() {
         .into(),
         ..Configure::default()
     };
-    let sandbox = Box::with(Some(configure)).await;
+    let sandbox = TestAgent::with(Some(configure)).await;
     let mut spec = sh("echo $FROM $ONE $TWO $LANG; echo $PATH; echo $HOME; env | wc -l");
     spec.env = [
         ("FROM".into(), "command".into()),
@@ -90,7 +90,7 @@ async fn variables_come_from_defaults_sandbox_and_command() {
 
 #[tokio::test]
 async fn the_workdir_is_inside_the_root() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let root = std::fs::canonicalize(sandbox.root()).unwrap();
     std::fs::create_dir_all(root.join("workspace/deep")).unwrap();
     std::os::unix::fs::symlink("/etc", root.join("workspace/out")).unwrap();
@@ -121,7 +121,7 @@ async fn the_workdir_is_inside_the_root() {
 
 #[tokio::test]
 async fn input_reaches_the_command_and_ends() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut spec = argv(&["cat"]);
     spec.stdin = true;
     let session = sandbox.agent.exec(spec).await.unwrap();
@@ -146,15 +146,15 @@ async fn input_reaches_the_command_and_ends() {
 
 #[tokio::test]
 async fn a_command_that_does_not_read_still_ends() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut spec = sh("exec 0<&-; echo ready; sleep 0.1; exit 7");
     spec.stdin = true;
     let session = sandbox.agent.exec(spec).await.unwrap();
     let control = session.control.clone();
     let feeding = tokio::spawn(async move {
-        let piece = Bytes::from(vec![0; 60_000]);
+        let chunk = Bytes::from(vec![0; 60_000]);
         while control
-            .send(ExecControl::Stdin(piece.clone()))
+            .send(ExecControl::Stdin(chunk.clone()))
             .await
             .is_ok()
         {}
@@ -165,7 +165,7 @@ async fn a_command_that_does_not_read_still_ends() {
 
 #[tokio::test]
 async fn what_is_no_program_is_told_like_a_shell_does() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     for name in ["no-such-program", "/no/such/program"] {
         let finished = finish(sandbox.agent.exec(argv(&[name])).await.unwrap()).await;
         assert_eq!(finished.code(), 127);
@@ -185,7 +185,7 @@ async fn what_is_no_program_is_told_like_a_shell_does() {
 
 #[tokio::test]
 async fn nonsense_is_refused() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     for spec in [argv(&[]), argv(&[""]), argv(&["echo", "a\0b"])] {
         assert!(matches!(
             refused(&sandbox.agent, spec).await,
@@ -215,7 +215,7 @@ async fn users_are_those_of_the_sandbox() {
     if !stacyvm_testing::root_or_skip() {
         return;
     }
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let etc = sandbox.root().join("etc");
     std::fs::create_dir_all(&etc).unwrap();
     std::fs::write(
@@ -245,7 +245,7 @@ async fn users_are_those_of_the_sandbox() {
 }
 
 /// Lets other users through the temporary directory.
-fn open_to_all(sandbox: &Box) {
+fn open_to_all(sandbox: &TestAgent) {
     use std::os::unix::fs::PermissionsExt as _;
     let root = sandbox.root();
     let open = std::fs::Permissions::from_mode(0o755);
@@ -254,7 +254,7 @@ fn open_to_all(sandbox: &Box) {
 
 #[tokio::test]
 async fn signals_and_kill_reach_the_command() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let script = "trap 'echo caught; exit 9' USR1; echo ready; while :; do sleep 0.05; done";
     let mut session = sandbox.agent.exec(sh(script)).await.unwrap();
     crate::harness::read_until(&mut session, "ready").await;
@@ -276,7 +276,7 @@ async fn signals_and_kill_reach_the_command() {
 
 #[tokio::test]
 async fn the_first_words_come_before_the_end() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut spec = sh("echo first; read line; echo $line");
     spec.stdin = true;
     let mut session = sandbox.agent.exec(spec).await.unwrap();
@@ -293,14 +293,14 @@ async fn the_first_words_come_before_the_end() {
 
 #[tokio::test]
 async fn the_duration_is_measured_inside() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let finished = sandbox.sh("sleep 0.2").await;
     assert!(finished.exit.duration >= Duration::from_millis(200));
 }
 
 #[tokio::test]
 async fn lines_of_all_commands_are_kept() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     sandbox.sh("echo one; echo two >&2").await;
     sandbox.sh("printf unfinished").await;
     let lines = sandbox.agent.logs(10).await.unwrap();
@@ -312,7 +312,7 @@ async fn lines_of_all_commands_are_kept() {
 
 #[tokio::test]
 async fn a_followed_log_has_every_line_once() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     sandbox.sh("echo before").await;
     let mut log = sandbox.agent.follow_logs(10).await.unwrap();
     let mut lines = Vec::new();

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use stacyvm_agent_client::{Agent, Attached, ExecControl, ExecEvent, OpError, Signal, TtySize};
 use stacyvm_types::ExitReason;
 
-use crate::harness::{Box, DEADLINES, argv, finish, sh, soon, until};
+use crate::harness::{DEADLINES, TestAgent, argv, finish, sh, soon, until};
 
 /// All events of an attachment until its end.
 struct Heard {
@@ -44,7 +44,7 @@ async fn attach(agent: &Agent, exec_id: u64, offset: u64) -> Attached {
 
 #[tokio::test]
 async fn output_is_replayed_from_any_offset_after_every_connection_is_gone() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let first = sandbox.another_client().await;
     let script = "for i in $(seq 1 2000); do echo line $i; done; echo err >&2; exit 7";
     let (exec_id, pid) = first.exec_detached(sh(script)).await.unwrap();
@@ -74,7 +74,7 @@ async fn output_is_replayed_from_any_offset_after_every_connection_is_gone() {
 
 #[tokio::test]
 async fn a_connection_that_is_cut_again_and_again_loses_no_byte_and_doubles_none() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     // More than a record retains, so that the command must wait for its reader. It prints nothing
     // before there is one.
     let mut spec = sh("read go; seq -f 'line number %.0f of the output' 0 299999");
@@ -112,7 +112,7 @@ async fn a_connection_that_is_cut_again_and_again_loses_no_byte_and_doubles_none
 
 #[tokio::test]
 async fn input_comes_from_anybody_and_its_end_too() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let agent = &sandbox.agent;
     let mut spec = sh("while read line; do echo \"got $line\"; done; echo end");
     spec.stdin = true;
@@ -147,7 +147,7 @@ async fn input_comes_from_anybody_and_its_end_too() {
 
 #[tokio::test]
 async fn input_waits_for_a_command_that_does_not_read_and_signals_do_not() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let agent = &sandbox.agent;
     let mut spec = argv(&["sleep", "600"]);
     spec.stdin = true;
@@ -187,7 +187,7 @@ async fn input_waits_for_a_command_that_does_not_read_and_signals_do_not() {
 
 #[tokio::test]
 async fn a_terminal_is_resized_interrupted_and_read_again() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let agent = &sandbox.agent;
     let mut spec = sh(
         "trap 'echo interrupted; exit 5' INT; stty size; read line; stty size; while :; do sleep 0.05; done",
@@ -226,7 +226,7 @@ async fn a_terminal_is_resized_interrupted_and_read_again() {
 
 #[tokio::test]
 async fn all_that_runs_is_listed_and_only_detached_ones_are_followed() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let agent = &sandbox.agent;
     let mut plain = agent.exec(argv(&["sleep", "600"])).await.unwrap();
     let (detached, _) = agent
@@ -260,7 +260,7 @@ async fn all_that_runs_is_listed_and_only_detached_ones_are_followed() {
 
 #[tokio::test]
 async fn a_flood_that_nobody_reads_never_waits_and_keeps_its_end() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let agent = &sandbox.agent;
     let script = "head -c 50000000 /dev/zero; echo the end";
     let (exec_id, _) = agent.exec_detached(sh(script)).await.unwrap();
@@ -276,7 +276,7 @@ async fn a_flood_that_nobody_reads_never_waits_and_keeps_its_end() {
 
 #[tokio::test]
 async fn a_deadline_ends_a_detached_command_without_its_client() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut seen = Vec::new();
     for timeout in DEADLINES {
         let client = sandbox.another_client().await;

@@ -5,41 +5,41 @@ use stacyvm_agent_client::{ByteReceiver, OpError, ReadRange, WriteOptions};
 use stacyvm_types::FileMode;
 use tokio::sync::mpsc;
 
-use crate::harness::{Box, soon};
+use crate::harness::{TestAgent, soon};
 
 const OPTIONS: WriteOptions = WriteOptions {
     mode: FileMode::FILE,
     parents: true,
 };
 
-fn data(pieces: Vec<Result<Bytes, OpError>>) -> ByteReceiver {
-    let (queue, data) = mpsc::channel(pieces.len().max(1));
-    for piece in pieces {
-        queue.try_send(piece).unwrap();
+fn data(chunks: Vec<Result<Bytes, OpError>>) -> ByteReceiver {
+    let (queue, data) = mpsc::channel(chunks.len().max(1));
+    for chunk in chunks {
+        queue.try_send(chunk).unwrap();
     }
     data
 }
 
 async fn collect(mut data: ByteReceiver) -> Result<Vec<u8>, OpError> {
     let mut all = Vec::new();
-    while let Some(piece) = soon(data.recv()).await {
-        all.extend_from_slice(&piece?);
+    while let Some(chunk) = soon(data.recv()).await {
+        all.extend_from_slice(&chunk?);
     }
     Ok(all)
 }
 
 #[tokio::test]
 async fn large_files_go_in_and_out() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let content: Vec<u8> = (0..5_000_000_u32)
         .map(|number| (number / 251) as u8)
         .collect();
-    let pieces = content
+    let chunks = content
         .chunks(300_000)
-        .map(|piece| Ok(Bytes::copy_from_slice(piece)));
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
     sandbox
         .agent
-        .write("a/b/large", OPTIONS, data(pieces.collect()))
+        .write("a/b/large", OPTIONS, data(chunks.collect()))
         .await
         .unwrap();
     let read = sandbox
@@ -62,10 +62,10 @@ async fn large_files_go_in_and_out() {
 
 #[tokio::test]
 async fn an_aborted_write_leaves_nothing() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let broken = OpError::Failed("the upload broke".into());
-    let pieces = vec![Ok(Bytes::from_static(b"half")), Err(broken.clone())];
-    let result = sandbox.agent.write("file", OPTIONS, data(pieces)).await;
+    let chunks = vec![Ok(Bytes::from_static(b"half")), Err(broken.clone())];
+    let result = sandbox.agent.write("file", OPTIONS, data(chunks)).await;
     assert_eq!(result, Err(broken));
     sandbox.agent.ping().await.unwrap();
     assert!(matches!(
@@ -77,7 +77,7 @@ async fn an_aborted_write_leaves_nothing() {
 
 #[tokio::test]
 async fn a_write_that_cannot_be_is_told_while_data_comes() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let (queue, endless) = mpsc::channel(1);
     let feeding = tokio::spawn(async move {
         while queue.send(Ok(Bytes::from(vec![0; 100_000]))).await.is_ok() {}
@@ -92,7 +92,7 @@ async fn a_write_that_cannot_be_is_told_while_data_comes() {
 
 #[tokio::test]
 async fn every_short_operation_works() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let agent = &sandbox.agent;
     agent.mkdir("d/e", FileMode::DIRECTORY).await.unwrap();
     let hello = data(vec![Ok(Bytes::from_static(b"hello"))]);
@@ -137,7 +137,7 @@ async fn every_short_operation_works() {
 
 #[tokio::test]
 async fn long_listings_arrive_whole() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     for number in 0..3000 {
         let name = format!("workspace/a-file-with-a-name-of-some-length-{number:05}");
         std::fs::write(sandbox.root().join(name), "").unwrap();
@@ -151,7 +151,7 @@ async fn long_listings_arrive_whole() {
 
 #[tokio::test]
 async fn archives_go_out_and_in() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let large = Bytes::from(vec![b'z'; 700_000]);
     sandbox
         .agent
@@ -167,12 +167,12 @@ async fn archives_go_out_and_in() {
     let archive = collect(sandbox.agent.archive_out("from").await.unwrap())
         .await
         .unwrap();
-    let pieces = archive
+    let chunks = archive
         .chunks(100_000)
-        .map(|piece| Ok(Bytes::copy_from_slice(piece)));
+        .map(|chunk| Ok(Bytes::copy_from_slice(chunk)));
     sandbox
         .agent
-        .archive_in("to", data(pieces.collect()))
+        .archive_in("to", data(chunks.collect()))
         .await
         .unwrap();
     let read = std::fs::read(sandbox.root().join("workspace/to/sub/two")).unwrap();

@@ -27,13 +27,13 @@ pub(crate) const DEADLINES: [Duration; 3] = [
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_stacyvm-agent");
 
 /// A running agent; it ends with this value.
-pub(crate) struct Box {
+pub(crate) struct TestAgent {
     directory: TempDir,
     process: Child,
     pub(crate) agent: Agent,
 }
 
-impl Box {
+impl TestAgent {
     pub(crate) async fn new() -> Self {
         Self::with(None).await
     }
@@ -108,7 +108,7 @@ impl Box {
     }
 }
 
-impl Drop for Box {
+impl Drop for TestAgent {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(Some(_))) {
             return;

@@ -9,9 +9,9 @@ use stacyvm_agent_client::OpError;
 use stacyvm_proto::message::{Answer, Done, Hello, HelloReply, Open, Reply, Request, Tell};
 use stacyvm_proto::{HEADER_LEN, Header, Kind};
 
-use crate::harness::{Box, DEADLINE, argv, finish, sh, soon, until_gone};
+use crate::harness::{DEADLINE, TestAgent, argv, finish, sh, soon, until_gone};
 
-fn raw(sandbox: &Box) -> UnixStream {
+fn raw(sandbox: &TestAgent) -> UnixStream {
     let stream = UnixStream::connect(sandbox.socket()).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream
@@ -34,7 +34,7 @@ fn hear(stream: &mut UnixStream) -> (Header, Vec<u8>) {
 
 #[tokio::test]
 async fn another_generation_is_refused_in_words() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut stream = raw(&sandbox);
     let hello = Hello {
         generation_min: 90,
@@ -55,7 +55,7 @@ async fn another_generation_is_refused_in_words() {
 
 #[tokio::test]
 async fn an_unknown_request_is_refused_in_words() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut stream = raw(&sandbox);
     let hello = Hello {
         generation_min: 1,
@@ -87,7 +87,7 @@ async fn an_unknown_request_is_refused_in_words() {
 
 #[tokio::test]
 async fn peers_do_not_harm_each_other() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let first = sandbox.another_client().await;
     let second = sandbox.another_client().await;
     let running = first.exec(sh("sleep 0.3; echo unharmed")).await.unwrap();
@@ -102,7 +102,7 @@ async fn peers_do_not_harm_each_other() {
 
 #[tokio::test]
 async fn a_dead_agent_fails_what_is_pending() {
-    let mut sandbox = Box::new().await;
+    let mut sandbox = TestAgent::new().await;
     let mut session = sandbox.agent.exec(sh("sleep 1000")).await.unwrap();
     let pid = session.pid;
     sandbox.kill();
@@ -122,7 +122,7 @@ async fn a_dead_agent_fails_what_is_pending() {
 #[test]
 fn garbage_harms_nobody() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let sandbox = runtime.block_on(Box::new());
+    let sandbox = runtime.block_on(TestAgent::new());
     let hello = Hello {
         generation_min: 1,
         generation_max: 1,
@@ -156,7 +156,7 @@ fn garbage_harms_nobody() {
 
 #[tokio::test]
 async fn input_that_ends_a_command_was_taken() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut spec = argv(&["head", "-n", "1"]);
     spec.stdin = true;
     let (exec_id, _) = sandbox.agent.exec_detached(spec).await.unwrap();

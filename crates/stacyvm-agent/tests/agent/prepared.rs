@@ -9,12 +9,12 @@ use stacyvm_proto::message::Hello;
 use stacyvm_proto::{Header, Kind};
 use stacyvm_testing::{programs_or_skip, root_or_skip};
 
-use crate::harness::{Box, PROGRAM, finish, sh};
+use crate::harness::{PROGRAM, TestAgent, finish, sh};
 
 const USER: [&str; 5] = ["--prepare", "--uid", "1000", "--gid", "1000"];
 
 /// The lines of `/proc/self/status` about capabilities, for a command of a user.
-async fn capabilities(sandbox: &Box, user: &str) -> Vec<String> {
+async fn capabilities(sandbox: &TestAgent, user: &str) -> Vec<String> {
     let spec = ExecSpec {
         user: Credentials::User(user.to_owned()),
         ..sh("grep '^Cap[IPEB]' /proc/self/status")
@@ -42,21 +42,21 @@ async fn root_inside_has_what_it_was_given_and_others_nothing() {
     }
     // KILL, which the agent has too, and NET_BIND_SERVICE, which it lacks.
     let flags = [&USER[..], &["--root-caps", "420"]].concat();
-    let sandbox = Box::started_by(&[PROGRAM], &flags, None).await;
+    let sandbox = TestAgent::started_by(&[PROGRAM], &flags, None).await;
     open(&sandbox);
     assert_eq!(
         capabilities(&sandbox, "0").await,
         sets(0, 0x420, 0x420, 0x420)
     );
     assert_eq!(capabilities(&sandbox, "1000").await, sets(0, 0, 0, 0x420));
-    let sandbox = Box::started_by(&[PROGRAM], &USER, None).await;
+    let sandbox = TestAgent::started_by(&[PROGRAM], &USER, None).await;
     open(&sandbox);
     assert_eq!(capabilities(&sandbox, "0").await, sets(0, 0, 0, 0));
     assert_eq!(capabilities(&sandbox, "1000").await, sets(0, 0, 0, 0));
 }
 
 /// Lets other users than root into the directory that stands for the sandbox's root.
-fn open(sandbox: &Box) {
+fn open(sandbox: &TestAgent) {
     use std::os::unix::fs::PermissionsExt as _;
     let root = sandbox.root();
     for place in [root.parent().unwrap(), &root] {
@@ -70,7 +70,7 @@ async fn a_prepared_agent_keeps_three_capabilities_and_still_serves() {
     if !root_or_skip() {
         return;
     }
-    let mut sandbox = Box::started_by(&[PROGRAM], &USER, None).await;
+    let mut sandbox = TestAgent::started_by(&[PROGRAM], &USER, None).await;
     open(&sandbox);
     let status = std::fs::read_to_string(format!("/proc/{}/status", sandbox.pid())).unwrap();
     // SETUID, SETGID and KILL; CHOWN was dropped after the preparation.
@@ -109,7 +109,7 @@ async fn peers_from_inside_are_refused() {
         "--mount-proc",
         PROGRAM,
     ];
-    let mut sandbox = Box::started_by(&launcher, &["--init"], None).await;
+    let mut sandbox = TestAgent::started_by(&launcher, &["--init"], None).await;
     let hello = Hello {
         generation_min: 1,
         generation_max: 1,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use stacyvm_agent_client::{ExecSpec, OnDisconnect};
 use stacyvm_types::ExitReason;
 
-use crate::harness::{Box, DEADLINES, alive, finish, pid_in, sh, soon, until, until_gone};
+use crate::harness::{DEADLINES, TestAgent, alive, finish, pid_in, sh, soon, until, until_gone};
 
 /// A daemon that forks twice and leaves session, parent and group, and then writes its process id
 /// into `file`.
@@ -15,7 +15,7 @@ fn daemon(file: &str) -> String {
 
 #[tokio::test]
 async fn a_timeout_kills_the_whole_tree_with_its_daemons() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let script = format!(
         "rm -f daemon; {}; sleep 1000 & echo $! > child; while [ ! -s daemon ]; do sleep 0.01; done; touch ready; sleep 1000",
         daemon("daemon")
@@ -43,7 +43,7 @@ async fn a_timeout_kills_the_whole_tree_with_its_daemons() {
 
 #[tokio::test]
 async fn a_background_child_lives_on_and_may_write() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let script = "(while [ ! -e go ]; do sleep 0.02; done; \
                    head -c 1000000 /dev/zero; echo; echo late words; touch wrote; exec sleep 1000) & echo $! > child; echo started";
     let finished = sandbox.sh(script).await;
@@ -67,7 +67,7 @@ async fn a_background_child_lives_on_and_may_write() {
 
 #[tokio::test]
 async fn orphans_die_when_that_was_asked_for() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let script = format!(
         "{}; sleep 1000 & echo $! > child; while [ ! -s daemon ]; do sleep 0.01; done; exit 3",
         daemon("daemon")
@@ -85,7 +85,7 @@ async fn orphans_die_when_that_was_asked_for() {
 
 #[tokio::test]
 async fn an_abandoned_command_dies_and_a_detached_one_does_not() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let workspace = sandbox.root().join("workspace");
     let script = "sleep 1000 & echo $! > $FILE; wait";
     let mut specs = [OnDisconnect::Kill, OnDisconnect::Detach].map(|on_disconnect| ExecSpec {
@@ -116,7 +116,7 @@ async fn an_abandoned_command_dies_and_a_detached_one_does_not() {
 
 #[tokio::test]
 async fn fifty_commands_at_once() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut running = tokio::task::JoinSet::new();
     for number in 0..50 {
         let agent = sandbox.agent.clone();
@@ -137,7 +137,7 @@ async fn fifty_commands_at_once() {
 
 #[tokio::test]
 async fn orphans_are_reaped() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let script = "i=0; while [ $i -lt 200 ]; do (setsid true &); i=$((i+1)); done";
     assert_eq!(sandbox.sh(script).await.code(), 0);
     let children = format!("/proc/{pid}/task/{pid}/children", pid = sandbox.pid());
@@ -152,7 +152,7 @@ async fn orphans_are_reaped() {
 
 #[tokio::test]
 async fn usage_counts_what_runs() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let session = sandbox
         .agent
         .exec(sh("sleep 1000 & sleep 1000"))
@@ -171,7 +171,7 @@ async fn usage_counts_what_runs() {
 
 #[tokio::test]
 async fn a_shutdown_takes_everything_along() {
-    let mut sandbox = Box::new().await;
+    let mut sandbox = TestAgent::new().await;
     let script = format!(
         "trap '' TERM; {}; touch ready; while :; do sleep 1; done",
         daemon("daemon")

@@ -9,7 +9,7 @@ use stacyvm_testing::root_or_skip;
 use stacyvm_types::{ExitReason, FileMode};
 use tokio::sync::mpsc;
 
-use crate::harness::{Box, PROGRAM, until};
+use crate::harness::{PROGRAM, TestAgent, until};
 
 #[test]
 fn flags_are_checked() {
@@ -77,7 +77,7 @@ async fn a_kill_by_the_memory_limit_is_told_apart() {
     let events = directory.path().join("memory.events");
     std::fs::write(&events, "low 0\noom 1\noom_kill 5\n").unwrap();
     let events = events.to_str().unwrap();
-    let sandbox = Box::started_by(&[PROGRAM], &["--memory-events", events], None).await;
+    let sandbox = TestAgent::started_by(&[PROGRAM], &["--memory-events", events], None).await;
     let finished = sandbox.sh("kill -KILL $$").await;
     assert_eq!(finished.exit.reason, ExitReason::Signal);
     // As the kernel does: it counts the kill, then the process is gone.
@@ -97,7 +97,8 @@ async fn files_belong_to_the_sandbox_user() {
     if !root_or_skip() {
         return;
     }
-    let sandbox = Box::started_by(&[PROGRAM], &["--uid", "4321", "--gid", "4322"], None).await;
+    let sandbox =
+        TestAgent::started_by(&[PROGRAM], &["--uid", "4321", "--gid", "4322"], None).await;
     let root = sandbox.root();
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(root.parent().unwrap(), open).unwrap();
@@ -145,7 +146,7 @@ async fn a_first_process_reaps_what_it_never_started() {
         "--mount-proc",
         PROGRAM,
     ];
-    let mut sandbox = Box::started_by(&launcher, &["--init"], None).await;
+    let mut sandbox = TestAgent::started_by(&launcher, &["--init"], None).await;
     let script = "i=0; while [ $i -lt 300 ]; do (setsid sh -c 'sleep 0.05 & exit' &); i=$((i+1)); done; echo $PPID";
     let finished = sandbox.sh(script).await;
     assert_eq!(

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::mpsc;
 
-use crate::harness::{Box, argv, finish, soon, until};
+use crate::harness::{TestAgent, argv, finish, soon, until};
 
 /// Resident memory of a process, KiB.
 fn resident(pid: u32) -> u64 {
@@ -24,7 +24,7 @@ fn resident(pid: u32) -> u64 {
 
 #[tokio::test]
 async fn a_gigabyte_of_output_leaves_the_agent_small() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut session = sandbox
         .agent
         .exec(argv(&["head", "-c", "1G", "/dev/zero"]))
@@ -51,7 +51,7 @@ async fn a_gigabyte_of_output_leaves_the_agent_small() {
 
 #[tokio::test]
 async fn a_reader_that_stops_stops_the_command_and_nobody_else() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let session = sandbox
         .agent
         .exec(argv(&["cat", "/dev/zero"]))
@@ -79,7 +79,7 @@ async fn a_reader_that_stops_stops_the_command_and_nobody_else() {
 
 #[tokio::test]
 async fn a_port_inside_is_reached_both_ways() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
@@ -108,7 +108,7 @@ async fn a_port_inside_is_reached_both_ways() {
 
 #[tokio::test]
 async fn a_closed_port_is_told() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     // Bound, so that no other process gets it, and not listened on.
     let taken = TcpSocket::new_v4().unwrap();
     taken.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -120,7 +120,7 @@ async fn a_closed_port_is_told() {
 
 #[tokio::test]
 async fn dropping_the_receiver_closes_the_connection_inside() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (_send, inbound) = mpsc::channel(1);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use stacyvm_agent_client::{ExecControl, ExecEvent, ExecSpec, TtySize};
 use stacyvm_types::ExitReason;
 
-use crate::harness::{Box, finish, read_until, sh};
+use crate::harness::{TestAgent, finish, read_until, sh};
 
 const SIZE: TtySize = TtySize { cols: 91, rows: 17 };
 
@@ -20,7 +20,7 @@ fn on_terminal(script: &str) -> ExecSpec {
 
 #[tokio::test]
 async fn it_is_a_terminal_of_the_asked_size_and_can_be_resized() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let script = "test -t 0 && test -t 1 && test -t 2 && echo $TERM; stty size; \
                   trap 'stty size; exit 0' WINCH; echo ready; while :; do sleep 0.05; done";
     let mut session = sandbox.agent.exec(on_terminal(script)).await.unwrap();
@@ -42,7 +42,7 @@ async fn it_is_a_terminal_of_the_asked_size_and_can_be_resized() {
 
 #[tokio::test]
 async fn control_c_interrupts_the_foreground() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let mut session = sandbox
         .agent
         .exec(on_terminal("echo ready; exec sleep 1000"))
@@ -63,7 +63,7 @@ async fn control_c_interrupts_the_foreground() {
 
 #[tokio::test]
 async fn the_end_of_input_is_a_character() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     let session = sandbox
         .agent
         .exec(on_terminal("cat; echo over"))
@@ -87,7 +87,7 @@ async fn the_end_of_input_is_a_character() {
 
 #[tokio::test]
 async fn last_words_on_a_terminal_are_not_lost() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     for _ in 0..20 {
         let script = "i=0; while [ $i -lt 200 ]; do echo line $i; i=$((i+1)); done; printf last";
         let session = sandbox.agent.exec(on_terminal(script)).await.unwrap();
@@ -102,16 +102,16 @@ async fn last_words_on_a_terminal_are_not_lost() {
 
 #[tokio::test]
 async fn the_last_words_wait_for_a_reader_that_is_slow() {
-    let sandbox = Box::new().await;
+    let sandbox = TestAgent::new().await;
     // A little more than fits in flight: the command ends while the end of its output is still in the
     // terminal, where it stays until the reader has taken a good part.
     let script = "seq 1 50000; echo the very end";
     let mut session = sandbox.agent.exec(on_terminal(script)).await.unwrap();
-    let (mut seen, mut pieces) = (Vec::new(), 0);
+    let (mut seen, mut chunks) = (Vec::new(), 0);
     while let ExecEvent::Output(_, bytes) = session.events.recv().await.unwrap() {
         seen.extend_from_slice(&bytes);
-        pieces += 1;
-        if pieces < 20 {
+        chunks += 1;
+        if chunks < 20 {
             // Together much longer than the timeout for the rest of a terminal's output.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
