@@ -141,8 +141,8 @@ pub struct ExecExit {
 /// What happens to a command, as its session or a follower of it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecEvent {
-    /// The next output begins at this offset. For followers of a detached command: their first
-    /// event, and again after a gap, when what came before is no longer kept.
+    /// The next output begins at this offset. Of a detached command only: the first event, and
+    /// again after a gap, when what came before is no longer kept.
     Resumed(u64),
     /// A chunk of output, at most 64 KiB.
     Output(OutputStream, Bytes),

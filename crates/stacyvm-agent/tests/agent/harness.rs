@@ -157,7 +157,9 @@ pub(crate) async fn finish(mut session: ExecSession) -> Finished {
         {
             ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
             ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.extend_from_slice(&bytes),
-            ExecEvent::Resumed(_) | ExecEvent::End => unreachable!("an event of a follower"),
+            // A command that outlives its connection says where its output begins.
+            ExecEvent::Resumed(_) => {}
+            ExecEvent::End => unreachable!("the end of a look at output"),
             ExecEvent::Exit(exit) => {
                 assert_eq!(
                     session.events.recv().await,
@@ -180,6 +182,7 @@ pub(crate) async fn read_until(session: &mut ExecSession, text: &str) -> String 
     while !seen.contains(text) {
         match soon(session.events.recv()).await {
             Some(ExecEvent::Output(_, bytes)) => seen.push_str(&String::from_utf8_lossy(&bytes)),
+            Some(ExecEvent::Resumed(_)) => {}
             other => panic!("waited for {text:?} in {seen:?}, got {other:?}"),
         }
     }

@@ -40,7 +40,9 @@ async fn drain(running: &mut RunningExec) -> (usize, ExecExit) {
     loop {
         match running.events.recv().await.unwrap() {
             ExecEvent::Output(_, piece) => bytes += piece.len(),
-            ExecEvent::Resumed(_) | ExecEvent::End => unreachable!("an event of a follower"),
+            // A command that outlives its connection says where its output begins.
+            ExecEvent::Resumed(_) => {}
+            ExecEvent::End => unreachable!("the end of a look at output"),
             ExecEvent::Exit(exit) => return (bytes, exit),
         }
     }

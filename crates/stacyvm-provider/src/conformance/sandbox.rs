@@ -180,7 +180,9 @@ pub(crate) async fn finish(mut session: ExecSession) -> Result<Finished> {
         match next(&mut session, WAIT_TIMEOUT).await? {
             ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.extend_from_slice(&bytes),
             ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.extend_from_slice(&bytes),
-            ExecEvent::Resumed(_) | ExecEvent::End => bail!("an event of a follower"),
+            // A command that outlives its connection says where its output begins.
+            ExecEvent::Resumed(_) => {}
+            ExecEvent::End => bail!("the end of a look at output"),
             ExecEvent::Exit(exit) => {
                 return Ok(Finished {
                     exit,
@@ -214,7 +216,9 @@ pub(crate) async fn first_line(session: &mut ExecSession) -> Result<String> {
             ExecEvent::Output(OutputStream::Stderr, bytes) => {
                 bail!("the command complains: {}", String::from_utf8_lossy(&bytes));
             }
-            ExecEvent::Resumed(_) | ExecEvent::End => bail!("an event of a follower"),
+            // A command that outlives its connection says where its output begins.
+            ExecEvent::Resumed(_) => {}
+            ExecEvent::End => bail!("the end of a look at output"),
             ExecEvent::Exit(exit) => bail!("the command ended without a line: {exit:?}"),
         }
     }

@@ -233,9 +233,9 @@ impl Sandbox {
                 match event {
                     ExecEvent::Output(OutputStream::Stdout, bytes) => stdout.extend(bytes),
                     ExecEvent::Output(OutputStream::Stderr, bytes) => stderr.extend(bytes),
-                    ExecEvent::Resumed(_) | ExecEvent::End => {
-                        unreachable!("an event of a follower")
-                    }
+                    // A command that outlives its connection says where its output begins.
+                    ExecEvent::Resumed(_) => {}
+                    ExecEvent::End => unreachable!("the end of a look at output"),
                     ExecEvent::Exit(exit) => return exit,
                 }
             }
