@@ -11,7 +11,7 @@ use stacyvm_types::ErrorCode;
 
 /// The kind of a failure. It is the value of the header `X-StacyVM-Preview-Error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FailureKind {
     /// Nothing listens on the port yet.
     NotStarted,
     /// A server listened on the port, and does not any more.
@@ -34,7 +34,7 @@ pub(crate) enum Kind {
     Stopping,
 }
 
-impl Kind {
+impl FailureKind {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::NotStarted => "not-started",
@@ -89,12 +89,12 @@ impl Kind {
 /// A preview that is not answered by the sandbox.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    pub(crate) kind: Kind,
+    pub(crate) kind: FailureKind,
     pub(crate) message: Cow<'static, str>,
 }
 
 impl Failure {
-    pub(crate) fn new(kind: Kind, message: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(kind: FailureKind, message: impl Into<Cow<'static, str>>) -> Self {
         Self {
             kind,
             message: message.into(),
@@ -103,38 +103,38 @@ impl Failure {
 
     /// The client may not open this preview; `message` says what would help.
     pub fn forbidden(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Kind::Forbidden, message)
+        Self::new(FailureKind::Forbidden, message)
     }
 
     /// The request is malformed.
     pub fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Kind::Malformed, message)
+        Self::new(FailureKind::Malformed, message)
     }
 
     /// The request names a preview that does not exist.
     pub fn refused(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Kind::Refused, message)
+        Self::new(FailureKind::Refused, message)
     }
 
     pub(crate) fn broken(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(Kind::Broken, message)
+        Self::new(FailureKind::Broken, message)
     }
 
     pub(crate) fn stopping() -> Self {
-        Self::new(Kind::Stopping, "the server is shutting down")
+        Self::new(FailureKind::Stopping, "the server is shutting down")
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let kind = match error {
-            Error::NotFound(_) => Kind::Gone,
-            Error::Conflict(_) => Kind::NotRunning,
-            Error::Unavailable(_) => Kind::Stopping,
-            Error::ResourceLimit(_) => Kind::Busy,
-            // Which provider failed is nothing for a visitor.
+            Error::NotFound(_) => FailureKind::Gone,
+            Error::Conflict(_) => FailureKind::NotRunning,
+            Error::Unavailable(_) => FailureKind::Stopping,
+            Error::ResourceLimit(_) => FailureKind::Busy,
+            // The client is not told which provider failed.
             Error::Provider { message, .. } => return Self::broken(message),
-            _ => Kind::Broken,
+            _ => FailureKind::Broken,
         };
         Self::new(kind, error.to_string())
     }

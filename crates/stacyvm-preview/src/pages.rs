@@ -12,7 +12,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use stacyvm_types::ApiError;
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::response_body::PreviewBody;
 
 /// Marks an answer as the server's and not the sandbox's; its value is the kind of failure.
@@ -76,44 +76,44 @@ pub fn failed(failure: &Failure, html: bool) -> Response<PreviewBody> {
 fn page(failure: &Failure) -> String {
     let kind = failure.kind;
     let (title, words, mark) = match kind {
-        Kind::NotStarted => (
+        FailureKind::NotStarted => (
             "Not started yet",
             "Nothing listens on this port yet. This page looks again by itself.",
             "wait",
         ),
-        Kind::Closed => (
+        FailureKind::Closed => (
             "Stopped listening",
             "What listened on this port has stopped. This page looks again by itself.",
             "wait",
         ),
-        Kind::Gone => (
+        FailureKind::Gone => (
             "Sandbox gone",
             "There is no such sandbox: it was destroyed, it has expired, or it never was.",
             "end",
         ),
-        Kind::NotRunning => (
+        FailureKind::NotRunning => (
             "Sandbox not running",
             "The sandbox is there, but it does not run now.",
             "end",
         ),
-        Kind::Busy => (
+        FailureKind::Busy => (
             "Too many connections",
             "This sandbox has as many connections as it may have. This page tries again by itself.",
             "wait",
         ),
-        Kind::Refused => (
+        FailureKind::Refused => (
             "No such preview",
             "This address is none of a preview.",
             "end",
         ),
-        Kind::Malformed => ("Bad request", "This request cannot be understood.", "end"),
-        Kind::Forbidden => ("Not for everybody", "This preview is private.", "end"),
-        Kind::Broken => (
+        FailureKind::Malformed => ("Bad request", "This request cannot be understood.", "end"),
+        FailureKind::Forbidden => ("Not for everybody", "This preview is private.", "end"),
+        FailureKind::Broken => (
             "Bad answer",
             "What listens on this port did not answer as a web server does.",
             "end",
         ),
-        Kind::Stopping => (
+        FailureKind::Stopping => (
             "Back in a moment",
             "The server is being restarted. This page looks again by itself.",
             "wait",
@@ -192,7 +192,12 @@ mod tests {
 
     #[test]
     fn pages_that_may_change_look_again_and_others_do_not() {
-        for kind in [Kind::NotStarted, Kind::Closed, Kind::Busy, Kind::Stopping] {
+        for kind in [
+            FailureKind::NotStarted,
+            FailureKind::Closed,
+            FailureKind::Busy,
+            FailureKind::Stopping,
+        ] {
             let failure = Failure::new(kind, "x");
             assert!(
                 page(&failure).contains("http-equiv=\"refresh\""),
@@ -200,7 +205,12 @@ mod tests {
             );
             assert!(failed(&failure, true).headers().contains_key(RETRY_AFTER));
         }
-        for kind in [Kind::Gone, Kind::Forbidden, Kind::Broken, Kind::Refused] {
+        for kind in [
+            FailureKind::Gone,
+            FailureKind::Forbidden,
+            FailureKind::Broken,
+            FailureKind::Refused,
+        ] {
             assert!(
                 !page(&Failure::new(kind, "x")).contains("refresh"),
                 "{kind:?}"

@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use stacyvm_orchestrator::Orchestrator;
 
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::gate::{PreviewRequest, Verdict};
 use crate::name::Domain;
 use crate::pool::ConnectionPool;
@@ -112,7 +112,7 @@ impl Preview {
         let connections = state.pool.sandbox(&target.sandbox, &ports);
         let permit = connections.acquire().ok_or_else(|| {
             Failure::new(
-                Kind::Busy,
+                FailureKind::Busy,
                 format!(
                     "too many connections: one sandbox has at most {} \
                      (preview.max_connections_per_sandbox)",

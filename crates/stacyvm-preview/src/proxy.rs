@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout};
 
 use crate::connections::{Lease, SandboxConnections};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, FailureKind};
 use crate::gate::Grant;
 use crate::headers;
 use crate::origin;
@@ -209,7 +209,7 @@ impl ProxiedRequest<'_> {
             tracing::debug!(%error, port = self.target.port, "preview is not answered");
             if self.connections.ports.is_ended() {
                 let message = format!("sandbox {:?} not found", self.target.sandbox.as_str());
-                SendError::Failed(Failure::new(Kind::Gone, message))
+                SendError::Failed(Failure::new(FailureKind::Gone, message))
             } else if error.is_parse() {
                 SendError::Failed(Failure::broken("the answer is no HTTP"))
             } else if error.is_user() {
@@ -274,7 +274,7 @@ impl ProxiedRequest<'_> {
 
     fn gone(&self) -> Failure {
         let id = self.target.sandbox.as_str();
-        Failure::new(Kind::Gone, format!("sandbox {id:?} not found"))
+        Failure::new(FailureKind::Gone, format!("sandbox {id:?} not found"))
     }
 
     fn not_open(&self) -> Failure {
@@ -282,10 +282,10 @@ impl ProxiedRequest<'_> {
         let id = &self.target.sandbox;
         if self.connections.was_reached(port.get()) {
             let message = format!("nothing listens on port {port} of sandbox {id} any more");
-            Failure::new(Kind::Closed, message)
+            Failure::new(FailureKind::Closed, message)
         } else {
             let message = format!("nothing listens on port {port} of sandbox {id} yet");
-            Failure::new(Kind::NotStarted, message)
+            Failure::new(FailureKind::NotStarted, message)
         }
     }
 
