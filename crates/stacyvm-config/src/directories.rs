@@ -1,4 +1,4 @@
-//! Where things live when nobody says otherwise.
+//! The directories that are used when none is configured.
 
 use std::path::PathBuf;
 

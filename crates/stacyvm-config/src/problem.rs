@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Where a value comes from; later ones win.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// It was not set anywhere.
     Default,
     /// A configuration file, with the line (0 when it is not known).
     File(PathBuf, u64),
@@ -33,7 +33,7 @@ impl fmt::Display for Origin {
 pub struct Problem {
     /// Where the value stands.
     pub origin: Origin,
-    /// Which key, in dotted form; empty when the file as a whole is meant.
+    /// The key in dotted form; empty when the file as a whole is meant.
     pub key: String,
     /// What is wrong with it; never quotes a secret.
     pub reason: String,

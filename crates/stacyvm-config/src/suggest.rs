@@ -1,4 +1,4 @@
-//! Finding the name that someone probably meant.
+//! The known name nearest to a misspelled one.
 
 /// The known name nearest to `given`, when it is near enough to be worth naming.
 pub(crate) fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {

@@ -1,5 +1,5 @@
-//! What can go wrong with the store. Messages of `open` name the file, because whoever starts the
-//! server reads them; those of later operations never do, because a client may.
+//! What can go wrong with the store. Messages of `open` name the file, because the
+//! server's operator reads them; those of later operations never do, because a client may.
 
 use std::path::PathBuf;
 

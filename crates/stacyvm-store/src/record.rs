@@ -50,7 +50,7 @@ pub struct SandboxRecord {
     pub id: SandboxId,
     /// Where it is in its life.
     pub state: StoredState,
-    /// Which backend has it.
+    /// The provider that has it.
     pub provider: String,
     /// What it was made from, as the request named it.
     pub image: String,
@@ -60,7 +60,7 @@ pub struct SandboxRecord {
     pub vcpus: Vcpus,
     /// What it may write to its disk, MiB; none means no limit of its own.
     pub disk_mb: Option<u64>,
-    /// Who it belongs to.
+    /// The sandbox's owner, if the spawn named one.
     pub owner: Option<OwnerId>,
     /// The template it was made from.
     pub template: Option<String>,
@@ -79,20 +79,20 @@ pub struct SandboxRecord {
 /// A request's claim to an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyClaim {
-    /// Whose key it is.
+    /// The owner of the key.
     pub owner: Option<OwnerId>,
     /// The key.
     pub key: String,
-    /// Of the request under it.
+    /// The digest of the request that used it.
     pub digest: [u8; 32],
-    /// Until when it is honoured.
+    /// When the claim ends.
     pub expires_at: Timestamp,
 }
 
 /// What an idempotency key made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyHit {
-    /// Of the request that made it.
+    /// The digest of the request that made the sandbox.
     pub digest: [u8; 32],
     /// The sandbox it made, which may be destroyed by now.
     pub sandbox: SandboxId,

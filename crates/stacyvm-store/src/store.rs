@@ -7,7 +7,7 @@ use stacyvm_types::{OwnerId, SandboxId, Timestamp};
 
 use crate::StoreError;
 use crate::record::{IdempotencyClaim, IdempotencyHit, IntentOutcome, SandboxRecord, StoredState};
-use crate::sqlite::worker::{Shared, Workers};
+use crate::sqlite::worker::{SharedWorkers, Workers};
 use crate::sqlite::{open, statements};
 
 /// How many threads read.
@@ -18,7 +18,7 @@ const READERS: usize = 2;
 /// A write that was queued is done even when its future is dropped.
 #[derive(Clone, Debug)]
 pub struct Store {
-    pub(crate) workers: Shared,
+    pub(crate) workers: SharedWorkers,
 }
 
 impl Store {

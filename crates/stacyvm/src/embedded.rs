@@ -122,7 +122,7 @@ fn unpack(program: Program, directory: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Under a name of this process first, so that nobody ever sees half a program.
+/// Under a name of this process first, so that no other process ever sees half a program.
 fn write(program: Program, directory: &Path, path: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     let partial = directory.join(format!(

@@ -62,7 +62,7 @@ impl<T, E: Into<Error>> WithHint<T> for Result<T, E> {
     }
 }
 
-/// Whether whoever read our output has gone, as with `| head`: nothing worth a word.
+/// Whether the reader of our output has closed it, as with `| head`, which is no failure to report.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     error
         .root_cause()

@@ -65,7 +65,7 @@ mod with_otlp {
     use super::{Result, TelemetryConfig, base, post::Poster};
 
     /// How long the last spans may take at the end.
-    const LAST: Duration = Duration::from_secs(5);
+    const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
     /// The exporter, when there is one.
     #[derive(Debug)]
@@ -107,7 +107,7 @@ mod with_otlp {
         /// Sends what is left.
         pub(crate) fn finish(self) {
             if let Some(provider) = self.0
-                && let Err(error) = provider.shutdown_with_timeout(LAST)
+                && let Err(error) = provider.shutdown_with_timeout(FLUSH_TIMEOUT)
             {
                 tracing::warn!(%error, "Last spans did not reach the collector");
             }

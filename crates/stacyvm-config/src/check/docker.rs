@@ -1,4 +1,4 @@
-//! What of the Docker provider's keys cannot be.
+//! Values of the Docker provider's keys that cannot work.
 //!
 //! Only what needs no engine and no file: those are asked at the start.
 
@@ -7,7 +7,7 @@ use stacyvm_types::Cidr;
 use super::findings::Findings;
 use crate::{Config, DockerConfig};
 
-/// A `/tmp` or `/dev/shm` of fewer MiB serves nobody.
+/// A `/tmp` or `/dev/shm` of fewer MiB is of no use.
 const MIN_TMP_SIZE_MB: u64 = 1;
 
 pub(super) fn check(config: &Config, found: &mut Findings<'_>) {

@@ -7,7 +7,7 @@ use stacyvm_types::GoDuration;
 use super::findings::Findings;
 use crate::Config;
 
-/// Whoever waits longer has gone.
+/// Browsers give up on longer waits.
 const MAX_WAIT: GoDuration = GoDuration::from_secs(5 * 60);
 /// Each holds descriptors and memory of the server.
 const MAX_CONNECTIONS: u32 = 8192;

@@ -24,7 +24,7 @@ pub struct PreviewTlsConfig {
 pub struct AcmeConfig {
     /// The server's directory.
     pub directory: String,
-    /// Whom the server may write to; empty for nobody.
+    /// The address that the server may write mails to; empty means none.
     pub email: String,
     /// Names in the certificate; none means `*.{preview_domain}`.
     pub domains: Vec<String>,

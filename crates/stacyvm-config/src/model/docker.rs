@@ -29,8 +29,8 @@ pub struct DockerConfig {
     /// Where the engine listens: `unix:///path`, `tcp://host:port`, `https://host:port`. Where this
     /// is not set and `DOCKER_HOST` is, that counts.
     pub socket: String,
-    /// Who signed the engine's certificate, in PEM; with it, and the two that follow, a port is
-    /// spoken to over TLS.
+    /// A file in PEM with the authority of the engine's certificate; with it, and the two that
+    /// follow, a port is spoken to over TLS.
     pub tls_ca: Option<PathBuf>,
     /// Our certificate.
     pub tls_cert: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub struct DockerConfig {
     pub allow_cidrs: Vec<Cidr>,
     /// Ranges that they do not reach, whatever else is said.
     pub deny_cidrs: Vec<Cidr>,
-    /// Who resolves names for them; none leaves it to the engine.
+    /// Name servers that they ask; none leaves it to the engine.
     pub name_servers: Vec<IpAddr>,
     /// A network also where the host cannot be closed to containers.
     pub unfiltered_network: bool,

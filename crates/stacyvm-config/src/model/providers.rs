@@ -109,7 +109,7 @@ pub struct NativeConfig {
     pub allow_cidrs: Vec<Cidr>,
     /// Ranges that they do not reach, whatever else is said.
     pub deny_cidrs: Vec<Cidr>,
-    /// Who resolves names for sandboxes; none asks whom the host asks.
+    /// Name servers that sandboxes ask; none means those of the host.
     pub name_servers: Vec<IpAddr>,
     /// How fast each sandbox may read from the device of the data directory, bytes a second; 0
     /// means no limit, here and in the three that follow.

@@ -14,33 +14,33 @@ const STEPS: [&str; 4] = [
 ];
 
 /// The schema this program knows.
-pub(crate) const KNOWN: u32 = STEPS.len() as u32;
+pub(crate) const SCHEMA_VERSION: u32 = STEPS.len() as u32;
 
 /// Why a database cannot be used.
 #[derive(Debug)]
-pub(crate) enum Refused {
+pub(crate) enum MigrateError {
     Newer { found: u32 },
     Foreign,
     Sqlite(rusqlite::Error),
 }
 
-impl From<rusqlite::Error> for Refused {
+impl From<rusqlite::Error> for MigrateError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
     }
 }
 
-pub(crate) fn migrate(connection: &mut Connection) -> Result<(), Refused> {
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), MigrateError> {
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let application: i32 =
         connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let tables: u32 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     if application != APPLICATION_ID && (tables > 0 || found > 0) {
-        return Err(Refused::Foreign);
+        return Err(MigrateError::Foreign);
     }
-    if found > KNOWN {
-        return Err(Refused::Newer { found });
+    if found > SCHEMA_VERSION {
+        return Err(MigrateError::Newer { found });
     }
     for (number, step) in (1_u32..).zip(STEPS).skip(found as usize) {
         let transaction = connection.transaction()?;
@@ -66,7 +66,7 @@ mod tests {
         let version: u32 = connection
             .pragma_query_value(None, "user_version", |row| row.get(0))
             .unwrap();
-        assert_eq!(version, KNOWN);
+        assert_eq!(version, SCHEMA_VERSION);
     }
 
     #[test]
@@ -142,16 +142,16 @@ mod tests {
         let mut newer = Connection::open_in_memory().unwrap();
         migrate(&mut newer).unwrap();
         newer
-            .pragma_update(None, "user_version", KNOWN + 1)
+            .pragma_update(None, "user_version", SCHEMA_VERSION + 1)
             .unwrap();
         assert!(matches!(
             migrate(&mut newer),
-            Err(Refused::Newer { found }) if found == KNOWN + 1
+            Err(MigrateError::Newer { found }) if found == SCHEMA_VERSION + 1
         ));
         let mut foreign = Connection::open_in_memory().unwrap();
         foreign
             .execute_batch("CREATE TABLE recipe (name TEXT)")
             .unwrap();
-        assert!(matches!(migrate(&mut foreign), Err(Refused::Foreign)));
+        assert!(matches!(migrate(&mut foreign), Err(MigrateError::Foreign)));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use crate::StoreError;
-use crate::sqlite::migrate::{self, Refused};
+use crate::sqlite::migrate::{self, MigrateError};
 use crate::sqlite::{damaged, no_space};
 
 /// An opened and migrated database.
@@ -48,16 +48,16 @@ pub(crate) fn file(path: &Path, readers: usize) -> Result<Opened, StoreError> {
         });
     }
     migrate::migrate(&mut writer).map_err(|error| match error {
-        Refused::Newer { found } => StoreError::Newer {
+        MigrateError::Newer { found } => StoreError::Newer {
             file: path.to_owned(),
             found,
-            known: migrate::KNOWN,
+            known: migrate::SCHEMA_VERSION,
         },
-        Refused::Foreign => StoreError::Corrupt {
+        MigrateError::Foreign => StoreError::Corrupt {
             file: path.to_owned(),
             reason: "it is a database of another program".to_owned(),
         },
-        Refused::Sqlite(error) => refused(path, "bring it to the present schema", &error),
+        MigrateError::Sqlite(error) => refused(path, "bring it to the present schema", &error),
     })?;
     // Copying the log back waits for the disk. The checkpointer does it beside the writer; this
     // larger bound only keeps the log finite when the writer never rests.

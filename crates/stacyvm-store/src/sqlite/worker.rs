@@ -18,9 +18,9 @@ use crate::sqlite::failed;
 use crate::sqlite::open::Opened;
 
 /// How many writes or reads may wait; more wait in their callers.
-const QUEUE: usize = 256;
+const QUEUE_LENGTH: usize = 256;
 /// How many writes go into one transaction.
-const BATCH: usize = 64;
+const MAX_BATCH: usize = 64;
 /// After how many transactions the log is copied back.
 const CHECKPOINT_EVERY: usize = 250;
 
@@ -77,13 +77,13 @@ impl Workers {
             lock,
         } = opened;
         let checkpointer = checkpointer.map(start_checkpointer).transpose()?;
-        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
         spawn("store-writer", move || {
             write_all(writer, receiver, checkpointer, lock);
         })?;
         let mut reader_senders = Vec::new();
         for connection in readers {
-            let (sender, receiver) = mpsc::channel(QUEUE);
+            let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
             spawn("store-reader", move || read_all(&connection, receiver))?;
             reader_senders.push(sender);
         }
@@ -185,7 +185,7 @@ fn write_all(
                     break;
                 }
             }
-            next = (batch.len() < BATCH)
+            next = (batch.len() < MAX_BATCH)
                 .then(|| queue.try_recv().ok())
                 .flatten();
         }
@@ -279,4 +279,4 @@ fn start_checkpointer(connection: Connection) -> Result<Checkpointer, StoreError
 }
 
 /// So that the handle can be shared.
-pub(crate) type Shared = Arc<Workers>;
+pub(crate) type SharedWorkers = Arc<Workers>;

@@ -109,7 +109,7 @@ async fn keys_belong_to_their_owner_end_in_time_and_are_freed_by_abandoning() {
     assert_eq!(find(Some(&bob), start).await, None);
     assert_eq!(find(None, end).await, None);
 
-    // A destroyed sandbox keeps its key, one that nobody got does not.
+    // A destroyed sandbox keeps its key, one that no client got does not.
     store.mark_destroyed(&SandboxId::from_u32(1)).await.unwrap();
     assert_eq!(find(None, start).await, hit(1));
     assert!(store.abandon(&SandboxId::from_u32(2)).await.unwrap());

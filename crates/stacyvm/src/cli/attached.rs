@@ -9,13 +9,13 @@ use bytes::{Bytes, BytesMut};
 use stacyvm_types::{ExitReason, OutputStream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::signals::{Heard, Signals};
+use super::signals::{SignalEvent, Signals};
 use super::terminal::{RawTerminal, terminal_size};
 use crate::failure::exit_code;
 
 /// What can be told to the command.
 pub(crate) trait Remote {
-    /// Hands on input, waiting until there is room for it; false when nobody takes any more.
+    /// Hands on input, waiting until there is room for it; false when the command takes none any more.
     async fn stdin(&self, bytes: Bytes) -> bool;
     /// Ends the input.
     async fn close_stdin(&self);
@@ -62,8 +62,8 @@ pub(crate) async fn attach(
     } else {
         None
     };
-    let result = talk(remote, source, connected, signals).await;
-    // Before anybody prints a word about how it ended.
+    let result = relay(remote, source, connected, signals).await;
+    // Before anything is printed about how it ended.
     drop(raw);
     let (code, reason) = result?;
     if let Some(words) = reason.and_then(explain) {
@@ -72,7 +72,7 @@ pub(crate) async fn attach(
     Ok(code)
 }
 
-async fn talk(
+async fn relay(
     remote: &impl Remote,
     source: &mut impl Source,
     connected: Connected,
@@ -95,13 +95,13 @@ async fn talk(
             ended = printing.as_mut() => return ended,
             () = feeding.as_mut() => {}
             heard = signals.next() => match heard {
-                Heard::Signal(number) => {
+                SignalEvent::Signal(number) => {
                     signalled += 1;
                     if let Some(code) = remote.signal(number, signalled).await {
                         return Ok((code, None));
                     }
                 }
-                Heard::Resize => {
+                SignalEvent::Resize => {
                     if connected.tty && let Some(size) = terminal_size() {
                         remote.resize(size.cols, size.rows).await;
                     }
@@ -128,7 +128,7 @@ async fn feed(remote: &impl Remote) {
     }
 }
 
-/// The command's output becomes ours, until its end or until nobody reads it any more.
+/// The command's output becomes ours, until its end or until our output is closed.
 async fn print(source: &mut impl Source) -> Result<(ExitCode, Option<ExitReason>)> {
     let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
     loop {
@@ -142,7 +142,7 @@ async fn print(source: &mut impl Source) -> Result<(ExitCode, Option<ExitReason>
         };
         match written {
             Ok(()) => {}
-            // Whoever read it has gone, as with "| head": what SIGPIPE would have said.
+            // Our output was closed, as with "| head": what SIGPIPE would have said.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
                 return Ok((exit_code(128 + 13), None));
             }

@@ -13,9 +13,9 @@ use super::global::{Global, OutputFormat};
 use super::output;
 
 /// The first pause before a connection is made again; each one after it is twice as long.
-const PAUSE: Duration = Duration::from_millis(250);
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(15);
 
 /// Follow what happens on the server.
 #[derive(Debug, clap::Args)]
@@ -44,26 +44,26 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
     if args.replay {
         query.last_event_id = Some("evt-0".to_owned());
     }
-    let mut pause = PAUSE;
+    let mut pause = RETRY_PAUSE;
     // What is wrong from the beginning is not tried again.
     let mut known = false;
     loop {
         match follow(&client, &mut query, global, &mut known, &mut pause).await {
             Ok(()) => {}
-            Err(Broken::Output(error)) => return Err(error),
-            Err(Broken::Stream(error)) if !known || !passes(&error) => {
+            Err(FollowError::Output(error)) => return Err(error),
+            Err(FollowError::Stream(error)) if !known || !passes(&error) => {
                 return Err(error).context("cannot follow the events");
             }
-            Err(Broken::Stream(error)) => {
+            Err(FollowError::Stream(error)) => {
                 eprintln!("stacyvm: {error}, trying again");
             }
         }
         tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_RETRY_PAUSE);
     }
 }
 
-enum Broken {
+enum FollowError {
     Stream(ClientError),
     Output(anyhow::Error),
 }
@@ -84,18 +84,18 @@ async fn follow(
     global: &Global,
     known: &mut bool,
     pause: &mut Duration,
-) -> Result<(), Broken> {
-    let mut stream = client.events(query).await.map_err(Broken::Stream)?;
+) -> Result<(), FollowError> {
+    let mut stream = client.events(query).await.map_err(FollowError::Stream)?;
     *known = true;
     while let Some(event) = stream.next().await {
-        let event = event.map_err(Broken::Stream)?;
-        *pause = PAUSE;
+        let event = event.map_err(FollowError::Stream)?;
+        *pause = RETRY_PAUSE;
         let text = match global.output {
             OutputFormat::Json => serde_json::to_string(&event).map_err(anyhow::Error::from),
             OutputFormat::Table => Ok(row(&event)),
         };
         text.and_then(|text| output::line(&text))
-            .map_err(Broken::Output)?;
+            .map_err(FollowError::Output)?;
         query.last_event_id = Some(event.id);
     }
     Ok(())

@@ -19,18 +19,18 @@ use super::global::{Global, OutputFormat};
 use super::output;
 use super::signals::Signals;
 use super::terminal::terminal_size;
-use super::values::{Pair, map};
+use super::values::{NameValue, map};
 use crate::failure::{exit_code, hinted};
 
 /// The longest input of a JSON answer's command, in bytes: it must fit into a request of 4 MiB with
 /// its quoting.
 const MAX_INPUT: u64 = 1024 * 1024;
-/// How long we wait for the end of such an input before saying so.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the end of such an input is waited for before a person is told so.
+const INPUT_NOTICE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long it may take to hand a signal on.
-const HASTE: Duration = Duration::from_secs(1);
+const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The size of a terminal that we do not have.
-const SIZE: (u16, u16) = (80, 24);
+const DEFAULT_TERMINAL_SIZE: (u16, u16) = (80, 24);
 
 /// Run a command in a sandbox.
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     id: String,
     /// A variable for the command; may be repeated.
     #[arg(long, short = 'e', value_name = "NAME=VALUE")]
-    env: Vec<Pair>,
+    env: Vec<NameValue>,
     /// Where it starts.
     #[arg(long, short = 'w', value_name = "PATH")]
     workdir: Option<String>,
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         stdin: !args.no_stdin,
         tty: args.tty || (ours && !args.no_tty && !args.no_stdin),
     };
-    let size = terminal_size().map_or(SIZE, |size| (size.cols, size.rows));
+    let size = terminal_size().map_or(DEFAULT_TERMINAL_SIZE, |size| (size.cols, size.rows));
     let tty = connected.tty.then_some(size);
     let starting = async {
         let (input, mut output) = client.exec_interactive(&args.id, &request, tty).await?;
@@ -141,12 +141,12 @@ impl Remote for BehindServer {
     }
 
     async fn signal(&self, number: i32, times: u32) -> Option<ExitCode> {
-        // Keys of a terminal travel as bytes, so with one this is no Ctrl-C but somebody who wants
-        // this program to end; and who asks twice does not want to wait for the command's opinion.
+        // Keys of a terminal travel as bytes, so with one this is no Ctrl-C but a request to end
+        // this program; and a second request does not wait for what the command makes of it.
         if self.tty || times > 1 {
             return Some(exit_code(128 + number));
         }
-        let told = tokio::time::timeout(HASTE, self.input.signal(number)).await;
+        let told = tokio::time::timeout(SIGNAL_TIMEOUT, self.input.signal(number)).await;
         (told != Ok(true)).then(|| exit_code(128 + number))
     }
 }
@@ -203,7 +203,7 @@ async fn input() -> Result<Option<String>> {
             .read_to_end(&mut bytes)
             .map(|_| bytes)
     });
-    let bytes = match tokio::time::timeout(PATIENCE, &mut reading).await {
+    let bytes = match tokio::time::timeout(INPUT_NOTICE_TIMEOUT, &mut reading).await {
         Ok(done) => done,
         Err(_) => {
             eprintln!("stacyvm: waiting for the end of standard input (--no-stdin leaves it out)");

@@ -24,7 +24,7 @@ use super::signals::Signals;
 use super::terminal::terminal_size;
 use super::values::SandboxOptions;
 use crate::failure::{exit_code, hinted};
-use crate::wiring::private::Private;
+use crate::wiring::private::PrivateOrchestrator;
 use crate::{logging, wiring};
 
 /// Run one command in a fresh sandbox, without a server.
@@ -55,7 +55,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
         .context("cannot start the runtime")?;
     let result = runtime.block_on(async {
         let mut signals = Signals::listen()?;
-        let private = Private::start(&loaded).await?;
+        let private = PrivateOrchestrator::start(&loaded).await?;
         let pulls = loaded.config.images.pull == PullPolicy::Missing;
         let result = in_sandbox(&private, args, pulls, &mut signals).await;
         private.end().await;
@@ -67,7 +67,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<ExitCode> {
 }
 
 async fn in_sandbox(
-    private: &Private,
+    private: &PrivateOrchestrator,
     args: Args,
     pulls: bool,
     signals: &mut Signals,

@@ -27,20 +27,20 @@ impl Signals {
     }
 
     /// The next one.
-    pub(crate) async fn next(&mut self) -> Heard {
+    pub(crate) async fn next(&mut self) -> SignalEvent {
         tokio::select! {
-            _ = self.interrupt.recv() => Heard::Signal(2),
-            _ = self.quit.recv() => Heard::Signal(3),
-            _ = self.hang_up.recv() => Heard::Signal(1),
-            _ = self.terminate.recv() => Heard::Signal(15),
-            _ = self.resize.recv() => Heard::Resize,
+            _ = self.interrupt.recv() => SignalEvent::Signal(2),
+            _ = self.quit.recv() => SignalEvent::Signal(3),
+            _ = self.hang_up.recv() => SignalEvent::Signal(1),
+            _ = self.terminate.recv() => SignalEvent::Signal(15),
+            _ = self.resize.recv() => SignalEvent::Resize,
         }
     }
 
     /// The number of the next signal that asks for an end.
     pub(crate) async fn next_end(&mut self) -> i32 {
         loop {
-            if let Heard::Signal(number) = self.next().await {
+            if let SignalEvent::Signal(number) = self.next().await {
                 return number;
             }
         }
@@ -49,7 +49,7 @@ impl Signals {
 
 /// What the signal was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum SignalEvent {
     /// One that asks for an end, by its number (see signal(7)).
     Signal(i32),
     /// The terminal has another size.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::global::{Global, OutputFormat};
 use super::output;
-use super::values::{Pair, SandboxOptions, map};
+use super::values::{NameValue, SandboxOptions, map};
 
 /// Make a sandbox.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,7 @@ pub(crate) struct Args {
     template: Option<String>,
     /// A label; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
-    metadata: Vec<Pair>,
+    metadata: Vec<NameValue>,
     /// Who may open its ports in a browser: public, or private for those with a link.
     #[arg(long, value_name = "ACCESS")]
     preview: Option<String>,

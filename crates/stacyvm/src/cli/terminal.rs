@@ -5,13 +5,14 @@
 //! Signals that ask for an end are listened for wherever a terminal is raw, so they lead to the
 //! drop too.
 
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::Once;
 
+use parking_lot::Mutex;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use stacyvm_provider::ops::TtySize;
 
 /// The usual mode of the terminal, while it has another.
-static USUAL: Mutex<Option<Termios>> = Mutex::new(None);
+static SAVED_MODE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// The terminal passes every key on as it is; dropping this brings its usual mode back.
 pub(crate) struct RawTerminal(());
@@ -31,7 +32,7 @@ impl RawTerminal {
         let usual = tcgetattr(&input).ok()?;
         let mut raw = usual.clone();
         raw.make_raw();
-        *USUAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(usual);
+        *SAVED_MODE.lock() = Some(usual);
         let raw_terminal = Self(());
         tcsetattr(&input, OptionalActions::Now, &raw).ok()?;
         Some(raw_terminal)
@@ -45,7 +46,7 @@ impl Drop for RawTerminal {
 }
 
 fn restore() {
-    let usual = USUAL.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let usual = SAVED_MODE.lock().take();
     if let Some(usual) = usual {
         // A terminal that has gone needs no mode.
         let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, &usual);

@@ -6,9 +6,9 @@ use stacyvm_types::{NetworkRequest, NetworkRules};
 
 /// `NAME=VALUE`, as `--env` and `--metadata` take it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pair(String, String);
+pub(crate) struct NameValue(String, String);
 
-impl std::str::FromStr for Pair {
+impl std::str::FromStr for NameValue {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -20,11 +20,11 @@ impl std::str::FromStr for Pair {
 }
 
 /// The pairs as a map; the last of a name wins. None when there are none.
-pub(crate) fn map(pairs: Vec<Pair>) -> Option<BTreeMap<String, String>> {
+pub(crate) fn map(pairs: Vec<NameValue>) -> Option<BTreeMap<String, String>> {
     (!pairs.is_empty()).then(|| {
         pairs
             .into_iter()
-            .map(|Pair(name, value)| (name, value))
+            .map(|NameValue(name, value)| (name, value))
             .collect()
     })
 }
@@ -52,7 +52,7 @@ pub(crate) struct SandboxOptions {
     pub(crate) ttl: Option<String>,
     /// A variable for its commands; may be repeated.
     #[arg(long, short = 'e', value_name = "NAME=VALUE")]
-    pub(crate) env: Vec<Pair>,
+    pub(crate) env: Vec<NameValue>,
     /// Where its commands start.
     #[arg(long, short = 'w', value_name = "PATH")]
     pub(crate) workdir: Option<String>,

@@ -8,9 +8,9 @@ use std::time::Duration;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 
 /// How long connecting, writing and reading may take, each.
-const STEP: Duration = Duration::from_secs(5);
-/// What is read of an answer.
-const LONGEST: u64 = 64 * 1024;
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How much of an answer is read, bytes.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 /// Sends what it is given.
 #[derive(Debug)]
@@ -50,10 +50,10 @@ fn send(request: &Request<Bytes>) -> io::Result<Response<Bytes>> {
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, STEP) {
+        match TcpStream::connect_timeout(&address, STEP_TIMEOUT) {
             Ok(stream) => {
-                stream.set_read_timeout(Some(STEP))?;
-                stream.set_write_timeout(Some(STEP))?;
+                stream.set_read_timeout(Some(STEP_TIMEOUT))?;
+                stream.set_write_timeout(Some(STEP_TIMEOUT))?;
                 return Ok(stream);
             }
             Err(error) => last = error,
@@ -65,7 +65,7 @@ fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
 /// The status is all that matters; what else the collector says is dropped.
 fn answer(stream: TcpStream) -> io::Result<Response<Bytes>> {
     let mut text = Vec::new();
-    let mut stream = stream.take(LONGEST);
+    let mut stream = stream.take(MAX_ANSWER_BYTES);
     let mut piece = [0; 4096];
     while !text.windows(2).any(|end| end == b"\r\n") {
         match stream.read(&mut piece)? {

@@ -21,7 +21,7 @@ use crate::failure::WithHint;
 /// The directories of one server, or of one `run`.
 #[derive(Clone, Debug)]
 pub(crate) struct Directories {
-    /// Its own.
+    /// The data directory of this server or run.
     pub(crate) data: PathBuf,
     /// The parent of the native provider's directory.
     pub(crate) native: PathBuf,
@@ -75,7 +75,7 @@ impl Directories {
         self.data != self.shared
     }
 
-    /// Makes them, closed to everybody else.
+    /// Makes them, closed to other users.
     pub(crate) fn prepare(&self) -> Result<()> {
         for directory in [&self.data, &self.native] {
             std::fs::DirBuilder::new()

@@ -1,7 +1,7 @@
 //! The Docker provider: where its engine is, whose its containers are, and whether it is there.
 //!
-//! Its one rule: nobody is made to have Docker. An engine that was not asked for is looked for once,
-//! at a server's start, and never by a `run`.
+//! Its one rule: Docker is never required. An engine that was not asked for is looked for once, at a
+//! server's start, and never by a `run`.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -24,9 +24,9 @@ use super::providers::Trial;
 use crate::embedded::Program;
 use crate::failure::WithHint;
 
-/// How long an engine that nobody asked for may take to answer.
-const LOOK_LIMIT: Duration = Duration::from_secs(3);
-/// Where the Docker client's own word about the engine's address is.
+/// How long an engine that was not asked for may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// The Docker client's own variable with the engine's address.
 const VARIABLE: &str = "DOCKER_HOST";
 /// Bytes of the tag that tells servers on one engine apart.
 const TAG_BYTES: usize = 6;
@@ -50,7 +50,7 @@ pub(super) async fn start(
     }
     let settings = match settings(config, directories) {
         Ok(settings) => settings,
-        // What the Docker client's own variables say wrong is no matter of somebody without Docker.
+        // Mistakes in the Docker client's own variables do not matter on a machine without Docker.
         Err(error) if !wanted && names_variable(&error) => {
             let error = crate::failure::in_words(&error);
             tracing::warn!(%error, "Provider docker cannot be and is left out");
@@ -69,7 +69,7 @@ pub(super) async fn start(
         }
         return Ok(Some(checked(provider, Some(health))));
     }
-    if !wanted && !provider.answers(LOOK_LIMIT).await {
+    if !wanted && !provider.answers(PROBE_TIMEOUT).await {
         tracing::info!("No Docker engine answers, and provider docker is left out");
         return Ok(None);
     }

@@ -27,7 +27,7 @@ impl DirectoryLock {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
-        // Only for the message of whoever comes second; the lock itself is the kernel's.
+        // Only for the message to a second process; the lock itself is the kernel's.
         file.set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| write!(file, "{}", std::process::id()))

@@ -1,9 +1,9 @@
-//! An orchestrator of one's own, for `stacyvm run`: no server, no address, no trace afterwards.
+//! The orchestrator of one `stacyvm run`: no server, no address, no trace afterwards.
 //!
 //! Each lives in `<data>/run/<name>`, whose lock it holds while it lives. A directory there whose
 //! lock is free was left by a run that was killed; the next run, or the next server, removes what
 //! is in it. The lock of `<data>/run` itself is held while a directory there is made or judged, so
-//! that nobody takes one for abandoned that is not locked yet.
+//! that none is taken for abandoned that is not locked yet.
 
 use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
@@ -20,17 +20,17 @@ use super::docker;
 use super::lock::DirectoryLock;
 use super::providers::{self, Trial};
 
-/// How long the end may take.
-const END: Duration = Duration::from_secs(5);
+/// How long the orchestrator may take to end.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The orchestrator of one run.
-pub(crate) struct Private {
+pub(crate) struct PrivateOrchestrator {
     pub(crate) orchestrator: Orchestrator,
     directory: PathBuf,
     _lock: DirectoryLock,
 }
 
-impl Private {
+impl PrivateOrchestrator {
     /// Starts it.
     pub(crate) async fn start(loaded: &Loaded) -> Result<Self> {
         let usual = Directories::of(loaded);
@@ -75,12 +75,12 @@ impl Private {
                 eprintln!("warning: cannot destroy {}: {error}", sandbox.id);
             }
         }
-        self.orchestrator.shutdown(END).await;
+        self.orchestrator.shutdown(SHUTDOWN_TIMEOUT).await;
         remove(&self.directory);
     }
 }
 
-/// A directory of one's own, locked.
+/// A directory for this run alone, locked.
 fn claim(usual: &Directories) -> Result<(Directories, DirectoryLock)> {
     let runs = usual.runs();
     let own = usual.private(&runs.join(format!("{}-{}", std::process::id(), stamp())));

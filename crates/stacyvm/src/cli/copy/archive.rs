@@ -18,19 +18,19 @@ use tokio::sync::mpsc;
 
 use crate::progress::Progress;
 
-/// Pieces that wait between the two sides.
-const WAITING: usize = 8;
-/// How large a piece is.
-const PIECE: usize = 64 * 1024;
+/// How many chunks wait between the two sides.
+const QUEUED_CHUNKS: usize = 8;
+/// How large a chunk is, bytes.
+const CHUNK_SIZE: usize = 64 * 1024;
 
 /// A directory's content as a tar stream; links stay links.
 pub(super) fn pack(directory: PathBuf) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(QUEUED_CHUNKS);
     tokio::task::spawn_blocking(move || {
         let writer = ChannelWriter {
             sender: sender.clone(),
         };
-        let mut builder = tar::Builder::new(io::BufWriter::with_capacity(PIECE, writer));
+        let mut builder = tar::Builder::new(io::BufWriter::with_capacity(CHUNK_SIZE, writer));
         builder.follow_symlinks(false);
         let packed = builder
             .append_dir_all(".", &directory)
@@ -69,7 +69,7 @@ pub(super) async fn unpack(
     target: PathBuf,
     progress: Progress,
 ) -> Result<()> {
-    let (sender, receiver) = mpsc::channel::<Bytes>(WAITING);
+    let (sender, receiver) = mpsc::channel::<Bytes>(QUEUED_CHUNKS);
     let unpacking = tokio::task::spawn_blocking(move || {
         let reader = ChannelReader {
             receiver,

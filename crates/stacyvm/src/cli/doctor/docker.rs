@@ -13,8 +13,8 @@ use crate::wiring::directories::Directories;
 use crate::wiring::docker::settings;
 
 const NAME: &str = "docker";
-/// How long an engine that nobody asked for may take to answer.
-const LOOK_LIMIT: Duration = Duration::from_secs(3);
+/// How long an engine that was not asked for may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The provider, and what was found. An engine that is not there is a failure only where it was
 /// asked for. `able` says that nothing stands in the way that was found before.
@@ -45,7 +45,7 @@ pub(super) async fn look(loaded: &Loaded, able: bool) -> (Provider, Vec<Finding>
             return (Provider::new(NAME, asked_for), findings);
         }
     };
-    if !provider.answers(LOOK_LIMIT).await {
+    if !provider.answers(PROBE_TIMEOUT).await {
         let words = format!("no engine answers at {address}");
         let remedy = "start it, or set providers.docker.socket (or DOCKER_HOST)";
         findings.push(

@@ -12,9 +12,9 @@ use tokio::io::AsyncReadExt as _;
 use super::report::{Finding, Level, Provider};
 
 /// How long a program may take to say which version it is.
-const PATIENCE: Duration = Duration::from_secs(5);
+const VERSION_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is read of its answer, bytes.
-const ANSWER: u64 = 16 * 1024;
+const MAX_ANSWER_BYTES: u64 = 16 * 1024;
 
 type Version = (u64, u64, u64);
 
@@ -136,10 +136,10 @@ impl Tool {
     async fn look(&self) -> Finding {
         let said = match ask(self.program, self.arguments).await {
             Ok(said) => said,
-            Err(Silence::Missing) => {
+            Err(VersionError::Missing) => {
                 return Finding::new(Level::Ok, self.program, "not found").remedy(self.get);
             }
-            Err(Silence::Broken(why)) => {
+            Err(VersionError::Broken(why)) => {
                 let words = format!("found, but it does not say its version: {why}");
                 return Finding::new(Level::Warning, self.program, words).remedy(self.get);
             }
@@ -170,15 +170,15 @@ impl Tool {
 
 /// Why a program did not say its version.
 #[derive(Debug)]
-enum Silence {
+enum VersionError {
     Missing,
     Broken(String),
 }
 
-async fn ask(program: &str, arguments: &[&str]) -> Result<String, Silence> {
+async fn ask(program: &str, arguments: &[&str]) -> Result<String, VersionError> {
     let broken = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Silence::Missing,
-        _ => Silence::Broken(error.to_string()),
+        std::io::ErrorKind::NotFound => VersionError::Missing,
+        _ => VersionError::Broken(error.to_string()),
     };
     let mut child = tokio::process::Command::new(program)
         .args(arguments)
@@ -193,20 +193,20 @@ async fn ask(program: &str, arguments: &[&str]) -> Result<String, Silence> {
     let answer = async {
         let mut said = Vec::new();
         if let Some(output) = child.stdout.take() {
-            output.take(ANSWER).read_to_end(&mut said).await?;
+            output.take(MAX_ANSWER_BYTES).read_to_end(&mut said).await?;
         }
-        // What it prints beyond that nobody reads, and it must not wait for somebody.
+        // The rest of its output is not read, and must not keep it from ending.
         let status = child.wait().await?;
         Ok((said, status))
     };
-    match tokio::time::timeout(PATIENCE, answer).await {
-        Err(_) => Err(Silence::Broken(format!(
+    match tokio::time::timeout(VERSION_TIMEOUT, answer).await {
+        Err(_) => Err(VersionError::Broken(format!(
             "it did not answer within {} seconds",
-            PATIENCE.as_secs()
+            VERSION_TIMEOUT.as_secs()
         ))),
         Ok(Err(error)) => Err(broken(error)),
         Ok(Ok((_, status))) if !status.success() => {
-            Err(Silence::Broken(format!("it ended with {status}")))
+            Err(VersionError::Broken(format!("it ended with {status}")))
         }
         Ok(Ok((said, _))) => Ok(String::from_utf8_lossy(&said).into_owned()),
     }
@@ -295,14 +295,17 @@ mod tests {
     async fn a_program_that_is_missing_fails_or_hangs_is_told_apart() {
         assert!(matches!(
             ask("/nowhere/program", &[]).await,
-            Err(Silence::Missing)
+            Err(VersionError::Missing)
         ));
-        assert!(matches!(ask("false", &[]).await, Err(Silence::Broken(_))));
+        assert!(matches!(
+            ask("false", &[]).await,
+            Err(VersionError::Broken(_))
+        ));
         assert_eq!(ask("echo", &["1.2.3"]).await.unwrap(), "1.2.3\n");
-        // As much as it likes, and nobody keeps it.
+        // More output than is read, and no end.
         let loud = ["-c", "head -c 100000 /dev/zero; exec sleep 600"];
         match ask("sh", &loud).await {
-            Err(Silence::Broken(why)) => assert!(why.contains("within"), "{why}"),
+            Err(VersionError::Broken(why)) => assert!(why.contains("within"), "{why}"),
             other => panic!("{other:?}"),
         }
     }

@@ -1,9 +1,9 @@
 //! The images on this machine's disk, without a server.
 
 use std::path::Path;
-use std::sync::Mutex;
 
 use anyhow::{Context, Result};
+use parking_lot::Mutex;
 use stacyvm_image::{ImageStore, PruneOptions, PullPolicy, Reference};
 use stacyvm_native::{ImageUsers, ProgressThrottle, details_of, line_of, removed_of};
 use stacyvm_types::{ImagesRemoved, PulledImage};
@@ -31,8 +31,8 @@ pub(super) fn run(action: Action, global: &Global) -> Result<Outcome> {
             let (throttle, bars) = (ProgressThrottle::default(), Mutex::new(PullBars::new()));
             let reference = Reference::parse(&image)?;
             let pulled = store.pull(&reference, &options, &|progress| {
-                if let (Some(line), Ok(mut bars)) = (throttle.line(progress), bars.lock()) {
-                    bars.update(&line);
+                if let Some(line) = throttle.line(progress) {
+                    bars.lock().update(&line);
                 }
             });
             let pulled = pulled.with_context(|| format!("cannot pull {image}"))?;
