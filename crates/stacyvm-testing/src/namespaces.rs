@@ -39,6 +39,14 @@ impl NetworkNamespace {
         Self(file.expect("the holder was there").into())
     }
 
+    /// The namespace that a file names, like `/proc/PID/ns/net`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(path: impl AsRef<Path>) -> std::io::Result<Self> {
+        Ok(Self(File::open(path)?.into()))
+    }
+
     /// The file that names it, as long as this process and this value live.
     #[must_use]
     pub fn path(&self) -> String {

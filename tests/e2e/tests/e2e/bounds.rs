@@ -222,7 +222,7 @@ fn a_machine_without_the_means_refuses_a_disk_by_name() {
         more: "defaults:\n  disk_mb: 64\n".to_owned(),
         ..Options::default()
     });
-    // A default that nobody can hold is no reason to refuse.
+    // A default that cannot be enforced is no reason to refuse.
     server.spawn(json!({}));
     let refused = server.request("POST", "/sandboxes", Some(json!({"disk_mb": 64})));
     let refused = refused.expect(422);

@@ -15,7 +15,7 @@ use crate::harness::http::Response;
 use crate::harness::{SOON, Server, eventually, host};
 
 /// More than that make the checks between two kills slow, and find nothing more.
-const MOST_SANDBOXES: usize = 6;
+const MAX_SANDBOXES: usize = 6;
 const WORKERS: u64 = 4;
 
 /// What a sandbox's file may hold: what was last acknowledged, or what was on its way.
@@ -80,10 +80,10 @@ pub(crate) trait Victim: Sync {
     /// Kills it.
     fn strike(&mut self, server: &Server);
 
-    /// Brings it back, when nobody works any more.
+    /// Brings it back, when no worker runs any more.
     fn mend(&mut self, server: &mut Server);
 
-    /// What is there of sandboxes that nobody knows.
+    /// What the host holds of sandboxes that the server does not know.
     fn orphans(&self, server: &Server, known: &BTreeSet<String>) -> Vec<String>;
 }
 
@@ -173,7 +173,7 @@ fn work(server: &Server, world: &Mutex<World>, stop: &AtomicBool, mut dice: Dice
             let count = world.running.len() as u64;
             let pick = usize::try_from(dice.below(count.max(1))).unwrap();
             let id = world.running.keys().nth(pick).cloned();
-            if count < MOST_SANDBOXES as u64 && (dice.below(3) == 0 || id.is_none()) {
+            if count < MAX_SANDBOXES as u64 && (dice.below(3) == 0 || id.is_none()) {
                 None
             } else {
                 id.and_then(|id| world.running.remove_entry(&id))

@@ -88,7 +88,7 @@ fn a_reader_that_stops_reading_stops_the_command_and_not_the_server() {
     );
     assert_eq!(stream.status, 200);
     stream.line().unwrap().unwrap();
-    // Nobody reads on; others are served all the same, and the command waits.
+    // The client reads no further; others are served all the same, and the command waits.
     for _ in 0..20 {
         assert_eq!(server.exec(&id, "test -e finished")["exit_code"], 1);
     }

@@ -67,7 +67,7 @@ fn time_that_ran_out_while_the_server_was_down_counts() {
     let long = server.spawn(json!({"ttl": "1h"}));
     let made = std::time::Instant::now();
     server.kill();
-    // Its second passes with nobody there to see it.
+    // Its second passes while no server runs.
     eventually("the time is over", SOON, || {
         made.elapsed().as_millis() > 1100
     });

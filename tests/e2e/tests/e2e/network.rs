@@ -73,7 +73,7 @@ fn addresses(server: &Server, id: &str) -> [String; 2] {
     both.map(|address| address.unwrap_or_else(|| panic!("{answer}")))
 }
 
-/// What must be refused whoever asks.
+/// What must be refused to every sandbox.
 fn forbidden(server: &Server, neighbour: &[String; 2], gateway: &str) -> String {
     let api = server.address().port();
     let mut targets = String::new();
@@ -229,7 +229,7 @@ fn nobody_outside_reaches_in_or_through() {
     }
     // Not even a word without an answer.
     assert_eq!(heard_behind(), before);
-    // Neither does anybody on the host.
+    // Neither does a process on the host.
     for (target, outcome) in outcomes(
         &world
             .host
@@ -377,10 +377,10 @@ fn nothing_is_left_and_nothing_of_others_is_touched() {
     for id in &ids[..2] {
         server.request("DELETE", &format!("/sandboxes/{id}"), None);
     }
-    // One sandbox is left: its cable and the rules stay while no server runs.
+    // One sandbox is left: its interface and the rules stay while no server runs.
     server.stop();
     eventually("ready networks go with their server", SOON, || {
-        world.cables().len() == 2
+        world.interfaces().len() == 2
     });
     assert!(
         world
@@ -391,7 +391,7 @@ fn nothing_is_left_and_nothing_of_others_is_touched() {
     server.resume();
     server.request("DELETE", &format!("/sandboxes/{}", ids[2]), None);
     server.stop();
-    assert_eq!(world.cables(), Vec::<String>::new());
+    assert_eq!(world.interfaces(), Vec::<String>::new());
     assert_eq!(state(), before);
 
     // A server that was killed leaves rules, and the next start that wants no network removes them.
@@ -399,12 +399,12 @@ fn nothing_is_left_and_nothing_of_others_is_touched() {
     server.kill();
     server.resume();
     server.stop();
-    eventually("nothing is left", SOON, || world.cables().is_empty());
+    eventually("nothing is left", SOON, || world.interfaces().is_empty());
     assert_eq!(state(), before);
 }
 
 #[test]
-fn creates_cut_off_by_a_kill_leave_no_cable() {
+fn creates_cut_off_by_a_kill_leave_no_interface() {
     let Some(world) = World::enter() else {
         return;
     };
@@ -437,8 +437,8 @@ fn creates_cut_off_by_a_kill_leave_no_cable() {
             thread.join().unwrap();
         }
         server.resume();
-        eventually("every cable is somebody's", SOON, || {
-            world.cables().len() == server.list().len() + READY + 1
+        eventually("every interface belongs to a sandbox", SOON, || {
+            world.interfaces().len() == server.list().len() + READY + 1
         });
         for id in server.list() {
             let target = format!("tcp 11.22.33.1 {PORT}");
@@ -448,7 +448,7 @@ fn creates_cut_off_by_a_kill_leave_no_cable() {
         }
     }
     server.stop();
-    eventually("nothing is left", SOON, || world.cables().is_empty());
+    eventually("nothing is left", SOON, || world.interfaces().is_empty());
 }
 
 #[test]

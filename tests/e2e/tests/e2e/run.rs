@@ -8,11 +8,11 @@ use crate::harness::server::{Finished, bare_command, finish};
 use crate::harness::{SOON, Server, eventually, host, need_root};
 
 /// A directory for the data of runs without a server.
-struct Place {
+struct DataDirectory {
     directory: TempDir,
 }
 
-impl Place {
+impl DataDirectory {
     fn new() -> Self {
         Self {
             directory: tempfile::Builder::new()
@@ -46,7 +46,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DataDirectory {
     fn drop(&mut self) {
         host::sweep(&self.directory.path().join("data"));
     }
@@ -55,7 +55,7 @@ impl Drop for Place {
 #[test]
 fn python_runs_and_its_sandbox_is_gone_afterwards() {
     need_root!();
-    let place = Place::new();
+    let place = DataDirectory::new();
     let finished = place.run(&[
         "--",
         "python3",
@@ -70,7 +70,7 @@ fn python_runs_and_its_sandbox_is_gone_afterwards() {
 #[test]
 fn the_exit_code_and_both_outputs_are_the_commands_own() {
     need_root!();
-    let place = Place::new();
+    let place = DataDirectory::new();
     let finished = place.run(&["--", "sh", "-c", "echo out; echo err >&2; exit 42"]);
     assert_eq!(finished.code, Some(42));
     assert_eq!(finished.stdout, "out\n");
@@ -84,7 +84,7 @@ fn the_exit_code_and_both_outputs_are_the_commands_own() {
 #[test]
 fn arguments_arrive_as_they_were_given() {
     need_root!();
-    let place = Place::new();
+    let place = DataDirectory::new();
     let finished = place.run(&["--", "printf", "[%s]", "a b", "$HOME", "'", "*", ""]);
     assert_eq!(finished.ok(), "[a b][$HOME]['][*][]");
 }
@@ -92,7 +92,7 @@ fn arguments_arrive_as_they_were_given() {
 #[test]
 fn what_comes_in_at_standard_input_reaches_the_command() {
     need_root!();
-    let place = Place::new();
+    let place = DataDirectory::new();
     let mut child = place
         .command(&["--", "wc", "-c"])
         .stdin(Stdio::piped())
@@ -120,7 +120,7 @@ fn it_works_beside_a_server_with_the_same_data() {
 #[test]
 fn an_interrupt_ends_the_command_and_the_sandbox() {
     need_root!();
-    let place = Place::new();
+    let place = DataDirectory::new();
     let mark = format!("86399.{}", std::process::id());
     let mut child = place
         .command(&["--", "sleep", &mark])

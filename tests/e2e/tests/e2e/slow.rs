@@ -1,4 +1,4 @@
-//! Three minutes without a word: no hidden timeout may end what nobody asked to end. These tests
+//! Three minutes without a byte: no hidden timeout may end what no client asked to end. These tests
 //! sleep; they cost time and nothing else.
 
 mod distribution;
@@ -11,19 +11,19 @@ use serde_json::json;
 
 use crate::harness::Server;
 
-/// Longer than any timeout that somebody could have thought of as long enough.
-const SILENCE: Duration = Duration::from_secs(180);
+/// Longer than any timeout that could have been taken for long enough.
+const IDLE_DURATION: Duration = Duration::from_secs(180);
 
 #[test]
 fn slow_a_command_that_says_nothing_for_three_minutes_is_answered() {
     let server = Server::start();
     let id = server.spawn(json!({}));
     let start = Instant::now();
-    let command = format!("sleep {}; echo done; exit 7", SILENCE.as_secs());
+    let command = format!("sleep {}; echo done; exit 7", IDLE_DURATION.as_secs());
     let answer = server
         .exec_with(&id, json!({"command": command}))
         .expect(200);
-    assert!(start.elapsed() >= SILENCE, "{answer}");
+    assert!(start.elapsed() >= IDLE_DURATION, "{answer}");
     assert_eq!(answer["stdout"], "done\n");
     assert_eq!(answer["exit_code"], 7);
 }
@@ -32,7 +32,10 @@ fn slow_a_command_that_says_nothing_for_three_minutes_is_answered() {
 fn slow_a_stream_that_says_nothing_for_three_minutes_completes() {
     let server = Server::start();
     let id = server.spawn(json!({}));
-    let command = format!("echo up; sleep {}; echo done; exit 7", SILENCE.as_secs());
+    let command = format!(
+        "echo up; sleep {}; echo done; exit 7",
+        IDLE_DURATION.as_secs()
+    );
     let request = json!({"command": command, "stream": true});
     let path = format!("/sandboxes/{id}/exec");
     let start = Instant::now();
@@ -41,7 +44,7 @@ fn slow_a_stream_that_says_nothing_for_three_minutes_completes() {
     assert_eq!(stream.line().unwrap().unwrap()["data"], "up\n");
     // Nothing in between: a heartbeat would be a line that is no output.
     assert_eq!(stream.line().unwrap().unwrap()["data"], "done\n");
-    assert!(start.elapsed() >= SILENCE);
+    assert!(start.elapsed() >= IDLE_DURATION);
     let last = stream.line().unwrap().unwrap();
     assert_eq!(
         (&last["stream"], &last["exit_code"]),
@@ -69,7 +72,7 @@ fn slow_a_feed_of_events_stays_open_through_three_minutes_of_nothing() {
         if line.starts_with(':') {
             beats += 1;
         }
-        if !asked && start.elapsed() >= SILENCE {
+        if !asked && start.elapsed() >= IDLE_DURATION {
             asked = true;
             server.exec(&id, "true");
         }

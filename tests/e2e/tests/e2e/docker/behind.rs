@@ -115,7 +115,7 @@ fn an_engine_that_is_gone_is_said_and_found_again() {
         let provider = server.request("GET", "/providers/docker", None);
         provider.expect(200)["healthy"] == false
     });
-    // Nothing is declared lost because nobody can be asked.
+    // Nothing is declared lost because the engine cannot be asked.
     assert_eq!(state(&server, &id), "running");
     assert_eq!(server.exec(&id, "echo still")["stdout"], "still\n");
     own.resume();

@@ -1,5 +1,5 @@
 //! The server, and the engine below it, killed at random moments: no container, volume, network or row
-//! is left that nobody knows of, and living sandboxes can be used.
+//! is left that the server does not know of, and living sandboxes can be used.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a container may use at most: it holds, its cause is said, and nobody else notices.
+//! What a container may use at most: it holds, its cause is said, and no neighbour notices.
 
 use serde_json::{Value, json};
 

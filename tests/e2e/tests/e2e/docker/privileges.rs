@@ -38,7 +38,7 @@ fn by_default_neither_the_user_nor_root_has_capabilities() {
                 assert_eq!(found, 0, "{runtime}: {set} of {user:?} is {found:x}");
             }
         }
-        // So root is nobody special where files are somebody else's.
+        // So root has no privilege over files of other users.
         let answer = server
             .exec_with(
                 &id,

@@ -5,11 +5,9 @@
 //! program under test.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::process::Command;
 
-use rustix::thread::move_into_link_name_space;
+use stacyvm_testing::{Entered, NetworkNamespace};
 
 use super::server::{Finished, Options, Server, finish};
 use super::skip;
@@ -190,22 +188,7 @@ impl Engine {
 
     /// Moves the calling thread, and what it starts, into the engine's network.
     pub(crate) fn enter(&self) -> Entered {
-        let home = File::open("/proc/thread-self/ns/net").unwrap();
-        let there = File::open(&self.network).unwrap();
-        move_into_link_name_space(there.as_fd(), None).unwrap();
-        Entered { home }
-    }
-}
-
-/// A thread in an engine's network, until this goes.
-#[derive(Debug)]
-pub(crate) struct Entered {
-    home: File,
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let _ = move_into_link_name_space(self.home.as_fd(), None);
+        NetworkNamespace::open(&self.network).unwrap().enter()
     }
 }
 

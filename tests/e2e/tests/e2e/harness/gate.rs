@@ -1,20 +1,19 @@
-//! A way to a registry that can be held: what comes back stops after so many bytes, until it is
-//! let go.
+//! A proxy to a registry that can be held: answers stop after so many bytes, until it is opened.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-/// Ends with this.
+/// The proxy. It ends with this value.
 #[derive(Debug)]
 pub(crate) struct Gate {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    state: Arc<GateState>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct GateState {
     /// Bytes that may still come back; none when it is open.
     left: Mutex<Option<u64>>,
     changed: Condvar,
@@ -28,23 +27,23 @@ impl Gate {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
         let gate = Self {
             address: listener.local_addr().unwrap(),
-            shared: Arc::new(Shared {
+            state: Arc::new(GateState {
                 left: Mutex::new(Some(bytes)),
                 changed: Condvar::new(),
                 held: AtomicBool::new(false),
                 ended: AtomicBool::new(false),
             }),
         };
-        let shared = gate.shared.clone();
+        let state = gate.state.clone();
         std::thread::spawn(move || {
             for client in listener.incoming() {
-                if shared.ended.load(Ordering::Relaxed) {
+                if state.ended.load(Ordering::Relaxed) {
                     return;
                 }
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else {
                     continue;
                 };
-                shared.join(client, server);
+                state.join(client, server);
             }
         });
         gate
@@ -56,26 +55,26 @@ impl Gate {
 
     /// Whether an answer is being held.
     pub(crate) fn holds(&self) -> bool {
-        self.shared.held.load(Ordering::SeqCst)
+        self.state.held.load(Ordering::SeqCst)
     }
 
     /// Lets everything through from now on.
     pub(crate) fn open(&self) {
-        *self.shared.left.lock().unwrap() = None;
-        self.shared.changed.notify_all();
+        *self.state.left.lock().unwrap() = None;
+        self.state.changed.notify_all();
     }
 }
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
+        self.state.ended.store(true, Ordering::Relaxed);
         self.open();
         // Wakes the thread that waits for connections.
         let _ = TcpStream::connect(self.address);
     }
 }
 
-impl Shared {
+impl GateState {
     fn join(self: &Arc<Self>, client: TcpStream, server: TcpStream) {
         let (Ok(mut from), Ok(mut to)) = (client.try_clone(), server.try_clone()) else {
             return;
@@ -84,8 +83,8 @@ impl Shared {
             let _ = std::io::copy(&mut from, &mut to);
             let _ = to.shutdown(Shutdown::Write);
         });
-        let shared = self.clone();
-        std::thread::spawn(move || shared.back(server, client));
+        let state = self.clone();
+        std::thread::spawn(move || state.back(server, client));
     }
 
     fn back(&self, mut from: TcpStream, mut to: TcpStream) {

@@ -45,7 +45,7 @@ fn runs(pid: &str) -> bool {
 }
 
 /// Processes that have exactly this argument, wherever they run. A test gives its commands an
-/// argument that nobody else has.
+/// argument that no other process has.
 pub(crate) fn with_argument(argument: &str) -> BTreeSet<i32> {
     with_command_line(|line| {
         line.split(|&byte| byte == 0)

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 /// How long an answer may be silent: longer than the longest silence that a test asks for.
-const PATIENCE: Duration = Duration::from_secs(240);
+const READ_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A whole answer.
 #[derive(Debug)]
@@ -89,8 +89,8 @@ pub(crate) fn open(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Result<Streaming> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = TcpStream::connect_timeout(&address, READ_TIMEOUT)?;
+    stream.set_read_timeout(Some(READ_TIMEOUT))?;
     stream.set_nodelay(true)?;
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: {}\r\n",

@@ -32,7 +32,7 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// One that anybody may use; none, loudly, where the programs are missing.
+    /// One without a login; none, and the test is skipped, where the programs are missing.
     pub(crate) fn start() -> Option<Self> {
         Self::with(false)
     }

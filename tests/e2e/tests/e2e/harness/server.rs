@@ -33,7 +33,7 @@ pub(crate) struct Options {
     pub(crate) docker: Vec<String>,
     /// The key that requests carry.
     pub(crate) api_key: Option<&'static str>,
-    /// A data directory that is a file system of this many bytes, invisible to everybody else.
+    /// A data directory that is a file system of this many bytes, in a mount namespace of its own.
     pub(crate) small_disk: Option<u64>,
     /// How long its end may wait for what is in flight.
     pub(crate) shutdown_timeout: &'static str,
@@ -194,7 +194,7 @@ impl Server {
         status.unwrap()
     }
 
-    /// Waits for the end of one that somebody has killed.
+    /// Waits for the end of a server that was killed from outside.
     pub(crate) fn reap(&mut self) {
         self.wait();
     }

@@ -9,7 +9,7 @@
 //!                                                    │
 //!                                                 BEHIND 192.168.88.1
 //! ```
-//! Addresses that play public ones are somebody's, but nothing leaves these namespaces. They end with
+//! The public addresses exist outside, but nothing leaves these namespaces. They end with
 //! the test: the listeners in them do when their standard input closes.
 
 use std::cell::RefCell;
@@ -149,7 +149,7 @@ impl Namespace {
         finish(self.command("nft").arg(commands)).ok()
     }
 
-    /// A cable from here to another one.
+    /// A veth pair from here to another namespace.
     fn connect(&self, here: &str, other: &Self, there: &str) {
         self.ip(&format!(
             "link add {here} type veth peer name {there} netns {}",
@@ -278,7 +278,7 @@ impl World {
     }
 
     /// Interfaces of sandboxes on the host.
-    pub(crate) fn cables(&self) -> Vec<String> {
+    pub(crate) fn interfaces(&self) -> Vec<String> {
         let text = self.host.ip("-o link show");
         let names = text.lines().filter_map(|line| line.split(": ").nth(1));
         names
