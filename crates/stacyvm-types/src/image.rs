@@ -90,7 +90,11 @@ pub struct ImageDetails {
 
 /// The body of POST `/images/pull`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(as = PullImageRequest)
+)]
 pub struct PullRequest {
     /// As it is written for Docker: `python:3.12`, `ghcr.io/team/tool@sha256:…`.
     pub image: String,
@@ -173,7 +177,11 @@ pub enum PullLine {
 
 /// The body of POST `/images/prune`: the images that are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(as = PruneImagesRequest)
+)]
 #[serde(default)]
 pub struct PruneRequest {
     /// Also images that have a name, when no sandbox uses them.
@@ -187,7 +195,11 @@ pub struct PruneRequest {
 
 /// The body of POST `/images/tag`: a further name for an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(utoipa::ToSchema),
+    schema(as = TagImageRequest)
+)]
 pub struct TagRequest {
     /// The image, by a name or its id.
     pub image: String,

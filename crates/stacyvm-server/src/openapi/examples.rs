@@ -36,7 +36,7 @@ fn image(schema: &str) -> Option<Value> {
             details["layer_list"] = json!([layer]);
             details
         }
-        "PullRequest" => json!({"image": "python:3.12"}),
+        "PullImageRequest" => json!({"image": "python:3.12"}),
         "PulledImage" => json!({"image": line, "cached": false, "downloaded": 48_234_496}),
         "PullLine" => json!({
             "status": "layer", "digest": DIGEST, "size": 48_234_496, "stage": "downloading",
@@ -46,8 +46,8 @@ fn image(schema: &str) -> Option<Value> {
             "{\"status\":\"resolved\",\"digest\":\"sha256:5a1b…\",\"layers\":5,\"bytes\":48234496}\n\
              {\"status\":\"error\",\"error\":{\"code\":\"PROVIDER_ERROR\",\"message\":\"…\"}}\n"
         ),
-        "PruneRequest" => json!({"all": true, "dry_run": true}),
-        "TagRequest" => json!({"image": "python:3.12", "name": "team/python"}),
+        "PruneImagesRequest" => json!({"all": true, "dry_run": true}),
+        "TagImageRequest" => json!({"image": "python:3.12", "name": "team/python"}),
         "ImagesRemoved" => json!({
             "names": ["docker.io/library/python:3.12"], "images": [ID], "layers": [DIGEST],
             "freed": 131_072_000,
