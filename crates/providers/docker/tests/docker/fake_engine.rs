@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use stacyvm_docker::{DockerProvider, DockerSettings, EngineAddress};
 use stacyvm_types::SandboxId;
 use tempfile::TempDir;
@@ -74,7 +75,7 @@ impl FakeEngine {
 
     /// Sets the state of a container, `gone` for none, without an event.
     pub(crate) fn set(&self, id: &SandboxId, state: &'static str) {
-        let mut containers = self.state.containers.lock().unwrap();
+        let mut containers = self.state.containers.lock();
         let name = name(id);
         if state == "gone" {
             containers.remove(&name);
@@ -96,7 +97,7 @@ impl FakeEngine {
 
     /// Sends a text on every stream of events.
     pub(crate) fn say(&self, text: &str) {
-        let mut since = self.state.since.lock().unwrap();
+        let mut since = self.state.since.lock();
         since.push_str(text);
         let _ = self.state.parts.send(StreamPart::Bytes(text.into()));
     }
@@ -108,8 +109,8 @@ impl FakeEngine {
 
     /// How often the events were requested, and the containers listed.
     pub(crate) fn asked(&self) -> (usize, usize) {
-        let followed = *self.state.followed.lock().unwrap();
-        (followed, *self.state.listed.lock().unwrap())
+        let followed = *self.state.followed.lock();
+        (followed, *self.state.listed.lock())
     }
 
     /// Stops answering.
@@ -167,16 +168,16 @@ async fn serve(state: Arc<EngineState>, mut stream: UnixStream) {
 }
 
 fn answer(state: &EngineState, path: &str) -> (&'static str, String) {
-    let containers = state.containers.lock().unwrap();
+    let containers = state.containers.lock();
     match path {
         "/version" => ("200 OK", r#"{"ApiVersion":"1.41"}"#.to_owned()),
         "/info" => {
-            state.since.lock().unwrap().clear();
+            state.since.lock().clear();
             let time = r#"{"SystemTime":"2026-01-01T00:00:00.5Z"}"#;
             ("200 OK", time.to_owned())
         }
         "/containers/json" => {
-            *state.listed.lock().unwrap() += 1;
+            *state.listed.lock() += 1;
             let all = containers.iter().map(
                 |(name, state)| serde_json::json!({"Names": [format!("/{name}")], "State": state}),
             );
@@ -200,7 +201,7 @@ fn answer(state: &EngineState, path: &str) -> (&'static str, String) {
 
 async fn tell(state: &EngineState, stream: &mut UnixStream, from_then: bool) {
     let (mut parts, before) = {
-        let since = state.since.lock().unwrap();
+        let since = state.since.lock();
         (state.parts.subscribe(), since.clone())
     };
     let head =
@@ -208,7 +209,7 @@ async fn tell(state: &EngineState, stream: &mut UnixStream, from_then: bool) {
     if stream.write_all(head.as_bytes()).await.is_err() {
         return;
     }
-    *state.followed.lock().unwrap() += 1;
+    *state.followed.lock() += 1;
     if from_then && !before.is_empty() && send(stream, before.as_bytes()).await.is_err() {
         return;
     }
