@@ -14,7 +14,7 @@ use crate::exec_defaults;
 use crate::images::{BaseImage, ImageResolver};
 use crate::layout::AGENT_SOCKET;
 use crate::meta::{self, META_VERSION, Meta};
-use crate::network::AllocatedNetwork;
+use crate::network::{AllocatedNetwork, Lease};
 use crate::users::User;
 
 /// What is on disk and open before the launch.
@@ -49,20 +49,8 @@ pub(super) fn prepare(
         .map(|mb| disks.make(dir, slot, mb))
         .transpose()?;
     let disk = made.as_ref().map(|made| made.disk);
-    let meta = Meta {
-        version: META_VERSION,
-        id: spec.id.clone(),
-        image: spec.image.clone(),
-        image_root: image.image_root(),
-        host_view: image.host_view.clone(),
-        slot,
-        uid: user.uid,
-        gid: user.gid,
-        limits,
-        disk,
-        created: meta::now(),
-        network: network.as_ref().map(|network| network.lease.clone()),
-    };
+    let lease = network.as_ref().map(|network| network.lease.clone());
+    let meta = record(spec, slot, limits, &image, user, disk, lease);
     let (listener, status, status_end) = write_and_open(dir, &meta).map_err(|error| {
         if let Some(disk) = disk {
             disks.release(disk);
@@ -82,6 +70,31 @@ pub(super) fn prepare(
         status: StatusPipe::new(status),
         descriptors,
     })
+}
+
+fn record(
+    spec: &BoxSpec,
+    slot: u32,
+    limits: Limits,
+    image: &BaseImage,
+    user: User,
+    disk: Option<Disk>,
+    network: Option<Lease>,
+) -> Meta {
+    Meta {
+        version: META_VERSION,
+        id: spec.id.clone(),
+        image: spec.image.clone(),
+        image_root: image.image_root(),
+        host_view: image.host_view.clone(),
+        slot,
+        uid: user.uid,
+        gid: user.gid,
+        limits,
+        disk,
+        created: meta::now(),
+        network,
+    }
 }
 
 /// Writes the record, and opens the agent's listening socket and both ends of the status pipe.

@@ -23,6 +23,7 @@ use super::layout::NetworkLayout;
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How long the thread waits when a name was taken, so that a full range costs no processor time.
 const NAME_TAKEN_DELAY: Duration = Duration::from_millis(1);
+
 type Answer = Result<PreparedNetwork, NetworkError>;
 
 /// The thread and the networks that it has made.
@@ -146,71 +147,77 @@ fn work(
             return;
         }
     };
-    let mut first = Some(first);
-    loop {
-        let number = {
-            let mut state = queue.state();
-            while !state.stopping && state.ready.len() >= queue.wanted && state.waiting.is_empty() {
-                queue.work.wait(&mut state);
-            }
-            if state.stopping {
-                return;
-            }
-            state.numbers.take()
-        };
-        let made = match number {
-            Some(number) => builder.make(number),
-            None => Err(NetworkError::Full),
-        };
-        let lost = matches!(
-            &made,
-            Err(NetworkError::Kernel {
-                errno: Errno::NOTRECOVERABLE,
-                ..
-            })
-        );
-        let failed = made.is_err();
-        if let (true, Some(number)) = (failed, number) {
-            queue.state().numbers.free(number);
+    match queue.make_next(&mut builder) {
+        Some(Ok(prepared)) => {
+            queue.state().ready.push_back(prepared);
+            let _ = first.send(Ok(()));
         }
-        // The veth pair of the number's last sandbox is not removed yet: the next number will do.
-        if let Err(NetworkError::Kernel {
-            errno: Errno::EXIST,
-            ..
-        }) = &made
-        {
-            std::thread::sleep(NAME_TAKEN_DELAY);
-            continue;
+        Some(Err(error)) => {
+            let _ = first.send(Err(error));
+            return;
         }
-        if let Some(first) = first.take() {
-            match made {
-                Ok(made) => {
-                    queue.state().ready.push_back(made);
-                    let _ = first.send(Ok(()));
-                }
-                Err(error) => {
-                    let _ = first.send(Err(error));
-                    return;
-                }
-            }
-            continue;
-        }
+        None => return,
+    }
+    while let Some(made) = queue.make_next(&mut builder) {
+        let (failed, lost) = (made.is_err(), is_lost(&made));
         queue.hand_out(made);
         if lost {
-            // The thread is in the wrong namespace and must not do anything more there.
             queue.state().stopping = true;
             return;
         }
         if failed {
-            let mut state = queue.state();
-            if state.waiting.is_empty() && !state.stopping {
-                queue.work.wait_for(&mut state, RETRY_DELAY);
-            }
+            queue.delay_retry();
         }
     }
 }
 
+/// Whether the thread is in the wrong namespace, where it must not do anything more.
+fn is_lost(made: &Answer) -> bool {
+    let lost = Errno::NOTRECOVERABLE;
+    matches!(made, Err(NetworkError::Kernel { errno, .. }) if *errno == lost)
+}
+
 impl PoolQueue {
+    /// Waits until a network is wanted and makes it; none once the pool is stopped.
+    fn make_next(&self, builder: &mut NamespaceBuilder<'_>) -> Option<Answer> {
+        loop {
+            let Some(number) = self.next_number()? else {
+                return Some(Err(NetworkError::Full));
+            };
+            let made = builder.make(number);
+            if made.is_err() {
+                self.state().numbers.free(number);
+            }
+            match made {
+                // The veth pair of the number's last sandbox is not removed yet: the next number
+                // will do.
+                Err(NetworkError::Kernel {
+                    errno: Errno::EXIST,
+                    ..
+                }) => std::thread::sleep(NAME_TAKEN_DELAY),
+                made => return Some(made),
+            }
+        }
+    }
+
+    /// Waits until a network is wanted and takes a number for it. None once the pool is stopped, and
+    /// no number when all are taken.
+    fn next_number(&self) -> Option<Option<u32>> {
+        let mut state = self.state();
+        while !state.stopping && state.ready.len() >= self.wanted && state.waiting.is_empty() {
+            self.work.wait(&mut state);
+        }
+        (!state.stopping).then(|| state.numbers.take())
+    }
+
+    /// Waits a moment, unless a sandbox waits for a network.
+    fn delay_retry(&self) {
+        let mut state = self.state();
+        if state.waiting.is_empty() && !state.stopping {
+            self.work.wait_for(&mut state, RETRY_DELAY);
+        }
+    }
+
     /// Gives a network to the first waiting sandbox, or a failure to all of them.
     fn hand_out(&self, made: Answer) {
         let mut state = self.state();
