@@ -64,7 +64,8 @@ fn set_up(
         identity::become_root()?;
     }
     setup.group.join().step("join the cgroups")?;
-    identity::enter_cgroup_namespace(&request.id)?;
+    identity::enter_cgroup_namespace()?;
+    identity::set_host_name(&request.id)?;
     // Made while the launcher prepares the layers.
     if !privileged {
         mount::set_propagation(Propagation::Private).step("part from the host's mounts")?;
@@ -74,31 +75,8 @@ fn set_up(
     let proc_tree = proc::make()?;
     let device_mounts = dev::make(privileged, request.limits.memory_bytes)?;
     let received = await_message(&setup.sync, GO)?;
-    let (mounts, root) = if privileged {
-        let mounts = receive_mounts(received, request)?;
-        let root = root::mount_overlays(&mounts.overlays, request, rustix::fs::CWD, c"/root")?;
-        (mounts, root)
-    } else {
-        // Opened again: the launcher's descriptor leads to the launcher's mounts, and these are
-        // this process's own.
-        let box_dir = BoxDir::open(&request.box_dir, None, None)?;
-        let mounts = make_mounts(state, request, &box_dir)?;
-        let root = root::mount_overlays(&mounts.overlays, request, &box_dir, c"")?;
-        (mounts, root)
-    };
-    if request.read_only_rootfs {
-        root::make_read_only(&root, request)?;
-    }
-    mount::attach(&mounts.devices, &root, c"dev").step("mount /dev")?;
-    if !privileged {
-        bind_host_devices(&root)?;
-    }
-    device_mounts.attach(&root)?;
-    mount::attach(&mounts.system, &root, c"sys").step("mount /sys")?;
-    if !privileged {
-        populate_unprivileged_sys(&root)?;
-    }
-    mount::attach(&proc_tree, &root, c"proc").step("mount /proc")?;
+    let (mounts, root) = make_root(state, request, received)?;
+    mount_inside(&root, &mounts, &device_mounts, &proc_tree, privileged)?;
     root::enter(&root)?;
     state.masks.apply()?;
 
@@ -119,6 +97,51 @@ fn set_up(
             entrypoint: state.options.entrypoint,
         },
     )
+}
+
+/// Puts the sandbox's root together: from the mounts that the launcher has sent with privilege, else
+/// from those that this process makes itself.
+fn make_root(
+    state: &LauncherState,
+    request: &LaunchRequest,
+    received: Vec<OwnedFd>,
+) -> Result<(RootMounts, OwnedFd), LaunchFailure> {
+    let (mounts, root) = if state.privileged.is_some() {
+        let mounts = receive_mounts(received, request)?;
+        let root = root::mount_overlays(&mounts.overlays, request, rustix::fs::CWD, c"/root")?;
+        (mounts, root)
+    } else {
+        // Opened again: the launcher's descriptor leads to the launcher's mounts, and these are
+        // this process's own.
+        let box_dir = BoxDir::open(&request.box_dir, None, None)?;
+        let mounts = make_mounts(state, request, &box_dir)?;
+        let root = root::mount_overlays(&mounts.overlays, request, &box_dir, c"")?;
+        (mounts, root)
+    };
+    if request.read_only_rootfs {
+        root::make_read_only(&root, request)?;
+    }
+    Ok((mounts, root))
+}
+
+/// Mounts `/dev`, `/sys` and `/proc` inside the root.
+fn mount_inside(
+    root: &OwnedFd,
+    mounts: &RootMounts,
+    device_mounts: &dev::DeviceMounts,
+    proc_tree: &OwnedFd,
+    privileged: bool,
+) -> Result<(), LaunchFailure> {
+    mount::attach(&mounts.devices, root, c"dev").step("mount /dev")?;
+    if !privileged {
+        bind_host_devices(root)?;
+    }
+    device_mounts.attach(root)?;
+    mount::attach(&mounts.system, root, c"sys").step("mount /sys")?;
+    if !privileged {
+        populate_unprivileged_sys(root)?;
+    }
+    mount::attach(proc_tree, root, c"proc").step("mount /proc")
 }
 
 /// Waits for this message of the launcher; an error when the launcher has ended instead.

@@ -24,9 +24,13 @@ pub(crate) fn become_root() -> Result<(), LaunchFailure> {
     set_thread_res_uid(user, user, user).step(STEP)
 }
 
-/// Makes the joined cgroups the root of the sandbox's view of cgroups, and sets the host name.
-pub(crate) fn enter_cgroup_namespace(name: &str) -> Result<(), LaunchFailure> {
-    namespaces::leave(Kind::Cgroup).step("make the cgroup namespace")?;
+/// Makes the joined cgroups the root of the sandbox's view of cgroups.
+pub(crate) fn enter_cgroup_namespace() -> Result<(), LaunchFailure> {
+    namespaces::leave(Kind::Cgroup).step("make the cgroup namespace")
+}
+
+/// Sets the host name, and the umask under which this process makes files.
+pub(crate) fn set_host_name(name: &str) -> Result<(), LaunchFailure> {
     rustix::system::sethostname(name.as_bytes()).step("set the host name")?;
     // This process gives the modes of what it makes in full.
     umask(rustix::fs::Mode::empty());
