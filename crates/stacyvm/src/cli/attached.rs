@@ -13,8 +13,8 @@ use super::signals::{SignalEvent, Signals};
 use super::terminal::{RawTerminal, terminal_size};
 use crate::failure::exit_code;
 
-/// What can be told to the command.
-pub(crate) trait Remote {
+/// The way to a running command: its input, its terminal and signals.
+pub(crate) trait CommandControl {
     /// Hands on input, waiting until there is room for it; false when the command takes none any more.
     async fn stdin(&self, bytes: Bytes) -> bool;
     /// Ends the input.
@@ -26,8 +26,8 @@ pub(crate) trait Remote {
     async fn signal(&self, number: i32, times: u32) -> Option<ExitCode>;
 }
 
-/// What the command says.
-pub(crate) enum Said {
+/// What happens to a running command: output, or its end.
+pub(crate) enum CommandEvent {
     Output(OutputStream, Bytes),
     Exit {
         exit_code: i32,
@@ -35,15 +35,15 @@ pub(crate) enum Said {
     },
 }
 
-/// Where the command is heard.
-pub(crate) trait Source {
-    /// The next thing that it says.
-    async fn next(&mut self) -> Result<Said>;
+/// The way back from a running command.
+pub(crate) trait CommandEvents {
+    /// The next output, or the end.
+    async fn next(&mut self) -> Result<CommandEvent>;
 }
 
-/// What of this program the command gets.
+/// Which of this program's own channels the command is connected to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Connected {
+pub(crate) struct Attachment {
     /// Our standard input.
     pub(crate) stdin: bool,
     /// Our terminal: keys go to the command as they are, and sizes too.
@@ -52,17 +52,17 @@ pub(crate) struct Connected {
 
 /// Connects the command to us until it ends, and exits as it did.
 pub(crate) async fn attach(
-    remote: &impl Remote,
-    source: &mut impl Source,
-    connected: Connected,
+    remote: &impl CommandControl,
+    source: &mut impl CommandEvents,
+    attachment: Attachment,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
-    let raw = if connected.tty && connected.stdin {
+    let raw = if attachment.tty && attachment.stdin {
         RawTerminal::enter()
     } else {
         None
     };
-    let result = relay(remote, source, connected, signals).await;
+    let result = relay(remote, source, attachment, signals).await;
     // Before anything is printed about how it ended.
     drop(raw);
     let (code, reason) = result?;
@@ -73,13 +73,13 @@ pub(crate) async fn attach(
 }
 
 async fn relay(
-    remote: &impl Remote,
-    source: &mut impl Source,
-    connected: Connected,
+    remote: &impl CommandControl,
+    source: &mut impl CommandEvents,
+    attachment: Attachment,
     signals: &mut Signals,
 ) -> Result<(ExitCode, Option<ExitReason>)> {
     let feeding = async {
-        if connected.stdin {
+        if attachment.stdin {
             feed(remote).await;
         } else {
             remote.close_stdin().await;
@@ -102,7 +102,7 @@ async fn relay(
                     }
                 }
                 SignalEvent::Resize => {
-                    if connected.tty && let Some(size) = terminal_size() {
+                    if attachment.tty && let Some(size) = terminal_size() {
                         remote.resize(size.cols, size.rows).await;
                     }
                 }
@@ -112,7 +112,7 @@ async fn relay(
 }
 
 /// Our input becomes the command's.
-async fn feed(remote: &impl Remote) {
+async fn feed(remote: &impl CommandControl) {
     let mut input = tokio::io::stdin();
     let mut buffer = BytesMut::with_capacity(64 * 1024);
     loop {
@@ -129,13 +129,13 @@ async fn feed(remote: &impl Remote) {
 }
 
 /// The command's output becomes ours, until its end or until our output is closed.
-async fn print(source: &mut impl Source) -> Result<(ExitCode, Option<ExitReason>)> {
+async fn print(source: &mut impl CommandEvents) -> Result<(ExitCode, Option<ExitReason>)> {
     let (mut out, mut err) = (tokio::io::stdout(), tokio::io::stderr());
     loop {
         let written = match source.next().await? {
-            Said::Output(OutputStream::Stdout, bytes) => write(&mut out, &bytes).await,
-            Said::Output(OutputStream::Stderr, bytes) => write(&mut err, &bytes).await,
-            Said::Exit {
+            CommandEvent::Output(OutputStream::Stdout, bytes) => write(&mut out, &bytes).await,
+            CommandEvent::Output(OutputStream::Stderr, bytes) => write(&mut err, &bytes).await,
+            CommandEvent::Exit {
                 exit_code: code,
                 reason,
             } => return Ok((exit_code(code), reason)),

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use stacyvm_client::{Client, ExecFrame, ExecInput, ExecOutput};
 use stacyvm_types::ExecRequest;
 
-use super::attached::{Connected, Remote, Said, Source, attach};
+use super::attached::{Attachment, CommandControl, CommandEvent, CommandEvents, attach};
 use super::global::{Global, OutputFormat};
 use super::output;
 use super::signals::Signals;
@@ -91,12 +91,12 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         };
     }
     let ours = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-    let connected = Connected {
+    let attachment = Attachment {
         stdin: !args.no_stdin,
         tty: args.tty || (ours && !args.no_tty && !args.no_stdin),
     };
     let size = terminal_size().map_or(DEFAULT_TERMINAL_SIZE, |size| (size.cols, size.rows));
-    let tty = connected.tty.then_some(size);
+    let tty = attachment.tty.then_some(size);
     let starting = async {
         let (input, mut output) = client.exec_interactive(&args.id, &request, tty).await?;
         // Until it runs our terminal stays as it is.
@@ -107,15 +107,15 @@ pub(crate) async fn run(args: Args, global: &Global) -> Result<ExitCode> {
         started = starting => started.with_context(failed)?,
         number = signals.next_end() => return Ok(exit_code(128 + number)),
     };
-    let mut heard = HeardFrames {
+    let mut heard = ServerFrames {
         first: Some(first),
         output,
     };
     let remote = BehindServer {
         input,
-        tty: connected.tty,
+        tty: attachment.tty,
     };
-    attach(&remote, &mut heard, connected, &mut signals)
+    attach(&remote, &mut heard, attachment, &mut signals)
         .await
         .with_context(failed)
 }
@@ -127,7 +127,7 @@ struct BehindServer {
 }
 
 // When the connection is gone its other half says so.
-impl Remote for BehindServer {
+impl CommandControl for BehindServer {
     async fn stdin(&self, bytes: Bytes) -> bool {
         self.input.stdin(bytes).await
     }
@@ -151,14 +151,14 @@ impl Remote for BehindServer {
     }
 }
 
-/// What the server says, from its first word.
-struct HeardFrames {
+/// The frames of the server, beginning with one that has been read already.
+struct ServerFrames {
     first: Option<ExecFrame>,
     output: ExecOutput,
 }
 
-impl Source for HeardFrames {
-    async fn next(&mut self) -> Result<Said> {
+impl CommandEvents for ServerFrames {
+    async fn next(&mut self) -> Result<CommandEvent> {
         loop {
             let frame = match self.first.take() {
                 Some(frame) => frame,
@@ -166,9 +166,9 @@ impl Source for HeardFrames {
             };
             match frame {
                 ExecFrame::Started { .. } => {}
-                ExecFrame::Output(stream, bytes) => return Ok(Said::Output(stream, bytes)),
+                ExecFrame::Output(stream, bytes) => return Ok(CommandEvent::Output(stream, bytes)),
                 ExecFrame::Exit { exit_code, reason } => {
-                    return Ok(Said::Exit { exit_code, reason });
+                    return Ok(CommandEvent::Exit { exit_code, reason });
                 }
             }
         }

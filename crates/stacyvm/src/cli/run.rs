@@ -17,7 +17,7 @@ use stacyvm_orchestrator::{
 use stacyvm_types::{GoDuration, PullRequest};
 use tokio::sync::mpsc;
 
-use super::attached::{Connected, Remote, Said, Source, attach};
+use super::attached::{Attachment, CommandControl, CommandEvent, CommandEvents, attach};
 use super::global::{self, Global};
 use super::image::PullBars;
 use super::signals::Signals;
@@ -177,7 +177,7 @@ async fn command(
     spec: ExecSpec,
     signals: &mut Signals,
 ) -> Result<ExitCode> {
-    let connected = Connected {
+    let attachment = Attachment {
         stdin: true,
         tty: spec.tty.is_some(),
     };
@@ -186,13 +186,19 @@ async fn command(
         .await
         .context("cannot start the command")?;
     let remote = BehindAgent(session.control);
-    attach(&remote, &mut Events(session.events), connected, signals).await
+    attach(
+        &remote,
+        &mut AgentEvents(session.events),
+        attachment,
+        signals,
+    )
+    .await
 }
 
 /// The command behind its sandbox's agent.
 struct BehindAgent(mpsc::Sender<ExecControl>);
 
-impl Remote for BehindAgent {
+impl CommandControl for BehindAgent {
     async fn stdin(&self, bytes: Bytes) -> bool {
         self.0.send(ExecControl::Stdin(bytes)).await.is_ok()
     }
@@ -221,15 +227,15 @@ impl Remote for BehindAgent {
     }
 }
 
-/// What the agent says.
-struct Events(mpsc::Receiver<ExecEvent>);
+/// The events of the command from its agent.
+struct AgentEvents(mpsc::Receiver<ExecEvent>);
 
-impl Source for Events {
-    async fn next(&mut self) -> Result<Said> {
+impl CommandEvents for AgentEvents {
+    async fn next(&mut self) -> Result<CommandEvent> {
         loop {
             return match self.0.recv().await {
-                Some(ExecEvent::Output(stream, bytes)) => Ok(Said::Output(stream, bytes)),
-                Some(ExecEvent::Exit(exit)) => Ok(Said::Exit {
+                Some(ExecEvent::Output(stream, bytes)) => Ok(CommandEvent::Output(stream, bytes)),
+                Some(ExecEvent::Exit(exit)) => Ok(CommandEvent::Exit {
                     exit_code: exit.exit_code,
                     reason: Some(exit.reason),
                 }),
