@@ -5,6 +5,7 @@ mod circles;
 mod dependencies;
 mod files;
 mod findings;
+mod stale;
 
 use anyhow::{Result, bail};
 
@@ -15,6 +16,7 @@ use findings::Findings;
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut findings = Findings::default();
     dependencies::check(workspace, &mut findings)?;
+    stale::check(workspace, &mut findings)?;
     files::check(workspace, &mut findings)?;
     circles::check(workspace, &mut findings)?;
     for warning in &findings.warnings {

@@ -48,8 +48,7 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
 
 fn judge(files: &[String], findings: &mut Findings) {
     if files.len() > MAX_FILES {
-        // An error as soon as those that there are have been taken apart.
-        findings.warn(format!(
+        findings.error(format!(
             "{} files import one another in a circle, more than {MAX_FILES}: {}",
             files.len(),
             files.join(", ")

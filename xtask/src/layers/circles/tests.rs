@@ -50,7 +50,7 @@ fn a_circle_is_found_and_one_of_four_fails() {
             &names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>(),
             &mut findings,
         );
-        assert_eq!(findings.warnings.len(), broken);
+        assert_eq!(findings.errors.len(), broken);
     }
 }
 
