@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use http::Method;
+use http::{HeaderName, Method};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use stacyvm_types::EventsQuery;
@@ -50,8 +50,16 @@ impl Client {
     /// # Errors
     /// What the server or the connection reports.
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, ClientError> {
-        let path = with_query("/api/v1/events", query);
-        let answer = self.send(Method::GET, &path, &[], Payload::None);
+        // The place in the stream travels as browsers send it.
+        let rest = EventsQuery {
+            last_event_id: None,
+            ..query.clone()
+        };
+        let path = with_query("/api/v1/events", &rest);
+        let name = HeaderName::from_static("last-event-id");
+        let after = query.last_event_id.as_deref().map(|after| (name, after));
+        let headers: Vec<(HeaderName, &str)> = after.into_iter().collect();
+        let answer = self.send(Method::GET, &path, &headers, Payload::None);
         Ok(EventStream {
             lines: Lines::new(answer.await?),
             data: Vec::new(),
