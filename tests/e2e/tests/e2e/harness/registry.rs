@@ -45,7 +45,7 @@ impl Registry {
     fn with(locked: bool) -> Option<Self> {
         for program in [PROGRAM, FILLER] {
             if !on_the_path(program) {
-                skip(&format!("needs the package {program}"));
+                skip(format!("needs the package {program}"));
                 return None;
             }
         }

@@ -55,7 +55,7 @@ fn debian() -> Option<PathBuf> {
     );
     if made.code != Some(0) {
         let last = made.stdout.lines().last().unwrap_or_default().to_owned();
-        skip(&format!("debootstrap made no image: {last}"));
+        skip(format!("debootstrap made no image: {last}"));
         return None;
     }
     let part = place.join("minbase.tar.part");
