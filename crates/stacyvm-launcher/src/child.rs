@@ -7,16 +7,19 @@
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 
-use rustix::io::{Errno, dup};
+use rustix::io::dup;
 use stacyvm_sys::cgroup::Group;
 use stacyvm_sys::mount::{Attributes, Propagation};
 use stacyvm_sys::{fds, mount, netns, process};
 
 use crate::box_dir::BoxDir;
 use crate::control::{LaunchFailure, LaunchRequest};
-use crate::failure::{Step, refused, wrong};
+use crate::failure::{Step, wrong};
 use crate::overlay::{LayerStaging, OverlayBuilder};
-use crate::state::{LauncherState, device_names, populate_dev, populate_sys, small_tree};
+use crate::state::{
+    LauncherState, SYSTEM_ATTRIBUTES, SystemCopy, device_names, populate_dev, populate_sys,
+    small_tree,
+};
 use crate::steps::{confine, dev, identity, proc, root};
 
 /// The launcher's message that the ids are mapped.
@@ -76,7 +79,8 @@ fn set_up(
     let device_mounts = dev::make(privileged, request.limits.memory_bytes)?;
     let received = await_message(&setup.sync, GO)?;
     let (mounts, root) = make_root(state, request, received)?;
-    mount_inside(&root, &mounts, &device_mounts, &proc_tree, privileged)?;
+    let own_copy = (!privileged).then_some(&state.system);
+    mount_inside(&root, &mounts, &device_mounts, &proc_tree, own_copy)?;
     root::enter(&root)?;
     state.masks.apply()?;
 
@@ -124,23 +128,26 @@ fn make_root(
     Ok((mounts, root))
 }
 
-/// Mounts `/dev`, `/sys` and `/proc` inside the root.
+/// Mounts `/dev`, `/sys` and `/proc` inside the root. Without privilege the first two are empty, and
+/// `own_copy` is what to write into `/sys`.
 fn mount_inside(
     root: &OwnedFd,
     mounts: &RootMounts,
     device_mounts: &dev::DeviceMounts,
     proc_tree: &OwnedFd,
-    privileged: bool,
+    own_copy: Option<&SystemCopy>,
 ) -> Result<(), LaunchFailure> {
     mount::attach(&mounts.devices, root, c"dev").step("mount /dev")?;
-    if !privileged {
+    if own_copy.is_some() {
         bind_host_devices(root)?;
     }
     device_mounts.attach(root)?;
-    mount::attach(&mounts.system, root, c"sys").step("mount /sys")?;
-    if !privileged {
-        populate_unprivileged_sys(root)?;
+    if let Some(copy) = own_copy {
+        const STEP: &str = "furnish /sys";
+        populate_sys(&mounts.system, copy).step(STEP)?;
+        mount::set_attributes(&mounts.system, c"", false, SYSTEM_ATTRIBUTES).step(STEP)?;
     }
+    mount::attach(&mounts.system, root, c"sys").step("mount /sys")?;
     mount::attach(proc_tree, root, c"proc").step("mount /proc")
 }
 
@@ -208,15 +215,4 @@ fn bind_host_devices(root: &OwnedFd) -> Result<(), LaunchFailure> {
         dev::bind_host_node(&tree, name).step(STEP)?;
     }
     mount::set_attributes(&tree, c"", false, Attributes::MOUNT_ATTR_RDONLY).step(STEP)
-}
-
-fn populate_unprivileged_sys(root: &OwnedFd) -> Result<(), LaunchFailure> {
-    let tree = root::open_beneath(root, "sys").step("furnish /sys")?;
-    populate_sys(&tree)
-        .or_else(|errno| match errno {
-            // The host may have mounts below what is copied, which are not ours to uncover.
-            Errno::INVAL | Errno::PERM => Ok(()),
-            other => Err(other),
-        })
-        .map_err(|errno| refused("furnish /sys", errno))
 }

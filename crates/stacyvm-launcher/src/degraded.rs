@@ -4,6 +4,10 @@ pub(crate) const SINGLE_ID: &str = "each sandbox has one user id only, and files
      owner belong to nobody in it: the server does not run as root; run it as root for a range of \
      ids for each sandbox";
 
+pub(crate) const SHARED_NODES: &str = "the nodes in `/dev` are the host's own, so a watch or a lock \
+     on one of them reaches other sandboxes and the host: the server does not run as root; run it \
+     as root for nodes that each sandbox has for itself";
+
 pub(crate) const NO_ID_MAPPING: &str = "files of the image belong to nobody inside and cannot be \
      changed: their file system cannot map ids; keep images on ext4, xfs, btrfs or tmpfs and use \
      Linux 5.19 or later";

@@ -27,7 +27,7 @@ use crate::control::{LaunchFailure, LaunchRequest, Launched, Limits};
 use crate::failure::{Step, refused, wrong};
 use crate::overlay::{LayerStaging, OverlayBuilder};
 use crate::request;
-use crate::state::LauncherState;
+use crate::state::{LauncherState, SystemMounts};
 
 /// How long a process that has been killed may take to end before its cgroup is left behind.
 const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -138,6 +138,9 @@ fn start(
         .and(Namespaces::MOUNT)
         .and(Namespaces::UTS)
         .and(Namespaces::IPC);
+    if state.time_namespaces {
+        new_namespaces = new_namespaces.and(Namespaces::TIME);
+    }
     if let Some(privileged) = &mut state.privileged {
         let network = match network {
             Some(network) => network,
@@ -221,11 +224,10 @@ fn finish(
     for (number, overlay) in request.overlays.iter().enumerate() {
         mounts.push(builder.build(number, overlay, degraded)?);
     }
-    let devices = privileged.templates.devices().step("copy /dev")?;
+    let SystemMounts { devices, system } = privileged.take_mounts()?;
     // Without the mapping the nodes belong to the overflow user and work all the same.
     let _ = mount::map_ids(&devices, &mapping);
-    mounts.push(devices);
-    mounts.push(privileged.templates.system().step("copy /sys")?);
+    mounts.extend([devices, system]);
     Ok(mounts)
 }
 

@@ -21,7 +21,7 @@ pub fn serve(control: &OwnedFd, options: Options) -> Result<ExitCode, LaunchFail
     let mut state = prepare_launcher(options)?;
     let mut buffer = vec![0; MAX_PACKET];
     loop {
-        while !is_readable(control) && state.prepare_network() {}
+        while !is_readable(control) && state.prepare_one() {}
         let (length, descriptors) = match fds::receive(control, &mut buffer) {
             Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(ExitCode::SUCCESS),
             Ok(received) => received,

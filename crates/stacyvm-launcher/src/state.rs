@@ -6,6 +6,7 @@
 //! kernel has no mounts to copy.
 
 mod mount_templates;
+mod system_copy;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -26,12 +27,15 @@ use crate::failure::{Step, wrong};
 use crate::{ByPath, Options, degraded};
 
 pub(crate) use mount_templates::{
-    EMPTY_DIRECTORY, MountTemplates, TemporaryMount, device_names, populate_dev, populate_sys,
-    small_tree,
+    EMPTY_DIRECTORY, MountTemplates, SYSTEM_ATTRIBUTES, SystemMounts, TemporaryMount, device_names,
+    populate_dev, populate_sys, small_tree,
 };
+pub(crate) use system_copy::SystemCopy;
 
 /// How many network namespaces wait for a sandbox. Each costs the kernel about 0.3 MiB.
 const READY_NETWORKS: usize = 8;
+/// How many pairs of `/dev` and `/sys` wait for a sandbox.
+const READY_MOUNTS: usize = 8;
 /// Parents are few, one a server; a client of this process cannot make it remember more.
 const MAX_PARENTS: usize = 16;
 
@@ -45,6 +49,11 @@ pub(crate) struct LauncherState {
     pub(crate) landlock: u32,
     /// The files of `/proc` that are hidden from sandboxes and that this kernel has.
     pub(crate) masks: crate::steps::proc::Masks,
+    /// What sandboxes see of `/sys`, where each has to write it for itself.
+    pub(crate) system: SystemCopy,
+    /// Whether the kernel has time namespaces. With the host's, a sandbox would share its file below
+    /// `/proc/self/ns`.
+    pub(crate) time_namespaces: bool,
     layout: Layout,
     /// Parent cgroups by name, and by whether groups with limits of input and output are made there.
     parents: BTreeMap<(String, bool), Parent>,
@@ -64,11 +73,12 @@ pub(crate) struct PrivilegedState {
     pub(crate) staging: OwnedFd,
     /// The host's network namespace.
     pub(crate) host_network: OwnedFd,
-    /// `/dev` and `/sys` of every sandbox.
-    pub(crate) templates: MountTemplates,
+    /// What `/dev` and `/sys` of sandboxes are made from.
+    templates: MountTemplates,
     /// Whether a file system that is mounted nowhere can be copied from, as since Linux 6.15.
     copies_detached: bool,
     networks: VecDeque<OwnedFd>,
+    mounts: RefCell<Vec<SystemMounts>>,
 }
 
 impl LauncherState {
@@ -84,13 +94,19 @@ impl LauncherState {
         let version = landlock::version();
         Ok(Self {
             options,
-            privileged,
             landlock: if version < landlock::FIRST_USABLE {
                 0
             } else {
                 version
             },
             masks: crate::steps::proc::Masks::of_this_kernel(),
+            system: if privileged.is_some() {
+                SystemCopy::default()
+            } else {
+                SystemCopy::of_this_machine()
+            },
+            privileged,
+            time_namespaces: Path::new("/proc/self/ns/time").exists(),
             layout: Layout::detect(),
             parents: BTreeMap::new(),
             used_mounts: RefCell::default(),
@@ -103,6 +119,7 @@ impl LauncherState {
         let mut said = Vec::new();
         if self.privileged.is_none() {
             said.push(degraded::SINGLE_ID.to_owned());
+            said.push(degraded::SHARED_NODES.to_owned());
         }
         if self.landlock == 0 {
             said.push(degraded::NO_LANDLOCK.to_owned());
@@ -156,22 +173,13 @@ impl LauncherState {
         }
     }
 
-    /// Prepares one more network namespace while the launcher is idle; false when there are enough.
-    pub(crate) fn prepare_network(&mut self) -> bool {
+    /// Prepares one more thing while the launcher is idle; false when there is enough of everything.
+    pub(crate) fn prepare_one(&mut self) -> bool {
         let Some(privileged) = &mut self.privileged else {
             return false;
         };
-        if privileged.networks.len() >= READY_NETWORKS {
-            return false;
-        }
-        match netns::create() {
-            Ok(network) => {
-                privileged.networks.push_back(network);
-                true
-            }
-            // The launch that needs one tries again and reports it.
-            Err(_) => false,
-        }
+        // The launch that needs what could not be made tries again and reports it.
+        privileged.prepare_network() || privileged.prepare_mounts()
     }
 }
 
@@ -194,7 +202,37 @@ impl PrivilegedState {
             templates,
             copies_detached: copies_detached(),
             networks: VecDeque::new(),
+            mounts: RefCell::default(),
         })
+    }
+
+    fn prepare_network(&mut self) -> bool {
+        if self.networks.len() >= READY_NETWORKS {
+            return false;
+        }
+        let made = netns::create();
+        let could = made.is_ok();
+        self.networks.extend(made);
+        could
+    }
+
+    fn prepare_mounts(&mut self) -> bool {
+        if self.mounts.get_mut().len() >= READY_MOUNTS {
+            return false;
+        }
+        let made = self.templates.make();
+        let could = made.is_ok();
+        self.mounts.get_mut().extend(made);
+        could
+    }
+
+    /// A `/dev` and a `/sys` that no other sandbox has.
+    pub(crate) fn take_mounts(&self) -> Result<SystemMounts, LaunchFailure> {
+        let ready = self.mounts.borrow_mut().pop();
+        match ready {
+            Some(mounts) => Ok(mounts),
+            None => self.templates.make().step("make /dev and /sys"),
+        }
     }
 
     /// A network namespace with its loopback up.

@@ -27,6 +27,8 @@ impl Namespaces {
     pub const UTS: Self = Self(libc::CLONE_NEWUTS as u64);
     /// System V and POSIX message queues, semaphores, shared memory.
     pub const IPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    /// Offsets of the clocks, none unless set. Kernels without these namespaces refuse it.
+    pub const TIME: Self = Self(0x80);
 
     /// Both sets.
     #[must_use]

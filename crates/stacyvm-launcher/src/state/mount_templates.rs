@@ -1,12 +1,16 @@
-//! `/dev` and `/sys` of every sandbox: made once, copied as one mount for each.
+//! `/dev` and `/sys` of sandboxes. Each sandbox has file systems of its own, so that neither a lock
+//! nor a watch on a file there reaches another sandbox or the host.
+//!
+//! `/dev` is a small tmpfs with nodes of its own. `/sys` is a read-only overlay over one copy of the
+//! harmless parts of the host's: what is in it is shared, its inodes are not.
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, chmodat, makedev, mkdirat, mknodat, openat, symlinkat,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 use stacyvm_sys::mount::{self, Attributes, Parameter};
+
+use super::system_copy::SystemCopy;
 
 /// Device nodes: name, major, minor; see the kernel's devices.txt.
 const NODES: [(&str, u32, u32); 6] = [
@@ -18,15 +22,14 @@ const NODES: [(&str, u32, u32); 6] = [
     ("tty", 5, 0),
 ];
 
-/// Harmless parts of the host's sysfs: what programs ask to size their thread pools and buffers.
-const SYSFS_PARTS: [&str; 3] = [
-    "devices/system/cpu",
-    "devices/system/node",
-    "kernel/mm/transparent_hugepage",
-];
-
 /// An empty directory of `/sys`, which is mounted over directories that are hidden.
 pub(crate) const EMPTY_DIRECTORY: &str = "sys/firmware";
+
+/// `/sys` is for reading alone.
+pub(crate) const SYSTEM_ATTRIBUTES: Attributes = Attributes::MOUNT_ATTR_RDONLY
+    .union(Attributes::MOUNT_ATTR_NOSUID)
+    .union(Attributes::MOUNT_ATTR_NODEV)
+    .union(Attributes::MOUNT_ATTR_NOEXEC);
 
 /// Where a file system is mounted for as long as it is copied from.
 const TEMPORARY: &str = "/proc/fs/temporary";
@@ -36,36 +39,34 @@ pub(crate) fn device_names() -> impl Iterator<Item = &'static str> {
     NODES.iter().map(|(name, _, _)| *name)
 }
 
-/// The parts of sysfs that this machine has.
-fn host_sysfs_parts() -> impl Iterator<Item = &'static str> {
-    SYSFS_PARTS
-        .into_iter()
-        .filter(|part| std::path::Path::new("/sys").join(part).is_dir())
+/// What sandboxes see of the host's `/sys`, in the form in which overlay takes it: it needs two layers
+/// where none is writable. Both are in the launcher's own mount namespace.
+const SYSTEM_LAYERS: &str = "/proc/fs/sys:/proc/fs/empty";
+
+/// `/dev` and `/sys` of one sandbox, attached nowhere yet.
+#[derive(Debug)]
+pub(crate) struct SystemMounts {
+    pub(crate) devices: OwnedFd,
+    pub(crate) system: OwnedFd,
 }
 
-/// Prepared file systems, attached in the launcher's own mount namespace, where they can be copied.
+/// What the mounts of sandboxes are made from, in the launcher's own mount namespace.
 #[derive(Debug)]
-pub(crate) struct MountTemplates {
-    devices: OwnedFd,
-    system: OwnedFd,
-}
+pub(crate) struct MountTemplates(());
 
 impl MountTemplates {
     pub(super) fn open() -> Result<Self, Errno> {
-        let holder = mount::filesystem(
-            "tmpfs",
-            &[Parameter::Text("size", "1m")],
-            Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOSUID,
-        )?;
-        for place in ["dev", "sys", "temporary"] {
+        let attributes = Attributes::MOUNT_ATTR_NODEV | Attributes::MOUNT_ATTR_NOSUID;
+        let holder = mount::filesystem("tmpfs", &[Parameter::Text("mode", "755")], attributes)?;
+        for place in ["sys", "empty", "temporary"] {
             mkdirat(&holder, place, Mode::from_raw_mode(0o755))?;
         }
         // Over a directory below which no image can be.
         mount::attach(&holder, CWD, c"/proc/fs")?;
-        Ok(Self {
-            devices: dev_template(&holder)?,
-            system: sys_template(&holder)?,
-        })
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let system = openat(&holder, c"sys", flags, Mode::empty())?;
+        populate_sys(&system, &SystemCopy::of_this_machine())?;
+        Ok(Self(()))
     }
 
     /// Mounts a file system in the launcher's own namespace, until the answer is dropped.
@@ -74,14 +75,13 @@ impl MountTemplates {
         Ok(TemporaryMount(()))
     }
 
-    /// A sandbox's `/dev`, without what is mounted in it.
-    pub(crate) fn devices(&self) -> Result<OwnedFd, Errno> {
-        mount::clone_tree(&self.devices, c"", false)
-    }
-
-    /// A sandbox's `/sys`.
-    pub(crate) fn system(&self) -> Result<OwnedFd, Errno> {
-        mount::clone_tree(&self.system, c"", true)
+    /// Makes a sandbox's `/dev`, without what is mounted in it, and its `/sys`.
+    pub(crate) fn make(&self) -> Result<SystemMounts, Errno> {
+        let layers = [Parameter::Text("lowerdir", SYSTEM_LAYERS)];
+        Ok(SystemMounts {
+            devices: make_devices()?,
+            system: mount::filesystem("overlay", &layers, SYSTEM_ATTRIBUTES)?,
+        })
     }
 }
 
@@ -96,12 +96,12 @@ impl Drop for TemporaryMount {
     }
 }
 
-/// An empty file system for `/dev` or `/sys`.
+/// An empty file system for `/dev` or `/sys`. It holds little, and what it holds counts as memory.
 pub(crate) fn small_tree(attributes: Attributes) -> Result<OwnedFd, Errno> {
     mount::filesystem(
         "tmpfs",
         &[
-            Parameter::Text("size", "64k"),
+            Parameter::Text("size", "16m"),
             Parameter::Text("mode", "755"),
         ],
         attributes | Attributes::MOUNT_ATTR_NOSUID | Attributes::MOUNT_ATTR_NOEXEC,
@@ -125,60 +125,21 @@ pub(crate) fn populate_dev(tree: impl AsFd) -> Result<(), Errno> {
     Ok(())
 }
 
-fn dev_template(holder: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// Makes `/dev` with its nodes. The process's umask must be empty.
+fn make_devices() -> Result<OwnedFd, Errno> {
     let tree = small_tree(Attributes::empty())?;
     for (name, major, minor) in NODES {
         let mode = Mode::from_raw_mode(0o666);
-        mknodat(
-            &tree,
-            name,
-            FileType::CharacterDevice,
-            mode,
-            makedev(major, minor),
-        )?;
-        chmodat(&tree, name, mode, AtFlags::empty())?;
+        let device = makedev(major, minor);
+        mknodat(&tree, name, FileType::CharacterDevice, mode, device)?;
     }
     populate_dev(&tree)?;
-    mount::attach(&tree, holder, c"dev")?;
     mount::set_attributes(&tree, c"", false, Attributes::MOUNT_ATTR_RDONLY)?;
     Ok(tree)
 }
 
-fn sys_template(holder: &OwnedFd) -> Result<OwnedFd, Errno> {
-    let tree = small_tree(Attributes::MOUNT_ATTR_NODEV)?;
-    mount::attach(&tree, holder, c"sys")?;
-    populate_sys(&tree)?;
-    Ok(tree)
-}
-
-/// Mounts the parts of the host's sysfs, into a tree that is attached already.
-pub(crate) fn populate_sys(tree: impl AsFd) -> Result<(), Errno> {
+/// Writes what is copied of the host's `/sys` into a tree.
+pub(crate) fn populate_sys(tree: impl AsFd, copy: &SystemCopy) -> Result<(), Errno> {
     mkdirat(&tree, "firmware", Mode::from_raw_mode(0o755))?;
-    for part in host_sysfs_parts() {
-        let mut path = String::new();
-        for name in part.split('/') {
-            path.push_str(name);
-            match mkdirat(&tree, &path, Mode::from_raw_mode(0o755)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error),
-            }
-            path.push('/');
-        }
-        let host = openat(
-            CWD,
-            format!("/sys/{part}"),
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        mount::attach(mount::clone_tree(&host, c"", false)?, &tree, part)?;
-    }
-    mount::set_attributes(
-        &tree,
-        c"",
-        true,
-        Attributes::MOUNT_ATTR_RDONLY
-            | Attributes::MOUNT_ATTR_NOSUID
-            | Attributes::MOUNT_ATTR_NODEV
-            | Attributes::MOUNT_ATTR_NOEXEC,
-    )
+    copy.write(&tree)
 }

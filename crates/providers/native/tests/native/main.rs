@@ -16,5 +16,6 @@ mod limits;
 mod network;
 mod ports;
 mod refused;
+mod shared;
 mod support;
 mod unprivileged;
