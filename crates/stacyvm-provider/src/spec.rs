@@ -74,7 +74,7 @@ pub struct BoxSpec {
     pub id: SandboxId,
     /// What it is made from, in the backend's terms.
     pub image: String,
-    /// What it must be separated by: one of the provider's [`isolations`](crate::Provider::isolations).
+    /// What it must be separated by: one of the provider's [`isolations`](crate::ProviderInfo::isolations).
     pub isolation: Isolation,
     /// Memory limit, MiB, at least 1; swap counts in.
     pub memory_mb: u64,

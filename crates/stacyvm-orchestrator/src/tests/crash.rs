@@ -120,7 +120,7 @@ impl World {
             if !uncertain.contains(id) {
                 assert_eq!(found.expires_at, *expires_at, "{when}: {id}");
             }
-            let run = orchestrator.exec_captured(&caller, &id, argv(&["echo", "x"]));
+            let run = orchestrator.exec_captured(&caller, id, argv(&["echo", "x"]));
             assert_eq!(run.await.unwrap().stdout, "x", "{when}: {id}");
         }
         for id in destroyed {
