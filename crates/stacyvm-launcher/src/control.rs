@@ -70,12 +70,16 @@ pub struct NetworkFiles {
 }
 
 /// One overlay mount of a sandbox.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OverlaySpec {
     /// Where it is mounted inside: `/`, `/usr`, …
     pub target: PathBuf,
-    /// Read-only host directories, uppermost first.
+    /// Read-only directories of the image, uppermost first. A file's owner N is user N inside.
     pub lowers: Vec<PathBuf>,
+    /// A directory of the host's own below them all. To its files everybody inside is a stranger, for
+    /// whom the rights of others count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of_host: Option<PathBuf>,
 }
 
 /// Resource limits of one sandbox.

@@ -1,7 +1,8 @@
 //! What a sandbox goes without, in sentences for the person who runs the server.
 
 pub(crate) const SINGLE_ID: &str = "each sandbox has one user id only, and files of any other \
-     owner belong to nobody in it: the server does not run as root; run it as root for a range of \
+     owner belong to nobody in it, and with the image `host` it reads what the server's own user \
+     keeps private below `/usr`: the server does not run as root; run it as root for a range of \
      ids for each sandbox";
 
 pub(crate) const SHARED_NODES: &str = "the nodes in `/dev` are the host's own, so a watch or a lock \

@@ -71,6 +71,10 @@ impl OverlayBuilder<'_> {
             }
             lowers.push(tree);
         }
+        if let Some(host) = &spec.of_host {
+            // Not mapped: so its files keep owners of the host, and no id of a sandbox is one.
+            lowers.push(mount::clone_path(host).step(&at("open the host's layer"))?);
+        }
         let layer = self
             .box_dir
             .layer(number)

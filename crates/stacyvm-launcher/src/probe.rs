@@ -113,6 +113,7 @@ fn request(id: &str, box_dir: PathBuf, lower: PathBuf) -> LaunchRequest {
         overlays: vec![OverlaySpec {
             target: "/".into(),
             lowers: vec![lower],
+            of_host: None,
         }],
         read_only_rootfs: false,
         id_base: ID_BASE,

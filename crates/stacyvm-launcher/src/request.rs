@@ -37,10 +37,11 @@ pub(crate) fn check(request: &LaunchRequest) -> Result<(), LaunchFailure> {
         if !is_plain(&overlay.target) || (number == 0) != (overlay.target == Path::new("/")) {
             return bad("the first overlay must be at `/` and the others below it");
         }
-        if overlay.lowers.is_empty() || overlay.lowers.len() > MAX_LOWERS {
+        let mut layers = overlay.lowers.iter().chain(&overlay.of_host);
+        if !(1..=MAX_LOWERS).contains(&layers.clone().count()) {
             return bad("an overlay must have 1 to 128 layers");
         }
-        if !overlay.lowers.iter().all(|lower| is_plain(lower)) {
+        if !layers.all(|layer| is_plain(layer)) {
             return bad("a layer must be an absolute path without `..`");
         }
     }
@@ -90,10 +91,12 @@ mod tests {
                 OverlaySpec {
                     target: "/".into(),
                     lowers: vec!["/view".into()],
+                    of_host: None,
                 },
                 OverlaySpec {
                     target: "/usr".into(),
-                    lowers: vec!["/usr".into()],
+                    lowers: Vec::new(),
+                    of_host: Some("/usr".into()),
                 },
             ],
             read_only_rootfs: false,
@@ -116,7 +119,7 @@ mod tests {
     #[test]
     fn takes_what_is_right_and_refuses_what_would_end_elsewhere() {
         assert_eq!(check(&good()), Ok(()));
-        let breaks: [fn(&mut LaunchRequest); 18] = [
+        let breaks: [fn(&mut LaunchRequest); 19] = [
             |request| request.id = "../up".into(),
             |request| request.id = String::new(),
             |request| request.id = "x".repeat(65),
@@ -127,6 +130,7 @@ mod tests {
             |request| request.overlays[1].target = "/".into(),
             |request| request.overlays[1].target = "/../usr".into(),
             |request| request.overlays[0].lowers.clear(),
+            |request| request.overlays[1].of_host = Some("/usr/../etc".into()),
             |request| request.cgroup_parent = "../other".into(),
             |request| request.cgroup_parent = "/absolute".into(),
             |request| request.id_base = 0,

@@ -155,7 +155,7 @@ impl BoxCreator {
             id: spec.id.to_string(),
             disk: directory.has_own_file_system,
             box_dir: entry.dir.clone(),
-            overlays: directory.image.overlay_specs(),
+            overlays: directory.image.overlays.clone(),
             read_only_rootfs: spec.read_only_rootfs,
             id_base: id_base(slot),
             id_count: IDS_PER_SLOT,

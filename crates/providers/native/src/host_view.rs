@@ -5,10 +5,14 @@
 //! only when every user of the host may read it, it is no key, and no link leads there. A view is
 //! named by a digest of all that it is made from and never changes once it has its name, so
 //! sandboxes keep the one that they started on.
+//!
+//! Files below the host's `/usr` belong to nobody inside. So that a sandbox's root can add programs
+//! all the same, the view has some directories of its own above the host's (`programs.rs`).
 
 mod accounts;
 mod build;
 mod plan;
+mod programs;
 
 use std::fs::File;
 use std::io;

@@ -20,8 +20,8 @@ pub(crate) const HOST: &str = "host";
 /// The read-only files below a sandbox's own.
 #[derive(Clone, Debug)]
 pub(crate) struct BaseImage {
-    /// File systems from the root downwards, with their read-only layers, the topmost first.
-    pub(crate) overlays: Vec<(PathBuf, Vec<PathBuf>)>,
+    /// File systems from the root downwards, as a launch request has them.
+    pub(crate) overlays: Vec<OverlaySpec>,
     /// The directory that has the image's `/etc`.
     pub(crate) rootfs: PathBuf,
     /// Generation of the host view, for the image `host`.
@@ -31,15 +31,6 @@ pub(crate) struct BaseImage {
 }
 
 impl BaseImage {
-    /// The overlays as a launch request has them.
-    pub(crate) fn overlay_specs(&self) -> Vec<OverlaySpec> {
-        let spec = |(target, lowers): &(PathBuf, Vec<PathBuf>)| OverlaySpec {
-            target: target.clone(),
-            lowers: lowers.clone(),
-        };
-        self.overlays.iter().map(spec).collect()
-    }
-
     /// The topmost directory of the image of the store, which is its name on disk.
     pub(crate) fn image_root(&self) -> Option<PathBuf> {
         self.stored.as_ref().map(|image| image.top().to_owned())
@@ -118,9 +109,12 @@ impl ImageResolver {
     pub(crate) fn find_now(&self, image: &str) -> Option<BaseImage> {
         (image == HOST).then(|| {
             let view = self.host();
-            let mut overlays = vec![(PathBuf::from("/"), vec![view.path.clone()])];
-            let mounts = view.mounts.iter();
-            overlays.extend(mounts.map(|(target, lower)| (target.clone(), vec![lower.clone()])));
+            let mut overlays = vec![root_overlay(vec![view.path.clone()])];
+            overlays.extend(view.mounts.iter().map(|(target, host)| OverlaySpec {
+                target: target.clone(),
+                lowers: vec![view.path.join(target.strip_prefix("/").unwrap_or(target))],
+                of_host: Some(host.clone()),
+            }));
             BaseImage {
                 overlays,
                 rootfs: view.path.clone(),
@@ -140,7 +134,7 @@ impl ImageResolver {
         }
         match self.store.find(image) {
             Ok(stored) => Ok(BaseImage {
-                overlays: vec![("/".into(), stored.layers().to_vec())],
+                overlays: vec![root_overlay(stored.layers().to_vec())],
                 rootfs: stored.top().to_owned(),
                 host_view: None,
                 stored: Some(stored),
@@ -190,7 +184,7 @@ impl ImageResolver {
             return Err(refused());
         }
         Ok(BaseImage {
-            overlays: vec![("/".into(), vec![real.clone()])],
+            overlays: vec![root_overlay(vec![real.clone()])],
             rootfs: real,
             host_view: None,
             stored: None,
@@ -214,6 +208,14 @@ impl ImageResolver {
 /// Whether the name is one that a registry may know: no directory, and no image by its id.
 fn is_pullable(image: &str) -> bool {
     !image.starts_with('/') && !image.starts_with("sha256:")
+}
+
+fn root_overlay(lowers: Vec<PathBuf>) -> OverlaySpec {
+    OverlaySpec {
+        target: "/".into(),
+        lowers,
+        of_host: None,
+    }
 }
 
 fn open_view(views: &Path, progress: Progress<'_>) -> Result<HostView, ProviderError> {

@@ -49,6 +49,7 @@ fn a_failed_step_is_named_and_nothing_is_left() {
     request.overlays.push(OverlaySpec {
         target: "/usr/not/there".into(),
         lowers: vec!["/usr/share".into()],
+        of_host: None,
     });
     let mut sandbox = launcher.launch(&mut request).unwrap();
     let failure = sandbox.set_up().unwrap_err();

@@ -241,10 +241,12 @@ impl Fixture {
                 OverlaySpec {
                     target: "/".into(),
                     lowers: vec![self.root()],
+                    of_host: None,
                 },
                 OverlaySpec {
                     target: "/usr".into(),
-                    lowers: vec!["/usr".into()],
+                    lowers: Vec::new(),
+                    of_host: Some("/usr".into()),
                 },
             ],
             read_only_rootfs: read_only,

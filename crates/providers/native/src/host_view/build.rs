@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid, flock};
+use rustix::fs::{CWD, FileType, FlockOperation, Gid, Mode, OFlags, Uid, flock};
 
 use super::Progress;
 use super::accounts::USER_ID;
@@ -60,6 +60,10 @@ fn write_all(plan: &Plan, root: &Path, progress: Progress<'_>) -> io::Result<()>
             Entry::Text(content) => write_file(&path, content.as_bytes(), 0o644)?,
             Entry::Link(target) => std::os::unix::fs::symlink(target, &path)?,
             Entry::Copy { source, mode } => copy(source, &path, *mode)?,
+            // Overlay's mark for an entry that is not there, which takes no privilege to make.
+            Entry::Hidden => {
+                rustix::fs::mknodat(CWD, &path, FileType::CharacterDevice, Mode::empty(), 0)?;
+            }
         }
         if done % 64 == 0 {
             progress(done, total);

@@ -10,9 +10,10 @@ use std::path::{Component, Path, PathBuf};
 use sha2::{Digest, Sha256};
 
 use super::accounts::Accounts;
+use super::programs;
 
 /// Changes whenever the same host must give another view.
-const VIEW_VERSION: u32 = 1;
+const VIEW_VERSION: u32 = 2;
 
 /// A larger file under `/etc` is no setting that a program inside needs.
 const MAX_FILE_BYTES: u64 = 8 * 1024 * 1024;
@@ -113,6 +114,8 @@ pub(super) enum Entry {
     Text(String),
     /// A link.
     Link(PathBuf),
+    /// What the host has at this place below one of its directories is not shown.
+    Hidden,
 }
 
 /// The whole of a view.
@@ -202,6 +205,7 @@ impl Plan {
                 self.link(name, &target);
             } else if metadata.is_dir() {
                 self.directory(name, 0o755, false);
+                self.entries.extend(programs::above(host, name));
                 self.mounts.push((Path::new("/").join(name), path));
             }
         }

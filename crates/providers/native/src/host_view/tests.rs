@@ -229,3 +229,51 @@ fn a_view_of_this_host_has_no_secret_of_this_host() {
         assert!(!view.path.join("etc").join(absent).exists(), "{absent}");
     }
 }
+
+#[test]
+fn well_known_directories_of_programs_are_the_sandboxs_own_and_settings_are_hidden() {
+    let (host, views) = (made_up_host(), tempfile::tempdir().unwrap());
+    for dir in [
+        "usr/share",
+        "usr/sbin",
+        "usr/local/etc",
+        "usr/local/bin",
+        "usr/local/project",
+        "usr/local/lib/python3.13/dist-packages",
+        "usr/local/lib/python3-private",
+    ] {
+        std::fs::create_dir_all(host.path().join(dir)).unwrap();
+    }
+    symlink("bin", host.path().join("usr/libexec")).unwrap();
+    std::fs::set_permissions(host.path().join("usr/sbin"), Permissions::from_mode(0o711)).unwrap();
+    let view = open(views.path(), host.path());
+    let kind = |path: &str| view.path.join(path).symlink_metadata();
+    for own in [
+        "usr/bin",
+        "usr/share",
+        "usr/local/bin",
+        "usr/local/lib/python3.13/dist-packages",
+    ] {
+        let metadata = kind(own).unwrap();
+        let mode = metadata.permissions().mode() & 0o7777;
+        assert_eq!((metadata.is_dir(), mode), (true, 0o755), "{own}");
+    }
+    for left in [
+        "usr/sbin",
+        "usr/libexec",
+        "usr/local/project",
+        "usr/local/lib/python3-private",
+        "usr/lib",
+        "lib64/etc",
+    ] {
+        assert!(kind(left).is_err(), "{left}");
+    }
+    for hidden in ["usr/etc", "usr/local/etc", "usr/local/var"] {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let metadata = kind(hidden).unwrap();
+        assert!(
+            metadata.file_type().is_char_device() && metadata.rdev() == 0,
+            "{hidden}"
+        );
+    }
+}

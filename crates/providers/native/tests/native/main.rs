@@ -9,6 +9,7 @@ mod attacks;
 mod conformance;
 mod crashes;
 mod files;
+mod host_files;
 mod images;
 mod inside;
 mod life;
