@@ -2,9 +2,11 @@
 //! opens a WebSocket or an event stream.
 //!
 //! A ticket is good for one request, for a short time, for the owner who asked for it and, if
-//! they said so, below one path. Only its digest is kept, in memory: a restart ends them all.
+//! they said so, below one path. Only its digest is kept, in memory: a restart ends them all. Those
+//! that are neither used nor expired are bounded for each key, so that nobody's leave no room for
+//! others'.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -15,9 +17,12 @@ use sha2::{Digest, Sha256};
 use stacyvm_types::OwnerId;
 
 use crate::error::Failure;
+use crate::limiter::Principal;
 
-/// Tickets that are issued within one lifetime.
+/// Tickets that may be out at once.
 const MAX_TICKETS: usize = 10_000;
+/// Those of one key, or of one address while no key is set.
+const MAX_HELD_TICKETS: usize = 1000;
 /// The path of every route that a ticket may be for begins with this.
 const BASE: &str = "/api/v1/";
 /// The longest path a ticket is bound to.
@@ -32,14 +37,25 @@ type Hash = [u8; 32];
 pub(crate) struct Tickets {
     life: Duration,
     max: usize,
+    max_held: usize,
     table: Mutex<TicketTable>,
 }
 
+/// Every ticket that is neither used nor expired.
 #[derive(Debug, Default)]
 struct TicketTable {
-    valid: HashMap<Hash, Grant>,
-    /// Every ticket that has not expired, used or not, the oldest first.
-    issued: VecDeque<(Instant, Hash)>,
+    valid: HashMap<Hash, IssuedTicket>,
+    /// The same by the time until which they are good.
+    ends: BTreeSet<(Instant, Hash)>,
+    /// How many each has; nobody stands here with none.
+    held: HashMap<Principal, usize>,
+}
+
+#[derive(Debug)]
+struct IssuedTicket {
+    grant: Grant,
+    holder: Principal,
+    until: Instant,
 }
 
 /// The requests that a ticket authorises.
@@ -80,6 +96,7 @@ impl Tickets {
         Self {
             life,
             max: MAX_TICKETS,
+            max_held: MAX_HELD_TICKETS,
             table: Mutex::default(),
         }
     }
@@ -89,19 +106,35 @@ impl Tickets {
         self.life
     }
 
-    /// A new ticket.
-    pub(crate) fn issue(&self, grant: Grant, now: Instant) -> Result<String, Failure> {
+    /// A new ticket of `holder`.
+    pub(crate) fn issue(
+        &self,
+        holder: Principal,
+        grant: Grant,
+        now: Instant,
+    ) -> Result<String, Failure> {
         let mut table = self.table.lock();
         table.sweep(now);
-        if table.issued.len() >= self.max {
-            let oldest = table.issued.front().map(|(until, _)| *until);
+        let held = table.held.get(&holder).copied().unwrap_or_default();
+        let refused = if held >= self.max_held {
+            Some("too many tickets of this key are out: use them, or ask for one when it is needed")
+        } else if table.valid.len() >= self.max {
+            Some("too many tickets are out")
+        } else {
+            None
+        };
+        if let Some(message) = refused {
+            let oldest = table.ends.first().map(|(until, _)| *until);
             let wait = oldest.map_or(self.life, |until| until.saturating_duration_since(now));
-            return Err(Failure::limited("too many tickets are out", wait));
+            return Err(Failure::limited(message, wait));
         }
         let ticket = URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>());
-        let hash = hash(&ticket);
-        table.issued.push_back((now + self.life, hash));
-        table.valid.insert(hash, grant);
+        let issued = IssuedTicket {
+            grant,
+            holder,
+            until: now + self.life,
+        };
+        table.insert(hash(&ticket), issued);
         Ok(ticket)
     }
 
@@ -110,19 +143,37 @@ impl Tickets {
         let hash = hash(ticket);
         let mut table = self.table.lock();
         table.sweep(now);
-        if !table.valid.get(&hash)?.covers(path) {
+        if !table.valid.get(&hash)?.grant.covers(path) {
             return None;
         }
-        table.valid.remove(&hash)
+        table.remove(&hash)
     }
 }
 
 impl TicketTable {
-    fn sweep(&mut self, now: Instant) {
-        while self.issued.front().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, hash)) = self.issued.pop_front() {
-                self.valid.remove(&hash);
+    fn insert(&mut self, hash: Hash, issued: IssuedTicket) {
+        self.ends.insert((issued.until, hash));
+        *self.held.entry(issued.holder).or_default() += 1;
+        self.valid.insert(hash, issued);
+    }
+
+    fn remove(&mut self, hash: &Hash) -> Option<Grant> {
+        let issued = self.valid.remove(hash)?;
+        self.ends.remove(&(issued.until, *hash));
+        if let Some(held) = self.held.get_mut(&issued.holder) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&issued.holder);
             }
+        }
+        Some(issued.grant)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        while let Some((until, hash)) = self.ends.first().copied()
+            && until <= now
+        {
+            self.remove(&hash);
         }
     }
 }
@@ -183,6 +234,7 @@ mod tests {
 
     const LIFE: Duration = Duration::from_secs(60);
     const EVENTS: &str = "/api/v1/events";
+    const KEY: Principal = Principal::Key;
 
     fn grant(path: Option<&str>) -> Grant {
         Grant::new(Some("alice".parse().unwrap()), path.map(str::to_owned)).unwrap()
@@ -192,20 +244,20 @@ mod tests {
     fn a_ticket_is_good_once_in_time_and_below_its_path() {
         let tickets = Tickets::new(LIFE);
         let now = Instant::now();
-        let ticket = tickets.issue(grant(None), now).unwrap();
+        let ticket = tickets.issue(KEY, grant(None), now).unwrap();
         assert_eq!(ticket.len(), 43);
         assert_eq!(tickets.redeem("x", EVENTS, now), None);
         assert_eq!(tickets.redeem(&ticket, EVENTS, now), Some(grant(None)));
         assert_eq!(tickets.redeem(&ticket, EVENTS, now), None);
 
-        let ticket = tickets.issue(grant(None), now).unwrap();
+        let ticket = tickets.issue(KEY, grant(None), now).unwrap();
         let last = now + LIFE - Duration::from_nanos(1);
         assert_eq!(tickets.redeem(&ticket, EVENTS, now + LIFE), None);
-        let ticket = tickets.issue(grant(None), now).unwrap();
+        let ticket = tickets.issue(KEY, grant(None), now).unwrap();
         assert!(tickets.redeem(&ticket, EVENTS, last).is_some());
 
         let bound = grant(Some("/api/v1/sandboxes/sb-1/"));
-        let ticket = tickets.issue(bound.clone(), now).unwrap();
+        let ticket = tickets.issue(KEY, bound.clone(), now).unwrap();
         for elsewhere in [
             EVENTS,
             "/api/v1/sandboxes/sb-2/exec/ws",
@@ -220,19 +272,46 @@ mod tests {
     }
 
     #[test]
-    fn only_so_many_are_out_and_old_ones_are_swept() {
+    fn only_so_many_are_out_and_used_and_old_ones_make_room() {
         let mut tickets = Tickets::new(LIFE);
         tickets.max = 3;
         let now = Instant::now();
-        for _ in 0..3 {
-            let ticket = tickets.issue(grant(None), now).unwrap();
-            tickets.redeem(&ticket, EVENTS, now);
+        // Used at once they never add up.
+        for _ in 0..9 {
+            let ticket = tickets.issue(KEY, grant(None), now).unwrap();
+            assert!(tickets.redeem(&ticket, EVENTS, now).is_some());
         }
-        let failure = tickets.issue(grant(None), now).unwrap_err();
+        for _ in 0..3 {
+            tickets.issue(KEY, grant(None), now).unwrap();
+        }
+        let failure = tickets.issue(KEY, grant(None), now).unwrap_err();
         assert_eq!(failure.code(), ErrorCode::ResourceLimit);
-        tickets.issue(grant(None), now + LIFE).unwrap();
+        tickets.issue(KEY, grant(None), now + LIFE).unwrap();
         let table = tickets.table.lock();
-        assert_eq!((table.valid.len(), table.issued.len()), (1, 1));
+        assert_eq!((table.valid.len(), table.ends.len()), (1, 1));
+        assert_eq!(table.held.get(&KEY), Some(&1));
+    }
+
+    #[test]
+    fn one_holder_leaves_room_for_the_next() {
+        use crate::limiter::Peer;
+        let mut tickets = Tickets::new(LIFE);
+        tickets.max_held = 2;
+        let now = Instant::now();
+        let holder = |text: &str| Principal::Peer(Peer::new(text.parse().unwrap()));
+        let (greedy, other) = (holder("192.0.2.1"), holder("192.0.2.2"));
+        let kept = tickets.issue(greedy, grant(None), now).unwrap();
+        tickets.issue(greedy, grant(None), now).unwrap();
+        let failure = tickets.issue(greedy, grant(None), now).unwrap_err();
+        assert!(failure.message().contains("of this key"), "{failure:?}");
+        tickets.issue(other, grant(None), now).unwrap();
+        tickets.redeem(&kept, EVENTS, now).unwrap();
+        tickets.issue(greedy, grant(None), now).unwrap();
+        assert!(tickets.issue(greedy, grant(None), now).is_err());
+        // Who has none left is forgotten.
+        tickets.table.lock().sweep(now + LIFE);
+        let table = tickets.table.lock();
+        assert!(table.held.is_empty() && table.ends.is_empty() && table.valid.is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderValue, StatusCode, header};
@@ -9,6 +10,7 @@ use stacyvm_types::{Ticket, TicketRequest, Timestamp};
 
 use crate::body::OptionalJson;
 use crate::error::Reply;
+use crate::limiter::Principal;
 use crate::openapi::failures::JsonBodyErrors;
 use crate::owner::RequestCaller;
 use crate::response::json;
@@ -30,12 +32,13 @@ use crate::tickets::Grant;
 )]
 pub(super) async fn issue(
     State(state): State<SharedState>,
+    Extension(who): Extension<Principal>,
     RequestCaller(caller): RequestCaller,
     OptionalJson(TicketRequest { path }): OptionalJson<TicketRequest>,
 ) -> Reply {
     let grant = Grant::new(caller.owner, path)?;
     let ticket = Ticket {
-        ticket: state.tickets.issue(grant, Instant::now())?,
+        ticket: state.tickets.issue(who, grant, Instant::now())?,
         expires_at: Timestamp::now().saturating_add(state.tickets.life()),
     };
     let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];

@@ -130,6 +130,27 @@ async fn a_ticket_is_for_its_owner_its_path_and_its_time() {
 }
 
 #[tokio::test]
+async fn one_key_has_only_so_many_tickets_out_and_used_ones_do_not_count() {
+    let server = server(None).await;
+    let at = server.address;
+    let mut last = String::new();
+    for _ in 0..1000 {
+        last = issue(at, "", "").await;
+    }
+    let refused = send(at, "POST", "/api/v1/tickets", KEY, b"").await;
+    refused.expect(429, "RESOURCE_LIMIT");
+    assert!(refused.header("retry-after").is_some());
+    let used = get(
+        at,
+        &format!("/api/v1/sandboxes/x/logs?follow=true&ticket={last}"),
+    )
+    .await;
+    assert!(passed(&used));
+    issue(at, "", "").await;
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_key_a_foreign_page_opens_no_socket() {
     let server = Server::plain().await;
     let at = server.address;
