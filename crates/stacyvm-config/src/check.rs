@@ -9,6 +9,7 @@ mod images;
 mod limits;
 mod preview;
 mod providers;
+mod server;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +35,7 @@ pub(crate) fn check(
     preview::check(config, &mut found);
     certificates::check(config, &mut found);
     providers::check(config, built, &mut found);
+    server::check(config, &mut found);
     if sends_spans == Some(false) && !config.telemetry.otlp_endpoint.is_empty() {
         found.add(
             "telemetry.otlp_endpoint",
@@ -46,13 +48,6 @@ pub(crate) fn check(
             "pool.enabled",
             "pool mode is not in this version",
             Some("set it to false".to_owned()),
-        );
-    }
-    if config.server.host.trim().is_empty() {
-        found.add(
-            "server.host",
-            "it is empty",
-            Some("use 127.0.0.1, or 0.0.0.0 for every address".to_owned()),
         );
     }
     found.into_problems()

@@ -14,7 +14,7 @@ mod traefik;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use stacyvm_types::{GoDuration, Vcpus};
+use stacyvm_types::{Cidr, GoDuration, Vcpus};
 
 use crate::Secret;
 pub use certificates::{AcmeConfig, PreviewTlsConfig};
@@ -72,6 +72,8 @@ pub struct ServerConfig {
     pub cors_allowed_origins: Vec<String>,
     /// Host names that requests may carry while no key is set, beside loopback names and addresses.
     pub allowed_hosts: Vec<String>,
+    /// Proxies, by address or range, whose `X-Forwarded-For` says who the client is.
+    pub trusted_proxies: Vec<Cidr>,
     /// Database, images and sandboxes; none means `/var/lib/stacyvm` for root, else
     /// `~/.local/share/stacyvm`.
     pub data_dir: Option<PathBuf>,
@@ -88,6 +90,7 @@ impl Default for ServerConfig {
             preview_listen: Vec::new(),
             cors_allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             data_dir: None,
             shutdown_timeout: GoDuration::from_secs(10),
         }
@@ -172,7 +175,7 @@ impl Default for EventsConfig {
 pub struct AuthConfig {
     /// Refuse to start without a key. A key that is set counts in any case.
     pub enabled: bool,
-    /// What clients send as `X-API-Key`.
+    /// What clients send as `X-API-Key`, or as `Authorization: Bearer`.
     pub api_key: Secret,
     /// How long a ticket is good, which stands in for the key where browsers cannot send it.
     pub ticket_ttl: GoDuration,

@@ -403,6 +403,28 @@ fn limits_are_read_from_everywhere_and_must_fit_together() {
 }
 
 #[test]
+fn proxies_are_named_by_address_or_range_and_are_never_everybody() {
+    let loaded = load("server: {trusted_proxies: [10.0.0.7, 'fd00::/8']}\n").unwrap();
+    assert_eq!(loaded.warnings, []);
+    let named = |loaded: &Loaded| {
+        let proxies = &loaded.config.server.trusted_proxies;
+        proxies.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&loaded), ["10.0.0.7/32", "fd00::/8"]);
+    let set = [("STACYVM_SERVER_TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8")];
+    assert_eq!(named(&variables(&set).unwrap()).len(), 2);
+    for range in ["0.0.0.0/0", "::/0", "proxy.example.org", "10.0.0.1/8"] {
+        let error = load(&format!("server: {{trusted_proxies: ['{range}']}}")).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("server.trusted_proxies"), "{range}: {error}");
+    }
+    let loaded = load("limits: {connections_per_address: 7}").unwrap();
+    assert_eq!(loaded.config.limits.connections_per_address, 7);
+    let default = load("").unwrap().config.limits.connections_per_address;
+    assert_eq!(default, 4096);
+}
+
+#[test]
 fn previews_have_one_source_of_certificates_and_links_an_end() {
     let loaded =
         load("preview: {access: private, link_ttl: 5m, tls: {development: true}}").unwrap();

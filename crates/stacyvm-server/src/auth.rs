@@ -30,12 +30,12 @@ pub(crate) fn authenticate(
     let by_ticket = redeem_ticket(state, request)?;
     match &state.key {
         Some(key) if !by_ticket && api_key::guards(request.uri().path()) => {
-            if api_key::is_sent(request.headers()) {
-                state.limiter.check_wrong_keys(peer)?;
-                let checked = api_key::check(request.headers(), key);
-                checked.inspect_err(|_| state.limiter.count_wrong_key(peer))?;
-            } else {
-                api_key::check(request.headers(), key)?;
+            if let Err(failure) = api_key::check(request.headers(), key) {
+                // What brings no key is no guess.
+                if api_key::is_sent(request.headers()) {
+                    state.limiter.wrong_key(peer)?;
+                }
+                return Err(failure);
             }
         }
         None if !by_ticket => cors::check_change(request, origin)?,

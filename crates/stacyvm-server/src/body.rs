@@ -1,7 +1,9 @@
-//! Request bodies: their greatest length, their timeouts, and JSON.
+//! Request bodies: their greatest length, and JSON.
 //!
-//! Small bodies are read before anything else is decided, so that a refusal never leaves unread
-//! bytes on a connection (the client would see a reset instead of the answer).
+//! The door decides on the head. Of what it lets in, small bodies are read before the route is asked,
+//! so that a refusal does not leave unread bytes on a connection (the client would see a reset
+//! instead of the answer). A client that waits for `100 Continue` has sent nothing yet: its body is
+//! not touched before somebody wants what is in it.
 
 use std::time::Duration;
 
@@ -9,18 +11,17 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
 use crate::error::Failure;
+use crate::paced_body::TooSlow;
 use crate::state::SharedState;
 
 /// A body of at most this length is read at once.
 const MAX_BUFFERED_BODY: u64 = 64 * 1024;
-/// How long a client may pause within a body.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// How much of a refused body is read, so that the client gets to read the answer.
 const MAX_DRAINED_BYTES: u64 = 64 * 1024 * 1024;
 /// How long reading a refused body may take.
@@ -31,19 +32,19 @@ pub(crate) fn announced_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
+/// Whether the client waits for `100 Continue` before it sends its body. HTTP sends that by itself
+/// when the body is first read.
+pub(crate) fn is_held_back(headers: &HeaderMap) -> bool {
+    let expected = headers.get(EXPECT).map(|value| value.as_bytes());
+    expected.is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"))
+}
+
 /// The next piece of a body; none at its end.
 pub(crate) async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, Failure> {
     loop {
-        let frame = tokio::time::timeout(READ_TIMEOUT, body.frame())
-            .await
-            .map_err(|_| Failure::bad_request("the request body stopped coming"))?;
-        match frame {
+        match body.frame().await {
             None => return Ok(None),
-            Some(Err(_)) => {
-                return Err(Failure::bad_request(
-                    "the request body ended before its end",
-                ));
-            }
+            Some(Err(error)) => return Err(broken(&error)),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     return Ok(Some(data));
@@ -53,9 +54,20 @@ pub(crate) async fn next_chunk(body: &mut Body) -> Result<Option<Bytes>, Failure
     }
 }
 
+fn broken(error: &axum::Error) -> Failure {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<TooSlow>() {
+            return Failure::bad_request("the request body stopped coming, or came too slowly");
+        }
+        cause = error.source();
+    }
+    Failure::bad_request("the request body ended before its end")
+}
+
 /// Reads a small body into memory.
 pub(crate) async fn buffer_small(request: Request) -> Result<Request, Failure> {
-    if request.body().is_end_stream() {
+    if request.body().is_end_stream() || is_held_back(request.headers()) {
         return Ok(request);
     }
     match announced_length(request.headers()) {
@@ -65,6 +77,13 @@ pub(crate) async fn buffer_small(request: Request) -> Result<Request, Failure> {
             Ok(Request::from_parts(parts, Body::from(bytes)))
         }
         _ => Ok(request),
+    }
+}
+
+/// Lets the body of a refused request go unless the client still keeps it.
+pub(crate) async fn refuse(headers: &HeaderMap, body: Body) {
+    if !is_held_back(headers) {
+        drain(body).await;
     }
 }
 
@@ -107,10 +126,9 @@ async fn read_all(mut body: Body, limit: u64) -> Result<Bytes, Failure> {
 /// A whole body of raw bytes, at most `limit` of them.
 pub(crate) async fn read_raw(request: Request, limit: usize) -> Result<Bytes, Failure> {
     let limit = limit as u64;
-    let announced = announced_length(request.headers());
-    let body = request.into_body();
-    if announced.is_some_and(|length| length > limit) {
-        drain(body).await;
+    let (parts, body) = request.into_parts();
+    if announced_length(&parts.headers).is_some_and(|length| length > limit) {
+        refuse(&parts.headers, body).await;
         return Err(over(limit));
     }
     read_all(body, limit).await

@@ -17,7 +17,7 @@ use crate::error::Failure;
 const ALLOWED_METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
 const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
-    "Content-Type, X-API-Key, X-User-ID, X-Request-ID, Idempotency-Key, Range, Last-Event-ID",
+    "Content-Type, Authorization, X-API-Key, X-User-ID, X-Request-ID, Idempotency-Key, Range, Last-Event-ID",
 );
 const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static(
     "X-Request-ID, Retry-After, Content-Range, Accept-Ranges, Content-Length",

@@ -45,6 +45,14 @@ impl Failure {
         }
     }
 
+    /// There is no room for the request now, and soon will be.
+    pub(crate) fn busy(message: &'static str) -> Self {
+        Self {
+            retry_after: Some(Duration::from_secs(5)),
+            ..Self::new(ErrorCode::Unavailable, message)
+        }
+    }
+
     pub(crate) fn bad_request(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::BadRequest, message)
     }

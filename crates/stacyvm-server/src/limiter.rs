@@ -91,17 +91,11 @@ impl Limiter {
         }
     }
 
-    /// Refuses to look at a key from an address that sent too many wrong ones. The right key is
-    /// refused like any other, else a guess would still show.
-    pub(crate) fn check_wrong_keys(&self, peer: Peer) -> Result<(), Failure> {
-        let checked = self.failures.check(&peer, Instant::now());
-        checked.map_err(|wait| refusal("too many wrong keys from this address", wait))
-    }
-
-    /// Counts a wrong key.
-    pub(crate) fn count_wrong_key(&self, peer: Peer) {
-        // One too many is refused before the next look.
-        let _ = self.failures.take(&peer, Instant::now());
+    /// Counts a wrong key, and refuses it once its address has sent too many. Only wrong ones ever
+    /// come here: others behind the same address may have the right one.
+    pub(crate) fn wrong_key(&self, peer: Peer) -> Result<(), Failure> {
+        let taken = self.failures.take(&peer, Instant::now());
+        taken.map_err(|wait| refusal("too many wrong keys from this address", wait))
     }
 }
 

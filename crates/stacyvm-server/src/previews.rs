@@ -6,15 +6,13 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderName, Request};
+use http::Request;
 use hyper::body::Incoming;
 use stacyvm_preview::{ClientInfo, Form, Found, Preview};
-use subtle::ConstantTimeEq;
 
+use crate::api_key;
 use crate::host::HostRule;
 use crate::settings::{Secret, ServerSettings};
-
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// Answers the requests that are for previews.
 #[derive(Debug)]
@@ -34,18 +32,18 @@ impl Previews {
         }
     }
 
-    /// Answers a request that is for a preview, and with `only` every request; gives any other
-    /// back.
+    /// What of the previews a request is for.
+    pub(crate) fn find(&self, request: &Request<Incoming>) -> Found {
+        self.preview.find(request)
+    }
+
+    /// Answers a request that is for a preview, or that came where there is nothing else.
     pub(crate) async fn answer(
         &self,
+        found: Found,
         mut request: Request<Incoming>,
         client: ClientInfo,
-        only: bool,
-    ) -> Result<Response, Request<Incoming>> {
-        let found = self.preview.find(&request);
-        if found == Found::None && !only {
-            return Err(request);
-        }
+    ) -> Response {
         let shared = match &found {
             Found::Preview(target) => target.form != Form::Host,
             Found::SlashMissing(_) => true,
@@ -55,9 +53,12 @@ impl Previews {
             && self.key.is_none()
             && let Err(failure) = self.hosts.check(&request)
         {
-            return Ok(failure.into_response());
+            return failure.into_response();
         }
-        self.hide_key(request.headers_mut());
+        if let Some(key) = &self.key {
+            // A client may always send it, and the program in the sandbox must not get it.
+            api_key::hide(request.headers_mut(), key);
+        }
         let method = request.method().clone();
         let response = self.preview.answer(found.clone(), client, request).await;
         if let Found::Preview(target) = &found {
@@ -69,18 +70,6 @@ impl Previews {
                 "preview answered"
             );
         }
-        Ok(response.map(Body::new))
-    }
-
-    /// Removes the server's key, which a client may always send, so that the program in the sandbox
-    /// does not get it. Another key in the same header is the program's own and stays.
-    fn hide_key(&self, headers: &mut HeaderMap) {
-        let Some(key) = &self.key else {
-            return;
-        };
-        let mut sent = headers.get_all(API_KEY).iter();
-        if sent.any(|sent| bool::from(sent.as_bytes().ct_eq(key.expose().as_bytes()))) {
-            headers.remove(API_KEY);
-        }
+        response.map(Body::new)
     }
 }

@@ -82,15 +82,6 @@ impl<K: Eq + Hash + Clone> TokenBuckets<K> {
 
     /// Takes a token, or says how long until there is one.
     pub(crate) fn take(&self, key: &K, now: Instant) -> Result<(), Duration> {
-        self.look(key, now, 1.0)
-    }
-
-    /// Whether there is a token, without taking it.
-    pub(crate) fn check(&self, key: &K, now: Instant) -> Result<(), Duration> {
-        self.look(key, now, 0.0)
-    }
-
-    fn look(&self, key: &K, now: Instant, price: f64) -> Result<(), Duration> {
         let Some(rate) = self.rate else {
             return Ok(());
         };
@@ -103,20 +94,16 @@ impl<K: Eq + Hash + Clone> TokenBuckets<K> {
         });
         bucket.fill(rate, now);
         let answer = if bucket.tokens >= 1.0 {
-            bucket.tokens -= price;
+            bucket.tokens -= 1.0;
             Ok(())
         } else {
             let missing = (1.0 - bucket.tokens) / rate.per_second;
             Err(Duration::from_secs_f64(missing))
         };
-        if found.is_some() || price > 0.0 {
-            if generations.young.len() >= self.generation_size
-                && !generations.young.contains_key(key)
-            {
-                generations.old = mem::take(&mut generations.young);
-            }
-            generations.young.insert(key.clone(), bucket);
+        if generations.young.len() >= self.generation_size && !generations.young.contains_key(key) {
+            generations.old = mem::take(&mut generations.young);
         }
+        generations.young.insert(key.clone(), bucket);
         answer
     }
 }
@@ -133,12 +120,10 @@ mod tests {
         let buckets = TokenBuckets::new(Rate::each_second(2, 5));
         let mut now = Instant::now();
         for _ in 0..5 {
-            assert!(buckets.check(&"a", now).is_ok());
             buckets.take(&"a", now).unwrap();
         }
         let wait = buckets.take(&"a", now).unwrap_err();
         assert!((wait.as_secs_f64() - 0.5).abs() < 0.001, "{wait:?}");
-        assert!(buckets.check(&"a", now).is_err());
         // What is refused costs nothing.
         now += wait + MILLI;
         buckets.take(&"a", now).unwrap();

@@ -1,19 +1,25 @@
 //! The way of every request, in and out, in one place and in this order: request id and span,
-//! host, origin, key or ticket, rate, route, headers of the answer, log line.
+//! host, origin, key or ticket, rate, body, route, headers of the answer, log line.
+//!
+//! Whoever is refused before the route is refused on the head alone: nothing of the body is waited
+//! for, and a client that holds it back is not asked for it.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::{Method, StatusCode};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, StatusCode, Version};
 use stacyvm_orchestrator::Orchestrator;
 use stacyvm_types::ErrorCode;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::auth;
@@ -21,19 +27,23 @@ use crate::body;
 use crate::cors::{self, Origin};
 use crate::error::Failure;
 use crate::openapi;
+use crate::paced_body::PacedBody;
 use crate::request_id::{self, RequestId};
 use crate::routes;
 use crate::settings::ServerSettings;
 use crate::state::{ServerState, SharedState};
 
-/// Every route of the server. Bodies that are being sent when `cut` is cancelled break off.
+/// Every route of the server. Bodies that are being sent when `cut` is cancelled break off; what
+/// goes on behind an answer is one of `tasks`.
 pub fn router(
     orchestrator: Orchestrator,
     settings: ServerSettings,
     cut: CancellationToken,
+    tasks: TaskTracker,
 ) -> Router {
     let document = || openapi::document(routes::all()).to_string().into();
-    let state = Arc::new(ServerState::new(orchestrator, settings, document, cut));
+    let state = ServerState::new(orchestrator, settings, document, cut, tasks);
+    let state = Arc::new(state);
     routes::all()
         .into_router()
         .fallback(unknown_route)
@@ -107,16 +117,44 @@ async fn handle(State(state): State<SharedState>, request: Request, next: Next) 
     response
 }
 
-async fn answer(state: &ServerState, request: Request, origin: &Origin, next: Next) -> Response {
-    let mut request = match body::buffer_small(request).await {
-        Ok(request) => request,
-        Err(failure) => return failure.into_response(),
-    };
+async fn answer(
+    state: &ServerState,
+    mut request: Request,
+    origin: &Origin,
+    next: Next,
+) -> Response {
     match admit(state, &mut request, origin) {
-        Ok(None) => next.run(request).await,
-        Ok(Some(response)) => response,
+        Ok(None) => {}
+        Ok(Some(response)) => return turn_away(state, request, response),
+        Err(failure) => return turn_away(state, request, failure.into_response()),
+    }
+    let pace = state.body_pace;
+    let request = request.map(|body| match body.is_end_stream() {
+        true => body,
+        false => Body::new(PacedBody::new(body, pace)),
+    });
+    match body::buffer_small(request).await {
+        Ok(request) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
+}
+
+/// Answers a request without its body. What the client sends of it nevertheless is read behind the
+/// answer and dropped, within bounds: a connection that closes over unread bytes is reset, and the
+/// client might not see the answer.
+fn turn_away(state: &ServerState, request: Request, mut response: Response) -> Response {
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return response;
+    }
+    if !body::is_held_back(&parts.headers) {
+        state.tasks.spawn(body::drain(body));
+    } else if parts.version < Version::HTTP_2 {
+        // Neither side can tell whether the body still comes.
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
 /// Logs one line for each request. Reads are frequent and change nothing, so their level is debug.

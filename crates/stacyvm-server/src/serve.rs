@@ -13,16 +13,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use stacyvm_orchestrator::Orchestrator;
 use stacyvm_preview::tls::{Connection, Tls};
-use stacyvm_preview::{ClientInfo, Preview, Tasks};
+use stacyvm_preview::{ClientInfo, Found, Preview, Tasks};
 use stacyvm_stream::WriteTimeoutStream;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -30,17 +30,16 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
-use crate::connection_permit::ConnectionPermit;
+use crate::connections::{AddressPlace, ConnectionPermit, ConnectionSettings, Seats, Use};
+use crate::error::Failure;
 use crate::limiter::Peer;
 use crate::listeners::{Listener, Listeners};
 use crate::previews::Previews;
+use crate::request_id::{self, RequestId};
 use crate::router::router;
 use crate::settings::ServerSettings;
+use crate::trusted_proxies::TrustedProxies;
 
-/// Connections at once; more wait in the listener's queue.
-const MAX_CONNECTIONS: usize = 10_000;
-/// How long a request's head may take to arrive, and so how long a connection may idle.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// Pause after a failed accept: it is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client may take nothing of what it is sent: a browser that has paused a download
@@ -92,6 +91,7 @@ pub async fn serve(
         settings.preview.clone(),
         preview_tasks,
     );
+    let connections = settings.connections;
     let tls = settings.tls.clone();
     if let Some(tls) = &tls {
         let (tls, shutdown) = (Arc::clone(tls), shutdown.clone());
@@ -100,10 +100,13 @@ pub async fn serve(
     let server = Arc::new(Server {
         tls,
         previews: Previews::new(preview, &settings),
-        router: router(orchestrator, settings, cut.clone()),
-        builder: builder(&tasks),
+        proxies: TrustedProxies::new(&settings.trusted_proxies),
+        seats: Seats::new(&connections),
+        arrivals: Arrivals::new(&connections),
+        head_timeout: connections.head_timeout,
+        router: router(orchestrator, settings, cut.clone(), tasks.clone()),
+        builder: builder(&tasks, connections.head_timeout),
         tasks: tasks.clone(),
-        connections: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         shutdown: shutdown.clone(),
         cut: cut.clone(),
     });
@@ -127,12 +130,12 @@ pub async fn serve(
     Ok(())
 }
 
-fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
+fn builder(tasks: &TaskTracker, head_timeout: Duration) -> Builder<TrackedExecutor> {
     let mut builder = Builder::new(TrackedExecutor(tasks.clone()));
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+        .header_read_timeout(head_timeout);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -142,14 +145,42 @@ fn builder(tasks: &TaskTracker) -> Builder<TrackedExecutor> {
     builder
 }
 
+/// How many connections the listeners take in; more wait in the listeners' queues. Those of one
+/// kind never use up what the other needs to come in.
+#[derive(Debug)]
+struct Arrivals {
+    all: Arc<Semaphore>,
+    previews_only: Arc<Semaphore>,
+}
+
+impl Arrivals {
+    fn new(settings: &ConnectionSettings) -> Self {
+        let previews = settings.previews + settings.arriving;
+        Self {
+            all: Arc::new(Semaphore::new(settings.api + previews)),
+            previews_only: Arc::new(Semaphore::new(previews)),
+        }
+    }
+
+    fn of(&self, listener: &Listener) -> Arc<Semaphore> {
+        Arc::clone(match listener.previews_only {
+            true => &self.previews_only,
+            false => &self.all,
+        })
+    }
+}
+
 /// What the tasks of all connections share.
 struct Server {
     tls: Option<Arc<Tls>>,
     previews: Previews,
+    proxies: TrustedProxies,
+    seats: Seats,
+    arrivals: Arrivals,
+    head_timeout: Duration,
     router: Router,
     builder: Builder<TrackedExecutor>,
     tasks: TaskTracker,
-    connections: Arc<Semaphore>,
     shutdown: CancellationToken,
     cut: CancellationToken,
 }
@@ -164,8 +195,12 @@ impl Server {
             };
             match accepted {
                 Ok((stream, address, permit)) => {
+                    let Some(place) = self.place(address) else {
+                        // The client sees its connection end.
+                        continue;
+                    };
                     let server = Arc::clone(&self);
-                    let permit = ConnectionPermit::new(permit, self.tasks.token());
+                    let permit = ConnectionPermit::new(permit, place, self.tasks.token());
                     let permit = Arc::new(permit);
                     let only = listener.previews_only;
                     self.tasks.spawn(async move {
@@ -184,7 +219,7 @@ impl Server {
         &self,
         listener: &Listener,
     ) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
-        let permit = self.connections.clone().acquire_owned().await;
+        let permit = self.arrivals.of(listener).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
         let (stream, address) = listener.socket.accept().await?;
         // Without it small answers wait for the client's acknowledgement.
@@ -192,30 +227,43 @@ impl Server {
         Ok((stream, address, permit))
     }
 
+    /// A place for a connection. A trusted proxy brings those of many clients, and bounds them itself.
+    fn place(&self, address: SocketAddr) -> Option<AddressPlace> {
+        if self.proxies.contains(address.ip()) {
+            return Some(AddressPlace::unlimited());
+        }
+        self.seats.place(address.ip())
+    }
+
     /// Answers one request, be it for a preview or for the API.
     async fn answer(
         &self,
         mut request: hyper::Request<Incoming>,
-        client: ClientInfo,
+        mut client: ClientInfo,
         only_previews: bool,
         permit: &Arc<ConnectionPermit>,
     ) -> Response {
+        let found = self.previews.find(&request);
+        let for_preview = only_previews || found != Found::None;
+        let what_for = if for_preview { Use::Preview } else { Use::Api };
+        if !permit.sit(what_for, &self.seats) {
+            return no_seat(&request, what_for);
+        }
+        client.address = self.proxies.client(client.address, request.headers());
         if request.headers().contains_key(UPGRADE) {
             request.extensions_mut().insert(Arc::clone(permit));
         }
         // A length that stood beside it has been dropped unseen. Whatever stood before us may have
         // believed the length, and would take the rest for another request: there is none.
         let ends = request.headers().contains_key(TRANSFER_ENCODING);
-        let answered = self.previews.answer(request, client, only_previews).await;
-        let mut response = match answered {
-            Ok(response) => response,
-            Err(mut request) => {
-                request.extensions_mut().insert(Peer::new(client.address));
-                // A router is always ready, and never fails.
-                match self.router.clone().call(request.map(Body::new)).await {
-                    Ok(response) => response,
-                    Err(never) => match never {},
-                }
+        let mut response = if for_preview {
+            self.previews.answer(found, request, client).await
+        } else {
+            request.extensions_mut().insert(Peer::new(client.address));
+            // A router is always ready, and never fails.
+            match self.router.clone().call(request.map(Body::new)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
             }
         };
         if ends && response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -262,7 +310,7 @@ impl Server {
         let stream = TokioIo::new(WriteTimeoutStream::new(stream, STALL_TIMEOUT));
         let connection = self.builder.serve_connection_with_upgrades(stream, service);
         let mut connection = pin!(connection);
-        let mut first_request = pin!(tokio::time::sleep(HEADER_TIMEOUT));
+        let mut first_request = pin!(tokio::time::sleep(self.head_timeout));
         let (mut draining, mut watching) = (false, true);
         loop {
             tokio::select! {
@@ -286,6 +334,22 @@ impl Server {
             }
         }
     }
+}
+
+/// Answers a request whose connection is one too many of its kind.
+fn no_seat(request: &hyper::Request<Incoming>, what_for: Use) -> Response {
+    let message = match what_for {
+        Use::Api => "too many connections use the API: try again, and close what is not needed",
+        Use::Preview => "too many connections visit previews: try again",
+    };
+    let mut response = Failure::busy(message).into_response();
+    let headers = response.headers_mut();
+    let id = RequestId::of(request.headers());
+    headers.insert(request_id::HEADER, id.into_header());
+    if request.version() < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// Warns an operator whose server is open to clients that were probably not meant.

@@ -7,6 +7,10 @@ use std::time::Duration;
 use stacyvm_preview::PreviewSettings;
 use stacyvm_preview::access::Access;
 use stacyvm_preview::tls::Tls;
+use stacyvm_types::Cidr;
+
+use crate::connections::ConnectionSettings;
+use crate::paced_body::BodyPace;
 
 /// A value that is never printed; its `Debug` says only that it is there.
 #[derive(Clone)]
@@ -52,6 +56,8 @@ pub struct ServerSettings {
     /// Names beside loopback ones and addresses under which the server may be called while
     /// authentication is off; `*.example.org` covers every name below, `*` all.
     pub allowed_hosts: Vec<String>,
+    /// Proxies whose `X-Forwarded-For` says who the client is.
+    pub trusted_proxies: Vec<Cidr>,
     /// Under which clients build preview URLs; its name counts as an allowed host.
     pub preview_domain: String,
     /// What `/health` says.
@@ -70,6 +76,10 @@ pub struct ServerSettings {
     pub ticket_life: Duration,
     /// How often the API may be used.
     pub rates: RateSettings,
+    /// How many connections there may be.
+    pub connections: ConnectionSettings,
+    /// How slowly the body of a request may come.
+    pub body_pace: BodyPace,
     /// How previews behave; under which names stands there too.
     pub preview: PreviewSettings,
     /// Gives out links to private previews; none when there are no previews that could need one.
@@ -103,6 +113,7 @@ impl Default for ServerSettings {
             api_key: None,
             cors_allowed_origins: Vec::new(),
             allowed_hosts: Vec::new(),
+            trusted_proxies: Vec::new(),
             preview_domain: "localhost:7423".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             json_limit: 4 * 1024 * 1024,
@@ -112,6 +123,8 @@ impl Default for ServerSettings {
             drain_timeout: Duration::from_secs(30),
             ticket_life: Duration::from_secs(60),
             rates: RateSettings::default(),
+            connections: ConnectionSettings::default(),
+            body_pace: BodyPace::default(),
             preview: PreviewSettings::default(),
             access: None,
             tls: None,

@@ -8,11 +8,13 @@ use stacyvm_orchestrator::Orchestrator;
 use stacyvm_preview::access::Access;
 use stacyvm_types::GoDuration;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::task::TaskTracker;
 
 use crate::cors::OriginRule;
 use crate::host::HostRule;
 use crate::http_metrics::HttpMetrics;
 use crate::limiter::Limiter;
+use crate::paced_body::BodyPace;
 use crate::settings::{Secret, ServerSettings};
 use crate::tickets::Tickets;
 
@@ -28,6 +30,9 @@ pub(crate) struct ServerState {
     pub(crate) file_limit: u64,
     pub(crate) image_limit: u64,
     pub(crate) heartbeat: Duration,
+    pub(crate) body_pace: BodyPace,
+    /// The tasks that a shutdown waits for.
+    pub(crate) tasks: TaskTracker,
     pub(crate) started: Instant,
     pub(crate) key: Option<Secret>,
     pub(crate) tickets: Tickets,
@@ -43,12 +48,13 @@ pub(crate) struct ServerState {
 
 impl ServerState {
     /// State for these settings. `document` makes the OpenAPI document; bodies that are being sent
-    /// when `cut` is cancelled break off.
+    /// when `cut` is cancelled break off, and what goes on behind an answer is one of `tasks`.
     pub(crate) fn new(
         orchestrator: Orchestrator,
         settings: ServerSettings,
         document: fn() -> Bytes,
         cut: CancellationToken,
+        tasks: TaskTracker,
     ) -> Self {
         Self {
             orchestrator,
@@ -59,6 +65,8 @@ impl ServerState {
             file_limit: settings.file_limit,
             image_limit: settings.image_limit,
             heartbeat: settings.event_heartbeat,
+            body_pace: settings.body_pace,
+            tasks,
             started: Instant::now(),
             http_metrics: HttpMetrics::default(),
             access: settings.access,

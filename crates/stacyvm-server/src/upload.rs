@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use stacyvm_orchestrator::{Error, UploadData, UploadSender, upload};
 
-use crate::body::{announced_length, drain, next_chunk, over};
+use crate::body::{announced_length, drain, next_chunk, over, refuse};
 use crate::error::Failure;
 use crate::gunzip::Gunzip;
 
@@ -48,7 +48,7 @@ where
     F: Future<Output = Result<T, Error>>,
 {
     if announced_length(headers).is_some_and(|length| length > limit) {
-        drain(body).await;
+        refuse(headers, body).await;
         return Err(over(limit));
     }
     let (sender, data) = upload(CHANNEL_DEPTH);

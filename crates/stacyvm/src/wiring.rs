@@ -20,7 +20,7 @@ use stacyvm_config::{Config, LimitsConfig, Loaded, NativeNetwork, Origin};
 use stacyvm_orchestrator::{Orchestrator, Settings};
 use stacyvm_preview::PreviewSettings;
 use stacyvm_provider::Provider;
-use stacyvm_server::{RateSettings, ServerSettings};
+use stacyvm_server::{ConnectionSettings, RateSettings, ServerSettings};
 use stacyvm_store::Store;
 use stacyvm_types::{GoDuration, Isolation};
 
@@ -129,11 +129,16 @@ fn server_settings(config: &Config, preview_domain: &str) -> ServerSettings {
         api_key: (!key.is_empty()).then(|| key.expose().into()),
         cors_allowed_origins: config.server.cors_allowed_origins.clone(),
         allowed_hosts: config.server.allowed_hosts.clone(),
+        trusted_proxies: config.server.trusted_proxies.clone(),
         preview_domain: preview_domain.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         drain_timeout: config.server.shutdown_timeout.to_std(),
         ticket_life: config.auth.ticket_ttl.to_std(),
         rates: rates(&config.limits),
+        connections: ConnectionSettings {
+            per_address: config.limits.connections_per_address as usize,
+            ..ConnectionSettings::default()
+        },
         preview: preview(config, preview_domain),
         ..ServerSettings::default()
     }

@@ -6,7 +6,7 @@ use stacyvm_types::GoDuration;
 use super::findings::Findings;
 use crate::Config;
 
-/// Each spawn that waits holds a connection, of which there are ten thousand.
+/// Each spawn that waits holds a connection, of which the API has eight thousand.
 const MAX_SPAWN_QUEUE: u32 = 5000;
 /// A ticket is made for one request that comes at once.
 const MAX_TICKET_TTL: GoDuration = GoDuration::from_secs(60 * 60);

@@ -20,6 +20,8 @@ pub struct LimitsConfig {
     pub owner_spawns_per_minute: u32,
     /// Wrong keys of one address.
     pub auth_failures_per_minute: u32,
+    /// Connections of one address at once, trusted proxies excepted.
+    pub connections_per_address: u32,
     /// Spawns that may wait while `defaults.max_sandboxes` are alive; 0 means that none waits.
     pub spawn_queue: u32,
     /// How long one waits.
@@ -38,6 +40,7 @@ impl Default for LimitsConfig {
             spawns_per_minute: 0,
             owner_spawns_per_minute: 0,
             auth_failures_per_minute: 300,
+            connections_per_address: 4096,
             spawn_queue: 0,
             spawn_queue_timeout: GoDuration::from_secs(30),
             concurrent_creates: 64,

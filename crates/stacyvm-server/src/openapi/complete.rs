@@ -21,12 +21,19 @@ pub(super) fn complete(mut document: Value) -> Value {
         info.remove("contact");
     }
     document["components"]["responses"] = failures::components().into();
-    document["components"]["securitySchemes"] = json!({"ApiKey": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "X-API-Key",
-        "description": "Asked for when the server has a key configured.",
-    }});
+    document["components"]["securitySchemes"] = json!({
+        "ApiKey": {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-API-Key",
+            "description": "Asked for when the server has a key configured.",
+        },
+        "Bearer": {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "The same key, for clients that send it as `Authorization: Bearer`.",
+        },
+    });
     document["components"]["parameters"] = parameters();
     let schemas = document["components"]["schemas"].as_object_mut();
     for (name, schema) in schemas.into_iter().flatten() {
@@ -73,7 +80,7 @@ fn describe(path: &str, operation: &mut Value, schemas: &Value) {
     operation["operationId"] = format!("{tag}_{name}").into();
     let guarded = api_key::guards(path);
     operation["security"] = if guarded {
-        json!([{"ApiKey": []}])
+        json!([{"ApiKey": []}, {"Bearer": []}])
     } else {
         json!([])
     };

@@ -18,7 +18,7 @@ use tracing::Instrument;
 use stacyvm_types::OutputEncoding;
 
 use crate::attach::AttachOptions;
-use crate::connection_permit::ConnectionPermit;
+use crate::connections::ConnectionPermit;
 use crate::error::{Failure, Reply};
 use crate::openapi::failures::NotFoundErrors;
 use crate::owner::RequestCaller;

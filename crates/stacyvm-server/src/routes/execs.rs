@@ -22,7 +22,7 @@ use stacyvm_types::{
 use super::exec_ws;
 use crate::attach::{AttachOptions, Follower, attach_body};
 use crate::body::{Json, read_raw};
-use crate::connection_permit::ConnectionPermit;
+use crate::connections::ConnectionPermit;
 use crate::error::{Failure, Reply};
 use crate::openapi::failures::{JsonBodyErrors, SandboxErrors};
 use crate::openapi::shapes::{FileContent, NdjsonLines};

@@ -160,7 +160,7 @@ async fn what_is_said_of_the_visitor_is_true() {
                 Forwarded: for=6.6.6.6\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-Prefix: /evil\r\n\
                 Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: timeout=9\r\n\
                 Proxy-Authorization: Basic eA==\r\nTE: trailers, gzip\r\n\
-                X-API-Key: right-key\r\nX-Kept: 1\r\n";
+                X-API-Key: right-key\r\nAuthorization: Bearer right-key\r\nX-Kept: 1\r\n";
     let lies = format!("Host: {host}\r\n{lies}");
     let (answer, (mut visit, head)) =
         tokio::join!(front.send("GET", "/", &lies), inside.serve_once(OK));
@@ -180,6 +180,7 @@ async fn what_is_said_of_the_visitor_is_true() {
         ("te", Some("trailers")),
         ("connection", Some("te")),
         ("x-api-key", None),
+        ("authorization", None),
         ("x-kept", Some("1")),
         ("via", None),
     ] {
@@ -191,8 +192,25 @@ async fn what_is_said_of_the_visitor_is_true() {
         visit.say(OK).await;
         head
     };
-    let (_, head) = tokio::join!(front.send("GET", "/", "X-API-Key: theirs\r\n"), again);
+    let theirs = "X-API-Key: theirs\r\nAuthorization: Bearer theirs\r\n";
+    let (_, head) = tokio::join!(front.send("GET", "/", theirs), again);
     assert_eq!(header(&head, "x-api-key"), Some("theirs"));
+    assert_eq!(header(&head, "authorization"), Some("Bearer theirs"));
+    front.server.stop().await;
+}
+
+#[tokio::test]
+async fn a_trusted_proxy_says_who_the_visitor_is() {
+    let trust = |options: &mut Options| {
+        options.server.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    };
+    let front = Front::with(trust).await;
+    let inside = front.listen(PORT).await;
+    let said = "X-Forwarded-For: 6.6.6.6, 198.51.100.7\r\n";
+    let (_, (_, head)) = tokio::join!(front.send("GET", "/", said), inside.serve_once(OK));
+    assert_eq!(header(&head, "x-forwarded-for"), Some("198.51.100.7"));
+    let forwarded = header(&head, "forwarded").unwrap();
+    assert!(forwarded.starts_with("for=198.51.100.7;"), "{forwarded}");
     front.server.stop().await;
 }
 
