@@ -12,7 +12,12 @@ use crate::problem::{Origin, Problem};
 use crate::{Config, suggest};
 
 /// Keys whose value is a mapping of its own.
-const MAP_KEYS: [&str; 3] = ["images.aliases", "images.mirrors", "providers.docker.warm"];
+const MAP_KEYS: [&str; 4] = [
+    "images.aliases",
+    "images.mirrors",
+    "images.token_hosts",
+    "providers.docker.warm",
+];
 
 /// Variables with our prefix that are no configuration keys.
 const OTHER_VARIABLES: [&str; 7] = [

@@ -469,12 +469,14 @@ fn previews_have_one_source_of_certificates_and_links_an_end() {
 #[test]
 fn images_and_their_registries_are_checked_before_anybody_needs_them() {
     let good = load(
-        "images:\n  aliases: {py: python, python: python-3, alpine: host}\n  pull: never\n  mirrors:\n    docker.io: [https://mirror.example/docker, \"localhost:5000\"]\n    ghcr.io: http://10.0.0.1:80\n  insecure_registries: [\"registry.lan:5000\", \"[::1]:5000\"]\n  certificates: [/etc/ssl/ours.pem]\n  platform: linux/arm/v7\n  max_parallel: 8\n",
+        "images:\n  aliases: {py: python, python: python-3, alpine: host}\n  pull: never\n  mirrors:\n    docker.io: [https://mirror.example/docker, \"localhost:5000\"]\n    ghcr.io: http://10.0.0.1:80\n  insecure_registries: [\"registry.lan:5000\", \"[::1]:5000\"]\n  private_registries: [\"localhost:5000\", registry.lan, 10.1.0.0/16, \"fd00::/8\"]\n  token_hosts: {registry.lan: [auth.lan], other.lan: \"auth.lan:444\"}\n  certificates: [/etc/ssl/ours.pem]\n  platform: linux/arm/v7\n  max_parallel: 8\n",
     )
     .unwrap();
     let images = &good.config.images;
     assert_eq!(images.mirrors["docker.io"].all().len(), 2);
     assert_eq!(images.mirrors["ghcr.io"].all(), ["http://10.0.0.1:80"]);
+    assert_eq!(images.private_registries.len(), 4);
+    assert_eq!(images.token_hosts["other.lan"].all(), ["auth.lan:444"]);
     assert_eq!(images.certificates, [PathBuf::from("/etc/ssl/ours.pem")]);
 
     for (text, key, reason) in [
@@ -502,6 +504,21 @@ fn images_and_their_registries_are_checked_before_anybody_needs_them() {
             "insecure_registries: [\"http://x\"]",
             "insecure_registries",
             "no registry",
+        ),
+        (
+            "private_registries: [10.1.0.0/4]",
+            "private_registries",
+            "no range",
+        ),
+        (
+            "private_registries: [\"https://x\"]",
+            "private_registries",
+            "like 10.1.0.0/16",
+        ),
+        (
+            "token_hosts: {x.lan: \"https://auth.lan\"}",
+            "token_hosts",
+            "no host",
         ),
         ("platform: arm", "platform", "no platform"),
         ("max_parallel: 0", "max_parallel", "1 to 16"),

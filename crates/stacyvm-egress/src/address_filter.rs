@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use stacyvm_types::Cidr;
+use stacyvm_types::{Cidr, is_public_address};
 
 /// Permits the public internet and the ranges that the operator opened.
 #[derive(Clone, Debug)]
@@ -24,70 +24,19 @@ impl AddressFilter {
     /// Whether a sandbox may learn this address and connect to it.
     pub(crate) fn permits(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.is_opened(address) || is_public(address)
+        self.is_opened(address) || is_public_address(address)
     }
 
     /// As [`Self::permits`], and the address is not one of this machine's own: a connection to
     /// those would start on this machine, where no firewall between it and the sandbox sees it.
     pub(crate) fn permits_connection(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        self.is_opened(address) || (is_public(address) && !is_own(address))
+        self.is_opened(address) || (is_public_address(address) && !is_own(address))
     }
 
     fn is_opened(&self, address: IpAddr) -> bool {
         self.opened.iter().any(|range| range.contains(address))
     }
-}
-
-/// Whether an address leads to the public internet.
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => is_public_v4(address),
-        IpAddr::V6(address) => is_public_v6(address),
-    }
-}
-
-/// By the IANA registry of special-purpose addresses, and the few that clouds chose themselves.
-fn is_public_v4(address: Ipv4Addr) -> bool {
-    const REFUSED: &[(Ipv4Addr, u32)] = &[
-        (Ipv4Addr::new(0, 0, 0, 0), 8),
-        (Ipv4Addr::new(10, 0, 0, 0), 8),
-        (Ipv4Addr::new(100, 64, 0, 0), 10),
-        (Ipv4Addr::new(127, 0, 0, 0), 8),
-        // Link-local, where most clouds answer questions about the machine.
-        (Ipv4Addr::new(169, 254, 0, 0), 16),
-        (Ipv4Addr::new(172, 16, 0, 0), 12),
-        (Ipv4Addr::new(192, 0, 0, 0), 24),
-        (Ipv4Addr::new(192, 0, 2, 0), 24),
-        (Ipv4Addr::new(192, 88, 99, 0), 24),
-        (Ipv4Addr::new(192, 168, 0, 0), 16),
-        (Ipv4Addr::new(198, 18, 0, 0), 15),
-        (Ipv4Addr::new(198, 51, 100, 0), 24),
-        (Ipv4Addr::new(203, 0, 113, 0), 24),
-        // Public by number, but inside Azure it is the machine's own host.
-        (Ipv4Addr::new(168, 63, 129, 16), 32),
-        // Multicast, reserved, broadcast.
-        (Ipv4Addr::new(224, 0, 0, 0), 3),
-    ];
-    !REFUSED
-        .iter()
-        .any(|(first, bits)| address.to_bits() >> (32 - bits) == first.to_bits() >> (32 - bits))
-}
-
-fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [first, second, third, fourth, fifth, sixth, seventh, eighth] = address.segments();
-    // An IPv4 address as translators to IPv4 write it leads to that one (RFC 6052).
-    if [first, second, third, fourth, fifth, sixth] == [0x64, 0xff9b, 0, 0, 0, 0] {
-        let bits = u32::from(seventh) << 16 | u32::from(eighth);
-        return is_public_v4(Ipv4Addr::from_bits(bits));
-    }
-    let is_global = first & 0xe000 == 0x2000;
-    let is_special = first == 0x2001 && second < 0x200;
-    let is_documentation =
-        (first == 0x2001 && second == 0xdb8) || (first == 0x3fff && second < 0x1000);
-    // An IPv4 address inside that a relay would go to.
-    let is_6to4 = first == 0x2002;
-    is_global && !is_special && !is_documentation && !is_6to4
 }
 
 /// Whether this machine itself has the address: the kernel connects to an address of its own from

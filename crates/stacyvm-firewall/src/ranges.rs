@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use stacyvm_types::Cidr;
+use stacyvm_types::{Cidr, METADATA_ADDRESSES};
 
 /// IPv4 ranges that are not the public internet: private, shared, link-local, test, multicast and
 /// reserved (the IANA special-purpose registry, RFC 6890).
@@ -41,18 +41,6 @@ const PRIVATE_6: [&str; 13] = [
     "fc00::/7",
     "fe80::/9",
     "ff00::/8",
-];
-
-/// Metadata services of clouds, which hand a machine's keys to every program on it. They are closed
-/// even inside an open range; only a range of exactly that address opens one.
-const METADATA: [&str; 7] = [
-    "100.100.100.200",
-    "168.63.129.16",
-    "169.254.169.254",
-    "169.254.170.2",
-    "192.0.0.192",
-    "fd00:ec2::254",
-    "fd20:ce::254",
 ];
 
 /// The operator's exceptions from the closed ranges.
@@ -100,7 +88,9 @@ impl Ranges<'_> {
                 .iter()
                 .any(|range| range.is_single() && range.first() == address)
         };
-        let closed = METADATA.iter().filter(|address| !is_opened(address));
+        let closed = METADATA_ADDRESSES
+            .iter()
+            .filter(|address| !is_opened(address));
         closed.map(|&address| address.to_owned()).collect()
     }
 }

@@ -72,6 +72,18 @@ pub enum ImageError {
         /// What happened.
         reason: String,
     },
+    /// A server that only the image's name, or a registry, named does not answer as a registry. The
+    /// message does not say what is there, or whether anything is; the cause does, and is for the log.
+    #[error("{registry} cannot be used: {reason}")]
+    Unanswered {
+        /// The registry.
+        registry: String,
+        /// What anybody may know.
+        reason: String,
+        /// What happened.
+        #[source]
+        detail: HiddenDetail,
+    },
     /// The registry limits requests, and there were too many.
     #[error(
         "{registry} has had too many requests: wait, or run \"docker login {registry}\" for a higher limit"
@@ -121,6 +133,12 @@ pub enum ImageError {
         source: io::Error,
     },
 }
+
+/// What happened when a server did not answer. For the log of the operator, and not for whoever named
+/// the server: it tells an open port from a closed one.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct HiddenDetail(pub(crate) String);
 
 impl ImageError {
     /// Makes an error of a failed step.

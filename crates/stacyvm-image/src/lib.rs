@@ -34,7 +34,7 @@ mod top_layer;
 mod unpack;
 
 pub use digest::Digest;
-pub use error::ImageError;
+pub use error::{HiddenDetail, ImageError};
 pub use image::{Image, ImageDetails, InUse, LayerDetails, PruneOptions, Removed, StoredImage};
 pub use image_config::ImageConfig;
 pub use image_store::ImageStore;

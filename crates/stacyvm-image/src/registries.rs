@@ -15,8 +15,15 @@ pub struct Registries {
     /// which means TLS.
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries, `HOST[:PORT]`, that may be asked without TLS. `localhost` and addresses of the
-    /// loopback always may.
+    /// loopback may too, once they are in [`private`](Self::private).
     pub insecure: BTreeSet<String>,
+    /// Registries on this machine or in private networks that may be asked, beside mirrors and those
+    /// without TLS: `HOST`, `HOST:PORT`, or a range of addresses like `10.1.0.0/16`. All others
+    /// must be on the internet.
+    pub private: BTreeSet<String>,
+    /// Token services on other hosts that get a registry's login, `HOST[:PORT]`, by the registry's
+    /// name.
+    pub token_hosts: BTreeMap<String, Vec<String>>,
     /// Files with certificates, in PEM, of authorities to be trusted beside the system's.
     pub certificates: Vec<PathBuf>,
     /// How to log in.

@@ -6,8 +6,10 @@
 
 mod auth;
 mod credentials;
+mod destinations;
 mod endpoint;
 mod http;
+mod redirect;
 mod request_error;
 mod retry;
 
@@ -255,11 +257,7 @@ impl<'a> RegistryClient<'a> {
     }
 
     fn request_error(&self, number: usize, failure: HttpError) -> RequestError {
-        let error = self.unusable(number, failure.reason);
-        match failure.temporary {
-            true => RequestError::Temporary(error, None),
-            false => RequestError::Permanent(error),
-        }
+        self.endpoints[number].request_error(failure)
     }
 
     /// Tries until the attempt succeeds, fails for good, or was made as often as the options say.

@@ -18,6 +18,7 @@ mod network;
 mod openapi;
 mod preview;
 mod provider;
+mod public_address;
 mod quota;
 mod sandbox;
 mod system;
@@ -55,6 +56,7 @@ pub use image::{
 pub use network::{NetworkInfo, NetworkRequest, NetworkRules};
 pub use preview::{ParsePreviewAccessError, PreviewAccess, PreviewLink, PreviewLinkRequest};
 pub use provider::ProviderInfo;
+pub use public_address::{METADATA_ADDRESSES, is_metadata_address, is_public_address};
 pub use quota::{Quota, QuotaRequest, QuotaSummary};
 pub use sandbox::isolation::{Isolation, ParseIsolationError};
 pub use sandbox::requests::{ExtendRequest, ListSandboxesQuery, LogsQuery, PruneResult};

@@ -52,7 +52,11 @@ pub(super) const OURS: &[Row] = &[
         &[],
     ),
     ("stacyvm-firewall", &["stacyvm-sys", "stacyvm-types"], &[]),
-    ("stacyvm-image", &["stacyvm-sys", "stacyvm-tar"], &[]),
+    (
+        "stacyvm-image",
+        &["stacyvm-sys", "stacyvm-tar", "stacyvm-types"],
+        &[],
+    ),
     (
         "stacyvm-native",
         &[

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use stacyvm_types::Cidr;
+
 use super::findings::Findings;
 use crate::Config;
 
@@ -34,6 +36,30 @@ pub(super) fn check(config: &Config, found: &mut Findings<'_>) {
                 format!("{registry:?} is no registry"),
                 Some(REGISTRY.to_owned()),
             );
+        }
+    }
+    for registry in &images.private_registries {
+        let good = match registry.contains('/') {
+            true => registry.parse::<Cidr>().is_ok(),
+            false => is_registry(registry),
+        };
+        if !good {
+            found.add(
+                "images.private_registries",
+                format!("{registry:?} is no registry and no range"),
+                Some("write it as HOST, HOST:PORT, or as a range like 10.1.0.0/16".to_owned()),
+            );
+        }
+    }
+    for (registry, hosts) in &images.token_hosts {
+        for name in std::iter::once(registry).chain(hosts.all()) {
+            if !is_registry(name) {
+                found.add(
+                    "images.token_hosts",
+                    format!("{name:?} is no host"),
+                    Some(REGISTRY.to_owned()),
+                );
+            }
         }
     }
     if !(1..=MAX_PARALLEL).contains(&images.max_parallel) {

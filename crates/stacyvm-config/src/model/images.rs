@@ -27,8 +27,14 @@ pub struct ImagesConfig {
     /// Where else the images of a registry are, asked in this order before the registry itself:
     /// `docker.io: [https://mirror.example.org]`.
     pub mirrors: BTreeMap<String, Mirrors>,
-    /// Registries, `HOST[:PORT]`, that may be asked without TLS, beside those of this machine.
+    /// Registries, `HOST[:PORT]`, that may be asked without TLS, and wherever they are.
     pub insecure_registries: Vec<String>,
+    /// Registries on this machine or in private networks, `HOST`, `HOST:PORT` or a range of
+    /// addresses, that may be asked; mirrors and those without TLS may anyway.
+    pub private_registries: Vec<String>,
+    /// Token services on other hosts that get a registry's login:
+    /// `registry.example.org: auth.example.org`.
+    pub token_hosts: BTreeMap<String, Mirrors>,
     /// Files in PEM with authorities to be trusted beside the system's.
     pub certificates: Vec<PathBuf>,
     /// For which platform images are pulled, `linux/arm64`; none means this machine's.
@@ -44,6 +50,8 @@ impl Default for ImagesConfig {
             pull: PullPolicy::Missing,
             mirrors: BTreeMap::new(),
             insecure_registries: Vec::new(),
+            private_registries: Vec::new(),
+            token_hosts: BTreeMap::new(),
             certificates: Vec::new(),
             platform: None,
             max_parallel: 3,

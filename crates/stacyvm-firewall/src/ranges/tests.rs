@@ -216,7 +216,7 @@ fn every_range_that_is_not_public_is_closed_from_its_first_address_to_its_last()
             );
         }
     }
-    for address in METADATA {
+    for address in METADATA_ADDRESSES {
         assert_eq!(table.verdict(address), Verdict::Rejected, "{address}");
     }
 }
@@ -272,13 +272,13 @@ fn a_denied_range_is_closed_although_it_is_allowed_or_public() {
 fn metadata_is_opened_by_its_very_address_alone() {
     for everything in [&["0.0.0.0/0", "::/0"][..], &["169.254.169.254/31"]] {
         let table = Table::new(everything, &[]);
-        for address in METADATA {
+        for address in METADATA_ADDRESSES {
             let expected = Verdict::Rejected;
             assert_eq!(table.verdict(address), expected, "{address} {everything:?}");
         }
     }
     let table = Table::new(&["169.254.169.254", "fd00:ec2::254/128"], &[]);
-    for address in METADATA {
+    for address in METADATA_ADDRESSES {
         let opened = ["169.254.169.254", "fd00:ec2::254"].contains(&address);
         let expected = match opened {
             true => Verdict::Accepted,

@@ -124,13 +124,7 @@ pub(super) fn bearer(
             request.body(String::new())
         }
     };
-    let odd = |reason: &str| {
-        TokenError::Failed(HttpError {
-            reason: reason.to_owned(),
-            temporary: false,
-            not_tls: false,
-        })
-    };
+    let odd = |reason: &str| TokenError::Failed(HttpError::permanent(reason));
     let request = request.map_err(|_| odd("the address of its token service is none"))?;
     let mut response = http.send(request).map_err(TokenError::Failed)?;
     match response.status().as_u16() {
@@ -142,6 +136,7 @@ pub(super) fn bearer(
                 reason: format!("its token service answers with status {status}"),
                 temporary: status >= 500,
                 not_tls: false,
+                detail: None,
             }));
         }
     }

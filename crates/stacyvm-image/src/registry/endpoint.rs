@@ -3,18 +3,25 @@
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
-use ureq::http::{Request, Response};
+use ureq::http::{Request, Response, Uri};
 use ureq::{Body, http};
 
 use super::auth::{self, Challenge, TokenError};
 use super::credentials;
-use super::http::{HttpClient, HttpError, header};
+use super::destinations::server_of;
+use super::http::{HttpClient, HttpError, Reach, header};
 use super::request_error::RequestError;
+use crate::error::HiddenDetail;
 use crate::registries::is_loopback;
 use crate::{ImageError, Login, PullOptions, Reference, Registries, Secret};
 
 /// The host of Docker Hub's registry.
 const DOCKER_HUB: &str = "registry-1.docker.io";
+/// Registries whose token service is elsewhere.
+const TOKEN_HOSTS: [(&str, &str); 2] = [
+    ("docker.io", "auth.docker.io"),
+    ("registry.gitlab.com", "gitlab.com"),
+];
 
 /// A registry or a mirror of one.
 #[derive(Debug)]
@@ -196,6 +203,9 @@ impl Endpoint {
             } => {
                 let repository = format!("{}{}", self.prefix, context.image.repository());
                 let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
+                if login.is_some() {
+                    self.check_realm(context, &realm)?;
+                }
                 auth::bearer(http, &realm, service.as_deref(), &scope, login.as_ref())
                     .map(|authorization| (authorization, login.is_some()))
                     .map_err(|refusal| match refusal {
@@ -212,37 +222,71 @@ impl Endpoint {
         }
     }
 
+    /// Refuses to hand a login to a token service on another server, unless that is known to be the
+    /// registry's: a registry that was taken over could have logins sent to whoever it likes.
+    fn check_realm(&self, context: &RequestContext<'_>, realm: &str) -> Result<(), RequestError> {
+        let realm: Uri = realm
+            .parse()
+            .map_err(|_| self.permanent("the address of its token service is none".to_owned()))?;
+        let server = server_of(&realm);
+        let is = |host: &str| {
+            let uri = format!("{}://{host}/", realm.scheme_str().unwrap_or("https"));
+            uri.parse().is_ok_and(|uri| server_of(&uri) == server)
+        };
+        let usual = TOKEN_HOSTS
+            .iter()
+            .any(|(registry, host)| *registry == self.label && is(host));
+        let hosts = &context.options.registries.token_hosts;
+        let mut configured = hosts.get(&self.label).into_iter().flatten();
+        if is(&self.host) || usual || configured.any(|host| is(host)) {
+            return Ok(());
+        }
+        Err(self.permanent(format!(
+            "its token service is on {:?}, which gets no login: if it should, name it in images.token_hosts for {}",
+            realm.authority().map_or("", |authority| authority.as_str()),
+            self.label
+        )))
+    }
+
     /// How the registry is reached. One that may be without TLS is tried with TLS first.
     fn connect(&self, context: &RequestContext<'_>) -> Result<Connection, RequestError> {
         if let Some(connection) = self.connection.get() {
             return Ok(connection.clone());
         }
         let options = context.options;
-        let (connect, stall) = (options.connect_timeout, options.stall_timeout);
-        // The loopback of a proxy is another machine.
-        let proxy = !is_loopback(&self.host);
+        let registries = &options.registries;
+        let reach = Reach {
+            connect: options.connect_timeout,
+            stall: options.stall_timeout,
+            // The loopback of a proxy is another machine.
+            proxy: !is_loopback(&self.host),
+        };
         let tls = || {
-            HttpClient::with_tls(&options.registries, connect, stall, proxy)
+            HttpClient::with_tls(registries, reach)
                 .map(|http| Connection {
                     http,
                     scheme: "https",
                 })
                 .map_err(RequestError::Permanent)
         };
-        let plain = || Connection {
-            http: HttpClient::plain(connect, stall, proxy),
-            scheme: "http",
+        let plain = || {
+            HttpClient::plain(registries, reach)
+                .map(|http| Connection {
+                    http,
+                    scheme: "http",
+                })
+                .map_err(RequestError::Permanent)
         };
         let found = match self.scheme {
             Scheme::Tls => tls()?,
-            Scheme::Plain => plain(),
+            Scheme::Plain => plain()?,
             Scheme::Either => {
                 let tls = tls()?;
                 let probe = Request::get(format!("https://{}/v2/", self.host))
                     .body(String::new())
                     .map_err(|_| self.permanent("its address is none".to_owned()))?;
                 match tls.http.send(probe) {
-                    Err(failure) if failure.not_tls => plain(),
+                    Err(failure) if failure.not_tls => plain()?,
                     Err(failure) => return Err(self.request_error(failure)),
                     Ok(_) => tls,
                 }
@@ -252,10 +296,15 @@ impl Endpoint {
         Ok(self.connection.get_or_init(|| found).clone())
     }
 
-    fn request_error(&self, failure: HttpError) -> RequestError {
-        let error = ImageError::Registry {
-            registry: self.label.clone(),
-            reason: failure.reason,
+    pub(super) fn request_error(&self, failure: HttpError) -> RequestError {
+        let (registry, reason) = (self.label.clone(), failure.reason);
+        let error = match failure.detail {
+            None => ImageError::Registry { registry, reason },
+            Some(detail) => ImageError::Unanswered {
+                registry,
+                reason,
+                detail: HiddenDetail(detail),
+            },
         };
         match failure.temporary {
             true => RequestError::Temporary(error, None),

@@ -13,4 +13,5 @@ mod proxy;
 mod pull;
 mod registry;
 mod removal;
+mod strangers;
 mod trust;

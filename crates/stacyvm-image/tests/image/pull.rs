@@ -411,10 +411,11 @@ fn what_is_not_there_is_said_to_be_missing() {
 fn a_registry_that_is_down_is_named() {
     let fixture = Fixture::new();
     let (_bound, port) = refusing();
-    let quick = PullOptions {
+    let mut quick = PullOptions {
         attempts: 2,
         ..options()
     };
+    quick.registries.private.insert(port.to_string());
     let error = fixture
         .store
         .pull(&reference(port, "app"), &quick, &|_| {})

@@ -214,6 +214,8 @@ pub(crate) fn options() -> PullOptions {
         platform: "linux/amd64".parse().unwrap(),
         registries: Registries {
             credentials: Credentials::anonymous(),
+            // The registries of the tests are on this machine.
+            private: ["127.0.0.0/8".to_owned()].into(),
             ..Registries::default()
         },
         ..PullOptions::default()

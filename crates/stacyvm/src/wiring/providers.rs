@@ -209,6 +209,11 @@ pub(crate) fn pull_options(config: &Config) -> Result<PullOptions> {
         .map(|(registry, mirrors)| (registry.clone(), mirrors.all().to_vec()))
         .collect();
     options.registries.insecure = images.insecure_registries.iter().cloned().collect();
+    options.registries.private = images.private_registries.iter().cloned().collect();
+    let token_hosts = images.token_hosts.iter();
+    options.registries.token_hosts = token_hosts
+        .map(|(registry, hosts)| (registry.clone(), hosts.all().to_vec()))
+        .collect();
     options.registries.certificates = images.certificates.clone();
     Ok(options)
 }

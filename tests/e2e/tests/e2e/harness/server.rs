@@ -155,6 +155,8 @@ impl Server {
         command
             .env_remove("STACYVM_PROVIDERS_NATIVE_NETWORK")
             .args(arguments)
+            // The registries of the tests listen on the loopback.
+            .env("STACYVM_IMAGES_PRIVATE_REGISTRIES", "127.0.0.0/8")
             .env("STACYVM_CONFIG", self.config_path())
             .env("STACYVM_SERVER", format!("http://{}", self.address));
         if let Some(key) = self.options.api_key {
