@@ -255,11 +255,16 @@ impl Orchestrator {
         id: &SandboxId,
         exec_id: ExecId,
     ) -> Result<(), Error> {
-        let killed = self.tell_exec(caller, id, exec_id, ExecControl::Kill);
-        match killed.await {
-            // The agent refuses a control for a command that has ended.
-            Err(Error::Conflict(_)) => Ok(()),
-            killed => killed,
+        let told = self.tell_exec(caller, id, exec_id, ExecControl::Kill).await;
+        let Err(Error::Conflict(_)) = told else {
+            return told;
+        };
+        // The agent refuses a control for a command that has ended, and a sandbox that is paused or has
+        // ended refuses everything: only the former is success.
+        let known = self.exec_info(caller, id, exec_id).await?;
+        match known.state {
+            ExecState::Exited => Ok(()),
+            ExecState::Running => told,
         }
     }
 

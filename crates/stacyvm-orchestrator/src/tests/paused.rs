@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stacyvm_provider::{BoxState, Notice};
-use stacyvm_types::{ErrorCode, EventId, SandboxId, SandboxState};
+use stacyvm_types::{ErrorCode, EventId, ExecId, SandboxId, SandboxState};
 
 use crate::tests::support::{Rig, argv, code, eventually, pass, settle};
 use crate::{EventFilter, Subscription};
@@ -67,6 +67,8 @@ async fn a_paused_sandbox_shows_so_and_refuses_until_it_goes_on() {
     );
     let inside = rig.orchestrator.sandbox(&rig.caller, &id).await;
     assert_eq!(code(inside), ErrorCode::Conflict);
+    let killed = rig.orchestrator.kill_exec(&rig.caller, &id, ExecId(1));
+    assert_eq!(code(killed.await), ErrorCode::Conflict);
     let later = rig.orchestrator.extend(&rig.caller, &id, "20h");
     assert_eq!(later.await.unwrap().state, SandboxState::Paused);
     // Said again, and seen again by the reconciler: nothing new.
