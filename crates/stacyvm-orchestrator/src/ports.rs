@@ -22,6 +22,14 @@ pub struct Ports {
 }
 
 impl Orchestrator {
+    /// Who may open the previews of a sandbox of any owner, in whatever state it is, as its spawn said;
+    /// none when there is no such sandbox.
+    #[allow(clippy::option_option)]
+    pub fn preview_access(&self, id: &SandboxId) -> Option<Option<PreviewAccess>> {
+        let entry = self.state.find(&Caller::default(), id).ok()?;
+        Some(entry.facts.preview)
+    }
+
     /// The ports of a sandbox of any owner: a preview is opened without a key.
     ///
     /// # Errors

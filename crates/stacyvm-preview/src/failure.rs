@@ -18,6 +18,10 @@ pub(crate) enum FailureKind {
     Closed,
     /// The sandbox does not exist, or does not any more.
     Gone,
+    /// The sandbox does not exist, or it is not shown.
+    Hidden,
+    /// The client address asked for too much that is not there.
+    Throttled,
     /// The sandbox exists, but does not run now.
     NotRunning,
     /// The sandbox has too many connections.
@@ -40,6 +44,8 @@ impl FailureKind {
             Self::NotStarted => "not-started",
             Self::Closed => "closed",
             Self::Gone => "gone",
+            Self::Hidden => "hidden",
+            Self::Throttled => "throttled",
             Self::NotRunning => "not-running",
             Self::Busy => "busy",
             Self::Refused => "refused",
@@ -54,7 +60,8 @@ impl FailureKind {
     pub(crate) const fn code(self) -> ErrorCode {
         match self {
             Self::NotStarted | Self::Closed | Self::Busy | Self::Stopping => ErrorCode::Unavailable,
-            Self::Gone | Self::Refused => ErrorCode::NotFound,
+            Self::Gone | Self::Hidden | Self::Refused => ErrorCode::NotFound,
+            Self::Throttled => ErrorCode::ResourceLimit,
             Self::NotRunning => ErrorCode::Conflict,
             Self::Malformed => ErrorCode::BadRequest,
             Self::Forbidden => ErrorCode::Forbidden,
@@ -67,7 +74,8 @@ impl FailureKind {
             Self::NotStarted | Self::Closed | Self::Busy | Self::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Gone | Self::Refused => StatusCode::NOT_FOUND,
+            Self::Gone | Self::Hidden | Self::Refused => StatusCode::NOT_FOUND,
+            Self::Throttled => StatusCode::TOO_MANY_REQUESTS,
             Self::NotRunning => StatusCode::CONFLICT,
             Self::Malformed => StatusCode::BAD_REQUEST,
             Self::Forbidden => StatusCode::FORBIDDEN,
@@ -80,6 +88,7 @@ impl FailureKind {
         match self {
             Self::NotStarted | Self::Closed => Some(Duration::from_secs(2)),
             Self::Busy => Some(Duration::from_secs(5)),
+            Self::Throttled => Some(Duration::from_secs(30)),
             Self::Stopping => Some(Duration::from_secs(10)),
             _ => None,
         }
@@ -114,6 +123,16 @@ impl Failure {
     /// The request names a preview that does not exist.
     pub fn refused(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(FailureKind::Refused, message)
+    }
+
+    /// There is nothing that this client is shown, for whatever reason.
+    pub(crate) fn hidden() -> Self {
+        Self::new(
+            FailureKind::Hidden,
+            "nothing is shown here: the sandbox does not exist, or its preview is private; ask for a \
+             link with POST /api/v1/sandboxes/{id}/preview, or with \"stacyvm preview url\"; by path and \
+             by header it opens with the header X-StacyVM-Preview-Token",
+        )
     }
 
     pub(crate) fn broken(message: impl Into<Cow<'static, str>>) -> Self {

@@ -1,15 +1,16 @@
 //! The gate that the proxy asks whether a request may open a preview.
 //!
-//! The proxy asks its gate once for every request, after the sandbox was found and before anything
-//! is sent to it. Its rule: a gate's own secrets (cookie, header, query) never reach the sandbox,
-//! and the sandbox can neither set nor read them.
+//! The proxy asks its gate once for every request, whether the sandbox exists or not, so that a gate
+//! gives one answer for a sandbox that is not there and one that it does not show. Its rules: what it
+//! says and the work that it does are the same for both; a gate's own secrets (cookie, header, query)
+//! never reach the sandbox, and the sandbox can neither set nor read them.
 
 use std::fmt;
 
 use async_trait::async_trait;
 use http::request::Parts;
 use http::{HeaderName, Response, Uri};
-use stacyvm_orchestrator::Ports;
+use stacyvm_types::PreviewAccess;
 
 use crate::response_body::PreviewBody;
 use crate::{ClientInfo, Target};
@@ -25,8 +26,9 @@ pub struct PreviewRequest<'a> {
     pub authority: &'a str,
     /// The client, as its connection shows it.
     pub client: ClientInfo,
-    /// The ports of the sandbox, which runs.
-    pub ports: &'a Ports,
+    /// Who may open the sandbox's previews as its spawn said; private for a sandbox that does not
+    /// exist, and none when the spawn said nothing.
+    pub requested: Option<PreviewAccess>,
     /// Whether the client would rather read HTML than JSON.
     pub wants_html: bool,
 }
@@ -41,6 +43,8 @@ pub struct Grant {
     pub own_headers: Vec<HeaderName>,
     /// The address without the gate's own parameters; none when there are none in it.
     pub uri: Option<Uri>,
+    /// Whether the request proved that it may open this very preview.
+    pub is_proved: bool,
 }
 
 /// The decision of a gate.
@@ -50,6 +54,8 @@ pub enum Verdict {
     Admit(Grant),
     /// The request is answered with this, and nothing is sent to the sandbox.
     Answer(Box<Response<PreviewBody>>),
+    /// The same for a request that may not open the preview.
+    Refuse(Box<Response<PreviewBody>>),
 }
 
 /// Decides who may open a preview.

@@ -37,6 +37,54 @@ const CLAIMS: [HeaderName; 10] = [
     HeaderName::from_static("x-real-ip"),
 ];
 
+/// What a request of the path form may say to the sandbox, beside what begins with [`BROWSER`]. By that
+/// form a request comes to the API's own host, with whatever its client sends there.
+const ALLOWED: [HeaderName; 29] = [
+    http::header::ACCEPT,
+    http::header::ACCEPT_CHARSET,
+    http::header::ACCEPT_ENCODING,
+    http::header::ACCEPT_LANGUAGE,
+    http::header::ACCESS_CONTROL_REQUEST_HEADERS,
+    http::header::ACCESS_CONTROL_REQUEST_METHOD,
+    http::header::CACHE_CONTROL,
+    http::header::CONTENT_DISPOSITION,
+    http::header::CONTENT_ENCODING,
+    http::header::CONTENT_LANGUAGE,
+    CONTENT_LENGTH,
+    http::header::CONTENT_TYPE,
+    http::header::DATE,
+    http::header::DNT,
+    http::header::IF_MATCH,
+    http::header::IF_MODIFIED_SINCE,
+    http::header::IF_NONE_MATCH,
+    http::header::IF_RANGE,
+    http::header::IF_UNMODIFIED_SINCE,
+    HeaderName::from_static("last-event-id"),
+    http::header::ORIGIN,
+    http::header::PRAGMA,
+    HeaderName::from_static("priority"),
+    http::header::RANGE,
+    HeaderName::from_static("save-data"),
+    http::header::TRAILER,
+    http::header::UPGRADE_INSECURE_REQUESTS,
+    http::header::USER_AGENT,
+    HeaderName::from_static("x-requested-with"),
+];
+/// What no script can set: `Sec-Fetch-…`, `Sec-WebSocket-…`, client hints.
+const BROWSER: &str = "sec-";
+
+/// Removes all headers that a request of the path form may not bring into the sandbox.
+pub(crate) fn keep_allowed(headers: &mut HeaderMap) {
+    let closed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| !ALLOWED.contains(name) && !name.as_str().starts_with(BROWSER))
+        .cloned()
+        .collect();
+    for name in closed {
+        headers.remove(name);
+    }
+}
+
 /// Removes the headers of one connection, also those that `Connection` names. Returns the protocol
 /// that the sender wants to change to.
 pub(crate) fn strip_connection(headers: &mut HeaderMap) -> Option<HeaderValue> {

@@ -13,6 +13,8 @@ mod error_chain;
 mod failure;
 mod gate;
 mod headers;
+mod location;
+mod misses;
 mod name;
 mod origin;
 mod pages;

@@ -10,10 +10,11 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
     ACCESS_CONTROL_REQUEST_METHOD, ALT_SVC, CONTENT_LOCATION, CONTENT_SECURITY_POLICY, COOKIE,
-    LOCATION, ORIGIN, SET_COOKIE, STRICT_TRANSPORT_SECURITY, VARY,
+    LOCATION, ORIGIN, REFRESH, SET_COOKIE, STRICT_TRANSPORT_SECURITY, VARY,
 };
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 
+use crate::location::{Origin, below_prefix};
 use crate::response_body::PreviewBody;
 use crate::{Form, Target};
 
@@ -83,27 +84,39 @@ pub(crate) fn remove_cookies(headers: &mut HeaderMap) {
 }
 
 /// Confines an answer of a sandbox. `opaque` says that a page of the path form asked for it.
-pub(crate) fn confine(headers: &mut HeaderMap, target: &Target, authority: &str, opaque: bool) {
+pub(crate) fn confine(headers: &mut HeaderMap, target: &Target, opaque: bool) {
     for name in ORIGIN_WIDE {
         headers.remove(name);
     }
     // Added to the page's own policies: all of them apply.
     headers.append(CONTENT_SECURITY_POLICY, SANDBOX);
-    if target.form != Form::Path {
-        return;
-    }
-    if opaque {
+    if target.form == Form::Path && opaque {
         allow_opaque(headers);
     }
+}
+
+/// Puts the places that an answer names below the preview's prefix, and removes those that lead
+/// elsewhere. Whether the answer's location stayed, if it has one.
+pub(crate) fn keep_below_prefix(headers: &mut HeaderMap, origin: Origin<'_>) -> bool {
+    let mut stays = true;
     for name in [LOCATION, CONTENT_LOCATION] {
-        let moved = headers.get(&name).and_then(|location| {
-            let location = location.to_str().ok()?;
-            HeaderValue::try_from(prefixed(location, &target.prefix(), authority)?).ok()
-        });
-        if let Some(moved) = moved {
-            headers.insert(name, moved);
+        let Some(place) = headers.remove(&name) else {
+            continue;
+        };
+        let moved = below_prefix(place.as_bytes(), origin);
+        match moved.and_then(|place| HeaderValue::try_from(place).ok()) {
+            Some(place) => {
+                headers.insert(name, place);
+            }
+            None => stays &= name != LOCATION,
         }
     }
+    // One that only loads the same page again has no place in it.
+    let is_redirect = |value: &HeaderValue| value.as_bytes().iter().any(|b| b";,=".contains(b));
+    if headers.get_all(REFRESH).iter().any(is_redirect) {
+        headers.remove(REFRESH);
+    }
+    stays
 }
 
 fn allow_opaque(headers: &mut HeaderMap) {
@@ -115,76 +128,16 @@ fn allow_opaque(headers: &mut HeaderMap) {
     headers.append(VARY, HeaderValue::from_static("Origin"));
 }
 
-/// The location below the preview's prefix; none when it is relative or on another host.
-fn prefixed(location: &str, prefix: &str, authority: &str) -> Option<String> {
-    if location.starts_with("//") {
-        return None;
-    }
-    if location.starts_with('/') {
-        // The sandbox may know its prefix from `X-Forwarded-Prefix`.
-        let has_prefix = location
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?', '#']));
-        return (!has_prefix).then(|| format!("{prefix}{location}"));
-    }
-    let (bare, fragment) = match location.split_once('#') {
-        Some((bare, fragment)) => (bare, Some(fragment)),
-        None => (location, None),
-    };
-    let uri: Uri = bare.parse().ok()?;
-    let host = uri.authority().map(http::uri::Authority::as_str)?;
-    if !host.eq_ignore_ascii_case(authority) {
-        return None;
-    }
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let path = match fragment {
-        Some(fragment) => format!("{path}#{fragment}"),
-        None => path.to_owned(),
-    };
-    Some(prefixed(&path, prefix, authority).unwrap_or(path))
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-
-    const PREFIX: &str = "/preview/sb-0123abcd/3000";
 
     fn target(form: Form) -> Target {
         Target {
             sandbox: "sb-0123abcd".parse().unwrap(),
             port: 3000.try_into().unwrap(),
             form,
-        }
-    }
-
-    #[test]
-    fn places_inside_get_the_prefix_and_others_stay() {
-        for (location, expected) in [
-            ("/", Some("/preview/sb-0123abcd/3000/")),
-            ("/a?b#c", Some("/preview/sb-0123abcd/3000/a?b#c")),
-            (
-                "http://localhost:7423/a?b#c",
-                Some("/preview/sb-0123abcd/3000/a?b#c"),
-            ),
-            ("http://LOCALHOST:7423", Some("/preview/sb-0123abcd/3000/")),
-            ("/preview/sb-0123abcd/3000/a", None),
-            (
-                "/preview/sb-0123abcd/30001",
-                Some("/preview/sb-0123abcd/3000/preview/sb-0123abcd/30001"),
-            ),
-            ("a/b", None),
-            ("?q", None),
-            ("//evil.example/", None),
-            ("https://evil.example/", None),
-            ("http://localhost:7424/", None),
-        ] {
-            assert_eq!(
-                prefixed(location, PREFIX, "localhost:7423").as_deref(),
-                expected,
-                "{location}"
-            );
         }
     }
 
@@ -199,7 +152,7 @@ mod tests {
                 CONTENT_SECURITY_POLICY,
                 HeaderValue::from_static("img-src *"),
             );
-            confine(&mut headers, &target(form), "localhost", true);
+            confine(&mut headers, &target(form), true);
             let policies: Vec<_> = headers.get_all(CONTENT_SECURITY_POLICY).iter().collect();
             assert_eq!(policies.len(), 2, "{form:?}");
             let sandbox = policies[1].to_str().unwrap();

@@ -91,6 +91,16 @@ fn page(failure: &Failure) -> String {
             "There is no such sandbox: it was destroyed, it has expired, or it never was.",
             "end",
         ),
+        FailureKind::Hidden => (
+            "Nothing to see here",
+            "There is no such sandbox, or its preview is private and needs a link.",
+            "end",
+        ),
+        FailureKind::Throttled => (
+            "Too many tries",
+            "This address asked for too many previews that are not there.",
+            "end",
+        ),
         FailureKind::NotRunning => (
             "Sandbox not running",
             "The sandbox is there, but it does not run now.",
@@ -107,7 +117,11 @@ fn page(failure: &Failure) -> String {
             "end",
         ),
         FailureKind::Malformed => ("Bad request", "This request cannot be understood.", "end"),
-        FailureKind::Forbidden => ("Not for everybody", "This preview is private.", "end"),
+        FailureKind::Forbidden => (
+            "Not for everybody",
+            "What this request brings along opens no preview here.",
+            "end",
+        ),
         FailureKind::Broken => (
             "Bad answer",
             "What listens on this port did not answer as a web server does.",
@@ -196,6 +210,7 @@ mod tests {
             FailureKind::NotStarted,
             FailureKind::Closed,
             FailureKind::Busy,
+            FailureKind::Throttled,
             FailureKind::Stopping,
         ] {
             let failure = Failure::new(kind, "x");

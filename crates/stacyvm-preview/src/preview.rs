@@ -1,7 +1,7 @@
 //! The entry to previews: a request in, an answer out.
 //!
-//! Owns the order of the checks: names, sandbox, gate, limit. Only then is anything sent to the
-//! sandbox.
+//! Owns the order of the checks: names, gate, misses, sandbox, limit. Only then is anything sent to the
+//! sandbox. Its rule: up to the gate, a sandbox that does not exist is treated as a private one.
 
 use std::sync::Arc;
 
@@ -9,9 +9,11 @@ use http::header::{ALLOW, CACHE_CONTROL, LOCATION};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use stacyvm_orchestrator::Orchestrator;
+use stacyvm_types::PreviewAccess;
 
 use crate::failure::{Failure, FailureKind};
 use crate::gate::{PreviewRequest, Verdict};
+use crate::misses::Misses;
 use crate::name::Domain;
 use crate::pool::ConnectionPool;
 use crate::proxy::ProxiedRequest;
@@ -31,6 +33,7 @@ struct PreviewState {
     settings: PreviewSettings,
     domain: Domain,
     pool: ConnectionPool,
+    misses: Misses,
     tasks: Tasks,
 }
 
@@ -41,6 +44,7 @@ impl Preview {
             orchestrator,
             domain: Domain::new(&settings.domain),
             pool: ConnectionPool::new(settings.max_connections, tasks.clone()),
+            misses: Misses::new(settings.misses_per_minute),
             settings,
             tasks,
         };
@@ -92,20 +96,21 @@ impl Preview {
             return Err(Failure::malformed("the request's host is no host name"));
         }
         let state = &self.state;
-        let ports = state.orchestrator.ports(&target.sandbox)?;
+        let known = state.orchestrator.preview_access(&target.sandbox);
         let (head, body) = request.into_parts();
         let asked = PreviewRequest {
             target,
             head: &head,
             authority: &authority,
             client,
-            ports: &ports,
+            requested: known.unwrap_or(Some(PreviewAccess::Private)),
             wants_html,
         };
-        let grant = match state.settings.gate.admit(&asked).await {
+        let grant = match self.admit(&asked, known.is_some()).await? {
             Verdict::Admit(grant) => grant,
-            Verdict::Answer(answer) => return Ok(*answer),
+            Verdict::Answer(answer) | Verdict::Refuse(answer) => return Ok(*answer),
         };
+        let ports = state.orchestrator.ports(&target.sandbox)?;
         if state.tasks.shutdown.is_cancelled() {
             return Err(Failure::stopping());
         }
@@ -130,6 +135,30 @@ impl Preview {
             client,
         };
         proxied.forward(permit, head, body).await
+    }
+
+    /// Asks the gate, and counts what is not shown.
+    async fn admit(&self, asked: &PreviewRequest<'_>, exists: bool) -> Result<Verdict, Failure> {
+        let state = &self.state;
+        let verdict = state.settings.gate.admit(asked).await;
+        let (peer, sandbox) = (asked.client.address, &asked.target.sandbox);
+        match &verdict {
+            Verdict::Answer(_) => return Ok(verdict),
+            Verdict::Admit(grant) if grant.is_proved => return Ok(verdict),
+            // What is public is refused like what is not, else a hit among guesses would show.
+            Verdict::Admit(_) | Verdict::Refuse(_) => {}
+        }
+        if state.misses.check(peer, sandbox).is_err() {
+            return Err(Failure::new(
+                FailureKind::Throttled,
+                "too many previews that are not there were asked for from this address",
+            ));
+        }
+        match &verdict {
+            Verdict::Admit(_) if exists => state.misses.opened(peer, sandbox),
+            _ => state.misses.count(peer),
+        }
+        Ok(verdict)
     }
 }
 

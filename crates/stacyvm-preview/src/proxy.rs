@@ -21,6 +21,7 @@ use crate::connections::{Lease, SandboxConnections};
 use crate::failure::{Failure, FailureKind};
 use crate::gate::Grant;
 use crate::headers;
+use crate::location::Origin;
 use crate::origin;
 use crate::request_body::RequestBody;
 use crate::response_body::PreviewBody;
@@ -60,6 +61,7 @@ impl ProxiedRequest<'_> {
         let extensions = std::mem::take(&mut head.extensions);
         let opaque = origin::is_opaque(&head.headers);
         let upgrade = self.prepare(&mut head, client.is_some())?;
+        let path = head.uri.path().to_owned();
         let idle_timeout = self.settings.idle_timeout;
         let (body, sent) = RequestBody::new(body, idle_timeout);
         let (sender, answer) = self.send(head, body).await?;
@@ -68,7 +70,22 @@ impl ProxiedRequest<'_> {
         let changed = headers::strip_connection(&mut answer.headers);
         answer.version = Version::HTTP_11;
         if origin::is_shared(self.target.form) {
-            origin::confine(&mut answer.headers, self.target, &self.authority, opaque);
+            origin::confine(&mut answer.headers, self.target, opaque);
+            if self.target.form == Form::Path {
+                let prefix = self.target.prefix();
+                let from = Origin {
+                    prefix: &prefix,
+                    authority: &self.authority,
+                    path: &path,
+                };
+                let stays = origin::keep_below_prefix(&mut answer.headers, from);
+                if !stays && answer.status.is_redirection() {
+                    return Err(Failure::broken(
+                        "it sends its visitors to another host, where a preview by path does not lead; \
+                         open it by its host name",
+                    ));
+                }
+            }
         } else {
             headers::bind_cookies(&mut answer.headers, self.grant.own_cookies);
         }
@@ -117,6 +134,9 @@ impl ProxiedRequest<'_> {
         let trailers = headers::accepts_trailers(&head.headers);
         let upgrade = headers::strip_connection(&mut head.headers).filter(|_| upgradable);
         let prefix = (self.target.form == Form::Path).then(|| self.target.prefix());
+        if prefix.is_some() {
+            headers::keep_allowed(&mut head.headers);
+        }
         headers::prepare(
             &mut head.headers,
             self.client,

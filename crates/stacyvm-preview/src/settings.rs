@@ -16,7 +16,10 @@ pub struct PreviewSettings {
     pub idle_timeout: Duration,
     /// The most requests and tunnels at once into one sandbox.
     pub max_connections: usize,
-    /// Decides who may open a preview.
+    /// How many previews a client address may miss in a minute: ask for, and not be shown; 0 means no
+    /// limit.
+    pub misses_per_minute: u32,
+    /// Decides who may open previews.
     pub gate: Arc<dyn Gate>,
 }
 
@@ -27,6 +30,7 @@ impl Default for PreviewSettings {
             wait: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(600),
             max_connections: 1024,
+            misses_per_minute: 120,
             gate: Arc::new(OpenGate),
         }
     }

@@ -152,6 +152,7 @@ fn preview(config: &Config, preview_domain: &str) -> PreviewSettings {
         wait: preview.wait.to_std(),
         idle_timeout: preview.idle_timeout.to_std(),
         max_connections: preview.max_connections_per_sandbox as usize,
+        misses_per_minute: config.limits.preview_misses_per_minute,
         ..PreviewSettings::default()
     }
 }

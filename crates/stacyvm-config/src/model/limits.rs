@@ -22,6 +22,8 @@ pub struct LimitsConfig {
     pub auth_failures_per_minute: u32,
     /// Connections of one address at once, trusted proxies excepted.
     pub connections_per_address: u32,
+    /// Previews that one address may ask for without being shown them.
+    pub preview_misses_per_minute: u32,
     /// Spawns that may wait while `defaults.max_sandboxes` are alive; 0 means that none waits.
     pub spawn_queue: u32,
     /// How long one waits.
@@ -41,6 +43,7 @@ impl Default for LimitsConfig {
             owner_spawns_per_minute: 0,
             auth_failures_per_minute: 300,
             connections_per_address: 4096,
+            preview_misses_per_minute: 120,
             spawn_queue: 0,
             spawn_queue_timeout: GoDuration::from_secs(30),
             concurrent_creates: 64,

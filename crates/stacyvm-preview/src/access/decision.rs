@@ -53,8 +53,10 @@ enum Decision {
     Admit(Grant),
     /// A browser is redirected: to the same address without the token, with a cookie, or to TLS.
     Redirect(StatusCode, HeaderMap),
-    /// It is refused with this sentence, which the client may see.
+    /// It is refused with this sentence, which the client may see: its token or cookie is not right.
     Refuse(&'static str),
+    /// It has none, and is not told whether the sandbox exists.
+    Hide,
 }
 
 #[async_trait]
@@ -63,7 +65,7 @@ impl Gate for Access {
         let asked = AccessRequest {
             id: &request.target.sandbox,
             port: request.target.port.get(),
-            requested: request.ports.preview(),
+            requested: request.requested,
             scheme: match request.client.secure {
                 true => Scheme::Https,
                 false => Scheme::Http,
@@ -81,8 +83,12 @@ impl Gate for Access {
             }
             Decision::Refuse(why) => {
                 let failure = Failure::forbidden(why);
-                Verdict::Answer(Box::new(pages::failed(&failure, request.wants_html)))
+                Verdict::Refuse(Box::new(pages::failed(&failure, request.wants_html)))
             }
+            Decision::Hide => Verdict::Refuse(Box::new(pages::failed(
+                &Failure::hidden(),
+                request.wants_html,
+            ))),
         }
     }
 }
@@ -95,7 +101,8 @@ impl Access {
         }
         let sent = Credentials::of(asked.scheme, request);
         let by_host = asked.form == Form::Host;
-        let checked = if self.effective(asked.requested) == PreviewAccess::Public {
+        let is_public = self.effective(asked.requested) == PreviewAccess::Public;
+        let checked = if is_public {
             Ok(())
         } else if let Some(token) = &sent.header {
             self.check(asked, Purpose::Link, token, now).map(drop)
@@ -108,18 +115,19 @@ impl Access {
                 checked => checked.map(drop),
             }
         } else if by_host {
+            if sent.cookies.is_empty() {
+                return Decision::Hide;
+            }
             self.check_cookies(asked, request, &sent.cookies, now)
         } else {
-            Err(
-                "this preview is private: by this address it opens only with the header \
-                 X-StacyVM-Preview-Token, in a browser only by its own host name",
-            )
+            return Decision::Hide;
         };
         match checked {
             Ok(()) => Decision::Admit(Grant {
                 own_cookies: cookie::NAMES,
                 own_headers: vec![TOKEN_HEADER],
                 uri: sent.rest,
+                is_proved: !is_public,
             }),
             Err(why) => Decision::Refuse(why),
         }
@@ -171,8 +179,7 @@ impl Access {
         cookies: &[String],
         now: Timestamp,
     ) -> Result<(), &'static str> {
-        let mut refused = Err("this preview is private: ask for a link with \
-                               POST /api/v1/sandboxes/{id}/preview, or with \"stacyvm preview url\"");
+        let mut refused = Err("this preview needs a cookie, which its link gives");
         for token in cookies {
             match self.check(asked, Purpose::Cookie, token, now) {
                 Ok(_) if is_own_request(asked.scheme, asked.host, request) => return Ok(()),

@@ -3,6 +3,7 @@
 
 mod bodies;
 mod connections;
+mod hidden;
 mod names;
 mod path;
 mod smuggling;

@@ -77,7 +77,7 @@ fn admits(decision: &Decision) -> bool {
 }
 
 fn refuses(decision: &Decision) -> bool {
-    matches!(decision, Decision::Refuse(_))
+    matches!(decision, Decision::Refuse(_) | Decision::Hide)
 }
 
 fn inner(decision: &Decision) -> String {
