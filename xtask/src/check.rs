@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::setup;
 use crate::tools::{self, run, step, works};
@@ -56,8 +56,7 @@ pub(crate) fn clippy(workspace: &Workspace) -> Result<()> {
 /// package registry.
 fn deny(workspace: &Workspace) -> Result<()> {
     let Some(program) = setup::cargo_deny_program(workspace) else {
-        eprintln!("SKIP cargo deny: not installed (cargo xtask setup)");
-        return Ok(());
+        bail!("cargo-deny is not installed: cargo xtask setup");
     };
     run(Command::new(program)
         .current_dir(&workspace.root)
@@ -69,8 +68,7 @@ fn deny(workspace: &Workspace) -> Result<()> {
 /// Every script that git knows and that begins as a shell's.
 fn shellcheck(workspace: &Workspace) -> Result<()> {
     if !works("shellcheck", &["--version"]) {
-        eprintln!("SKIP shellcheck: not installed (cargo xtask setup)");
-        return Ok(());
+        bail!("shellcheck is not installed: cargo xtask setup");
     }
     let listing = tools::output(Command::new("git").current_dir(&workspace.root).args([
         "ls-files",

@@ -15,16 +15,31 @@ use crate::workspace::Workspace;
 use crate::{agent, check, layers, test};
 
 /// Crates that are part of the programs inside.
-const INSIDE: [&str; 5] = [
+const INSIDE: [&str; 6] = [
     "stacyvm-agent",
     "stacyvm-launcher",
     "stacyvm-proto",
     "stacyvm-sys",
+    "stacyvm-tar",
     "stacyvm-types",
 ];
 
+/// Files that decide how every crate is built or tested.
+const OF_ALL_CRATES: [&str; 6] = [
+    ".cargo/config.toml",
+    ".config/nextest.toml",
+    "Cargo.lock",
+    "Cargo.toml",
+    "clippy.toml",
+    "rust-toolchain.toml",
+];
+
+/// The description of the API, which a test of the server compares with the code.
+const OPENAPI: &str = "openapi/stacyvm.json";
+
 /// Checks format, rules, lints, and the tests that the change may have broken.
 pub(crate) fn run_changed(workspace: &Workspace, base: Option<&str>) -> Result<()> {
+    test::needs_nextest()?;
     let files = changed_files(workspace, base)?;
     let crates = changed_crates(workspace, &files);
     if crates.is_empty() {
@@ -98,15 +113,16 @@ fn changed_crates(workspace: &Workspace, files: &BTreeSet<String>) -> BTreeSet<S
             Some((package["name"].as_str()?, directory))
         })
         .collect();
-    let for_all = |file: &str| matches!(file, "Cargo.toml" | "Cargo.lock" | ".cargo/config.toml");
-    let touched = |directory: &Path| {
-        files
-            .iter()
-            .any(|file| for_all(file) || Path::new(file).starts_with(directory))
+    let touched = |name: &str, directory: &Path| {
+        files.iter().any(|file| {
+            OF_ALL_CRATES.contains(&file.as_str())
+                || (file == OPENAPI && name == "stacyvm-server")
+                || Path::new(file).starts_with(directory)
+        })
     };
     packages
         .into_iter()
-        .filter(|(_, directory)| touched(directory))
+        .filter(|(name, directory)| touched(name, directory))
         .map(|(name, _)| name.to_owned())
         .collect()
 }

@@ -14,15 +14,18 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::tools::{self, run, step};
 use crate::workspace::{self, Workspace};
-use crate::{agent, server};
+use crate::{agent, openapi, server};
 
 /// What goes into the tarball beside the program.
-const PAGES: [&str; 5] = [
+const PAGES: [&str; 8] = [
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
     "COMPATIBILITY.md",
+    "CONTRIBUTING.md",
     "LICENSE",
     "README.md",
     "SECURITY.md",
+    "docs",
 ];
 
 /// Writes the version, cuts the changelog, builds with `profile`, and packs.
@@ -34,12 +37,13 @@ pub(crate) fn run_all(workspace: &Workspace, version: &str, profile: &str) -> Re
         "{version} is older than {current}, the version that Cargo.toml has"
     );
     step("version and changelog", || {
-        write_version(workspace, &version)?;
-        let path = workspace.root.join("CHANGELOG.md");
-        let text = fs::read_to_string(&path).context("read the changelog")?;
-        let today = tools::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
-        let cut = changelog::cut(&text, &version.to_string(), today.trim())?;
-        fs::write(&path, cut).context("write the changelog")
+        cut_changelog(workspace, &version)?;
+        write_version(workspace, &version)
+    })?;
+    // The description of the API names the version.
+    step("description of the API", || {
+        agent::build(workspace)?;
+        openapi::run(workspace, openapi::Stale::Update)
     })?;
     agent::check(workspace)?;
     let program = server::build(workspace, profile)?;
@@ -82,6 +86,20 @@ fn current(workspace: &Workspace) -> Result<String> {
         .context("cargo metadata has no package stacyvm")
 }
 
+/// Leaves a changelog alone that has the section already, so that a release that failed later can be
+/// made again.
+fn cut_changelog(workspace: &Workspace, version: &Version) -> Result<()> {
+    let path = workspace.root.join("CHANGELOG.md");
+    let text = fs::read_to_string(&path).context("read the changelog")?;
+    if changelog::has(&text, &version.to_string()) {
+        eprintln!("    CHANGELOG.md has a section for {version} already: left as it is");
+        return Ok(());
+    }
+    let today = tools::output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    let cut = changelog::cut(&text, &version.to_string(), today.trim())?;
+    fs::write(&path, cut).context("write the changelog")
+}
+
 fn write_version(workspace: &Workspace, version: &Version) -> Result<()> {
     let path = workspace.root.join("Cargo.toml");
     let manifest = fs::read_to_string(&path).context("read Cargo.toml")?;
@@ -93,10 +111,14 @@ fn write_version(workspace: &Workspace, version: &Version) -> Result<()> {
         .context("Cargo.toml has no version in [workspace.package]")?;
     *line = format!("version = \"{version}\"");
     fs::write(&path, lines.join("\n") + "\n").context("write Cargo.toml")?;
-    // The lock file names the version of every crate of ours.
-    run(Command::new(workspace::cargo())
-        .current_dir(&workspace.root)
-        .args(["update", "--quiet", "--offline", "--workspace"]))
+    // Both lock files name the version of every crate of ours.
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        run(Command::new(workspace::cargo())
+            .current_dir(&workspace.root)
+            .args(["update", "--quiet", "--workspace", "--manifest-path"])
+            .arg(manifest))?;
+    }
+    Ok(())
 }
 
 fn pack(workspace: &Workspace, version: &str, program: &Path) -> Result<()> {
@@ -109,8 +131,11 @@ fn pack(workspace: &Workspace, version: &str, program: &Path) -> Result<()> {
     fs::create_dir_all(&folder).context("make the package's folder")?;
     fs::copy(program, folder.join("stacyvm")).context("copy the program")?;
     for page in PAGES {
-        fs::copy(workspace.root.join(page), folder.join(page))
-            .with_context(|| format!("copy {page}"))?;
+        run(Command::new("cp")
+            .arg("-R")
+            .arg(workspace.root.join(page))
+            .arg(&folder))
+        .with_context(|| format!("copy {page}"))?;
     }
     let bill = format!("{name}.cdx.json");
     let metadata = workspace.full_metadata()?;

@@ -18,6 +18,7 @@ const CARGO_DENY: &str = "cargo-deny@0.20.2";
 /// Installs everything.
 pub(crate) fn run_all(workspace: &Workspace) -> Result<()> {
     packages(workspace)?;
+    nextest(workspace)?;
     cargo_deny(workspace)
 }
 
@@ -43,6 +44,21 @@ pub(crate) fn cargo_deny_program(workspace: &Workspace) -> Option<PathBuf> {
     programs
         .into_iter()
         .find(|program| works(&program.to_string_lossy(), &["--version"]))
+}
+
+/// The runner of the tests goes where cargo looks for its subcommands.
+fn nextest(workspace: &Workspace) -> Result<()> {
+    if works("cargo-nextest", &["nextest", "--version"]) {
+        return Ok(());
+    }
+    step(
+        "install cargo-nextest, which takes some minutes once",
+        || {
+            run(Command::new(workspace::cargo())
+                .current_dir(&workspace.root)
+                .args(["install", "--quiet", "--locked", "cargo-nextest"]))
+        },
+    )
 }
 
 fn cargo_deny(workspace: &Workspace) -> Result<()> {

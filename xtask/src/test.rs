@@ -80,10 +80,7 @@ fn print_summary(workspace: &Workspace, skips: &Path) {
 
 /// Runs the tests that a filter of nextest's chooses, without an engine.
 pub(crate) fn run_chosen(workspace: &Workspace, filter: &str) -> Result<()> {
-    ensure!(
-        has_nextest(),
-        "cargo-nextest is not installed: cargo install --locked cargo-nextest"
-    );
+    needs_nextest()?;
     let skips = workspace.target.join("skipped-tests.txt");
     fs::write(&skips, "").context("empty the list of skipped tests")?;
     let _ = fs::remove_file(nextest_report(workspace));
@@ -185,6 +182,15 @@ impl SlowTests {
             Ok(())
         })
     }
+}
+
+/// Fails where nextest is missing, whose filters choose the tests.
+pub(crate) fn needs_nextest() -> Result<()> {
+    ensure!(
+        has_nextest(),
+        "cargo-nextest is not installed: cargo install --locked cargo-nextest"
+    );
+    Ok(())
 }
 
 fn has_nextest() -> bool {

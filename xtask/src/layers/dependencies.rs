@@ -202,12 +202,11 @@ pub(super) const HELD: &[(&str, &[&str])] = &[
 ];
 
 /// Crates whose every outside dependency is on a list: what they weigh is part of a promise.
-const NARROW: &[(&str, &[&str])] = &[
+pub(super) const NARROW: &[(&str, &[&str])] = &[
     (
         "stacyvm-agent",
         &[
             "bytes",
-            "globset",
             "parking_lot",
             "prost",
             "rustix",
@@ -240,7 +239,7 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
             let problem = if is_ours {
                 let allowed = uses.contains(&other)
                     || (for_tests && (tests_use.contains(&other) || other == TESTING));
-                (!allowed).then_some("which is above it or beside it")
+                (!allowed).then_some("which its row in the table does not allow")
             } else {
                 (!for_tests).then(|| outside(name, other)).flatten()
             };

@@ -7,13 +7,14 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::dependencies::{HELD, OURS};
+use super::dependencies::{HELD, NARROW, OURS};
 use super::findings::Findings;
 use crate::workspace::Workspace;
 
 /// Compares the tables, and the workspace's list of dependencies, with what the manifests use.
 pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()> {
-    let uses = uses(&workspace.metadata);
+    let uses = uses(&workspace.metadata, |_| true);
+    let linked = self::uses(&workspace.metadata, |kind| kind.is_null());
     for (name, allowed, for_tests) in OURS {
         for other in allowed.iter().chain(*for_tests) {
             if !uses.contains(&(*name, *other)) {
@@ -32,6 +33,15 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
             }
         }
     }
+    for (name, allowed) in NARROW {
+        for other in *allowed {
+            if !linked.contains(&(*name, *other)) {
+                findings.error(format!(
+                    "the short list of {name} has {other}, which it does not link"
+                ));
+            }
+        }
+    }
     let manifest = fs::read_to_string(workspace.root.join("Cargo.toml"))
         .context("read the workspace's manifest")?;
     let used: BTreeSet<&str> = uses.iter().map(|(_, other)| *other).collect();
@@ -45,14 +55,16 @@ pub(super) fn check(workspace: &Workspace, findings: &mut Findings) -> Result<()
     Ok(())
 }
 
-/// Every crate of ours with each dependency of any kind.
-fn uses(metadata: &Value) -> BTreeSet<(&str, &str)> {
+/// Every crate of ours with each dependency whose kind is `wanted`; cargo writes none for what is linked.
+fn uses(metadata: &Value, wanted: fn(&Value) -> bool) -> BTreeSet<(&str, &str)> {
     let packages = metadata["packages"].as_array().into_iter().flatten();
     packages
         .flat_map(|package| {
             let name = package["name"].as_str().unwrap_or_default();
             let dependencies = package["dependencies"].as_array().into_iter().flatten();
-            dependencies.map(move |other| (name, other["name"].as_str().unwrap_or_default()))
+            dependencies
+                .filter(move |other| wanted(&other["kind"]))
+                .map(move |other| (name, other["name"].as_str().unwrap_or_default()))
         })
         .collect()
 }
@@ -84,6 +96,9 @@ mod tests {
     fn dependencies_of_every_kind_are_uses() {
         let metadata = json!({"packages": [{"name": "a", "dependencies": [
             {"name": "b", "kind": null}, {"name": "c", "kind": "dev"}]}]});
-        assert_eq!(uses(&metadata), BTreeSet::from([("a", "b"), ("a", "c")]));
+        let all = uses(&metadata, |_| true);
+        assert_eq!(all, BTreeSet::from([("a", "b"), ("a", "c")]));
+        let linked = uses(&metadata, |kind| kind.is_null());
+        assert_eq!(linked, BTreeSet::from([("a", "b")]));
     }
 }

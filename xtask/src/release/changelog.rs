@@ -15,12 +15,17 @@ pub(super) fn cut(text: &str, version: &str, date: &str) -> Result<String> {
         "the changelog's section {UNRELEASED:?} is empty: there is nothing to release"
     );
     ensure!(
-        !text.contains(&format!("\n## [{version}]")),
+        !has(text, version),
         "the changelog has a section for {version} already"
     );
     Ok(format!(
         "{before}{UNRELEASED}\n\n## [{version}] - {date}\n{after}"
     ))
+}
+
+/// Whether the changelog has a section for `version`.
+pub(super) fn has(text: &str, version: &str) -> bool {
+    text.contains(&format!("\n## [{version}]"))
 }
 
 #[cfg(test)]
