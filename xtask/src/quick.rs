@@ -1,4 +1,4 @@
-//! What somebody who changed a line runs before the whole: the changed crates and what depends on
+//! The checks to run after a small change, before the whole CI: the changed crates and what depends on
 //! them, in the profile for development.
 //!
 //! Owns the choice. One rule that is easy to miss: cargo is asked for the whole workspace and builds

@@ -362,7 +362,7 @@ impl ExecOutput {
                     error: ApiError::new(code, frame.message.unwrap_or_default()),
                 });
             }
-            // Of a newer server.
+            // A kind of frame that only a newer server sends.
             _ => return Ok(None),
         };
         let data = frame.data_b64.map(|data| STANDARD.decode(data));

@@ -37,9 +37,9 @@ pub struct Config {
     pub providers: ProvidersConfig,
     /// Images.
     pub images: ImagesConfig,
-    /// What a spawn gets that asks for nothing, and the limits of what it may ask for.
+    /// Defaults of a spawn that leaves a setting out, and the limits of what a spawn may ask for.
     pub defaults: DefaultsConfig,
-    /// What is remembered of what happens.
+    /// The history of events.
     pub events: EventsConfig,
     /// Who may use the API.
     pub auth: AuthConfig,
@@ -97,7 +97,7 @@ impl Default for ServerConfig {
     }
 }
 
-/// What a spawn gets that asks for nothing, and the limits of what it may ask for.
+/// Defaults of a spawn that leaves a setting out, and the limits of what a spawn may ask for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DefaultsConfig {
     /// Life of a sandbox.
@@ -157,10 +157,10 @@ impl Default for DefaultsConfig {
     }
 }
 
-/// What is remembered of what happens.
+/// The history of events.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct EventsConfig {
-    /// How many of the newest events are kept for those who come back.
+    /// How many of the newest events are kept for clients that connect again.
     pub history: u32,
 }
 

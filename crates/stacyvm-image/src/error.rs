@@ -78,7 +78,7 @@ pub enum ImageError {
     Unanswered {
         /// The registry.
         registry: String,
-        /// What anybody may know.
+        /// The reason, fit for any client.
         reason: String,
         /// What happened.
         #[source]
@@ -134,8 +134,8 @@ pub enum ImageError {
     },
 }
 
-/// What happened when a server did not answer. For the log of the operator, and not for whoever named
-/// the server: it tells an open port from a closed one.
+/// What happened when a server did not answer. For the operator's log, and not for the client that
+/// named the server: it tells an open port from a closed one.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct HiddenDetail(pub(crate) String);

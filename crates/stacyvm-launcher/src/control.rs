@@ -143,7 +143,7 @@ pub struct Launched {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{step}: {message}")]
 pub struct LaunchFailure {
-    /// Which step, in words a person understands: `mount the overlay at /usr`.
+    /// The step that failed, in words a person understands: `mount the overlay at /usr`.
     pub step: String,
     /// The kernel's answer, as a number of errno(3); 0 when there is none.
     pub errno: i32,

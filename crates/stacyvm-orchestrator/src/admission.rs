@@ -106,8 +106,8 @@ impl Plan {
         under("memory_mb", memory_mb, settings.max_memory_mb)?;
         under("vcpus", vcpus, settings.max_vcpus)?;
         let disk_mb = match size("disk_mb", request.disk_mb, 0, DISK_BOUND)? {
-            // Who asks for nothing gets no more than may be asked for. What the backend cannot hold
-            // is left out; that it cannot, it says itself.
+            // A request that names no size gets no more than it could have asked for. A backend without
+            // disk limits gets none; it reports that itself.
             0 => quotas::smaller(settings.disk_mb, settings.max_disk_mb)
                 .filter(|_| capable(Capability::DiskLimit).is_ok()),
             asked => {

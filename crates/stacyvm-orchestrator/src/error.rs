@@ -53,7 +53,7 @@ pub enum Error {
     /// The backend failed.
     #[error("provider {provider}: {message}")]
     Provider {
-        /// Which one.
+        /// The name of the provider.
         provider: String,
         /// What happened, fit for a client.
         message: String,

@@ -1,11 +1,11 @@
-//! When which sandbox is to be destroyed: one ordered set for all of them.
+//! The times at which sandboxes expire and are to be destroyed, in one ordered set.
 
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
 use stacyvm_types::{SandboxId, Timestamp};
 
-/// The set. Every change is O(log n).
+/// Sandboxes ordered by the time at which they expire. Every change is O(log n).
 #[derive(Debug, Default)]
 pub(crate) struct Expiry {
     set: Mutex<BTreeSet<(Timestamp, SandboxId)>>,

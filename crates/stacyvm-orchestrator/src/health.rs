@@ -46,9 +46,10 @@ pub(crate) struct ProviderSlot {
     cached: Mutex<Cached>,
     /// What the first check answers, where that is known from before the start.
     known: Mutex<Option<Health>>,
-    /// Held during a check: one at a time.
+    /// Held during a check, so that only one runs at a time.
     checking: tokio::sync::Mutex<()>,
-    /// Held while its boxes are compared with the store: one at a time.
+    /// Held while the provider's boxes are compared with the store, so that only one comparison runs
+    /// at a time.
     pub(crate) comparing: tokio::sync::Mutex<()>,
     /// How often it has recovered.
     recoveries: watch::Sender<u64>,

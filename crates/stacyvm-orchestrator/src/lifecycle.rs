@@ -48,7 +48,7 @@ pub(crate) enum Phase {
 pub(crate) enum Event {
     /// The backend made the box and its agent answers.
     Created,
-    /// The backend could not, or the result is of no use to anybody.
+    /// The backend could not make the box, or the box is of no use any more.
     CreateFailed,
     /// Nothing in the box moves, and it can go on.
     Paused,

@@ -8,7 +8,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::error::Error;
 
-/// From the first request to the end of the last task.
+/// The life of an orchestrator, from the first request to the end of the last task.
 #[derive(Debug, Default)]
 pub(crate) struct Lifetime {
     pub(crate) closed: AtomicBool,

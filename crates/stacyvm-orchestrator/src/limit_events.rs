@@ -43,7 +43,7 @@ impl<'a> LimitEvent<'a> {
         }
     }
 
-    /// Whom it is about.
+    /// The owner that the event is about, if there is one.
     pub(crate) const fn owner(self) -> Option<&'a OwnerId> {
         match self {
             Self::SpawnQueued { owner }

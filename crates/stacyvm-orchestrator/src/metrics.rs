@@ -74,9 +74,9 @@ pub const BUCKET_BOUNDS: [f64; 14] = [
 /// One operation of one provider.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OperationMetrics {
-    /// Which operation.
+    /// The operation.
     pub operation: Operation,
-    /// Which provider.
+    /// The name of the provider.
     pub provider: String,
     /// How many ended.
     pub count: u64,

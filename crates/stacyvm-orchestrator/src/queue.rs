@@ -1,15 +1,16 @@
 //! Spawns that wait for room, first come first served.
 //!
 //! ```text
-//!  full ─> join ─> wait for the turn ─> try ─> admitted: leave, the next has the turn
+//!  full ─> join ─> wait for the head ─> try ─> admitted: leave, the next is at the head
 //!            │            │              │ ^
 //!            │            │         full v │ a sandbox has gone
 //!            │            │             wait
 //!       queue full     time over or client gone: leave
 //! ```
 //!
-//! The turn is a semaphore of one, which tokio hands out in the order of asking. Only who has the
-//! turn tries; who comes while others wait gets in line without trying.
+//! The head of the queue is a semaphore with one permit, which tokio hands out in the order of
+//! asking. Only the spawn at the head tries to be admitted; a spawn that arrives while others wait
+//! joins the queue without trying.
 
 use std::time::Duration;
 
@@ -18,12 +19,13 @@ use stacyvm_types::OwnerId;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
 
-/// The queue.
+/// The spawns that wait for room.
 #[derive(Debug)]
 pub(crate) struct SpawnQueue {
     length: usize,
     timeout: Duration,
-    turn: Semaphore,
+    /// Its one permit belongs to the spawn at the head.
+    head: Semaphore,
     /// The owners of the spawns that wait, in no order.
     waiting: Mutex<Vec<Option<OwnerId>>>,
 }
@@ -31,17 +33,17 @@ pub(crate) struct SpawnQueue {
 /// Why there is no slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueRefusal {
-    /// The line is as long as it may be.
+    /// The queue is as long as it may be.
     Full,
-    /// What this owner has waiting fills all that they may have.
+    /// The spawns of this owner that wait already take all sandboxes that the owner may still have.
     OfOwner,
 }
 
-/// Why a wait is over without a turn.
+/// Why a wait ended without another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaitEnd {
     TimedOut,
-    /// The server stops.
+    /// The server is stopping.
     Closed,
 }
 
@@ -51,21 +53,21 @@ pub(crate) struct QueueSlot<'a> {
     queue: &'a SpawnQueue,
     owner: Option<&'a OwnerId>,
     deadline: Instant,
-    turn: Option<SemaphorePermit<'a>>,
+    head: Option<SemaphorePermit<'a>>,
 }
 
 impl SpawnQueue {
-    /// A line of at most `length` spawns, 0 for none, each of which waits at most `timeout`.
+    /// A queue of at most `length` spawns, 0 for none, each of which waits at most `timeout`.
     pub(crate) fn new(length: usize, timeout: Duration) -> Self {
         Self {
             length,
             timeout,
-            turn: Semaphore::new(1),
+            head: Semaphore::new(1),
             waiting: Mutex::default(),
         }
     }
 
-    /// Whether there is a line at all.
+    /// Whether spawns may wait at all.
     pub(crate) fn is_on(&self) -> bool {
         self.length > 0
     }
@@ -75,7 +77,7 @@ impl SpawnQueue {
         self.timeout
     }
 
-    /// Whether anybody waits.
+    /// Whether any spawn waits.
     pub(crate) fn is_occupied(&self) -> bool {
         !self.lock().is_empty()
     }
@@ -85,7 +87,7 @@ impl SpawnQueue {
         self.check(&self.lock(), owner, left).is_ok()
     }
 
-    /// Gets in line at its end.
+    /// Joins the queue at its end.
     pub(crate) fn join<'a>(
         &'a self,
         owner: Option<&'a OwnerId>,
@@ -98,7 +100,7 @@ impl SpawnQueue {
             queue: self,
             owner,
             deadline: Instant::now() + self.timeout,
-            turn: None,
+            head: None,
         })
     }
 
@@ -107,9 +109,9 @@ impl SpawnQueue {
         self.lock().len()
     }
 
-    /// Sends everybody who waits away.
+    /// Ends every wait with [`WaitEnd::Closed`].
     pub(crate) fn close(&self) {
-        self.turn.close();
+        self.head.close();
     }
 
     fn check(
@@ -121,7 +123,7 @@ impl SpawnQueue {
         if waiting.len() >= self.length {
             return Err(QueueRefusal::Full);
         }
-        // Else one owner could fill the line with spawns that will be refused at its head.
+        // Else one owner could fill the queue with spawns that will be refused at its head.
         if let (Some(_), Some(left)) = (owner, left) {
             let same = waiting.iter().filter(|other| other.as_ref() == owner);
             if same.count() as u64 >= left {
@@ -138,19 +140,19 @@ impl SpawnQueue {
 }
 
 impl QueueSlot<'_> {
-    /// Returns when it is worth trying: when the turn has come, and then each time that `freed`
-    /// tells of a sandbox that has gone.
+    /// Returns when it is worth trying: when the spawn has reached the head, and then each time that
+    /// `freed` reports a sandbox that has gone.
     pub(crate) async fn wait(&mut self, freed: &Notify) -> Result<(), WaitEnd> {
         let queue = self.queue;
-        if self.turn.is_none() {
-            let turn = timeout_at(self.deadline, queue.turn.acquire()).await;
-            let turn = turn.map_err(|_| WaitEnd::TimedOut)?;
-            self.turn = Some(turn.map_err(|_| WaitEnd::Closed)?);
+        if self.head.is_none() {
+            let permit = timeout_at(self.deadline, queue.head.acquire()).await;
+            let permit = permit.map_err(|_| WaitEnd::TimedOut)?;
+            self.head = Some(permit.map_err(|_| WaitEnd::Closed)?);
             return Ok(());
         }
         let closed = async {
-            // There is but one permit and it is ours: this ends only when the line is closed.
-            let _ = queue.turn.acquire().await;
+            // This slot holds the only permit, so this ends only when the queue is closed.
+            let _ = queue.head.acquire().await;
         };
         let next = async {
             tokio::select! {
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_turn_goes_round_in_order_and_a_newcomer_sees_the_line() {
+    async fn spawns_reach_the_head_in_order_and_a_newcomer_sees_the_queue() {
         let (queue, freed) = (SpawnQueue::new(3, Duration::from_secs(9)), Notify::new());
         assert!(queue.is_on() && !queue.is_occupied());
         let mut first = queue.join(None, None).unwrap();
@@ -196,13 +198,13 @@ mod tests {
         assert_eq!(queue.join(None, None).unwrap_err(), QueueRefusal::Full);
         assert_eq!(first.wait(&freed).await, Ok(()));
         {
-            // The third asks for the turn after the second, whoever is woken first.
+            // The third waits for the head behind the second, whichever is woken first.
             let mut second = pin!(second.wait(&freed));
             let mut third = pin!(third.wait(&freed));
             assert!(ask(second.as_mut()).is_pending());
             assert!(ask(third.as_mut()).is_pending());
             freed.notify_one();
-            // Told once, whoever listens: the one with the turn.
+            // One notification wakes only the spawn at the head.
             assert_eq!(first.wait(&freed).await, Ok(()));
             assert!(queue.is_occupied());
             drop(first);
@@ -231,16 +233,16 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_has_as_many_places_as_sandboxes_left() {
+    fn an_owner_has_as_many_slots_as_sandboxes_left() {
         let queue = SpawnQueue::new(5, Duration::from_secs(9));
         let (alice, bob) = ("alice".parse().unwrap(), "bob".parse().unwrap());
-        let place = queue.join(Some(&alice), Some(1)).unwrap();
+        let slot = queue.join(Some(&alice), Some(1)).unwrap();
         let refused = queue.join(Some(&alice), Some(1));
         assert_eq!(refused.unwrap_err(), QueueRefusal::OfOwner);
         assert!(!queue.has_slot(Some(&alice), Some(1)));
         assert!(queue.has_slot(Some(&bob), Some(1)));
         assert!(queue.has_slot(Some(&alice), None));
-        drop(place);
+        drop(slot);
         assert!(queue.has_slot(Some(&alice), Some(1)));
     }
 }

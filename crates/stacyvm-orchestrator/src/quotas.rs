@@ -18,16 +18,16 @@ const MAX_QUOTAS: usize = 100_000;
 /// The owner id that GET `/quotas/summary` could not be told from.
 const RESERVED: &str = "summary";
 
-/// All of them.
+/// The quotas of all owners that have one.
 #[derive(Debug, Default)]
 pub(crate) struct Quotas {
     held: Mutex<BTreeMap<OwnerId, Quota>>,
-    /// Held while one is changed, so that memory and store agree.
+    /// Held while a quota is changed, so that memory and store agree.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 impl Quotas {
-    /// From the store.
+    /// Builds the table from the quotas in the store.
     pub(crate) fn load(quotas: Vec<Quota>) -> Self {
         let by_owner = |quota: Quota| (quota.owner_id.clone(), quota);
         Self {
@@ -40,7 +40,7 @@ impl Quotas {
         self.lock().get(owner).cloned()
     }
 
-    /// Sorted by owner.
+    /// Lists all quotas, sorted by owner.
     pub(crate) fn list(&self) -> Vec<Quota> {
         self.lock().values().cloned().collect()
     }
@@ -89,7 +89,7 @@ pub(crate) fn tightened(settings: &Settings, quota: &Quota) -> Settings {
         max_vcpus,
         max_disk_mb,
         max_owner_sandboxes: smaller(of_owner, quota.max_sandboxes).unwrap_or(0),
-        // Who asks for nothing gets what they may have.
+        // A request that names no value gets no more than the quota allows.
         memory_mb: max_memory_mb.map_or(settings.memory_mb, |max| settings.memory_mb.min(max)),
         vcpus: max_vcpus.map_or(settings.vcpus, |max| settings.vcpus.min(max)),
         ..settings.clone()

@@ -159,11 +159,11 @@ pub(crate) enum Full {
     IdInUse,
 }
 
-/// All of them.
+/// The table of all living sandboxes, with a count for each owner.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     inner: Mutex<Entries>,
-    /// Told when one has gone.
+    /// Notified when a sandbox has been removed from the table.
     pub(crate) freed: Notify,
 }
 
@@ -226,7 +226,7 @@ impl Registry {
         self.lock().counts(owner)
     }
 
-    /// All of them at this moment, in no order.
+    /// All sandboxes at this moment, in no order.
     pub(crate) fn snapshot(&self) -> Vec<Arc<Entry>> {
         self.lock().entries.values().cloned().collect()
     }

@@ -46,8 +46,8 @@ pub(crate) struct SandboxTask {
 }
 
 impl SandboxTask {
-    /// Of a sandbox from the store. `stored` is what the store says, `observed` whether the
-    /// backend was asked.
+    /// Makes the task of a sandbox that was found in the store. `observed` says whether the
+    /// backend was asked about it.
     pub(crate) fn recovered(
         state: Arc<OrchestratorState>,
         entry: Arc<Entry>,

@@ -1,8 +1,8 @@
 //! Which provider a spawn gets, and at which level of isolation.
 //!
 //! What a request names is a floor: it gets the weakest level that reaches it, because a stronger
-//! one costs more, and never less than it asked for. What a spawn gets that asks for nothing is
-//! the usual level of the provider, whatever else that could give.
+//! one costs more, and never less than it asked for. A spawn that asks for no level gets
+//! the usual level of the provider, whatever other levels the provider offers.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

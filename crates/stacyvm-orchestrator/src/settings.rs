@@ -1,15 +1,15 @@
-//! What the operator decides, resolved; and who asks.
+//! The operator's settings, resolved, and the caller of an operation.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use stacyvm_types::{OwnerId, SandboxState, Vcpus};
 
-/// Who asks. In pool mode an owner sees only their own sandboxes; without an owner it is the
-/// operator, who sees all.
+/// The caller of an operation. In pool mode an owner sees only their own
+/// sandboxes; without an owner the caller is the operator, who sees all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// From `X-User-ID`.
+    /// The owner named in the `X-User-ID` header, if the request has one.
     pub owner: Option<OwnerId>,
 }
 

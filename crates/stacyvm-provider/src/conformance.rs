@@ -26,7 +26,7 @@ use anyhow::{Context, Result};
 pub use harness::{Harness, WAIT_TIMEOUT, eventually};
 pub use sandbox::{Finished, Sandbox, spec};
 
-/// When a check hangs.
+/// How long one check may take.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Runs one check; used by [`conformance_tests!`](crate::conformance_tests).
@@ -39,7 +39,7 @@ pub async fn run<H: Harness>(
     check: impl AsyncFnOnce(&mut dyn Harness) -> Result<()>,
 ) {
     let Some(mut harness) = harness else {
-        // Whoever made none has said why.
+        // The harness function has printed why this machine cannot run the check.
         return;
     };
     let provider = harness.provider().name();

@@ -24,7 +24,7 @@ pub enum ProviderError {
     /// The backend failed at `step`.
     #[error("{step}: {message}")]
     Backend {
-        /// Which step, in words a person understands: `mount the overlay`.
+        /// The step that failed, in words a person understands: `mount the overlay`.
         step: &'static str,
         /// What happened, without host paths.
         message: String,

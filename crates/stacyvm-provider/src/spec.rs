@@ -23,7 +23,8 @@ pub enum Egress {
     /// Everything that the operator's rules leave open.
     #[default]
     Open,
-    /// Of that, only servers of these names; an empty list closes everything.
+    /// Only servers of these names, as far as the operator's rules allow them; an empty list closes
+    /// everything.
     Domains(Vec<DomainPattern>),
 }
 
@@ -52,7 +53,7 @@ pub enum Notice {
     LimitReached {
         /// The box.
         id: SandboxId,
-        /// Of what: `memory`, `pids` or `disk`.
+        /// The limit: `memory`, `pids` or `disk`.
         limit: &'static str,
     },
     /// Its processes were stopped from outside StacyVM: it lives, but nothing in it moves.

@@ -51,8 +51,8 @@ pub(crate) fn check(headers: &HeaderMap, key: &Secret) -> Result<(), Failure> {
     Err(Failure::new(ErrorCode::Unauthorized, message))
 }
 
-/// Removes a key of this server from a request. Another key in the same header is somebody else's
-/// and stays.
+/// Removes a key of this server from a request. Another key in the same header belongs to
+/// another program and stays.
 pub(crate) fn hide(headers: &mut HeaderMap, key: &Secret) {
     let any = |name: &HeaderName, found: fn(&[u8]) -> Option<&[u8]>| {
         let mut sent = headers.get_all(name).iter();

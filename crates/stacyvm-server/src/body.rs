@@ -3,7 +3,7 @@
 //! The door decides on the head. Of what it lets in, small bodies are read before the route is asked,
 //! so that a refusal does not leave unread bytes on a connection (the client would see a reset
 //! instead of the answer). A client that waits for `100 Continue` has sent nothing yet: its body is
-//! not touched before somebody wants what is in it.
+//! not touched before the route reads it.
 
 use std::time::Duration;
 

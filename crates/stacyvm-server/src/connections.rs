@@ -65,7 +65,7 @@ pub(crate) struct Seats {
 struct Addresses {
     /// 0 means no limit.
     limit: usize,
-    /// Nobody stands here with none.
+    /// The number of open connections of each peer that has any.
     open: Mutex<HashMap<Peer, usize>>,
     warned: Mutex<Option<Instant>>,
 }

@@ -40,7 +40,8 @@ impl RouteMetrics {
     }
 }
 
-/// One request that is being answered. One whose client goes away first is only no longer there.
+/// One request that is being answered. If its client goes away first, it only leaves the number of
+/// requests in flight and is not counted as answered.
 #[derive(Debug)]
 pub(crate) struct InFlightRequest<'a>(&'a HttpMetrics);
 
@@ -91,7 +92,7 @@ impl Drop for InFlightRequest<'_> {
     }
 }
 
-/// A client may invent methods; they are one.
+/// The label of a method. A client may invent methods; all of those share one label.
 fn known(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -26,7 +26,7 @@ impl Peer {
         }
     }
 
-    /// Of a request that came over no connection of ours.
+    /// The peer of a request that did not arrive over a connection of this server.
     pub(crate) fn unknown() -> Self {
         Self(Ipv6Addr::UNSPECIFIED.into())
     }

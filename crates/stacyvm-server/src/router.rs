@@ -1,7 +1,7 @@
 //! The way of every request, in and out, in one place and in this order: request id and span,
 //! host, origin, key or ticket, rate, body, route, headers of the answer, log line.
 //!
-//! Whoever is refused before the route is refused on the head alone: nothing of the body is waited
+//! A request that is refused before the route is refused on its head alone: the body is not waited
 //! for, and a client that holds it back is not asked for it.
 
 use std::panic::AssertUnwindSafe;

@@ -3,8 +3,8 @@
 //!
 //! A ticket is good for one request, for a short time, for the owner who asked for it and, if
 //! they said so, below one path. Only its digest is kept, in memory: a restart ends them all. Those
-//! that are neither used nor expired are bounded for each key, so that nobody's leave no room for
-//! others'.
+//! that are neither used nor expired are bounded for each key, so that one client's tickets
+//! leave room for others'.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -47,7 +47,7 @@ struct TicketTable {
     valid: HashMap<Hash, IssuedTicket>,
     /// The same by the time until which they are good.
     ends: BTreeSet<(Instant, Hash)>,
-    /// How many each has; nobody stands here with none.
+    /// The number of valid tickets of each principal that has any.
     held: HashMap<Principal, usize>,
 }
 

@@ -1,8 +1,9 @@
-//! Whose word on a client's address counts.
+//! The proxies whose word on a client's address is believed.
 //!
-//! Anybody can write `X-Forwarded-For`. It is looked at only when the connection itself comes from
-//! a proxy that the operator named, and read from the right: each proxy appends whom it saw, so the
-//! first address from there that is no trusted proxy's is the last one that nobody could make up.
+//! Any client can send `X-Forwarded-For`. It is looked at only when the connection itself comes from
+//! a proxy that the operator named, and read from the right: each proxy appends the address that
+//! it saw, so the first address from the right that is no trusted proxy's cannot be made up by a
+//! client.
 
 use std::net::{IpAddr, SocketAddr};
 

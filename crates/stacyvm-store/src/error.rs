@@ -15,7 +15,7 @@ pub enum StoreError {
         "store {}: {reason}; move the file away (sandboxes then are found by their provider and destroyed) or restore a copy", file.display()
     )]
     Corrupt {
-        /// Which file.
+        /// The database file.
         file: PathBuf,
         /// What SQLite says.
         reason: String,
@@ -25,9 +25,9 @@ pub enum StoreError {
         "store {}: written by a newer stacyvm (schema {found}, this program knows {known}); run that version, or move the file away", file.display()
     )]
     Newer {
-        /// Which file.
+        /// The database file.
         file: PathBuf,
-        /// Its schema.
+        /// The schema of the file.
         found: u32,
         /// The newest schema this program knows.
         known: u32,
@@ -37,15 +37,15 @@ pub enum StoreError {
         "store {}: in use by another stacyvm server; stop it, or give this one its own data directory", file.display()
     )]
     InUse {
-        /// Which file.
+        /// The database file.
         file: PathBuf,
     },
     /// It could not be opened.
     #[error("store {}: {step}: {reason}", file.display())]
     Open {
-        /// Which file.
+        /// The database file.
         file: PathBuf,
-        /// Which step.
+        /// The step that failed.
         step: &'static str,
         /// What the system or SQLite says.
         reason: String,
@@ -56,7 +56,7 @@ pub enum StoreError {
     /// Anything else.
     #[error("the store failed to {step}: {reason}")]
     Failed {
-        /// Which step.
+        /// The step that failed.
         step: &'static str,
         /// What SQLite says.
         reason: String,

@@ -11,7 +11,7 @@ pub use rustix::thread::CapabilitySet as Set;
 /// The capabilities of the calling process.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn effective() -> Result<CapabilitySet> {
     capabilities(None).map(|sets| sets.effective)
 }
@@ -21,7 +21,7 @@ pub fn effective() -> Result<CapabilitySet> {
 /// locked.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn confine(kept: CapabilitySet) -> Result<()> {
     let held = capabilities(None)?.permitted;
     if held.contains(CapabilitySet::SETPCAP) {
@@ -51,7 +51,7 @@ pub fn confine(kept: CapabilitySet) -> Result<()> {
 /// them through an exec; nothing is inheritable. Returns the capabilities that can be handed on.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn confine_to(own: CapabilitySet, handed_on: CapabilitySet) -> Result<CapabilitySet> {
     let held = capabilities(None)?.permitted;
     let handed_on = handed_on & held;
@@ -80,7 +80,7 @@ pub fn confine_to(own: CapabilitySet, handed_on: CapabilitySet) -> Result<Capabi
 /// Makes every permitted capability of `own` effective again, after a change of the effective user.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn raise(own: CapabilitySet) -> Result<()> {
     let held = capabilities(None)?;
     set_capabilities(

@@ -238,7 +238,7 @@ impl Group {
     /// Moves the calling process into the group, in the hierarchies in which it was not cloned.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the system call.
     pub fn join(&self) -> Result<()> {
         for tasks in &self.join {
             rustix::io::write(tasks, b"0")?;

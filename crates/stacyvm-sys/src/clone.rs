@@ -77,7 +77,7 @@ struct CloneArgs {
 /// the child, as its own `fork` does.
 ///
 /// # Errors
-/// `EDEADLK` when the process has more than one thread; else what the kernel says.
+/// `EDEADLK` when the process has more than one thread; otherwise the error of the system call.
 pub fn clone_process(namespaces: Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
     if crate::proc::thread_count()? != 1 {
         return Err(Errno::DEADLK);

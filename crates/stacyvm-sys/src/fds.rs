@@ -17,8 +17,8 @@ pub const MAX_DESCRIPTORS: usize = 64;
 /// Sends one packet. Never raises SIGPIPE.
 ///
 /// # Errors
-/// `EINVAL` for more than [`MAX_DESCRIPTORS`]; `EPIPE` when the other side is gone; else what the
-/// kernel says.
+/// `EINVAL` for more than [`MAX_DESCRIPTORS`]; `EPIPE` when the other side is gone; otherwise the error
+/// of the system call.
 pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<()> {
     if descriptors.len() > MAX_DESCRIPTORS {
         return Err(Errno::INVAL);
@@ -47,7 +47,7 @@ pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> 
 /// without a descriptor means that the other side is gone.
 ///
 /// # Errors
-/// `EMSGSIZE` when the packet or its descriptors did not fit; else what the kernel says.
+/// `EMSGSIZE` when the packet or its descriptors did not fit; otherwise the error of the system call.
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);

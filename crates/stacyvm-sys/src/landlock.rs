@@ -61,7 +61,7 @@ pub fn version() -> u32 {
 /// Confines the calling process and all that it starts. It must have set no_new_privs.
 ///
 /// # Errors
-/// `EOPNOTSUPP` when `version` is under [`FIRST_USABLE`]; else what the kernel says.
+/// `EOPNOTSUPP` when `version` is under [`FIRST_USABLE`]; otherwise the error of the system call.
 pub fn confine(version: u32) -> Result<()> {
     if version < FIRST_USABLE {
         return Err(Errno::OPNOTSUPP);
@@ -97,7 +97,7 @@ pub fn confine(version: u32) -> Result<()> {
 /// listening on further TCP ports, signals and abstract sockets. It must have set no_new_privs.
 ///
 /// # Errors
-/// `EOPNOTSUPP` without Landlock; else what the kernel says.
+/// `EOPNOTSUPP` without Landlock; otherwise the error of the system call.
 pub fn confine_without_files(version: u32) -> Result<()> {
     if version == 0 {
         return Err(Errno::OPNOTSUPP);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::{Errno, Result};
 
-// Of <linux/loop.h>.
+// From <linux/loop.h>.
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
@@ -43,7 +43,7 @@ pub fn available() -> bool {
 /// Attaches a file to a free device.
 ///
 /// # Errors
-/// `ENOENT` where the machine has none; else what the kernel says.
+/// `ENOENT` where the machine has none; otherwise the error of the system call.
 pub fn attach(file: BorrowedFd<'_>) -> Result<LoopDevice> {
     let control = open("/dev/loop-control")?;
     for _ in 0..ATTEMPTS {

@@ -30,7 +30,7 @@ pub enum Parameter<'a> {
 /// Makes a file system as a detached mount.
 ///
 /// # Errors
-/// What the kernel says to any of the steps.
+/// The error of the first step that fails.
 pub fn filesystem(
     kind: &str,
     parameters: &[Parameter<'_>],
@@ -52,7 +52,7 @@ pub fn filesystem(
 /// options are one text of at most 4095 bytes. The mount at `place` stays there.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn at_once(kind: &str, place: &str, options: &str) -> Result<OwnedFd> {
     let options = CString::new(options).map_err(|_| Errno::INVAL)?;
     let flags = MountFlags::NODEV | MountFlags::NOSUID;
@@ -63,7 +63,7 @@ pub fn at_once(kind: &str, place: &str, options: &str) -> Result<OwnedFd> {
 /// Makes a detached copy of a mount, alone or with all mounts below it.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn clone_tree(directory: impl AsFd, path: impl Arg, recursive: bool) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
@@ -77,7 +77,7 @@ pub fn clone_tree(directory: impl AsFd, path: impl Arg, recursive: bool) -> Resu
 /// Makes a detached copy of one host directory by path.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn clone_path(path: impl Arg) -> Result<OwnedFd> {
     clone_tree(CWD, path, false)
 }
@@ -85,7 +85,7 @@ pub fn clone_path(path: impl Arg) -> Result<OwnedFd> {
 /// Attaches a detached mount at `path`. A link at the end of `path` is not followed.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn attach(mount: impl AsFd, directory: impl AsFd, path: impl Arg) -> Result<()> {
     move_mount(
         mount,
@@ -99,7 +99,7 @@ pub fn attach(mount: impl AsFd, directory: impl AsFd, path: impl Arg) -> Result<
 /// Detaches a mount and all mounts below it at once; processes that still use it keep it.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn detach(path: impl Arg) -> Result<()> {
     unmount(path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
 }
@@ -107,7 +107,7 @@ pub fn detach(path: impl Arg) -> Result<()> {
 /// Changes attributes of a mount, with `recursive` also of everything below it.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn set_attributes(
     directory: impl AsFd,
     path: &CStr,
@@ -124,7 +124,7 @@ pub fn set_attributes(
 /// Maps the owners of all files of a detached mount by the user namespace `mapping`.
 ///
 /// # Errors
-/// `EINVAL` when the file system cannot do it; else what the kernel says.
+/// `EINVAL` when the file system cannot do it; otherwise the error of the system call.
 pub fn map_ids(mount: impl AsFd, mapping: impl AsFd) -> Result<()> {
     let attributes = RawAttributes {
         set: MountAttrFlags::MOUNT_ATTR_IDMAP.bits().into(),
@@ -138,9 +138,9 @@ pub fn map_ids(mount: impl AsFd, mapping: impl AsFd) -> Result<()> {
 /// a file system that is about to be deleted.
 ///
 /// # Errors
-/// What the kernel says; `ENOTTY` of file systems that cannot.
+/// `ENOTTY` when the file system cannot do it; otherwise the error of the system call.
 pub fn give_up(directory: impl AsFd) -> Result<()> {
-    /// Of <linux/fs.h>; ext4 and XFS named it first, as EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN.
+    /// From <linux/fs.h>; ext4 and XFS named it first, as EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN.
     const FS_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587D;
     /// Neither data nor the log is written before.
     const AT_ONCE: u32 = 2;
@@ -168,7 +168,7 @@ pub enum Propagation {
 /// Sets the propagation of every mount of the calling process's namespace.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn set_propagation(propagation: Propagation) -> Result<()> {
     let attributes = RawAttributes {
         propagation: match propagation {

@@ -43,7 +43,8 @@ impl Kind {
 /// Moves the calling thread, which must be the only one, into a new namespace.
 ///
 /// # Errors
-/// `EDEADLK` when there are other threads, which would stay behind; else what the kernel says.
+/// `EDEADLK` when there are other threads, which would stay behind; otherwise the error of the
+/// system call.
 pub fn leave(kind: Kind) -> Result<()> {
     if crate::proc::thread_count()? != 1 {
         return Err(Errno::DEADLK);
@@ -95,7 +96,7 @@ pub fn network_namespace_of(pid: i32) -> Result<OwnedFd> {
 /// Moves the calling thread into a namespace.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn enter(namespace: impl AsFd) -> Result<()> {
     move_into_link_name_space(namespace.as_fd(), None)
 }
@@ -121,7 +122,7 @@ impl IdRange {
 /// gives up changing supplementary groups, which the kernel asks of callers without privilege.
 ///
 /// # Errors
-/// What the kernel says; a map can be written once only.
+/// The error of the write; `EPERM` when a map was written before, because it can be written only once.
 pub fn map_ids(pid: i32, users: IdRange, groups: IdRange, deny_groups: bool) -> Result<()> {
     if deny_groups {
         write_proc(pid, "setgroups", b"deny")?;

@@ -78,7 +78,7 @@ impl Netlink {
     /// Opens a socket in the calling thread's network namespace.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the system call.
     pub fn open() -> Result<Self> {
         let socket = socket_with(
             AddressFamily::NETLINK,
@@ -97,7 +97,7 @@ impl Netlink {
     /// Lists every interface.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the request.
     pub fn links(&mut self) -> Result<Vec<Link>> {
         let mut request = Message::new(libc::RTM_GETLINK, libc::NLM_F_DUMP);
         request.link_header(0, 0, 0);
@@ -115,7 +115,7 @@ impl Netlink {
     /// Finds the interface of this name.
     ///
     /// # Errors
-    /// `ENODEV` when there is none; else what the kernel says.
+    /// `ENODEV` when there is none; otherwise the error of the request.
     pub fn link(&mut self, name: &str) -> Result<Link> {
         let mut request = Message::new(libc::RTM_GETLINK, 0);
         request.link_header(0, 0, 0);
@@ -132,7 +132,7 @@ impl Netlink {
     /// Makes a veth pair. Both ends are down.
     ///
     /// # Errors
-    /// `EEXIST` when a name is taken; else what the kernel says.
+    /// `EEXIST` when a name is taken; otherwise the error of the request.
     pub fn make_veth_pair(&mut self, pair: &VethPair<'_>) -> Result<()> {
         const VETH_INFO_PEER: u16 = 1;
         let mut request = Message::new(libc::RTM_NEWLINK, libc::NLM_F_CREATE | libc::NLM_F_EXCL);
@@ -170,7 +170,7 @@ impl Netlink {
     /// Sets the alias of an interface.
     ///
     /// # Errors
-    /// What the kernel says; an alias has at most 255 bytes.
+    /// The error of the request; an alias has at most 255 bytes.
     pub fn set_alias(&mut self, device: u32, alias: &str) -> Result<()> {
         let mut request = Message::new(libc::RTM_SETLINK, 0);
         request.link_header(device, 0, 0);
@@ -181,7 +181,7 @@ impl Netlink {
     /// Puts an interface into a group, which packet filters can match.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the request.
     pub fn set_group(&mut self, device: u32, group: u32) -> Result<()> {
         let mut request = Message::new(libc::RTM_SETLINK, 0);
         request.link_header(device, 0, 0);
@@ -192,7 +192,7 @@ impl Netlink {
     /// Applies the settings to an interface and brings it up. The interface generates no IPv6 address.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the request.
     pub fn set_up(&mut self, device: u32, settings: LinkSettings) -> Result<()> {
         const CONF: u16 = 1;
         const CONF_FORWARDING: u16 = 1;
@@ -238,7 +238,7 @@ impl Netlink {
     /// Removes an interface, and the other end of a pair with it. One that is gone is success.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the request.
     pub fn remove_link(&mut self, device: u32) -> Result<()> {
         let mut request = Message::new(libc::RTM_DELLINK, 0);
         request.link_header(device, 0, 0);
@@ -252,7 +252,7 @@ impl Netlink {
     /// interfaces is success.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// `EINVAL` for group 0; otherwise the error of the request.
     pub fn remove_group(&mut self, group: u32) -> Result<()> {
         if group == 0 {
             // Group 0 is the default group of all interfaces.
@@ -271,7 +271,7 @@ impl Netlink {
     /// has is success.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the request.
     pub fn add_address(&mut self, device: u32, address: IpAddr) -> Result<()> {
         const IFA_ADDRESS: u16 = 1;
         const IFA_LOCAL: u16 = 2;
@@ -294,7 +294,7 @@ impl Netlink {
     /// Adds a route.
     ///
     /// # Errors
-    /// `EEXIST` when there is one to the same place; else what the kernel says.
+    /// `EEXIST` when there is one to the same place; otherwise the error of the request.
     pub fn add_route(&mut self, route: &Route) -> Result<()> {
         let (family, _) = parts(route.to.or(route.via).ok_or(Errno::INVAL)?);
         // The gateway is on the link, whatever the routes say (`include/uapi/linux/rtnetlink.h`).
@@ -332,7 +332,7 @@ impl Netlink {
     /// Lists the routes of the main table, of both families.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the request.
     pub fn routes(&mut self) -> Result<Vec<RouteEntry>> {
         let mut routes = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {

@@ -13,7 +13,7 @@ use crate::namespaces::{Kind, current, enter, leave};
 /// Brings the loopback of the calling process's network namespace up.
 ///
 /// # Errors
-/// `EPERM` without the right to administer that namespace; else what the kernel says.
+/// `EPERM` without the right to administer that namespace; otherwise the error of the system call.
 pub fn loopback_up() -> Result<()> {
     let socket = socket_with(
         AddressFamily::INET,
@@ -55,8 +55,8 @@ pub fn open_low_ports() {
 /// stays in its own namespace.
 ///
 /// # Errors
-/// `EDEADLK` when there are other threads; else what the kernel says. When returning fails,
-/// the process is left in the new namespace and the error says so by being `ENOTRECOVERABLE`.
+/// `EDEADLK` when there are other threads; otherwise the error of the system call. When returning
+/// fails, the process is left in the new namespace and the error says so by being `ENOTRECOVERABLE`.
 pub fn create() -> Result<OwnedFd> {
     let home = current(Kind::Network)?;
     leave(Kind::Network)?;
@@ -80,7 +80,7 @@ pub fn of_thread() -> Result<OwnedFd> {
 /// Like [`create`], from one of several threads. The other threads are not affected.
 ///
 /// # Errors
-/// What the kernel says. When returning fails, the thread is left in the new namespace and the
+/// The error of the system call. When returning fails, the thread is left in the new namespace and the
 /// error says so by being `ENOTRECOVERABLE`: it must end.
 pub fn make_on_thread() -> Result<OwnedFd> {
     let home = of_thread()?;

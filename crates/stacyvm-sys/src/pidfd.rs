@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 /// Opens the process with this id; none when there is none.
 ///
 /// # Errors
-/// What the kernel says, but for "no such process".
+/// The error of the system call, but for `ESRCH` (no such process).
 pub fn open(pid: i32) -> Result<Option<OwnedFd>> {
     let Some(pid) = Pid::from_raw(pid) else {
         return Ok(None);
@@ -49,7 +49,7 @@ pub fn kill(pidfd: impl AsFd) -> Result<()> {
 /// Waits until the process has ended; false when the time is over first.
 ///
 /// # Errors
-/// What poll(2) says.
+/// The error of poll(2).
 pub fn wait(pidfd: impl AsFd, at_most: Duration) -> Result<bool> {
     let deadline = std::time::Instant::now() + at_most;
     loop {

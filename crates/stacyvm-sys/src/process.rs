@@ -72,7 +72,7 @@ fn overwrite((start, end): (usize, usize), text: &[u8]) {
 /// Makes children that end leave no zombie, so that they need not be waited for.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn reap_children_automatically() -> Result<()> {
     child_signal(libc::SIG_IGN, libc::SA_NOCLDWAIT)
 }
@@ -80,7 +80,7 @@ pub fn reap_children_automatically() -> Result<()> {
 /// Makes children that end wait to be reaped again.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn reap_children_by_waiting() -> Result<()> {
     child_signal(libc::SIG_DFL, 0)
 }
@@ -110,8 +110,8 @@ fn child_signal(handler: libc::sighandler_t, flags: libc::c_int) -> Result<()> {
 /// return.
 ///
 /// # Errors
-/// `EDEADLK` when there are other threads, else what the kernel says; nothing has run then, and
-/// some descriptors may be closed: the caller should end the process with [`exit_now`].
+/// `EDEADLK` when there are other threads, otherwise the error of the system call; nothing has
+/// run then, and some descriptors may be closed: the caller should end the process with [`exit_now`].
 pub fn become_another<T: Copy + 'static>(
     kept: Vec<OwnedFd>,
     plain: T,
@@ -146,7 +146,7 @@ fn close_range(first: u32, last: u32) -> Result<()> {
 /// Starts an empty session keyring, so that the keys of the process's parent cannot be reached.
 ///
 /// # Errors
-/// What the kernel says; `ENOSYS` without keyrings.
+/// `ENOSYS` when the kernel has no keyrings; otherwise the error of the system call.
 pub fn new_session_keyring() -> Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is touched.

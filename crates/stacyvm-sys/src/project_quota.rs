@@ -7,17 +7,17 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use rustix::io::{Errno, Result};
 
-// Of <linux/fs.h>.
+// From <linux/fs.h>.
 const FS_IOC_FSGETXATTR: libc::Ioctl = 0x801C_581F;
 const FS_IOC_FSSETXATTR: libc::Ioctl = 0x401C_5820;
 const FS_XFLAG_PROJINHERIT: u32 = 0x200;
 
-// Of <linux/quota.h>.
+// From <linux/quota.h>.
 const SYS_QUOTACTL_FD: libc::c_long = 443;
 const PRJQUOTA: u32 = 2;
 const Q_GETQUOTA: u32 = 0x80_0007;
 const Q_SETQUOTA: u32 = 0x80_0008;
-// Of <linux/dqblk_xfs.h>; ext4 answers it too.
+// From <linux/dqblk_xfs.h>; ext4 answers it too.
 const Q_XGETQSTATV: u32 = 0x5808;
 const STATE_VERSION: i8 = 1;
 const FS_QUOTA_PDQ_ENFD: u16 = 1 << 5;
@@ -57,7 +57,7 @@ pub fn available(directory: impl AsFd) -> bool {
 /// Sets the project number of an empty directory; everything made below it inherits the number.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn assign(directory: impl AsFd, project: u32) -> Result<()> {
     let descriptor = directory.as_fd().as_raw_fd();
     let mut attributes = Fsxattr::default();
@@ -86,7 +86,7 @@ pub fn assign(directory: impl AsFd, project: u32) -> Result<()> {
 /// the file system.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn limit(directory: impl AsFd, project: u32, bytes: u64, inodes: u64) -> Result<()> {
     let mut quota = Dqblk {
         block_hard: bytes.div_ceil(BLOCK),
@@ -102,7 +102,7 @@ pub fn limit(directory: impl AsFd, project: u32, bytes: u64, inodes: u64) -> Res
 /// Reads the usage and limits of a project.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn get(directory: impl AsFd, project: u32) -> Result<Project> {
     let mut quota = Dqblk::default();
     let address = std::ptr::from_mut(&mut quota);

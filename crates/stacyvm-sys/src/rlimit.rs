@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// the pids cgroup limits processes correctly.
 ///
 /// # Errors
-/// What the kernel says. Values above the present hard limit are brought down to it, because
+/// The error of the system call. Values above the present hard limit are brought down to it, because
 /// raising needs a privilege that is not always there.
 pub fn confine(open_files: u64) -> Result<()> {
     lower(Resource::Nofile, open_files)?;
@@ -25,7 +25,7 @@ pub fn confine(open_files: u64) -> Result<()> {
 /// program that cannot continue without them.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn address_space(bytes: u64) -> Result<()> {
     lower(Resource::As, bytes)
 }

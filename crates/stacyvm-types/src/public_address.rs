@@ -1,7 +1,7 @@
 //! Which addresses lead to the public internet, and which are a cloud's own services.
 //!
-//! Whoever owns a name chooses its addresses, so what a stranger names is judged by the address that
-//! it leads to.
+//! The owner of a name chooses its addresses, so a name from an untrusted client is judged by the
+//! address that it leads to.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -81,7 +81,7 @@ enum Command {
     Doctor(doctor::Args),
     /// Show or check the configuration.
     Config(config::Args),
-    /// Measure.
+    /// Measure how fast sandboxes are.
     Bench(bench::Args),
     /// Show the version.
     Version,

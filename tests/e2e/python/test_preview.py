@@ -326,7 +326,7 @@ def test_with_a_key_previews_are_private(locked_server):
             assert sandbox.get("preview") == said
             named = {"X-StacyVM-Preview": f"9-{sandbox['id']}"}
             kinds[said] = httpx.get(server.url, headers=named, timeout=60).status_code
-            # Nobody else's sandbox, nobody without a key.
+            # A request without the key gets no link.
             path = f"{server.url}/api/v1/sandboxes/{sandbox['id']}/preview"
             assert httpx.post(path, json={"port": 9}).status_code == 401
             assert ("stacyvm_token" in api.post(f"/sandboxes/{sandbox['id']}/preview", json={"port": 9}).json()["url"]) == (said is None)
@@ -373,7 +373,7 @@ def secure_server():
 
 def test_a_private_site_works_over_tls(secure_server, page):
     sandbox = spawn(secure_server, preview="private")
-    # The profile of a browser trusts nobody but the system; that the authority is right, others check.
+    # The browser's profile trusts only the system's authorities; other tests check this authority.
     page.call("Security.setIgnoreCertificateErrors", ignore=True)
     page.goto(link(secure_server, sandbox).json()["url"])
     page.until("window.checks")
@@ -394,7 +394,7 @@ def test_a_private_site_works_over_tls(secure_server, page):
 def test_this_machine_can_be_made_to_trust_the_authority(secure_server, tmp_path):
     if os.geteuid() != 0 or not shutil.which("update-ca-certificates"):
         pytest.skip("needs root and Debian's store of authorities")
-    # In a file system of its own: the machine that tests run on trusts nobody new.
+    # In a file system of its own: the machine that tests run on trusts no new authority.
     (tmp_path / "ssl").mkdir()
     script = f"""set -e
 mount -t tmpfs none /usr/local/share/ca-certificates

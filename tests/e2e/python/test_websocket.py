@@ -6,12 +6,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-PATIENCE = 60
+TIMEOUT = 60
 
 
 def open_socket(server, sandbox):
     url = server.url.replace("http://", "ws://")
-    return connect(f"{url}/api/v1/sandboxes/{sandbox.id}/exec/ws", open_timeout=PATIENCE)
+    return connect(f"{url}/api/v1/sandboxes/{sandbox.id}/exec/ws", open_timeout=TIMEOUT)
 
 
 class Talk:
@@ -28,7 +28,7 @@ class Talk:
         self.socket.send(json.dumps(frame))
 
     def hear(self):
-        return json.loads(self.socket.recv(timeout=PATIENCE))
+        return json.loads(self.socket.recv(timeout=TIMEOUT))
 
     def until(self, text):
         while text not in self.seen:
@@ -42,7 +42,7 @@ class Talk:
         while (frame := self.hear())["type"] != "exit":
             pass
         with pytest.raises(ConnectionClosed):
-            self.socket.recv(timeout=PATIENCE)
+            self.socket.recv(timeout=TIMEOUT)
         assert self.socket.close_code == 1000
         return frame
 
@@ -89,5 +89,5 @@ def test_a_bad_first_frame_closes_1007(server, sandbox, first):
     with open_socket(server, sandbox) as socket:
         socket.send(first)
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=PATIENCE)
+            socket.recv(timeout=TIMEOUT)
         assert socket.close_code == 1007

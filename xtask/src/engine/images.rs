@@ -87,7 +87,8 @@ fn bootstrap(files: &Path, root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Which release, and from where: what this machine's own packages are, if it is a Debian.
+/// The Debian release to install and its mirror: those of this machine if it runs Debian, else
+/// `stable` and no mirror.
 fn release() -> Result<(String, Option<String>)> {
     let text = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
     let value = |key: &str| {

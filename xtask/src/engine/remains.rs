@@ -11,17 +11,19 @@ use anyhow::{Context, Result, ensure};
 use super::EngineFiles;
 use crate::tools;
 
-/// How long what was killed may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long killed processes may take to be gone.
+const KILL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Programs that an engine consists of. Somebody's editor may also have its path on the command line.
+/// The programs of an engine. Other programs, such as an editor, may also have its path on their
+/// command line; they are left alone.
 const PROGRAMS: [&str; 5] = ["dockerd", "containerd", "runsc", "runc", "docker-proxy"];
 
-/// Ends everything that belongs to the engine of this files; nothing there is no error.
+/// Ends everything that belongs to the engine with these files. It is no error when nothing is left.
 pub(super) fn end(files: &EngineFiles) -> Result<()> {
     let start = Instant::now();
     loop {
-        // The daemon and the shims first, or they would start or mourn what is killed next.
+        // The daemon and the shims first: they would restart the containers' processes, or report
+        // their end.
         let mut alive = daemons(files);
         if alive.is_empty() {
             alive = contained(files);
@@ -30,11 +32,11 @@ pub(super) fn end(files: &EngineFiles) -> Result<()> {
             break;
         }
         ensure!(
-            start.elapsed() < PATIENCE,
+            start.elapsed() < KILL_TIMEOUT,
             "processes of the engine do not end: {alive:?}"
         );
         for pid in alive {
-            // One that has gone meanwhile is as good.
+            // A process that has ended meanwhile is no error.
             let _ = tools::works("kill", &["-KILL", &pid.to_string()]);
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -10,9 +10,9 @@ use super::findings::Findings;
 use crate::tools;
 use crate::workspace::Workspace;
 
-/// From here on a file is asked why.
+/// A file with more lines than this causes a warning.
 const LONG: usize = 500;
-/// From here on it fails.
+/// A file with more lines than this fails the check.
 const TOO_LONG: usize = 600;
 
 /// The one crate that may use `unsafe`.

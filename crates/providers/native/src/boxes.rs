@@ -280,7 +280,7 @@ fn read_resources(layout: &Layout, id: &SandboxId) -> io::Result<BoxResources> {
                 .as_ref()
                 .filter(|process| !process.ended());
             let fill = process.and_then(|process| disk::fill(process.pid));
-            // The server before has reported what happened before.
+            // The previous server has reported the limits that were reached while it ran.
             let disk = fill.zip(meta.disk.map(|disk| disk.bytes()));
             resources.reported_limits = ReportedLimits::current(&resources.cgroups, disk);
             resources.host_view = meta.host_view;

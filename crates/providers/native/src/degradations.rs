@@ -30,7 +30,7 @@ impl Degradations {
         }
     }
 
-    /// All of them, one sentence each.
+    /// All degradations, one sentence each.
     pub(crate) fn all(&self) -> Vec<String> {
         self.reported.lock().clone()
     }

@@ -70,7 +70,7 @@ impl NetworkSupport {
         }
     }
 
-    /// The network, also one that only sandboxes of before have.
+    /// The network, even when new sandboxes get none and only older ones still use it.
     pub(crate) fn existing(&self) -> Option<&Arc<SandboxNetwork>> {
         self.network.as_ref()
     }

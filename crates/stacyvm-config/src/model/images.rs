@@ -70,7 +70,7 @@ pub enum Mirrors {
 }
 
 impl Mirrors {
-    /// All of them.
+    /// The mirrors, in the order in which they are asked.
     pub fn all(&self) -> &[String] {
         match self {
             Self::One(one) => std::slice::from_ref(one),

@@ -13,7 +13,7 @@ use stacyvm_types::Cidr;
 use super::DockerConfig;
 use crate::Secret;
 
-/// Which provider a spawn gets that names none.
+/// The provider of a spawn that names none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ProviderChoice {
@@ -55,7 +55,7 @@ impl ProviderChoice {
 /// What makes sandboxes.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ProvidersConfig {
-    /// Which one a spawn gets that names none.
+    /// The provider of a spawn that names none.
     pub default: ProviderChoice,
     /// Kernel namespaces.
     pub native: NativeConfig,

@@ -44,7 +44,7 @@ pub enum LayerStage {
     },
     /// The connection was cut, or the registry failed; tried again after a pause.
     Retrying {
-        /// Which attempt comes next, from two.
+        /// The number of the next attempt, from two.
         attempt: u32,
     },
     /// All bytes are there and have the right digest.

@@ -1,8 +1,8 @@
 //! Which servers a pull may speak to.
 //!
-//! Whoever may name an image names a host, and a registry names further ones: of its tokens, of its
-//! blobs. None of them may make this machine speak to itself, to its neighbours or to the cloud that it
-//! runs in, unless the operator named that server. The address is judged, not the name, and the
+//! A client that names an image names a host, and a registry names further ones: for its tokens, for
+//! its blobs. None of them may make this machine speak to itself, to its neighbours or to the cloud
+//! that it runs in, unless the operator named that server. The address is judged, not the name, and the
 //! addresses that were judged are those that are connected to, so a name that changes its mind in
 //! between gains nothing.
 
@@ -78,7 +78,7 @@ impl Destinations {
         self.opened.iter().any(opens) || (is_public_address(address) && !is_own(address))
     }
 
-    /// Refuses an address in the place of a name, which nobody would resolve where a proxy is used.
+    /// Refuses an address in the place of a name, which would not be resolved where a proxy is used.
     pub(super) fn check_literal(&self, uri: &Uri) -> Result<(), ClosedAddress> {
         let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']');

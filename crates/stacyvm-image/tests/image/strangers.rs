@@ -1,5 +1,5 @@
-//! What a stranger names: the server asks nobody of its own neighbourhood for him, tells him nothing
-//! of what is there, and takes no login elsewhere.
+//! Images named by an untrusted client: a pull contacts no server in the machine's own network,
+//! reveals nothing about what is there, and sends no login to another server.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};

@@ -233,12 +233,12 @@ fn a_certificate_of_a_known_authority_is_needed() {
     };
     let registry = Registry::with(&setup).unwrap();
     let fixture = Fixture::new();
-    // On the loopback too: who speaks TLS has to prove who he is.
+    // A registry that speaks TLS needs a trusted certificate, on the loopback too.
     for host in ["localhost", "127.0.0.1"] {
         let name = format!("{host}:{}/app", registry.address.port());
         let reference = Reference::parse(&name).unwrap();
         let mut options = options();
-        // Of a registry that is named in the configuration, the reason may be known.
+        // The error of a registry that the configuration names tells the reason.
         let named = reference.registry().to_owned();
         options.registries.private.insert(named);
         let pull = |options: &_| fixture.store.pull(&reference, options, &|_| {});

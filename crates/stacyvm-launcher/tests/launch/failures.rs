@@ -116,7 +116,7 @@ fn sandboxes_outlive_the_launcher_and_no_other_process_does() {
         let recorded: Option<PidFile> = fs::read(request.box_dir.join("pid.json"))
             .ok()
             .map(|text| serde_json::from_slice(&text).expect("whole or not at all"));
-        // Whoever is not recorded ends by himself.
+        // Processes of a box that was not recorded end by themselves.
         let expected: Vec<i32> = recorded.iter().map(|record| record.pid).collect();
         let waiting = std::time::Instant::now();
         loop {

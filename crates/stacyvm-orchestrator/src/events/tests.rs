@@ -151,7 +151,7 @@ fn who_comes_back_gets_exactly_what_came_since() {
     assert_eq!((heard[0].id.0, heard.len()), (start + 150, 101));
     assert_eq!(ids(Some(heard[0].id.0)).len(), 100);
     assert_eq!(ids(Some(0)).len(), 100, "all there is, and nothing missed");
-    // Of another life of the server, or made up.
+    // Ids from an earlier start of the server, or made up.
     for foreign in [start - 7, start + 251] {
         let mut reader = follow(&events, all(), Some(foreign));
         let heard = drain(&mut reader);

@@ -43,12 +43,12 @@ pub(crate) struct NewSandbox {
     /// Held until it runs or has failed.
     pub(crate) key: Option<Arc<KeyGuard>>,
     pub(crate) reply: oneshot::Sender<Result<Sandbox, SpawnFailure>>,
-    /// Of the request that asks for it.
+    /// The tracing span of the request that asks for the sandbox.
     pub(crate) span: Span,
 }
 
 impl SandboxTask {
-    /// Of a sandbox that is about to be made.
+    /// Makes the task of a sandbox that is about to be created.
     pub(crate) fn creating(
         state: Arc<OrchestratorState>,
         entry: Arc<Entry>,

@@ -59,7 +59,7 @@ pub(super) struct Fake {
     pub(super) list_gate: Gate,
     /// Images that are far away wait here.
     pub(super) image_gate: Gate,
-    /// Who waits for them.
+    /// The number of callers that wait for such an image.
     pub(super) fetching: Arc<AtomicUsize>,
     /// Images that spawns hold.
     pub(super) held: Arc<AtomicUsize>,

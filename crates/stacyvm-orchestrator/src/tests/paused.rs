@@ -1,4 +1,4 @@
-//! Sandboxes that somebody pauses behind our back.
+//! Sandboxes that are paused outside StacyVM.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ async fn a_paused_sandbox_shows_so_and_refuses_until_it_goes_on() {
     assert_eq!(code(killed.await), ErrorCode::Conflict);
     let later = rig.orchestrator.extend(&rig.caller, &id, "20h");
     assert_eq!(later.await.unwrap().state, SandboxState::Paused);
-    // Said again, and seen again by the reconciler: nothing new.
+    // A second report and a pass of the reconciler add no event.
     tell(&rig, &id, false);
     pass(&rig, INTERVAL).await;
     set_moving(&rig, &id, true);
@@ -95,7 +95,7 @@ async fn what_waits_in_a_sandbox_when_it_is_paused_is_answered_and_a_command_goe
         orchestrator.exec_captured(&caller, &name, command).await
     });
     eventually("it runs", || rig.orchestrator.metrics().active_execs == 1).await;
-    // Nobody has said yet that it is paused: these reach the box and wait.
+    // The pause has not been reported yet: these calls reach the box and wait.
     rig.fake.set_moving(&id, false);
     let inside = rig.orchestrator.sandbox(&rig.caller, &id);
     let inside = inside.await.unwrap();

@@ -10,7 +10,7 @@ use utoipa::openapi::{Ref, RefOr, Response};
 
 use crate::error::status;
 
-/// One kind of failure: a code, the status that it has, when it happens and how it may sound.
+/// One kind of failure: its code, its HTTP status, when it happens and an example of its message.
 pub(super) struct Kind {
     name: &'static str,
     status: u16,

@@ -106,7 +106,7 @@ async fn a_provider_that_is_down_is_told_and_the_server_is_not_ready() {
     assert_eq!(tested.text(), r#"{"fake":false}"#);
     let refused = post(at, "/api/v1/sandboxes", "{}").await;
     refused.expect(503, "UNAVAILABLE");
-    // Nobody is probed for a question.
+    // Questions do not probe the provider.
     let before = fake.probes.load(Ordering::Relaxed);
     for _ in 0..20 {
         for path in [

@@ -132,7 +132,7 @@ async fn visitors_of_previews_leave_the_seats_of_the_api_free_and_the_other_way_
     // A visitor does not get at a seat of the API either.
     let refused = ask(visitors.last_mut().unwrap(), HEALTH).await;
     refused.expect(503, "UNAVAILABLE");
-    // Whoever goes makes room.
+    // A client that leaves makes room for another.
     clients.pop();
     let deadline = Instant::now() + TEST_TIMEOUT;
     while ask(&mut connect().await, HEALTH).await.status != 200 {

@@ -266,7 +266,7 @@ async fn input_that_came_with_the_request_is_there_at_once_and_ends() {
         server: &server,
         path,
     };
-    // Handed over already: more is refused, and nobody has to wait for it.
+    // All input has been handed over already: more is refused at once.
     exec.post("/stdin", json!({"data": "more"}))
         .await
         .expect(409, "CONFLICT");
@@ -330,7 +330,7 @@ async fn who_follows_hears_when_the_sandbox_is_destroyed() {
     );
     destroyed.unwrap();
     let answer = answer.expect("the follower hears no end");
-    // Whichever came first at the server.
+    // Either request may reach the server first.
     if answer.status == 200 {
         let last = parse(&answer).pop().unwrap();
         assert_eq!(last["reason"], "sandbox_destroyed", "{last}");

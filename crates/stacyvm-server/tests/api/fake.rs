@@ -48,7 +48,7 @@ pub(crate) struct FakeBox(Arc<Seen>);
 pub(crate) struct Seen {
     /// Pieces of output that were taken from `flood`.
     pub(crate) flooded: AtomicU64,
-    /// Told when a command's listener is gone.
+    /// Notified when the reader of a command's output is gone.
     pub(crate) abandoned: Notify,
     /// What became of the last upload: its bytes, or that it was broken off.
     pub(crate) upload: Mutex<Option<Result<Vec<u8>, OpError>>>,

@@ -22,9 +22,9 @@ use crate::fake::Fake;
 use crate::http::{Answer, TEST_TIMEOUT, exchange};
 use crate::support::{Options, Server};
 
-/// A time for silence that is short for a test, and yet much longer than a busy machine makes what is
-/// not silent wait.
-const SILENCE: Duration = Duration::from_secs(4);
+/// An idle timeout that is short enough for a test, and yet much longer than a busy machine delays a
+/// connection that is not idle.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The port that things listen on inside.
 const PORT: u16 = 3000;

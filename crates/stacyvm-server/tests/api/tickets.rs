@@ -31,7 +31,7 @@ async fn issue(at: SocketAddr, headers: &str, body: &str) -> String {
     value["ticket"].as_str().unwrap().to_owned()
 }
 
-/// Whether the door let it through to whatever is behind.
+/// Whether authentication let the request through to its route.
 fn passed(answer: &Answer) -> bool {
     assert!(answer.status != 403, "{}", answer.text());
     answer.status != 401
@@ -161,7 +161,7 @@ async fn without_a_key_a_foreign_page_opens_no_socket() {
     answer.expect(403, "FORBIDDEN");
     let own = format!("{upgrade}Host: localhost:7423\r\nOrigin: http://localhost:7423\r\n");
     assert_ne!(send(at, "GET", path, &own, b"").await.status, 403);
-    // A ticket that is none is refused here too, so that nobody takes one for an owner.
+    // An invalid ticket is refused here too, so that no request counts as an owner's by mistake.
     let answer = get(at, "/api/v1/events?ticket=nonsense").await;
     answer.expect(401, "UNAUTHORIZED");
     server.stop().await;

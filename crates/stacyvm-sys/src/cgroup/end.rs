@@ -11,7 +11,7 @@ use rustix::io::{Errno, Result};
 /// gone are no error.
 ///
 /// # Errors
-/// What the kernel says.
+/// The error of the system call.
 pub fn kill(directories: &BTreeMap<String, PathBuf>) -> Result<()> {
     if let Some(unified) = directories.get("unified") {
         match fs::write(unified.join("cgroup.kill"), "1") {
@@ -39,7 +39,7 @@ pub fn kill(directories: &BTreeMap<String, PathBuf>) -> Result<()> {
 /// Kills the processes of a group and removes it. Blocks for at most `timeout`.
 ///
 /// # Errors
-/// `EBUSY` when the group still has a process after that time; else what the kernel says.
+/// `EBUSY` when the group still has a process after that time; otherwise the error of the system call.
 pub fn remove(directories: &BTreeMap<String, PathBuf>, timeout: Duration) -> Result<()> {
     let deadline = Instant::now() + timeout;
     let mut pause = Duration::from_micros(100);

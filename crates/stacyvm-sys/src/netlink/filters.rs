@@ -44,7 +44,7 @@ impl FilterWatch {
     /// Opens a socket in the calling thread's network namespace.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the system call.
     pub fn open() -> Result<Self> {
         let socket = socket_with(
             AddressFamily::NETLINK,
@@ -63,7 +63,7 @@ impl FilterWatch {
     /// closed.
     ///
     /// # Errors
-    /// What the kernel says.
+    /// The error of the system call.
     pub fn wait(&mut self, limit: Duration, end: impl AsFd) -> Result<RemovedFrom> {
         let limit = Timespec::try_from(limit).map_err(|_| Errno::INVAL)?;
         let mut watched = [

@@ -16,7 +16,8 @@ use crate::bench::samples::{HEADING, Samples};
 use crate::bench::target::{OwnServer, Target};
 use crate::bench::{self, Bench, LABEL, Mode, Row};
 
-/// Measure. Without --server (or STACYVM_SERVER) it starts a server of its own on a free port.
+/// Measure how fast sandboxes are. Without --server (or STACYVM_SERVER) it starts a server of its
+/// own on a free port.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Samples of each row.
@@ -28,16 +29,16 @@ pub(crate) struct Args {
     /// How many requests go on at once, where a row has several.
     #[arg(long, default_value_t = 8, value_name = "N")]
     concurrency: usize,
-    /// Which rows; all by default.
+    /// Rows to measure; all by default.
     #[arg(long, value_delimiter = ',', value_name = "ROW", value_enum, default_values_t = Row::value_variants().to_vec())]
     rows: Vec<Row>,
     /// Seconds after which a row begins no further sample.
     #[arg(long, default_value_t = 60, value_name = "SECONDS")]
     time_limit: u64,
-    /// What the sandboxes are made from.
+    /// Image of the sandboxes.
     #[arg(long, value_name = "IMAGE")]
     image: Option<String>,
-    /// What makes them.
+    /// Provider of the sandboxes.
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
     /// Measure sandboxes that have a network; without it they have none. The host's network is

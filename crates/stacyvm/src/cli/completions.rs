@@ -8,7 +8,7 @@ use clap::CommandFactory;
 /// Print a completion script.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which shell.
+    /// Shell to print the script for.
     shell: clap_complete::Shell,
 }
 

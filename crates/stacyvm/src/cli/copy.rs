@@ -23,10 +23,10 @@ use crate::progress::Progress;
 /// Copy files into or out of a sandbox.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// From where: PATH, or ID:PATH.
+    /// Source: PATH, or ID:PATH.
     #[arg(value_name = "SOURCE")]
     source: String,
-    /// To where: PATH, or ID:PATH.
+    /// Destination: PATH, or ID:PATH.
     #[arg(value_name = "DESTINATION")]
     destination: String,
 }

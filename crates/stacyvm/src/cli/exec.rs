@@ -35,19 +35,19 @@ const DEFAULT_TERMINAL_SIZE: (u16, u16) = (80, 24);
 /// Run a command in a sandbox.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which sandbox.
+    /// Id of the sandbox.
     #[arg(value_name = "ID")]
     id: String,
-    /// A variable for the command; may be repeated.
+    /// Environment variable for the command; may be repeated.
     #[arg(long, short = 'e', value_name = "NAME=VALUE")]
     env: Vec<NameValue>,
-    /// Where it starts.
+    /// Working directory of the command.
     #[arg(long, short = 'w', value_name = "PATH")]
     workdir: Option<String>,
-    /// Who it runs as.
+    /// User that the command runs as.
     #[arg(long, short = 'u', value_name = "USER")]
     user: Option<String>,
-    /// When it is killed, like 30s or 5m.
+    /// Time after which the command is killed, like 30s or 5m.
     #[arg(long, value_name = "DURATION")]
     timeout: Option<String>,
     /// Give it this program's input; that is so without this option too.

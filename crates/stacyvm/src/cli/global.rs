@@ -33,7 +33,7 @@ pub(super) struct Global {
     /// Owner in whose name to act.
     #[arg(long, global = true, env = "STACYVM_USER_ID", value_name = "ID")]
     pub(super) user_id: Option<String>,
-    /// What the answer looks like.
+    /// Format of the answer.
     #[arg(
         long,
         global = true,
@@ -47,7 +47,7 @@ pub(super) struct Global {
     pub(super) config: Option<PathBuf>,
 }
 
-/// What an answer looks like.
+/// The format of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum OutputFormat {
     /// For people.

@@ -11,7 +11,7 @@ use super::output;
 /// Destroy sandboxes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which.
+    /// Ids of the sandboxes.
     #[arg(required = true, value_name = "ID")]
     ids: Vec<String>,
 }

@@ -11,10 +11,10 @@ use super::output;
 /// List the sandboxes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only those in this state.
+    /// Only sandboxes in this state.
     #[arg(long, value_name = "STATE", value_parser = state)]
     state: Option<SandboxState>,
-    /// Only those of this owner.
+    /// Only sandboxes of this owner.
     #[arg(long, value_name = "ID")]
     owner: Option<String>,
 }

@@ -11,10 +11,10 @@ use super::output;
 /// Show what a sandbox printed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Which sandbox.
+    /// Id of the sandbox.
     #[arg(value_name = "ID")]
     id: String,
-    /// How many lines, the newest last.
+    /// Number of lines to print, the newest last.
     #[arg(long, short = 'n', default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     lines: u32,
     /// Go on with what is printed from now on, until the sandbox ends.

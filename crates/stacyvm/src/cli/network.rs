@@ -11,15 +11,15 @@ use super::output;
 /// Show what a sandbox may reach, or change it while it runs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The sandbox.
+    /// Id of the sandbox.
     id: String,
-    /// From now on only servers of this name (*.example.org: those below); may be repeated.
+    /// Allow only servers of this name (*.example.org: those below); may be repeated.
     #[arg(long, value_name = "DOMAIN")]
     allow_domain: Vec<String>,
-    /// From now on everything that the operator's rules leave open.
+    /// Allow everything that the operator's rules leave open.
     #[arg(long, conflicts_with_all = ["allow_domain", "deny_all"])]
     allow_all: bool,
-    /// From now on nothing.
+    /// Allow no connections to the outside.
     #[arg(long, conflicts_with = "allow_domain")]
     deny_all: bool,
 }

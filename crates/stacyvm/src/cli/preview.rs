@@ -23,9 +23,9 @@ pub(crate) struct Args {
 enum Action {
     /// Print the address of a port, with what opens it when it is private.
     Url {
-        /// The sandbox.
+        /// Id of the sandbox.
         id: String,
-        /// The port inside.
+        /// Port inside the sandbox.
         #[arg(value_parser = clap::value_parser!(u16).range(1..))]
         port: u16,
         /// How long the link of a private preview opens it, like 30m or 1h30m.

@@ -32,7 +32,7 @@ use crate::{logging, wiring};
 pub(crate) struct Args {
     #[command(flatten)]
     sandbox: SandboxOptions,
-    /// When the command is killed, like 30s or 5m.
+    /// Time after which the command is killed, like 30s or 5m.
     #[arg(long, value_name = "DURATION")]
     timeout: Option<GoDuration>,
     /// The command and its arguments; what the image starts by itself when there is none.
@@ -215,8 +215,8 @@ impl CommandControl for BehindAgent {
     }
 
     async fn signal(&self, number: i32, times: u32) -> Option<ExitCode> {
-        // Who asks twice does not want to wait for the command's opinion. The sandbox is to be
-        // destroyed in any case, so we wait for the end.
+        // A second signal means that the person does not want to wait for the command to react. The
+        // sandbox is to be destroyed in any case, so we wait for the end.
         let word = if times > 1 {
             ExecControl::Kill
         } else {

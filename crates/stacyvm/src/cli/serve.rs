@@ -26,16 +26,16 @@ pub(crate) struct Args {
     /// Port to listen on; 0 takes a free one.
     #[arg(long, value_name = "PORT")]
     port: Option<String>,
-    /// Database, images and sandboxes.
+    /// Directory of the database, the images and the sandboxes.
     #[arg(long, value_name = "PATH")]
     data_dir: Option<String>,
-    /// What makes the sandboxes of requests that name nothing: auto, native, mock.
+    /// Provider of sandboxes whose request names none: auto, native, mock.
     #[arg(long, value_name = "NAME")]
     provider: Option<String>,
-    /// How much is logged: debug, info, warn, error.
+    /// Level of the log: debug, info, warn, error.
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// What a log line looks like: json, pretty.
+    /// Format of the log: json, pretty.
     #[arg(long, value_name = "FORM")]
     log_format: Option<String>,
 }

@@ -11,7 +11,7 @@ use super::output;
 /// Show what a sandbox uses.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The sandbox.
+    /// Id of the sandbox.
     id: String,
 }
 

@@ -32,37 +32,37 @@ pub(crate) fn map(pairs: Vec<NameValue>) -> Option<BTreeMap<String, String>> {
 /// What describes a new sandbox; `spawn` and `run` share it.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct SandboxOptions {
-    /// What it is made from.
+    /// Image of the sandbox.
     #[arg(long, value_name = "IMAGE")]
     pub(crate) image: Option<String>,
-    /// What makes it.
+    /// Provider of the sandbox.
     #[arg(long, value_name = "NAME")]
     pub(crate) provider: Option<String>,
-    /// Memory, MiB.
+    /// Memory in MiB.
     #[arg(long, value_name = "MIB")]
     pub(crate) memory: Option<i64>,
-    /// Cores, like 2 or 0.5.
+    /// Number of CPU cores, like 2 or 0.5.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) vcpus: Option<f64>,
-    /// What it may write to its disk, MiB.
+    /// How much it may write to its disk, in MiB.
     #[arg(long, value_name = "MIB")]
     pub(crate) disk: Option<i64>,
     /// How long it lives at most, like 30m or 1h30m.
     #[arg(long, value_name = "DURATION")]
     pub(crate) ttl: Option<String>,
-    /// A variable for its commands; may be repeated.
+    /// Environment variable for its commands; may be repeated.
     #[arg(long, short = 'e', value_name = "NAME=VALUE")]
     pub(crate) env: Vec<NameValue>,
-    /// Where its commands start.
+    /// Working directory of its commands.
     #[arg(long, short = 'w', value_name = "PATH")]
     pub(crate) workdir: Option<String>,
-    /// Who its commands run as.
+    /// User that its commands run as.
     #[arg(long, short = 'u', value_name = "USER")]
     pub(crate) user: Option<String>,
     /// Refuse less isolation than this: process, container, userspace-kernel, vm.
     #[arg(long, value_name = "LEVEL")]
     pub(crate) isolation: Option<String>,
-    /// How it is connected: none, or bridge for a way out.
+    /// Network of the sandbox: none, or bridge for connections to the outside.
     #[arg(long, value_name = "MODE")]
     pub(crate) network: Option<String>,
     /// Let it reach only servers of this name (*.example.org: those below); may be repeated.

@@ -25,7 +25,7 @@ pub(super) fn access(config: &Config, domain: &str, data: &Path) -> Result<Arc<A
     let key =
         LinkKey::load(&directory.join("link.key")).context("cannot sign links to previews")?;
     let preview = &config.preview;
-    // Who protects the API with a key does not mean to leave what runs behind it open.
+    // With a key on the API, previews are private by default too.
     let default = match config.auth.api_key.is_empty() {
         true => PreviewAccess::Public,
         false => PreviewAccess::Private,

@@ -38,7 +38,7 @@ pub(crate) enum Trial {
     No,
 }
 
-/// Starts them all. `config_file` is one more thing that no sandbox may see.
+/// Starts every provider that the configuration enables. Sandboxes must not see `config_file`.
 pub(crate) async fn start(
     config: &Config,
     directories: &Directories,

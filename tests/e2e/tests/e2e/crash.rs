@@ -45,7 +45,7 @@ struct World {
 struct Dice(u64);
 
 impl Dice {
-    /// Of the time, and said, so that a run can be done again.
+    /// Takes the seed from the clock and prints it, so that a run can be repeated.
     fn thrown() -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         eprintln!("seed {}", now.subsec_nanos());

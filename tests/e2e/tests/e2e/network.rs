@@ -121,7 +121,7 @@ fn gateway(server: &Server, id: &str) -> String {
     answer["stdout"].as_str().unwrap().trim().to_owned()
 }
 
-/// None was reached, and whoever asked by TCP was told so at once. Refusals of UDP are messages of
+/// No target was reached, and each TCP connection was refused at once. Refusals of UDP are messages of
 /// their own, of which the kernel sends only so many a second.
 #[track_caller]
 fn assert_refused(asked: &BTreeMap<String, String>, when: &str) {

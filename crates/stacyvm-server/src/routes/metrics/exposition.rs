@@ -18,9 +18,9 @@ pub(super) struct Histogram {
     /// Per bound of [`BUCKET_BOUNDS`]: how many took no longer than it and longer than the one
     /// before.
     pub(super) buckets: [u64; BUCKET_BOUNDS.len()],
-    /// All of them, with those above the last bound.
+    /// The number of observations, including those above the last bound.
     pub(super) count: u64,
-    /// The sum of their times.
+    /// The sum of the observed times.
     pub(super) seconds: f64,
 }
 

@@ -170,7 +170,7 @@ async fn a_body_that_breaks_off_inside_breaks_off_outside() {
 #[tokio::test]
 async fn a_body_that_stands_still_ends() {
     let front = Front::with(|options| {
-        options.server.preview.idle_timeout = SILENCE;
+        options.server.preview.idle_timeout = IDLE_TIMEOUT;
     })
     .await;
     let inside = front.listen(PORT).await;

@@ -103,7 +103,7 @@ async fn a_tunnel_does_not_hold_up_the_servers_end() {
 #[tokio::test]
 async fn a_silent_tunnel_ends() {
     let front = Front::with(|options| {
-        options.server.preview.idle_timeout = SILENCE;
+        options.server.preview.idle_timeout = IDLE_TIMEOUT;
     })
     .await;
     let inside = front.listen(PORT).await;

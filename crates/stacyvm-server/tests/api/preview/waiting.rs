@@ -7,7 +7,7 @@ async fn a_port_that_opens_in_time_is_all_that_the_visitor_sees() {
     let front = Front::with(|options| options.server.preview.wait = TEST_TIMEOUT).await;
     let seen = front.fake.seen(&front.id);
     let opening = async {
-        // Somebody has knocked in vain.
+        // The server has tried to connect in vain.
         while seen.dialled.load(std::sync::atomic::Ordering::Relaxed) < 3 {
             tokio::task::yield_now().await;
         }

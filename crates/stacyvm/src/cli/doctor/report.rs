@@ -22,7 +22,7 @@ pub(super) enum Level {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Finding {
     pub(super) level: Level,
-    /// Whose; absent for what concerns all.
+    /// The provider that the finding is about; absent when it concerns every provider.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) provider: Option<&'static str>,
     pub(super) topic: String,
@@ -99,7 +99,7 @@ impl Provider {
 pub(super) struct Report {
     /// Whether all that is enabled works.
     pub(super) able: bool,
-    /// Of this program.
+    /// The version of this program.
     version: &'static str,
     providers: Vec<Provider>,
     findings: Vec<Finding>,

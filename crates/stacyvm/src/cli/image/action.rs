@@ -10,7 +10,7 @@ use stacyvm_types::{ImageDetails, ImageInfo, ImagesRemoved, PulledImage};
 pub(super) enum Action {
     /// Fetch an image from its registry.
     Pull {
-        /// As for Docker: python:3.12, ghcr.io/team/tool@sha256:…
+        /// Reference of the image, as for Docker: python:3.12, ghcr.io/team/tool@sha256:…
         image: String,
         /// Ask the registry also when the image is there.
         #[arg(long)]
@@ -20,19 +20,19 @@ pub(super) enum Action {
     Load {
         /// The archive, plain or packed.
         file: PathBuf,
-        /// What to call it, where the archive has one image.
+        /// Name of the image, where the archive has just one.
         name: Option<String>,
     },
     /// Make an image from a tar or tar.gz archive of a root file system.
     Import {
         /// The archive, as "docker export" writes it.
         file: PathBuf,
-        /// What to call it; the file's own name by default.
+        /// Name of the image; the file's own name by default.
         name: Option<String>,
     },
     /// Write images into an archive that "docker load" reads.
     Save {
-        /// Which.
+        /// Names of the images.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
         /// The file to write; "-" is standard output.
@@ -44,25 +44,25 @@ pub(super) enum Action {
     List,
     /// Show all about an image, as JSON.
     Inspect {
-        /// Which.
+        /// Name of the image.
         name: String,
     },
     /// Give an image a further name.
     Tag {
-        /// Which.
+        /// Name of the image.
         image: String,
-        /// The name.
+        /// The further name.
         name: String,
     },
     /// Remove images.
     Rm {
-        /// Which.
+        /// Names of the images.
         #[arg(required = true, value_name = "NAME")]
         names: Vec<String>,
     },
     /// Remove images whose name went to another one, and what no image needs.
     Prune {
-        /// Every image that no sandbox uses.
+        /// Remove every image that no sandbox uses.
         #[arg(long, short = 'a')]
         all: bool,
         /// Only say what would be removed.

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::Server;
 use crate::harness::docker::need_docker;
 
-/// Which of these places a command can write to.
+/// Those of `places` that a command can write to.
 #[track_caller]
 fn writable(server: &Server, id: &str, user: &str, places: &[&str]) -> Vec<String> {
     let command = format!(

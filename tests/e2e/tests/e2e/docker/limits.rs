@@ -97,7 +97,7 @@ fn the_kernel_holds_the_share_of_processors_and_memory() {
     let engine = need_docker!();
     let server = engine.server(&[]);
     let id = server.spawn(json!({"vcpus": 0.5, "memory_mb": 100}));
-    // Of both versions of cgroups, as a container sees its own.
+    // The files of both versions of cgroups, as a container sees its own.
     let read = "cd /sys/fs/cgroup && if [ -f cpu.max ]; then cat cpu.max memory.max pids.max; else \
                 cat cpu/cpu.cfs_quota_us memory/memory.limit_in_bytes pids/pids.max; fi";
     let answer = server.exec(&id, read);

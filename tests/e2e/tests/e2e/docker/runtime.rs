@@ -1,4 +1,5 @@
-//! Which runtime, what it is said to separate by, and what the engine keeps of it.
+//! The container runtime of a sandbox, the isolation level reported for it, and what the engine
+//! records of it.
 
 use serde_json::{Value, json};
 

@@ -73,8 +73,8 @@ impl OwnEngine {
     pub(crate) fn resume(&mut self) {
         assert!(self.daemon.is_none(), "it is running");
         let path = |name: &str| self.place.join(name).display().to_string();
-        // Those numbers are somebody else's by now, perhaps, or of dead processes that nobody has
-        // looked at: the daemon would wait for them.
+        // The process ids in these files may belong to other processes by now, or to zombies: the
+        // daemon would wait for them.
         for file in ["pid", "exec/containerd/containerd.pid"] {
             let _ = fs::remove_file(path(file));
         }

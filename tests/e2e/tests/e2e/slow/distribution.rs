@@ -27,7 +27,7 @@ fn debian() -> Option<PathBuf> {
     if tar.is_file() {
         return Some(tar);
     }
-    // From where this machine's own packages come.
+    // The site that this machine's own packages come from.
     let sources = Command::new("apt-get")
         .args([
             "indextargets",
