@@ -7,13 +7,14 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup;
 use crate::tools::{self, run, step, works};
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
 use crate::{agent, layers, openapi};
 
 /// The quick checks first.
 pub(crate) fn everything_but_tests(workspace: &Workspace) -> Result<()> {
     format(workspace)?;
     step("layers", || layers::check(workspace))?;
+    step("lock files", || lock_files(workspace))?;
     step("licences, sources and duplicates", || deny(workspace))?;
     step("shell scripts", || shellcheck(workspace))?;
     step("agent size and symbols", || agent::check(workspace))?;
@@ -28,6 +29,21 @@ pub(crate) fn everything_but_tests(workspace: &Workspace) -> Result<()> {
     step("description of the API", || {
         openapi::run(workspace, openapi::Stale::Fail)
     })
+}
+
+/// Whether both lock files say what the manifests do: the fuzz targets are a workspace of their own, and are
+/// built last.
+fn lock_files(workspace: &Workspace) -> Result<()> {
+    for manifest in ["Cargo.toml", "fuzz/Cargo.toml"] {
+        tools::output(
+            Command::new(workspace::cargo())
+                .current_dir(&workspace.root)
+                .args(["metadata", "--locked", "--format-version", "1"])
+                .args(["--manifest-path", manifest]),
+        )
+        .with_context(|| format!("run `cargo update --workspace --manifest-path {manifest}`"))?;
+    }
+    Ok(())
 }
 
 /// Whether every file is formatted.
