@@ -332,7 +332,7 @@ def test_with_a_key_previews_are_private(locked_server):
             assert ("stacyvm_token" in api.post(f"/sandboxes/{sandbox['id']}/preview", json={"port": 9}).json()["url"]) == (said is None)
             api.delete(f"/sandboxes/{sandbox['id']}")
         # Nothing listens there, which is for those to know who may come in.
-        assert kinds == {None: 403, "public": 503}
+        assert kinds == {None: 404, "public": 503}
 
 
 def test_the_command_prints_what_opens(server, private_site):
